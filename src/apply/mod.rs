@@ -1,0 +1,8 @@
+//! The deterministic machine: a command and the state in, an outcome and the next state out.
+
+mod command;
+
+pub use command::{
+    AlarmKind, AlarmOp, Command, Compare, CompareResult, CompareTarget, DeleteOp, DeleteResult, Op, OpResult, Outcome,
+    PutOp, PutResult, Response, TxnOp, TxnResult,
+};

@@ -1,0 +1,12 @@
+//! rusd: a coordination server that takes etcd's place. `ARCHITECTURE.md` has the way through.
+//!
+//! ```text
+//! write: api ─► admit ─► propose ─► consensus ─► wal ─► apply ─► storage ─► publish ─► watch ─► reply
+//! read:  api ─► admit ─► propose::read_barrier ─► storage::publish ─► index ─► value ─► encode
+//! ```
+
+#![forbid(unsafe_code)]
+
+pub mod apply;
+pub mod storage;
+pub mod types;

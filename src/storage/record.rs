@@ -1,0 +1,53 @@
+//! `Record`: what is stored for one revision. Its bytes on disk are `storage::backend::codec`'s.
+
+use bytes::Bytes;
+
+use crate::types::{Event, EventKind, KeyValue, LeaseId, Revision};
+
+/// One change as it is stored: a version of a key, or its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The key.
+    pub key: Bytes,
+    /// The version, or `None` for a tombstone.
+    pub version: Option<VersionRecord>,
+}
+
+/// The stored part of a put.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VersionRecord {
+    /// The value.
+    pub value: Bytes,
+    /// Main revision of the put that began the generation.
+    pub create_revision: i64,
+    /// Puts since creation, 1 for the first.
+    pub version: i64,
+    /// The lease, or none.
+    pub lease: LeaseId,
+}
+
+impl Record {
+    /// The pair as clients see it; `None` for a tombstone.
+    pub fn key_value(&self, at: Revision) -> Option<KeyValue> {
+        self.version.as_ref().map(|version| KeyValue {
+            key: self.key.clone(),
+            value: version.value.clone(),
+            create_revision: version.create_revision,
+            mod_revision: at.main,
+            version: version.version,
+            lease: version.lease,
+        })
+    }
+
+    /// The event that this record is to a watcher.
+    pub fn event(&self, at: Revision) -> Event {
+        match self.key_value(at) {
+            Some(kv) => Event { kind: EventKind::Put, kv, revision: at },
+            None => Event {
+                kind: EventKind::Delete,
+                kv: KeyValue { key: self.key.clone(), mod_revision: at.main, ..KeyValue::default() },
+                revision: at,
+            },
+        }
+    }
+}

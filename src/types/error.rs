@@ -1,0 +1,153 @@
+//! The error family: what a request can be refused for, and what can go wrong with the disk.
+//!
+//! `RequestError` is part of the deterministic result of a command: every member gives the same
+//! one. `api` maps it to a gRPC code and etcd's exact text, and nothing else does.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why a request was refused. The texts are etcd's, since clients compare them.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// An empty key.
+    #[error("etcdserver: key is not provided")]
+    EmptyKey,
+    /// A put that keeps the value or the lease of a key that isn't there; an empty operation in a txn.
+    #[error("etcdserver: key not found")]
+    KeyNotFound,
+    /// `ignore_value` with a value.
+    #[error("etcdserver: value is provided")]
+    ValueProvided,
+    /// `ignore_lease` with a lease.
+    #[error("etcdserver: lease is provided")]
+    LeaseProvided,
+    /// More compares or operations than `Limits::txn_ops_max`.
+    #[error("etcdserver: too many operations in txn request")]
+    TooManyOps,
+    /// Two changes to one key in one txn.
+    #[error("etcdserver: duplicate key given in txn request")]
+    DuplicateKey,
+    /// An unknown sort order or target.
+    #[error("etcdserver: invalid sort option")]
+    InvalidSortOption,
+    /// `client-api-version` metadata that is not text.
+    #[error("etcdserver: invalid client api version")]
+    InvalidClientApiVersion,
+    /// A read or a compaction below the compacted revision.
+    #[error("etcdserver: mvcc: required revision has been compacted")]
+    Compacted,
+    /// A read or a compaction above the current revision.
+    #[error("etcdserver: mvcc: required revision is a future revision")]
+    FutureRevision,
+    /// The quota is used up, or the NOSPACE alarm is on.
+    #[error("etcdserver: mvcc: database space exceeded")]
+    NoSpace,
+    /// No such lease.
+    #[error("etcdserver: requested lease not found")]
+    LeaseNotFound,
+    /// A grant with the id of a living lease.
+    #[error("etcdserver: lease already exists")]
+    LeaseExists,
+    /// A TTL above `Limits::lease_ttl_secs_max`.
+    #[error("etcdserver: too large lease TTL")]
+    LeaseTtlTooLarge,
+    /// The CORRUPT alarm is on.
+    #[error("etcdserver: corrupt cluster")]
+    Corrupt,
+    /// A command larger than `Limits::request_bytes_max`.
+    #[error("etcdserver: request is too large")]
+    RequestTooLarge,
+    /// More proposals under way than `Limits::proposals_pending_max`.
+    #[error("etcdserver: too many requests")]
+    TooManyRequests,
+    /// No leader is known.
+    #[error("etcdserver: no leader")]
+    NoLeader,
+    /// The leader changed while a read waited.
+    #[error("etcdserver: leader changed")]
+    LeaderChanged,
+    /// The server is going down.
+    #[error("etcdserver: server stopped")]
+    Stopped,
+    /// Not done within `Limits::request_timeout`.
+    #[error("etcdserver: request timed out")]
+    Timeout,
+    /// Not done within `Limits::request_timeout`, and no leader was known.
+    #[error("context deadline exceeded")]
+    DeadlineExceeded,
+    /// A transfer of leadership to nobody.
+    #[error("etcdserver: bad leader transferee")]
+    BadLeaderTransferee,
+    /// A request for the leader came to another member.
+    #[error("etcdserver: not leader")]
+    NotLeader,
+    /// An enum value or method that is not known.
+    #[error("etcdserver: unknown method")]
+    UnknownMethod,
+    /// The disk failed under a read; the text is for the operator.
+    #[error("rusd: storage failed: {0}")]
+    Storage(String),
+}
+
+/// What can go wrong below the request: files, engines, damaged bytes.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// The operating system refused a file operation.
+    #[error("{action} {path}: {source}")]
+    Io {
+        /// What was tried, as a verb ("write", "fsync").
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// Bytes on disk are not what was written.
+    #[error("damaged data in {path} at byte {offset}: {what}")]
+    Damaged {
+        /// The file or directory.
+        path: PathBuf,
+        /// Where in it; 0 where the engine can't tell.
+        offset: u64,
+        /// What was found.
+        what: String,
+    },
+    /// The disk has no room left.
+    #[error("no space left for {path}")]
+    Full {
+        /// Where it was needed.
+        path: PathBuf,
+    },
+    /// The engine reported something else.
+    #[error("{engine}: {message}")]
+    Engine {
+        /// "sled" or "redb".
+        engine: &'static str,
+        /// Its text.
+        message: String,
+    },
+    /// The data directory is of another engine, format or member.
+    #[error("{0}")]
+    Mismatch(String),
+    /// Used after it was closed or after a failure that ended it.
+    #[error("storage is closed: {0}")]
+    Closed(String),
+}
+
+impl StorageError {
+    /// Wraps an I/O error with what was tried and where; a full disk becomes [`StorageError::Full`].
+    pub fn io(action: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
+        let path = path.into();
+        if source.kind() == io::ErrorKind::StorageFull {
+            Self::Full { path }
+        } else {
+            Self::Io { action, path, source }
+        }
+    }
+}
+
+impl From<StorageError> for RequestError {
+    fn from(error: StorageError) -> Self {
+        Self::Storage(error.to_string())
+    }
+}

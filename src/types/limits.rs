@@ -1,0 +1,46 @@
+//! Every limit that a request can run into, with etcd's defaults.
+
+use std::time::Duration;
+
+/// Bounds on requests and on what they may hold. One value is made from the flags at start.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// `--max-request-bytes`: the largest command that may enter the log, in bytes.
+    pub request_bytes_max: usize,
+    /// `--max-txn-ops`: the most compares or operations of one transaction.
+    pub txn_ops_max: usize,
+    /// `--quota-backend-bytes`: logical size from which writes are refused; `None` is no quota.
+    pub quota_bytes: Option<u64>,
+    /// How long a proposal or a read barrier may wait (5 s and twice the election timeout).
+    pub request_timeout: Duration,
+    /// The most proposals under way; further ones get `too many requests`.
+    pub proposals_pending_max: usize,
+    /// The longest lease, in seconds.
+    pub lease_ttl_secs_max: i64,
+    /// The shortest lease, in seconds; shorter ones are raised to it.
+    pub lease_ttl_secs_min: i64,
+    /// Bytes of events that may wait for one watch stream before it falls back to history.
+    pub watch_stream_bytes_max: usize,
+}
+
+impl Limits {
+    /// What the transport takes beyond `request_bytes_max`, as etcd has it.
+    pub const TRANSPORT_OVERHEAD_BYTES: usize = 512 * 1024;
+    /// etcd's default quota.
+    pub const QUOTA_BYTES_DEFAULT: u64 = 2 * 1024 * 1024 * 1024;
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            request_bytes_max: 1_572_864,
+            txn_ops_max: 128,
+            quota_bytes: Some(Self::QUOTA_BYTES_DEFAULT),
+            request_timeout: Duration::from_secs(7),
+            proposals_pending_max: 5_000,
+            lease_ttl_secs_max: 9_000_000_000,
+            lease_ttl_secs_min: 2,
+            watch_stream_bytes_max: 4 * 1024 * 1024,
+        }
+    }
+}
