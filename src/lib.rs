@@ -7,6 +7,17 @@
 
 #![forbid(unsafe_code)]
 
+pub mod admit;
+pub mod api;
 pub mod apply;
+pub mod cli;
+pub mod consensus;
+pub mod env;
+pub mod lease;
+pub mod ops;
+pub mod propose;
+pub mod server;
 pub mod storage;
 pub mod types;
+pub mod wal;
+pub mod watch;

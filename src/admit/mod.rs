@@ -1,0 +1,1 @@
+//! Pure checks of a request before it costs anything.

@@ -1,0 +1,1 @@
+//! Leases: state and rules, no I/O.

@@ -1,0 +1,1 @@
+//! Configuration, metrics, logs, the data directory.

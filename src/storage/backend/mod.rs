@@ -1,0 +1,1 @@
+//! The engine below: one narrow trait, three engines.

@@ -1,0 +1,1 @@
+//! Forgetting old revisions in the background.

@@ -1,0 +1,1 @@
+//! A digest of the state, kept up at every publish.

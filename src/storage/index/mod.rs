@@ -1,0 +1,1 @@
+//! The key index: a persistent B+tree with generations.

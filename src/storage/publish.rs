@@ -1,0 +1,1 @@
+//! The published state that readers load.

@@ -1,0 +1,1 @@
+//! Values by revision: pending, hot, and on the engine.
