@@ -6,11 +6,17 @@ pub mod digest;
 pub mod events;
 pub mod index;
 pub mod mvcc;
+mod position;
 pub mod publish;
 mod query;
 mod record;
 pub mod snapshot;
 pub mod values;
 
+pub use events::{EventBatch, EventEntry, History, HistoryError};
+pub use index::KeyMeta;
+pub use mvcc::{Opened, PutOutcome, Store, WriteTxn};
+pub use position::{AppliedPosition, Table};
+pub use publish::{Disk, HashKv, ReadError, Snapshot, StoreReader};
 pub use query::{RangeQuery, RangeResult, Scoped, SortOrder, SortTarget};
 pub use record::{Record, VersionRecord};

@@ -1,1 +1,5 @@
 //! The key index: a persistent B+tree with generations.
+
+mod version;
+
+pub use version::KeyMeta;

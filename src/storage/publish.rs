@@ -1,1 +1,0 @@
-//! The published state that readers load.
