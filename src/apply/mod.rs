@@ -1,5 +1,8 @@
 //! The deterministic machine: a command and the state in, an outcome and the next state out.
 
+#[cfg(test)]
+mod arbitrary;
+pub mod codec;
 mod command;
 
 pub use command::{

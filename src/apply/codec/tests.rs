@@ -1,0 +1,112 @@
+//! Round trips, bounds, and arbitrary bytes.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::apply::arbitrary;
+use crate::apply::{Op, PutOp, TxnOp};
+use crate::types::LeaseId;
+
+fn put(value_len: usize) -> Command {
+    Command::Put(PutOp { key: "key".into(), value: vec![7; value_len].into(), ..PutOp::default() })
+}
+
+#[test]
+fn a_small_put_costs_five_bytes_over_its_data() {
+    assert_eq!(encoded_len(&put(10)), 3 + 10 + 5);
+    assert_eq!(encode(&put(300)).len(), encoded_len(&put(300)));
+}
+
+#[test]
+fn values_share_the_entrys_memory() {
+    let bytes = encode(&put(1000));
+    let Ok(Command::Put(op)) = decode(bytes.clone()) else { panic!("not a put") };
+    assert!(bytes.as_ptr_range().contains(&op.value.as_ptr()));
+}
+
+#[test]
+fn what_is_not_known_is_named() {
+    assert_eq!(decode(Bytes::from_static(&[9, 1])), Err(CodecError::UnknownVersion(9)));
+    assert_eq!(decode(Bytes::from_static(&[1, 200])), Err(CodecError::Unknown { what: "kind", number: 200 }));
+    assert_eq!(decode(Bytes::new()), Err(CodecError::Truncated("its version")));
+    let mut long = BytesMut::from(&encode(&put(1))[..]);
+    long.extend_from_slice(b"x");
+    assert_eq!(decode(long.freeze()), Err(CodecError::Trailing(1)));
+    assert_eq!(decode(Bytes::from_static(&[1, 1, 0x80])), Err(CodecError::Unknown { what: "put flags", number: 0x80 }));
+}
+
+#[test]
+fn counts_and_lengths_are_held_against_the_bytes_there_are() {
+    let huge = Bytes::from_static(&[1, 7, 0xff, 0xff, 0xff, 0xff, 0x0f]);
+    assert_eq!(decode(huge), Err(CodecError::CountTooLarge { what: "leases", count: 0xffff_ffff }));
+    let key = Bytes::from_static(&[1, 1, 0, 0xff, 0xff, 0xff, 0x0f, b'k']);
+    assert_eq!(decode(key), Err(CodecError::Truncated("a key")));
+    let number = Bytes::from_static(&[1, 4, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2]);
+    assert_eq!(decode(number), Err(CodecError::NumberTooLong));
+}
+
+#[test]
+fn nesting_has_an_end() {
+    let nest = |depth: usize| {
+        let inner =
+            (1..depth).fold(TxnOp::default(), |inner, _| TxnOp { success: vec![Op::Txn(inner)], ..TxnOp::default() });
+        decode(encode(&Command::Txn(inner)))
+    };
+    assert!(nest(TXN_DEPTH_MAX).is_ok());
+    assert_eq!(nest(TXN_DEPTH_MAX + 1), Err(CodecError::TooDeep));
+}
+
+#[test]
+fn extremes_survive() {
+    for id in [i64::MIN, -1, 1, i64::MAX] {
+        for command in [
+            Command::Compact { revision: id },
+            Command::LeaseGrant { id: LeaseId(id), ttl_secs: id },
+            Command::LeaseCheckpoint { remaining: vec![(LeaseId(id), id)] },
+        ] {
+            assert_eq!(decode(encode(&command)), Ok(command));
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_command_comes_back_as_it_was(command in arbitrary::command()) {
+        let bytes = encode(&command);
+        prop_assert_eq!(bytes.len(), encoded_len(&command));
+        prop_assert_eq!(decode(bytes), Ok(command));
+    }
+
+    #[test]
+    fn a_batch_comes_back_as_it_was(commands in proptest::collection::vec(arbitrary::command(), 0..8)) {
+        let mut out = BytesMut::new();
+        encode_batch(&commands, &mut out);
+        prop_assert_eq!(decode_batch(out.freeze()), Ok(commands));
+    }
+
+    #[test]
+    fn a_cut_command_is_an_error(command in arbitrary::command(), cut in 0.0..1.0f64) {
+        let bytes = encode(&command);
+        let len = (bytes.len() as f64 * cut) as usize;
+        prop_assert!(decode(bytes.slice(..len)).is_err());
+    }
+
+    #[test]
+    fn a_flipped_byte_never_panics(command in arbitrary::command(), at in any::<usize>(), with in 1..=255u8) {
+        let mut bytes = encode(&command).to_vec();
+        let at = at % bytes.len();
+        bytes[at] ^= with;
+        let _ = decode(bytes.into());
+    }
+}
+
+#[test]
+fn arbitrary_bytes_never_panic() {
+    bolero::check!().for_each(|input| {
+        let bytes = Bytes::copy_from_slice(input);
+        if let Ok(command) = decode(bytes.clone()) {
+            assert_eq!(decode(encode(&command)), Ok(command));
+        }
+        let _ = decode_batch(bytes);
+    });
+}
