@@ -1,1 +1,12 @@
-//! Configuration, metrics, logs, the data directory.
+//! What an operator sees: configuration, the data directory, logs, the banner, metrics.
+//!
+//! ```text
+//! cli ─► Config ─► logging ─► data_dir ─► identity ─► server::run ─► banner
+//!                                                        └─► metrics (scraped by api)
+//! ```
+//!
+//! Nothing here knows of Raft, of storage or of gRPC: `server.rs` joins them.
+
+pub mod config;
+
+pub use config::Config;

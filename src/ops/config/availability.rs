@@ -1,0 +1,129 @@
+//! What this version can't do yet and must not pretend to: refused by name, never ignored.
+
+use super::{Config, ConfigError};
+
+/// A reason to refuse, and the test for it.
+struct Missing {
+    /// Flag or flags, as typed.
+    what: &'static str,
+    /// What is not there.
+    why: &'static str,
+    /// What to do.
+    instead: &'static str,
+    asked: fn(&Config) -> bool,
+}
+
+const PLAIN: &str = "Leave it out, use http:// URLs on loopback, and put a TLS proxy in front";
+
+const MISSING: [Missing; 7] = [
+    Missing {
+        what: "--cert-file, --key-file, --client-cert-auth, --trusted-ca-file, --auto-tls, …",
+        why: "TLS for clients is not available yet",
+        instead: PLAIN,
+        asked: |config| asks_tls(&config.client_tls),
+    },
+    Missing {
+        what: "--peer-cert-file, --peer-key-file, --peer-client-cert-auth, --peer-auto-tls, …",
+        why: "TLS between members is not available yet",
+        instead: PLAIN,
+        asked: |config| asks_tls(&config.peer_tls),
+    },
+    Missing {
+        what: "an https:// or unixs:// listen URL",
+        why: "TLS is not available yet",
+        instead: "Type http:// or unix:// instead",
+        asked: |config| {
+            let member = &config.member;
+            [&member.listen_client_urls, &member.listen_peer_urls, &member.listen_client_http_urls]
+                .into_iter()
+                .chain([&config.monitoring.listen_metrics_urls])
+                .flatten()
+                .any(super::Url::is_tls)
+        },
+    },
+    Missing {
+        what: "--auth-token=jwt",
+        why: "JWT tokens are not available yet",
+        instead: "Type --auth-token=simple",
+        asked: |config| config.auth.token != "simple" && !config.auth.token.is_empty(),
+    },
+    Missing {
+        what: "--discovery-token, --discovery-endpoints, --discovery-srv, --discovery",
+        why: "finding a cluster by discovery is not available yet",
+        instead: "Name the member by --initial-cluster",
+        asked: |config| {
+            let discovery = &config.discovery;
+            !(discovery.token.is_empty()
+                && discovery.endpoints.is_empty()
+                && discovery.srv.is_empty()
+                && discovery.legacy.is_empty())
+        },
+    },
+    Missing {
+        what: "--force-new-cluster",
+        why: "starting alone from the data of a lost cluster is not available yet",
+        instead: "Leave it out",
+        asked: |config| config.features.force_new_cluster,
+    },
+    Missing {
+        what: "--initial-cluster with several members",
+        why: "clusters of more than one member are not available yet",
+        instead: "Leave --initial-cluster out for a cluster of one",
+        asked: |config| config.clustering.initial_cluster.len() > 1,
+    },
+];
+
+fn asks_tls(tls: &super::Tls) -> bool {
+    tls.cert_file.is_some()
+        || tls.key_file.is_some()
+        || tls.trusted_ca_file.is_some()
+        || tls.crl_file.is_some()
+        || tls.client_cert_file.is_some()
+        || tls.client_key_file.is_some()
+        || tls.client_cert_auth
+        || tls.auto
+        || !tls.allowed_cn.is_empty()
+        || !tls.allowed_hostname.is_empty()
+}
+
+/// Refuses the first thing asked for that isn't there.
+pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
+    match MISSING.iter().find(|missing| (missing.asked)(config)) {
+        Some(missing) => Err(ConfigError::new(missing.what, missing.why, missing.instead)),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::flags;
+    use super::*;
+
+    #[test]
+    fn what_matters_for_safety_is_never_ignored() {
+        for (name, value) in [
+            ("cert-file", "a.pem"),
+            ("client-cert-auth", "true"),
+            ("trusted-ca-file", "ca.pem"),
+            ("auto-tls", "true"),
+            ("client-cert-allowed-hostname", "h"),
+            ("peer-cert-file", "a.pem"),
+            ("peer-auto-tls", "true"),
+            ("peer-cert-allowed-cn", "cn"),
+            ("listen-client-http-urls", "https://localhost:1"),
+            ("listen-metrics-urls", "https://localhost:1"),
+            ("auth-token", "jwt,pub-key=a,priv-key=b,sign-method=RS256"),
+            ("discovery-token", "t"),
+            ("discovery-endpoints", "http://h:1"),
+            ("discovery-srv", "example.com"),
+            ("force-new-cluster", "true"),
+            ("initial-cluster", "default=http://localhost:2380,b=http://localhost:1"),
+        ] {
+            let mut config = Config::default();
+            let flag = flags::find(name).expect("a known flag");
+            config.set(flag, value).expect("a well-formed value");
+            let error = config.finish().expect_err(name);
+            assert!(error.why.contains("not available"), "{name}: {error}");
+        }
+    }
+}

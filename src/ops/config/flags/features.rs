@@ -1,0 +1,122 @@
+//! Flags of background work, unsafe ones, and rusd's own.
+
+use super::super::{EngineKind, parse_duration, value};
+use super::{Flag, Kind};
+
+/// Background work and thresholds.
+pub(super) const FLAGS: &[Flag] = &[
+    Flag {
+        name: "corrupt-check-time",
+        kind: Kind::Duration,
+        default: "0",
+        help: "time between two comparisons of the members; 0 is never",
+        set: |config, text| {
+            config.features.corrupt_check_time = parse_duration(text)?;
+            Ok(())
+        },
+    },
+    Flag {
+        name: "compact-hash-check-time",
+        kind: Kind::Duration,
+        default: "1m",
+        help: "time between two comparisons of compaction hashes",
+        set: |config, text| {
+            config.features.compact_hash_check_time = parse_duration(text)?;
+            Ok(())
+        },
+    },
+    Flag {
+        name: "compaction-batch-limit",
+        kind: Kind::Number,
+        default: "1000",
+        help: "revisions that a compaction removes in one step",
+        set: |config, text| {
+            config.features.compaction_batch_limit = value::integer(text)?;
+            Ok(())
+        },
+    },
+    Flag {
+        name: "compaction-sleep-interval",
+        kind: Kind::Duration,
+        default: "10ms",
+        help: "pause between two such steps",
+        set: |config, text| {
+            config.features.compaction_sleep_interval = parse_duration(text)?;
+            Ok(())
+        },
+    },
+    Flag {
+        name: "watch-progress-notify-interval",
+        kind: Kind::Duration,
+        default: "10m",
+        help: "time between two progress notifications",
+        set: |config, text| {
+            config.features.watch_progress_notify_interval = parse_duration(text)?;
+            Ok(())
+        },
+    },
+    Flag {
+        name: "downgrade-check-time",
+        kind: Kind::Duration,
+        default: "5s",
+        help: "time between two looks at a downgrade",
+        set: |config, text| {
+            config.features.downgrade_check_time = parse_duration(text)?;
+            Ok(())
+        },
+    },
+    Flag {
+        name: "bootstrap-defrag-threshold-megabytes",
+        kind: Kind::Number,
+        default: "0",
+        help: "defragment at start from this much to gain; 0 is never",
+        set: |config, text| {
+            config.features.bootstrap_defrag_threshold_megabytes = value::integer(text)?;
+            Ok(())
+        },
+    },
+    Flag {
+        name: "force-new-cluster",
+        kind: Kind::Bool,
+        default: "false",
+        help: "start alone from the data of a lost cluster",
+        set: |config, text| {
+            config.features.force_new_cluster = value::boolean(text)?;
+            Ok(())
+        },
+    },
+    Flag {
+        name: "unsafe-no-fsync",
+        kind: Kind::Bool,
+        default: "false",
+        help: "has no effect: rusd always waits for the disk",
+        set: |config, text| {
+            config.features.unsafe_no_fsync = value::boolean(text)?;
+            Ok(())
+        },
+    },
+];
+
+/// The storage engine.
+pub(super) const OWN: &[Flag] = &[
+    Flag {
+        name: "backend",
+        kind: Kind::Text,
+        default: "sled",
+        help: "engine of a new data directory: sled or redb",
+        set: |config, text| {
+            config.engine.kind = value::choice(text, &[("sled", EngineKind::Sled), ("redb", EngineKind::Redb)])?;
+            Ok(())
+        },
+    },
+    Flag {
+        name: "backend-cache-mb",
+        kind: Kind::Number,
+        default: "256",
+        help: "memory for unflushed, hot and cached values, in MiB",
+        set: |config, text| {
+            config.engine.cache_bytes = u64::from(value::integer::<u32>(text)?) << 20;
+            Ok(())
+        },
+    },
+];
