@@ -1,0 +1,84 @@
+//! Child processes and the places in the repository, for the commands beside this file.
+//!
+//! A command is echoed before it runs, inherits the terminal, and fails with its own words.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The repository's root: the parent of this crate's directory.
+pub(crate) fn root() -> PathBuf {
+    let mut path = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    path.pop();
+    path
+}
+
+/// Cargo's target directory.
+pub(crate) fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
+}
+
+/// The cargo that runs us.
+pub(crate) fn cargo(args: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(args).current_dir(root());
+    command
+}
+
+/// A program run in a directory.
+pub(crate) fn program(name: &str, dir: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(name);
+    command.args(args).current_dir(dir);
+    command
+}
+
+/// Echo a command, run it with the terminal inherited, demand success.
+pub(crate) fn run(mut command: Command) -> Result<(), String> {
+    let shown = show(&command);
+    eprintln!("$ {shown}");
+    let status = command.status().map_err(|error| format!("`{shown}` does not start: {error}"))?;
+    if status.success() { Ok(()) } else { Err(format!("`{shown}` failed: {status}")) }
+}
+
+/// Run a command, demand success, return its standard output.
+pub(crate) fn output(mut command: Command) -> Result<Vec<u8>, String> {
+    let shown = show(&command);
+    let output = command.output().map_err(|error| format!("`{shown}` does not start: {error}"))?;
+    if output.status.success() {
+        Ok(output.stdout)
+    } else {
+        Err(format!("`{shown}` failed: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr)))
+    }
+}
+
+fn show(command: &Command) -> String {
+    let program = Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
+    std::iter::once(program).chain(command.get_args()).map(|s| s.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}
+
+/// The value of `--NAME VALUE` or `--NAME=VALUE` among the arguments.
+pub(crate) fn option(args: &[String], name: &str) -> Result<Option<String>, String> {
+    for (at, arg) in args.iter().enumerate() {
+        let Some(rest) = arg.strip_prefix("--").and_then(|arg| arg.strip_prefix(name)) else { continue };
+        if let Some(value) = rest.strip_prefix('=') {
+            return Ok(Some(value.to_owned()));
+        }
+        if rest.is_empty() {
+            return args.get(at + 1).cloned().map(Some).ok_or_else(|| format!("--{name} needs a value"));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_come_in_one_word_or_two() {
+        let args = ["--steps", "9", "--seed=4", "--last"].map(str::to_owned);
+        assert_eq!(option(&args, "steps"), Ok(Some("9".to_owned())));
+        assert_eq!(option(&args, "seed"), Ok(Some("4".to_owned())));
+        assert_eq!(option(&args, "other"), Ok(None));
+        assert!(option(&args, "last").is_err());
+    }
+}
