@@ -1,1 +1,134 @@
-//! The command line.
+//! The command line: what was typed becomes a [`Config`], a text to print, or a refusal.
+//!
+//! ```text
+//! args ─► args::split ─┬─► --version, --help ─► Action::Print
+//!                      ├─► --config-file ─► file ─┐
+//!                      └─► flags, then variables ─┴─► Config::finish ─► Action::Run
+//! ```
+//!
+//! The order of sources is etcd's: a config file stands alone, a flag beats its variable.
+
+mod args;
+mod environment;
+mod file;
+mod help;
+mod outcome;
+pub mod version;
+
+pub use outcome::{Action, CliError, Run, Warning};
+
+use crate::ops::Config;
+use crate::ops::config::flags;
+
+/// Reads the arguments (without the program's name) and the environment.
+///
+/// # Errors
+/// [`CliError::Usage`] for what can't be read, [`CliError::Invalid`] for what can't be used.
+pub fn parse(
+    arguments: impl IntoIterator<Item = String>,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Result<Action, CliError> {
+    let arguments: Vec<String> = arguments.into_iter().collect();
+    if let Some(command @ ("gateway" | "grpc-proxy")) = arguments.first().map(String::as_str) {
+        return Err(CliError::Subcommand(command.to_owned()));
+    }
+    let environment: Vec<_> = environment.into_iter().collect();
+    let given = match args::split(&arguments)? {
+        args::Split::Version => return Ok(Action::Print(version::text())),
+        args::Split::Help => return Ok(Action::Print(help::text())),
+        args::Split::Flags(given) => given,
+    };
+    let path = given.config_file.clone().or_else(|| environment::config_file(&environment));
+    let mut warnings = Vec::new();
+    let mut config = Config::default();
+    // Both follow from other flags, so the defaults must not stand in their way.
+    config.member.data_dir.clear();
+    config.clustering.initial_cluster = Default::default();
+    if let Some(path) = path {
+        if !given.flags.is_empty() {
+            warnings.push(Warning::FlagsIgnored { path: path.clone() });
+        }
+        file::apply(&path, &mut config, &mut warnings)?;
+    } else {
+        for (flag, value) in &given.flags {
+            config.set(flag, value).map_err(|bad| CliError::Usage {
+                what: format!("invalid value {value:?} for flag --{}", flag.name),
+                hint: format!("expected {}", bad.expected),
+            })?;
+        }
+        environment::apply(&environment, &mut config, &mut warnings)?;
+    }
+    for (name, text) in DEPRECATED {
+        if flags::find(name).is_some_and(|flag| config.is_given(flag.name)) {
+            warnings.push(Warning::Deprecated { text });
+        }
+    }
+    let config = config.finish().map_err(CliError::Invalid)?;
+    Ok(Action::Run(Box::new(Run { config, warnings })))
+}
+
+/// Flags that etcd 3.7 warns of, with the texts that its tests look for.
+const DEPRECATED: [(&str, &str); 2] = [
+    ("max-snapshots", "--max-snapshots is deprecated and has no effect; the log is purged by itself"),
+    ("v2-deprecation", "--v2-deprecation is deprecated and has no effect"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Run, CliError> {
+        let arguments = arguments.iter().map(|text| (*text).to_owned());
+        let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        match parse(arguments, environment)? {
+            Action::Run(run) => Ok(*run),
+            Action::Print(text) => panic!("printed {text}"),
+        }
+    }
+
+    #[test]
+    fn the_last_of_repeated_flags_wins() {
+        let run = run(&["--name=a", "--snapshot-count", "5", "-name", "b"], &[]).expect("valid");
+        assert_eq!(run.config.member.name, "b");
+        assert_eq!(run.config.member.snapshot_count, 5);
+        assert_eq!(run.config.member.data_dir.to_str(), Some("b.etcd"));
+    }
+
+    #[test]
+    fn a_flag_beats_its_variable_and_says_so() {
+        let run = run(&["--name=a"], &[("ETCD_NAME", "b"), ("ETCD_SNAPSHOT_COUNT", "7")]).expect("valid");
+        assert_eq!(run.config.member.name, "a");
+        assert_eq!(run.config.member.snapshot_count, 7);
+        assert_eq!(run.warnings, [Warning::Shadowed { variable: "ETCD_NAME".into(), flag: "name" }]);
+    }
+
+    #[test]
+    fn unknown_variables_only_warn() {
+        let run = run(&[], &[("ETCD_ON_K8S", "yes"), ("ETCD_VERIFY", "all"), ("PATH", "/bin")]).expect("valid");
+        assert_eq!(run.warnings, [Warning::UnknownVariable { variable: "ETCD_ON_K8S=yes".into() }]);
+    }
+
+    #[test]
+    fn refusals_have_etcds_exit_codes() {
+        for (arguments, code) in [
+            (&["--nmae=x"][..], 2),
+            (&["--name"], 2),
+            (&["--pre-vote=maybe"], 2),
+            (&["--election-timeout=1"], 1),
+            (&["stray"], 1),
+            (&["gateway", "start"], 1),
+            (&["--config-file=/nowhere/at/all.yaml"], 1),
+        ] {
+            let error = run(arguments, &[]).expect_err("refused");
+            assert_eq!(error.exit_code(), code, "{arguments:?}: {error}");
+        }
+        let error = run(&[], &[("ETCD_PRE_VOTE", "maybe")]).expect_err("refused");
+        assert_eq!(error.exit_code(), 1, "{error}");
+    }
+
+    #[test]
+    fn an_unknown_flag_names_the_nearest() {
+        let error = run(&["--listen-clients-url=x"], &[]).expect_err("refused");
+        assert!(error.to_string().contains("--listen-client-urls"), "{error}");
+    }
+}

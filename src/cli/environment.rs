@@ -1,0 +1,48 @@
+//! `ETCD_*` variables: one for each flag; what stands for none only gets a warning.
+
+use std::path::PathBuf;
+
+use super::{CliError, Warning};
+use crate::ops::Config;
+use crate::ops::config::flags;
+
+/// Variables that etcd or its tools read elsewhere, and that no one needs a warning for.
+const ELSEWHERE: [&str; 3] = ["ETCD_CONFIG_FILE", "ETCD_UNSUPPORTED_ARCH", "ETCD_VERIFY"];
+
+/// `ETCD_CONFIG_FILE`, if it is set to anything.
+pub(super) fn config_file(environment: &[(String, String)]) -> Option<PathBuf> {
+    environment
+        .iter()
+        .find(|(name, value)| name == "ETCD_CONFIG_FILE" && !value.is_empty())
+        .map(|(_, value)| PathBuf::from(value))
+}
+
+/// Sets each flag whose variable is set and not empty, unless it was given as an argument.
+pub(super) fn apply(
+    environment: &[(String, String)],
+    config: &mut Config,
+    warnings: &mut Vec<Warning>,
+) -> Result<(), CliError> {
+    for (variable, value) in environment {
+        if !variable.starts_with("ETCD_") || ELSEWHERE.contains(&variable.as_str()) {
+            continue;
+        }
+        let Some(flag) = flags::all().find(|flag| flag.variable() == *variable) else {
+            warnings.push(Warning::UnknownVariable { variable: format!("{variable}={value}") });
+            continue;
+        };
+        if value.is_empty() {
+            continue;
+        }
+        if config.is_given(flag.name) {
+            warnings.push(Warning::Shadowed { variable: variable.clone(), flag: flag.name });
+            continue;
+        }
+        config.set(flag, value).map_err(|bad| CliError::Variable {
+            variable: variable.clone(),
+            value: value.clone(),
+            expected: bad.expected,
+        })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,197 @@
+//! `--config-file`: YAML or JSON, keys named as the flags; unknown keys are passed over.
+//!
+//! etcd reads the file through JSON into Go structures, so a duration is a whole number of
+//! nanoseconds there, and a few flags stand in blocks of their own.
+
+use std::path::Path;
+
+use saphyr::{LoadableYamlNode, Scalar, Yaml};
+
+use super::{CliError, Warning};
+use crate::ops::Config;
+use crate::ops::config::flags::{self, Flag, Kind};
+
+/// A config file is written by hand; this is far beyond any.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Blocks of the file, and the flag of each key in them.
+const BLOCKS: [(&str, &[(&str, &str)]); 4] = [
+    (
+        "client-transport-security",
+        &[
+            ("cert-file", "cert-file"),
+            ("key-file", "key-file"),
+            ("client-cert-file", "client-cert-file"),
+            ("client-key-file", "client-key-file"),
+            ("client-cert-auth", "client-cert-auth"),
+            ("trusted-ca-file", "trusted-ca-file"),
+            ("auto-tls", "auto-tls"),
+            ("allowed-hostname", "client-cert-allowed-hostname"),
+        ],
+    ),
+    (
+        "peer-transport-security",
+        &[
+            ("cert-file", "peer-cert-file"),
+            ("key-file", "peer-key-file"),
+            ("client-cert-file", "peer-client-cert-file"),
+            ("client-key-file", "peer-client-key-file"),
+            ("client-cert-auth", "peer-client-cert-auth"),
+            ("trusted-ca-file", "peer-trusted-ca-file"),
+            ("auto-tls", "peer-auto-tls"),
+            ("allowed-cn", "peer-cert-allowed-cn"),
+            ("allowed-hostname", "peer-cert-allowed-hostname"),
+            ("skip-client-san-verification", "peer-skip-client-san-verification"),
+        ],
+    ),
+    ("discovery-config", &[("token", "discovery-token"), ("endpoints", "discovery-endpoints")]),
+    ("socket-options", &[("reuse-port", "socket-reuse-port"), ("reuse-address", "socket-reuse-address")]),
+];
+
+/// Reads the file into the configuration.
+pub(super) fn apply(path: &Path, config: &mut Config, warnings: &mut Vec<Warning>) -> Result<(), CliError> {
+    let refuse = |why: String| CliError::File { path: path.to_owned(), why };
+    let text = read(path).map_err(|error| refuse(error.to_string()))?;
+    apply_text(&text, config, warnings).map_err(refuse)
+}
+
+fn read(path: &Path) -> std::io::Result<String> {
+    let size = std::fs::metadata(path)?.len();
+    if size > FILE_BYTES_MAX {
+        return Err(std::io::Error::other(format!("larger than {FILE_BYTES_MAX} bytes")));
+    }
+    std::fs::read_to_string(path)
+}
+
+fn apply_text(text: &str, config: &mut Config, warnings: &mut Vec<Warning>) -> Result<(), String> {
+    let documents = Yaml::load_from_str(text).map_err(|error| error.to_string())?;
+    let mapping = match documents.first() {
+        None | Some(Yaml::Value(Scalar::Null)) => return Ok(()),
+        Some(Yaml::Mapping(mapping)) => mapping,
+        Some(_) => return Err("expected keys and values, one flag each".to_owned()),
+    };
+    for (key, value) in mapping {
+        let Some(key) = key.as_str() else {
+            warnings.push(Warning::UnknownKey { key: format!("{key:?}") });
+            continue;
+        };
+        if let Some((_, keys)) = BLOCKS.iter().find(|(block, _)| *block == key) {
+            apply_block(key, keys, value, config, warnings)?;
+        } else if let Some(flag) = flags::find(key) {
+            set(flag, key, value, config)?;
+        } else {
+            warnings.push(Warning::UnknownKey { key: key.to_owned() });
+        }
+    }
+    Ok(())
+}
+
+fn apply_block(
+    block: &str,
+    keys: &[(&str, &str)],
+    value: &Yaml<'_>,
+    config: &mut Config,
+    warnings: &mut Vec<Warning>,
+) -> Result<(), String> {
+    let Some(mapping) = value.as_mapping() else {
+        return if value.is_null() { Ok(()) } else { Err(format!("{block}: expected keys and values")) };
+    };
+    for (key, value) in mapping {
+        let known = key.as_str().and_then(|key| keys.iter().find(|(known, _)| *known == key));
+        match known.and_then(|(_, name)| flags::find(name)) {
+            Some(flag) => set(flag, &format!("{block}.{}", flag.name), value, config)?,
+            None => {
+                let key = format!("{block}.{}", key.as_str().unwrap_or("?"));
+                warnings.push(Warning::UnknownKey { key });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Sets one flag from a YAML value; null and the empty text leave the default.
+fn set(flag: &'static Flag, key: &str, value: &Yaml<'_>, config: &mut Config) -> Result<(), String> {
+    let text = match value {
+        Yaml::Sequence(items) => {
+            let items: Option<Vec<_>> = items.iter().map(scalar).collect();
+            items.map(|items| items.join(","))
+        }
+        other => scalar(other),
+    };
+    let text = text.ok_or_else(|| format!("{key}: expected a single value"))?;
+    if text.is_empty() {
+        return Ok(());
+    }
+    let text = match flag.kind {
+        Kind::Duration if text.bytes().all(|byte| byte.is_ascii_digit()) => format!("{text}ns"),
+        _ => text,
+    };
+    config.set(flag, &text).map_err(|bad| format!("{key}: {bad}"))
+}
+
+fn scalar(value: &Yaml<'_>) -> Option<String> {
+    match value {
+        Yaml::Value(Scalar::Null) => Some(String::new()),
+        Yaml::Value(Scalar::Boolean(on)) => Some(on.to_string()),
+        Yaml::Value(Scalar::Integer(number)) => Some(number.to_string()),
+        Yaml::Value(Scalar::FloatingPoint(number)) => Some(number.to_string()),
+        Yaml::Value(Scalar::String(text)) => Some(text.to_string()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn read(text: &str) -> Result<(Config, Vec<Warning>), String> {
+        let (mut config, mut warnings) = (Config::default(), Vec::new());
+        apply_text(text, &mut config, &mut warnings).map(|()| (config, warnings))
+    }
+
+    #[test]
+    fn reads_what_k3s_writes() {
+        let (config, warnings) = read(
+            "name: node-1\nheartbeat-interval: 500\nelection-timeout: 5000\n\
+             log-outputs:\n- stderr\n- /var/log/a.log\n\
+             grpc-keepalive-interval: 7200000000000\n\
+             client-transport-security:\n  cert-file: /a.crt\n  client-cert-auth: true\n\
+             socket-options:\n  reuse-port: true\n\
+             experimental-initial-corrupt-check: true\n",
+        )
+        .expect("well-formed");
+        assert_eq!(config.member.name, "node-1");
+        assert_eq!(config.member.election_timeout, Duration::from_secs(5));
+        assert_eq!(config.member.keep_alive.interval, Duration::from_secs(7200));
+        assert_eq!(config.logging.outputs.len(), 2);
+        assert!(config.client_tls.client_cert_auth && config.member.socket_reuse_port);
+        let key = "experimental-initial-corrupt-check".to_owned();
+        assert_eq!(warnings, [Warning::UnknownKey { key }]);
+    }
+
+    #[test]
+    fn json_is_read_too() {
+        let (config, _) =
+            read(r#"{"name":"j","initial-cluster":"j=http://localhost:2380","pre-vote":false}"#).expect("well-formed");
+        assert_eq!(config.member.name, "j");
+        assert!(!config.clustering.pre_vote);
+    }
+
+    #[test]
+    fn empty_values_leave_the_default() {
+        let (config, _) = read("wal-dir:\ncors: ''\ncipher-suites:\n").expect("well-formed");
+        assert_eq!(config.security.cors, ["*"]);
+        assert_eq!(config.member.wal_dir, None);
+    }
+
+    #[test]
+    fn refuses_with_the_key() {
+        assert!(read("election-timeout: soon").expect_err("refused").starts_with("election-timeout"));
+        assert!(read("name: {a: b}").expect_err("refused").starts_with("name"));
+        assert!(read("- a\n- b").is_err());
+        assert!(read("a: [").is_err());
+        assert!(read("").is_ok());
+    }
+}

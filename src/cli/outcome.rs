@@ -1,0 +1,130 @@
+//! What a command line can come to: a run, a text, a refusal; and what to warn of on the way.
+
+use std::path::PathBuf;
+
+use crate::ops::Config;
+use crate::ops::config::ConfigError;
+
+/// What to do.
+#[derive(Debug)]
+pub enum Action {
+    /// Start the server.
+    Run(Box<Run>),
+    /// Print and exit with 0.
+    Print(String),
+}
+
+/// A server to start.
+#[derive(Debug)]
+pub struct Run {
+    /// Checked.
+    pub config: Config,
+    /// To log once logging is up.
+    pub warnings: Vec<Warning>,
+}
+
+/// Why not.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// What was typed can't be read; etcd exits with 2.
+    #[error("{what}\n  {hint}")]
+    Usage {
+        /// What is wrong.
+        what: String,
+        /// What to type instead.
+        hint: String,
+    },
+    /// What was said can't be used; etcd exits with 1.
+    #[error("{0}")]
+    Invalid(ConfigError),
+    /// A word that is no flag; etcd exits with 1.
+    #[error("{0:?} is not a valid flag\n  flags start with a dash: rusd --help lists them")]
+    Stray(String),
+    /// A variable's value can't be read; etcd exits with 1.
+    #[error("invalid value {value:?} for {variable}: expected {expected}")]
+    Variable {
+        /// `ETCD_…`.
+        variable: String,
+        /// What it held.
+        value: String,
+        /// What would have been right.
+        expected: String,
+    },
+    /// The config file can't be read; etcd exits with 1.
+    #[error("config file {}: {why}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A subcommand of etcd that rusd doesn't have.
+    #[error("the subcommand {0:?} is not available yet\n  clients can be pointed at rusd directly")]
+    Subcommand(String),
+}
+
+impl CliError {
+    /// The process's exit code, as etcd has it.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage { .. } => 2,
+            _ => 1,
+        }
+    }
+}
+
+/// What is odd but no reason to stop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Warning {
+    /// `ETCD_…` that stands for no flag.
+    UnknownVariable {
+        /// With its value, as etcd prints it.
+        variable: String,
+    },
+    /// A variable whose flag was given too.
+    Shadowed {
+        /// `ETCD_…`.
+        variable: String,
+        /// Its flag.
+        flag: &'static str,
+    },
+    /// Flags beside a config file.
+    FlagsIgnored {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A key of the config file that stands for no flag.
+    UnknownKey {
+        /// The key.
+        key: String,
+    },
+    /// A flag that is going away.
+    Deprecated {
+        /// What to say.
+        text: &'static str,
+    },
+}
+
+impl Warning {
+    /// Writes it to the log.
+    pub fn log(&self) {
+        match self {
+            Self::UnknownVariable { variable } => {
+                tracing::warn!("environment-variable" = variable, "unrecognized environment variable");
+            }
+            Self::Shadowed { variable, flag } => tracing::warn!(
+                "environment-variable" = variable,
+                flag,
+                "recognized environment variable, but unused: shadowed by corresponding flag"
+            ),
+            Self::FlagsIgnored { path } => tracing::warn!(
+                path = %path.display(),
+                "ignored command line flags because a config file was given"
+            ),
+            Self::UnknownKey { key } => {
+                tracing::warn!(key, "ignored an unknown key of the config file");
+            }
+            Self::Deprecated { text } => tracing::warn!("{text}"),
+        }
+    }
+}
