@@ -1,1 +1,0 @@
-//! Values by revision: pending, hot, and on the engine.

@@ -1,0 +1,212 @@
+//! The hot cache: recent and recently read records in a fixed table, read without a lock.
+//!
+//! A set of four slots by the revision's hash. A tag beside each slot says what may be in it, so
+//! that a miss costs four loads and no pointer. The budget is in bytes; when it is passed, a
+//! clock hand empties slots that were not read since it last came by.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use arc_swap::ArcSwapOption;
+
+use super::record_bytes;
+use crate::storage::Record;
+use crate::types::Revision;
+
+const WAYS: usize = 4;
+/// The table is made for records of this size on average.
+const TYPICAL_BYTES: u64 = 384;
+/// Larger records aren't kept: one would push out hundreds.
+const RECORD_BYTES_MAX: u64 = 64 << 10;
+/// What a kept record costs besides its key and value.
+const OVERHEAD_BYTES: u64 = 128;
+
+#[derive(Debug)]
+struct Slot {
+    /// The revision's hash, 0 for empty; a hint, the entry itself decides.
+    tag: AtomicU64,
+    read: AtomicBool,
+    entry: ArcSwapOption<(Revision, Record)>,
+}
+
+#[derive(Debug)]
+pub(super) struct Hot {
+    slots: Box<[Slot]>,
+    bytes: AtomicU64,
+    bytes_max: u64,
+    hand: AtomicUsize,
+}
+
+impl Hot {
+    /// A cache of about `bytes_max` bytes.
+    pub(super) fn new(bytes_max: u64) -> Self {
+        let sets = (bytes_max / (TYPICAL_BYTES * WAYS as u64)).clamp(1, 1 << 22) as usize;
+        let slot = || Slot { tag: AtomicU64::new(0), read: AtomicBool::new(false), entry: ArcSwapOption::empty() };
+        Self {
+            slots: (0..sets.next_power_of_two() * WAYS).map(|_| slot()).collect(),
+            bytes: AtomicU64::new(0),
+            bytes_max,
+            hand: AtomicUsize::new(0),
+        }
+    }
+
+    fn set(&self, tag: u64) -> &[Slot] {
+        let sets = self.slots.len() / WAYS;
+        let start = (tag as usize & (sets - 1)) * WAYS;
+        &self.slots[start..start + WAYS]
+    }
+
+    /// The record of a revision, if it is here.
+    pub(super) fn get(&self, at: Revision) -> Option<Record> {
+        let tag = tag(at);
+        let slot = self.set(tag).iter().find(|slot| slot.tag.load(Ordering::Relaxed) == tag)?;
+        let entry = slot.entry.load();
+        let (found, record) = &**entry.as_ref()?;
+        if *found != at {
+            return None;
+        }
+        // Stored only when it changes, so that a hot slot's cache line isn't written by every reader.
+        if !slot.read.load(Ordering::Relaxed) {
+            slot.read.store(true, Ordering::Relaxed);
+        }
+        Some(record.clone())
+    }
+
+    /// Keeps a record, in place of another one if need be.
+    pub(super) fn insert(&self, at: Revision, record: Record) {
+        let bytes = kept_bytes(&record);
+        if bytes > RECORD_BYTES_MAX.min(self.bytes_max) {
+            return;
+        }
+        let tag = tag(at);
+        let set = self.set(tag);
+        let same = set.iter().find(|slot| slot.tag.load(Ordering::Relaxed) == tag);
+        let free = || set.iter().find(|slot| slot.tag.load(Ordering::Relaxed) == 0);
+        let unread = || set.iter().find(|slot| !slot.read.swap(false, Ordering::Relaxed));
+        let slot = same.or_else(free).or_else(unread).unwrap_or(&set[(tag >> 60) as usize % WAYS]);
+        slot.tag.store(tag, Ordering::Relaxed);
+        slot.read.store(false, Ordering::Relaxed);
+        self.replaced(slot.entry.swap(Some(Arc::new((at, record)))), bytes);
+        self.shrink();
+    }
+
+    /// Forgets a record.
+    pub(super) fn remove(&self, at: Revision) {
+        let tag = tag(at);
+        if let Some(slot) = self.set(tag).iter().find(|slot| slot.tag.load(Ordering::Relaxed) == tag) {
+            self.empty(slot);
+        }
+    }
+
+    /// Forgets everything.
+    pub(super) fn clear(&self) {
+        for slot in &self.slots {
+            self.empty(slot);
+        }
+    }
+
+    /// Bytes kept.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    fn empty(&self, slot: &Slot) {
+        slot.tag.store(0, Ordering::Relaxed);
+        self.replaced(slot.entry.swap(None), 0);
+    }
+
+    fn replaced(&self, old: Option<Arc<(Revision, Record)>>, new_bytes: u64) {
+        self.bytes.fetch_add(new_bytes, Ordering::Relaxed);
+        if let Some(old) = old {
+            self.bytes.fetch_sub(kept_bytes(&old.1), Ordering::Relaxed);
+        }
+    }
+
+    fn shrink(&self) {
+        // Two rounds at most: the first may only take the "read" marks away.
+        for _ in 0..self.slots.len() * 2 {
+            if self.bytes() <= self.bytes_max {
+                return;
+            }
+            let slot = &self.slots[self.hand.fetch_add(1, Ordering::Relaxed) % self.slots.len()];
+            if slot.tag.load(Ordering::Relaxed) != 0 && !slot.read.swap(false, Ordering::Relaxed) {
+                self.empty(slot);
+            }
+        }
+    }
+}
+
+fn kept_bytes(record: &Record) -> u64 {
+    record_bytes(record) + OVERHEAD_BYTES
+}
+
+/// A hash that is never 0.
+fn tag(at: Revision) -> u64 {
+    let mixed =
+        (at.main as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (at.sub as u64).wrapping_mul(0xc2b2_ae3d_27d4_eb4f);
+    (mixed ^ (mixed >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93) | 1 << 63
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn record(len: usize) -> Record {
+        Record { key: Bytes::from(vec![1; len]), version: None }
+    }
+
+    #[test]
+    fn the_budget_holds_and_recent_records_are_found() {
+        let hot = Hot::new(1 << 20);
+        for main in 0..50_000 {
+            hot.insert(Revision::new(main, 0), record(300));
+            assert!(hot.bytes() <= 1 << 20);
+        }
+        let found = (49_000..50_000).filter(|main| hot.get(Revision::new(*main, 0)).is_some()).count();
+        assert!(found > 500, "{found} of the last 1000");
+        hot.clear();
+        assert_eq!(hot.bytes(), 0);
+    }
+
+    #[test]
+    fn a_record_is_of_its_revision_or_absent() {
+        let hot = Hot::new(64 << 10);
+        for main in 1..2000 {
+            hot.insert(Revision::new(main, main % 3), record(main as usize % 50));
+        }
+        for main in 1..2000 {
+            for sub in 0..3 {
+                if let Some(found) = hot.get(Revision::new(main, sub)) {
+                    assert_eq!((found.key.len(), sub), (main as usize % 50, main % 3));
+                }
+            }
+        }
+        hot.insert(Revision::new(1, 0), record(9));
+        hot.remove(Revision::new(1, 0));
+        assert_eq!(hot.get(Revision::new(1, 0)), None);
+    }
+
+    #[test]
+    fn large_records_stay_out() {
+        let hot = Hot::new(1 << 20);
+        hot.insert(Revision::new(1, 0), record(100 << 10));
+        assert_eq!((hot.bytes(), hot.get(Revision::new(1, 0))), (0, None));
+    }
+
+    #[test]
+    fn what_is_read_stays_longer() {
+        let hot = Hot::new(256 << 10);
+        hot.insert(Revision::new(1, 0), record(200));
+        let mut lost = 0;
+        for main in 2..20_000 {
+            hot.insert(Revision::new(main, 0), record(200));
+            if hot.get(Revision::new(1, 0)).is_none() {
+                lost += 1;
+                hot.insert(Revision::new(1, 0), record(200));
+            }
+        }
+        assert!(lost < 10, "lost {lost} times");
+    }
+}

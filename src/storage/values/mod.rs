@@ -1,0 +1,125 @@
+//! Values by revision: pending, hot, and on the engine.
+//!
+//! ```text
+//! append ─► pending map ──────────────┬─► store thread: batch ─► write ─► flush ─► durable position
+//!             (readable at once)      └── leaves pending only after the flush
+//! read   ─► pending ─► hot cache ─► engine (may block)
+//! ```
+//!
+//! No put and no read of a recent value touches the engine. The engine's content is always the
+//! state at exactly one [`AppliedPosition`]: records, their heads, the small tables and the
+//! position go in batches under one flush, and what isn't flushed is still in the pending map, so
+//! that a failed engine is opened again and written again without loss.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::storage::Record;
+use crate::storage::backend::{self, BackendConfig, Engine, Table};
+use crate::types::{LeaseId, StorageError};
+
+mod commit;
+mod hot;
+mod load;
+mod pending;
+mod queue;
+mod reader;
+mod segment;
+mod shared;
+mod state;
+mod worker;
+mod writer;
+
+pub use load::{Loaded, RecordHeads};
+pub use reader::ValueReader;
+pub use shared::Health;
+pub use state::AppliedPosition;
+pub use writer::ValueWriter;
+
+/// Logical bytes that a stored record counts besides its key and value.
+pub const RECORD_OVERHEAD_BYTES: u64 = 48;
+
+/// A record's logical size: what the quota counts, the same on every engine.
+pub fn record_bytes(record: &Record) -> u64 {
+    let value = record.version.as_ref().map_or(0, |version| version.value.len());
+    RECORD_OVERHEAD_BYTES + record.key.len() as u64 + value as u64
+}
+
+/// What an index needs to know of a record: everything but the value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordHead {
+    /// The key.
+    pub key: Bytes,
+    /// The version, or `None` for a tombstone.
+    pub version: Option<VersionHead>,
+}
+
+/// The stored part of a put without its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VersionHead {
+    /// Main revision of the put that began the generation.
+    pub create_revision: i64,
+    /// Puts since creation, 1 for the first.
+    pub version: i64,
+    /// The lease, or none.
+    pub lease: LeaseId,
+    /// Length of the value in bytes.
+    pub value_bytes: u64,
+}
+
+/// A row of a small table, to set or (with `None`) to unset.
+pub type RowChange = (Table, Bytes, Option<Bytes>);
+
+/// How the values are kept.
+#[derive(Clone, Debug)]
+pub struct ValuesConfig {
+    /// The engine and where it lies; its `cache_bytes` is set from the budget below.
+    pub backend: BackendConfig,
+    /// The whole memory budget in bytes: a quarter each for pending and engine, half for hot.
+    pub cache_bytes: u64,
+    /// The longest time between an append and its flush.
+    pub flush_interval: Duration,
+    /// Pending bytes from which a flush is begun at once.
+    pub flush_bytes: u64,
+    /// The most records that a flush removes, so that a compaction leaves room for writes.
+    pub remove_step: usize,
+    /// Work inside `append` instead of on a thread, for simulation: deterministic and slow.
+    pub inline: bool,
+}
+
+impl ValuesConfig {
+    /// The budget's default.
+    pub const CACHE_BYTES_DEFAULT: u64 = 256 << 20;
+
+    /// The defaults for an engine in a directory.
+    pub fn new(engine: Engine, dir: impl Into<std::path::PathBuf>) -> Self {
+        Self {
+            backend: BackendConfig::new(engine, dir),
+            cache_bytes: Self::CACHE_BYTES_DEFAULT,
+            flush_interval: Duration::from_millis(200),
+            flush_bytes: 8 << 20,
+            remove_step: 10_000,
+            inline: false,
+        }
+    }
+}
+
+/// Opens the values: the one writer, a reader to clone, and what is there.
+///
+/// # Errors
+/// [`StorageError::Damaged`] if the content doesn't agree with its own account of itself; the
+/// caller puts the directory aside and rebuilds it from a snapshot and the log.
+pub fn open(mut config: ValuesConfig) -> Result<(ValueWriter, ValueReader, Loaded), StorageError> {
+    config.backend.cache_bytes = config.cache_bytes / 4;
+    let engine = backend::open(&config.backend)?;
+    let (state, loaded) = load::load(&engine, &config.backend)?;
+    let shared = Arc::new(shared::Shared::new(engine, &config, &state));
+    let reader = ValueReader::new(Arc::clone(&shared));
+    let writer = ValueWriter::start(shared, config, state)?;
+    Ok((writer, reader, loaded))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,281 @@
+//! The pending map: records that are published but not yet durable, addressed by revision.
+//!
+//! ```text
+//! directory (ArcSwap) ─► chunks by first main revision ─► a slot for each main ─► record by sub
+//! ```
+//!
+//! Main revisions come in order and without holes, so a chunk is an array and a lookup is a
+//! binary search over few chunks and one index. Readers take no lock: they load the directory,
+//! and a slot is a `OnceLock` that is set once. A chunk goes when everything in it is durable.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+
+use crate::storage::Record;
+use crate::types::Revision;
+
+/// Main revisions in a chunk.
+const CHUNK_MAINS: usize = 512;
+/// A chunk with more bytes than this is closed, so that what stays behind its flushed part is small.
+const CHUNK_BYTES: u64 = 1 << 20;
+
+/// The records of one main revision.
+#[derive(Debug)]
+enum Entry {
+    /// One record, of sub 0: nearly all there are.
+    One(Record),
+    /// Records by ascending sub.
+    Many(Box<[(i64, Record)]>),
+}
+
+#[derive(Debug)]
+struct Chunk {
+    /// Main revision of the first slot.
+    first: i64,
+    slots: Box<[OnceLock<Entry>]>,
+}
+
+impl Chunk {
+    fn new(first: i64) -> Self {
+        Self { first, slots: (0..CHUNK_MAINS).map(|_| OnceLock::new()).collect() }
+    }
+
+    fn entry(&self, main: i64) -> Option<&Entry> {
+        let slot = usize::try_from(main.checked_sub(self.first)?).ok()?;
+        self.slots.get(slot)?.get()
+    }
+}
+
+/// Chunks by ascending first revision. An entry lies in the last chunk that begins at or before it.
+type Directory = Vec<Arc<Chunk>>;
+
+/// The shared map.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    directory: ArcSwap<Directory>,
+    /// Held while the directory is replaced; never by readers.
+    change: Mutex<()>,
+    bytes: AtomicU64,
+}
+
+impl Pending {
+    /// The record of a revision, if it is here.
+    pub(super) fn get(&self, at: Revision) -> Option<Record> {
+        let directory = self.directory.load();
+        if directory.first().is_none_or(|chunk| at.main < chunk.first) {
+            return None;
+        }
+        let after = directory.partition_point(|chunk| chunk.first <= at.main);
+        match directory.get(after.checked_sub(1)?)?.entry(at.main)? {
+            Entry::One(record) => (at.sub == 0).then(|| record.clone()),
+            Entry::Many(records) => {
+                let found = records.binary_search_by_key(&at.sub, |(sub, _)| *sub).ok()?;
+                Some(records[found].1.clone())
+            }
+        }
+    }
+
+    /// What is here now, held for a walk.
+    pub(super) fn view(&self) -> View {
+        View { directory: self.directory.load_full() }
+    }
+
+    /// Bytes that are not durable yet.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Everything up to `main` is durable and readable on the engine: `bytes` of it may go.
+    pub(super) fn retire(&self, main: i64, bytes: u64) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        let _change = self.change.lock();
+        let directory = self.directory.load();
+        // The last chunk stays: the writer may be filling it.
+        let gone = directory.windows(2).take_while(|pair| pair[1].first <= main.saturating_add(1)).count();
+        if gone > 0 {
+            self.directory.store(Arc::new(directory[gone..].to_vec()));
+        }
+    }
+
+    /// Forgets everything.
+    pub(super) fn clear(&self) {
+        let _change = self.change.lock();
+        self.directory.store(Arc::default());
+        self.bytes.store(0, Ordering::Relaxed);
+    }
+}
+
+/// The writing end. There is one.
+#[derive(Debug)]
+pub(super) struct PendingWriter {
+    shared: Arc<Pending>,
+    tail: Option<Tail>,
+}
+
+#[derive(Debug)]
+struct Tail {
+    chunk: Arc<Chunk>,
+    bytes: u64,
+}
+
+impl PendingWriter {
+    pub(super) fn new(shared: Arc<Pending>) -> Self {
+        Self { shared, tail: None }
+    }
+
+    /// Makes the records of one main revision visible. `records` are of ascending sub, not empty,
+    /// and `main` is above every one before it.
+    pub(super) fn push(&mut self, main: i64, mut records: Vec<(i64, Record)>, bytes: u64) {
+        let entry = match records.pop() {
+            Some((0, record)) if records.is_empty() => Entry::One(record),
+            Some(last) => {
+                records.push(last);
+                Entry::Many(records.into_boxed_slice())
+            }
+            None => return,
+        };
+        self.set(main, entry, bytes);
+    }
+
+    /// The same for a single record of sub 0, without a list.
+    pub(super) fn push_one(&mut self, main: i64, record: Record, bytes: u64) {
+        self.set(main, Entry::One(record), bytes);
+    }
+
+    fn set(&mut self, main: i64, entry: Entry, bytes: u64) {
+        self.shared.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let slot = self
+            .tail
+            .as_ref()
+            .filter(|tail| tail.bytes < CHUNK_BYTES)
+            .and_then(|tail| usize::try_from(main - tail.chunk.first).ok())
+            .filter(|slot| *slot < CHUNK_MAINS);
+        match (slot, &mut self.tail) {
+            (Some(slot), Some(tail)) => {
+                tail.bytes += bytes;
+                let _ = tail.chunk.slots[slot].set(entry);
+            }
+            _ => {
+                let chunk = Arc::new(Chunk::new(main));
+                let _ = chunk.slots[0].set(entry);
+                let _change = self.shared.change.lock();
+                let mut directory = Directory::clone(&self.shared.directory.load());
+                directory.push(Arc::clone(&chunk));
+                self.shared.directory.store(Arc::new(directory));
+                self.tail = Some(Tail { chunk, bytes });
+            }
+        }
+    }
+
+    /// Forgets everything, here and for readers.
+    pub(super) fn clear(&mut self) {
+        self.tail = None;
+        self.shared.clear();
+    }
+}
+
+/// The map as it was at one moment (later records of its last chunk may show too).
+#[derive(Debug)]
+pub(super) struct View {
+    directory: Arc<Directory>,
+}
+
+impl View {
+    /// The lowest main revision that may be here; everything below is on the engine.
+    pub(super) fn first_main(&self) -> Option<i64> {
+        self.directory.first().map(|chunk| chunk.first)
+    }
+
+    /// The records with `from <= revision < to`, in order.
+    pub(super) fn range(&self, from: Revision, to: Revision) -> impl Iterator<Item = (Revision, &Record)> {
+        let skip = self.directory.partition_point(|chunk| chunk.first <= from.main).saturating_sub(1);
+        self.directory[skip..]
+            .iter()
+            .take_while(move |chunk| chunk.first <= to.main)
+            .flat_map(move |chunk| {
+                let skip = usize::try_from(from.main.saturating_sub(chunk.first)).unwrap_or(0).min(CHUNK_MAINS);
+                chunk.slots[skip..].iter().map_while(OnceLock::get).zip(chunk.first + skip as i64..)
+            })
+            .flat_map(|(entry, main)| {
+                let (one, many): (_, &[(i64, Record)]) = match entry {
+                    Entry::One(record) => (Some((Revision::new(main, 0), record)), &[]),
+                    Entry::Many(records) => (None, records),
+                };
+                one.into_iter().chain(many.iter().map(move |(sub, record)| (Revision::new(main, *sub), record)))
+            })
+            .skip_while(move |(at, _)| *at < from)
+            .take_while(move |(at, _)| *at < to)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn record(name: i64) -> Record {
+        Record { key: Bytes::from(name.to_string()), version: None }
+    }
+
+    fn filled(mains: std::ops::RangeInclusive<i64>) -> (Arc<Pending>, PendingWriter) {
+        let shared = Arc::<Pending>::default();
+        let mut writer = PendingWriter::new(Arc::clone(&shared));
+        for main in mains {
+            writer.push(main, vec![(0, record(main))], 10);
+        }
+        (shared, writer)
+    }
+
+    #[test]
+    fn a_record_is_found_by_its_revision_only() {
+        let (pending, mut writer) = filled(2..=2000);
+        writer.push(2001, vec![(0, record(1)), (1, record(2))], 20);
+        for main in 2..=2000 {
+            assert_eq!(pending.get(Revision::new(main, 0)), Some(record(main)));
+            assert_eq!(pending.get(Revision::new(main, 1)), None);
+        }
+        assert_eq!(pending.get(Revision::new(2001, 1)), Some(record(2)));
+        for absent in [i64::MIN, 0, 1, 2002, i64::MAX] {
+            assert_eq!(pending.get(Revision::new(absent, 0)), None);
+        }
+    }
+
+    #[test]
+    fn only_whole_durable_chunks_go() {
+        let (pending, _writer) = filled(2..=2000);
+        pending.retire(1500, 100);
+        assert_eq!(pending.bytes(), 1999 * 10 - 100);
+        assert_eq!(pending.get(Revision::new(2, 0)), None);
+        assert_eq!(pending.get(Revision::new(1501, 0)), Some(record(1501)));
+        pending.retire(2000, 0);
+        assert_eq!(pending.get(Revision::new(2000, 0)), Some(record(2000)), "the writer's chunk stays");
+    }
+
+    #[test]
+    fn a_walk_gives_the_range_in_order_across_chunks_and_holes() {
+        let (pending, mut writer) = filled(2..=600);
+        writer.push(5000, vec![(0, record(1)), (1, record(2))], 1);
+        let view = pending.view();
+        let all: Vec<_> = view.range(Revision::new(0, 0), Revision::new(i64::MAX, 0)).map(|(at, _)| at).collect();
+        assert_eq!(all.len(), 601);
+        assert!(all.is_sorted());
+        let part: Vec<_> = view.range(Revision::new(599, 0), Revision::new(5000, 1)).map(|(at, _)| at.main).collect();
+        assert_eq!(part, [599, 600, 5000]);
+    }
+
+    #[test]
+    fn a_chunk_is_closed_by_its_bytes() {
+        let shared = Arc::<Pending>::default();
+        let mut writer = PendingWriter::new(Arc::clone(&shared));
+        for main in 1..=4 {
+            writer.push_one(main, record(main), CHUNK_BYTES);
+        }
+        shared.retire(3, 3 * CHUNK_BYTES);
+        assert_eq!(shared.get(Revision::new(3, 0)), None);
+        assert_eq!(shared.get(Revision::new(4, 0)), Some(record(4)));
+    }
+}

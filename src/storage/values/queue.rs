@@ -1,0 +1,109 @@
+//! What the writer leaves for the store thread: one heap of work, taken as a whole.
+//!
+//! A put only adds to the heap; the thread is woken for the first piece and for urgent ones, so
+//! that nearly no put costs a system call.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::oneshot;
+
+use super::RowChange;
+use super::state::AppliedPosition;
+use crate::types::Revision;
+
+/// Work that has come in since the last time it was taken.
+#[derive(Debug, Default)]
+pub(super) struct Work {
+    /// Main revisions of the records in the pending map that are not written: first and last.
+    pub(super) mains: Option<(i64, i64)>,
+    /// Bytes that they hold in the pending map.
+    pub(super) bytes: u64,
+    /// Changes of small tables, in order.
+    pub(super) rows: Vec<RowChange>,
+    /// The position that all of this leads to.
+    pub(super) position: Option<AppliedPosition>,
+    /// Revisions to remove for good.
+    pub(super) remove: VecDeque<Revision>,
+    /// Who waits for the flush.
+    pub(super) waiters: Vec<oneshot::Sender<AppliedPosition>>,
+    /// No more will come.
+    pub(super) last: bool,
+    /// Don't wait for the interval.
+    pub(super) urgent: bool,
+}
+
+impl Work {
+    pub(super) fn is_empty(&self) -> bool {
+        self.position.is_none() && self.remove.is_empty() && self.waiters.is_empty() && !self.last
+    }
+
+    /// Adds what came later.
+    pub(super) fn merge(&mut self, later: Self) {
+        self.mains = match (self.mains, later.mains) {
+            (Some((first, _)), Some((_, last))) => Some((first, last)),
+            (mine, theirs) => mine.or(theirs),
+        };
+        self.bytes += later.bytes;
+        self.rows.extend(later.rows);
+        self.position = later.position.or(self.position);
+        self.remove.extend(later.remove);
+        self.waiters.extend(later.waiters);
+        self.last |= later.last;
+        self.urgent |= later.urgent;
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    work: Mutex<Work>,
+    /// The store thread waits here.
+    arrived: Condvar,
+    /// The writer waits here for room in the pending map.
+    room: Condvar,
+}
+
+impl Queue {
+    /// Adds work.
+    pub(super) fn add(&self, add: impl FnOnce(&mut Work)) {
+        let mut work = self.work.lock();
+        let (was_empty, was_urgent) = (work.is_empty(), work.urgent);
+        add(&mut work);
+        if was_empty || work.urgent != was_urgent {
+            self.arrived.notify_one();
+        }
+    }
+
+    /// Takes what is there without waiting.
+    pub(super) fn take_now(&self) -> Work {
+        std::mem::take(&mut *self.work.lock())
+    }
+
+    /// Waits for work (unless `busy`), then for `interval` or something urgent, and takes it all.
+    pub(super) fn take(&self, interval: Duration, busy: bool) -> Work {
+        let mut work = self.work.lock();
+        while work.is_empty() && !busy {
+            self.arrived.wait(&mut work);
+        }
+        self.arrived.wait_while_for(&mut work, |work| !work.urgent && !work.last, interval);
+        std::mem::take(&mut *work)
+    }
+
+    /// Wakes a writer that waits in [`Queue::wait_for_room`].
+    pub(super) fn signal_room(&self) {
+        // Under the lock, so that a writer can't look, miss this, and then sleep.
+        let _work = self.work.lock();
+        self.room.notify_all();
+    }
+
+    /// Waits until `full` no longer holds, hurrying the store thread.
+    pub(super) fn wait_for_room(&self, mut full: impl FnMut() -> bool) {
+        let mut work = self.work.lock();
+        while full() {
+            work.urgent = true;
+            self.arrived.notify_one();
+            self.room.wait(&mut work);
+        }
+    }
+}

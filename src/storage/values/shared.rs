@@ -1,0 +1,79 @@
+//! What writer, readers and store thread share.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use super::ValuesConfig;
+use super::hot::Hot;
+use super::pending::Pending;
+use super::queue::Queue;
+use super::state::{AppliedPosition, State};
+use crate::storage::backend::Backend;
+use crate::storage::backend::codec::CodecError;
+use crate::types::StorageError;
+
+/// How the store thread is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// Writing.
+    Good,
+    /// Waiting for room on the disk or for an engine that failed to come back; the text is for the
+    /// operator. Nothing is lost, and `append` waits once the pending budget is used up.
+    Waiting(String),
+    /// Over: nothing will be durable any more and appends are refused. Readers go on.
+    Failed(String),
+}
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// The engine of now; another one after a failure that was survived.
+    pub(super) engine: ArcSwap<Arc<dyn Backend>>,
+    pub(super) pending: Arc<Pending>,
+    pub(super) pending_bytes_max: u64,
+    pub(super) hot: Hot,
+    pub(super) queue: Queue,
+    pub(super) durable: watch::Sender<AppliedPosition>,
+    pub(super) health: watch::Sender<Health>,
+    /// Logical bytes of all records: appended ones count at once, removed ones when they go.
+    pub(super) logical_bytes: AtomicU64,
+    pub(super) dir: Arc<Path>,
+}
+
+impl Shared {
+    pub(super) fn new(engine: Arc<dyn Backend>, config: &ValuesConfig, state: &State) -> Self {
+        Self {
+            engine: ArcSwap::from_pointee(engine),
+            pending: Arc::default(),
+            pending_bytes_max: (config.cache_bytes / 4).max(1 << 20),
+            hot: Hot::new(config.cache_bytes / 2),
+            queue: Queue::default(),
+            durable: watch::Sender::new(state.position),
+            health: watch::Sender::new(Health::Good),
+            logical_bytes: AtomicU64::new(state.records.bytes),
+            dir: config.backend.dir.as_path().into(),
+        }
+    }
+
+    pub(super) fn engine(&self) -> Arc<dyn Backend> {
+        Arc::clone(&self.engine.load())
+    }
+
+    /// An error for bytes of the engine that are not what was written.
+    pub(super) fn damaged(&self, what: impl std::fmt::Display) -> StorageError {
+        StorageError::Damaged { path: self.dir.to_path_buf(), offset: 0, what: what.to_string() }
+    }
+
+    pub(super) fn undecodable(&self, what: impl std::fmt::Display, error: CodecError) -> StorageError {
+        self.damaged(format_args!("{what}: {error}"))
+    }
+}
+
+/// A row with its own copy of the bytes: what came off the wire is a slice of a larger buffer.
+pub(super) fn compact(bytes: &[u8]) -> Bytes {
+    Bytes::copy_from_slice(bytes)
+}

@@ -1,0 +1,141 @@
+//! The engine's own account of what it holds: the position, and totals to check the content by.
+//!
+//! It is one row of `Meta`, written in the batch that changes the rest, so that it is always
+//! exactly as old as the content.
+
+use crate::storage::backend::codec::CodecError;
+use crate::types::{RaftIndex, Term};
+
+/// The row's key in `Meta`. Keys that begin with a zero byte are the engine side's own.
+pub(super) const STATE_KEY: &[u8] = b"\0state";
+
+const LAYOUT: u8 = 1;
+const LEN: usize = 1 + 7 * 8 + 4;
+
+/// How far the Raft log is contained in the state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AppliedPosition {
+    /// The last applied entry; 0 before the first.
+    pub index: RaftIndex,
+    /// That entry's term.
+    pub term: Term,
+}
+
+/// A count of things, their bytes, and a sum of their digests that doesn't depend on the order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Totals {
+    pub(super) count: u64,
+    pub(super) bytes: u64,
+    pub(super) sum: u64,
+}
+
+impl Totals {
+    pub(super) fn add(&mut self, bytes: u64, digest: u64) {
+        self.count = self.count.wrapping_add(1);
+        self.bytes = self.bytes.wrapping_add(bytes);
+        self.sum = self.sum.wrapping_add(digest);
+    }
+
+    pub(super) fn subtract(&mut self, bytes: u64, digest: u64) {
+        self.count = self.count.wrapping_sub(1);
+        self.bytes = self.bytes.wrapping_sub(bytes);
+        self.sum = self.sum.wrapping_sub(digest);
+    }
+
+    /// Adds a row of a small table.
+    pub(super) fn add_row(&mut self, table: u8, key: &[u8], value: &[u8]) {
+        self.add((key.len() + value.len()) as u64, row_digest(table, key, value));
+    }
+
+    /// Takes a row of a small table out.
+    pub(super) fn subtract_row(&mut self, table: u8, key: &[u8], value: &[u8]) {
+        self.subtract((key.len() + value.len()) as u64, row_digest(table, key, value));
+    }
+}
+
+fn row_digest(table: u8, key: &[u8], value: &[u8]) -> u64 {
+    let key_crc = crc32c::crc32c_append(u32::from(table), key);
+    let value_crc = crc32c::crc32c_append(key_crc, value);
+    (u64::from(key_crc) << 32 | u64::from(value_crc)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+/// What the row says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct State {
+    pub(super) position: AppliedPosition,
+    /// Of the records.
+    pub(super) records: Totals,
+    /// Of the rows in `Meta`, `Lease` and `Auth`, without this one.
+    pub(super) rows: Totals,
+}
+
+impl State {
+    pub(super) fn encode(&self) -> [u8; LEN] {
+        let numbers = [
+            self.position.index.get(),
+            self.position.term.get(),
+            self.records.count,
+            self.records.bytes,
+            self.records.sum,
+            self.rows.count,
+            self.rows.sum,
+        ];
+        let mut out = [0; LEN];
+        out[0] = LAYOUT;
+        for (slot, number) in out[1..].chunks_exact_mut(8).zip(numbers) {
+            slot.copy_from_slice(&number.to_le_bytes());
+        }
+        let crc = crc32c::crc32c(&out[..LEN - 4]);
+        out[LEN - 4..].copy_from_slice(&crc.to_le_bytes());
+        out
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        let bytes: &[u8; LEN] = bytes.try_into().map_err(|_| CodecError::Short)?;
+        let (body, crc) = bytes.split_at(LEN - 4);
+        if crc != crc32c::crc32c(body).to_le_bytes() {
+            return Err(CodecError::Checksum);
+        }
+        if body[0] != LAYOUT {
+            return Err(CodecError::Kind(body[0]));
+        }
+        let mut numbers = [0; 7];
+        for (number, slot) in numbers.iter_mut().zip(body[1..].chunks_exact(8)) {
+            let mut le = [0; 8];
+            le.copy_from_slice(slot);
+            *number = u64::from_le_bytes(le);
+        }
+        let [index, term, count, bytes, sum, rows, rows_sum] = numbers;
+        Ok(Self {
+            position: AppliedPosition { index: RaftIndex(index), term: Term(term) },
+            records: Totals { count, bytes, sum },
+            rows: Totals { count: rows, bytes: 0, sum: rows_sum },
+        })
+    }
+
+    /// Whether counted rows are the ones that this state stands for.
+    pub(super) fn rows_match(&self, counted: Totals) -> bool {
+        (self.rows.count, self.rows.sum) == (counted.count, counted.sum)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_row_comes_back_and_every_flipped_bit_is_seen() {
+        let state = State {
+            position: AppliedPosition { index: RaftIndex(9), term: Term(2) },
+            records: Totals { count: 3, bytes: 300, sum: u64::MAX },
+            rows: Totals { count: 1, bytes: 0, sum: 5 },
+        };
+        let bytes = state.encode();
+        assert_eq!(State::decode(&bytes), Ok(state));
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes;
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(State::decode(&damaged).is_err(), "bit {bit}");
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! `ValueWriter`: the one owner of writing.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+
+use parking_lot::Mutex;
+use tokio::sync::{oneshot, watch};
+
+use super::pending::PendingWriter;
+use super::shared::{Health, Shared};
+use super::state::{AppliedPosition, State};
+use super::worker::Worker;
+use super::{RowChange, ValuesConfig, record_bytes};
+use crate::storage::Record;
+use crate::types::{Revision, StorageError};
+
+/// What a record in the pending map costs besides its logical bytes.
+const PENDING_OVERHEAD_BYTES: u64 = 80;
+
+/// Hands records to the store thread. There is one writer; dropping it flushes and closes.
+#[derive(Debug)]
+pub struct ValueWriter {
+    shared: Arc<Shared>,
+    pending: PendingWriter,
+    flush_bytes: u64,
+    last_main: i64,
+    driver: Driver,
+}
+
+#[derive(Debug)]
+enum Driver {
+    Thread(Option<JoinHandle<()>>),
+    Inline(Box<Mutex<Worker>>),
+}
+
+impl ValueWriter {
+    pub(super) fn start(shared: Arc<Shared>, config: ValuesConfig, state: State) -> Result<Self, StorageError> {
+        let flush_bytes = config.flush_bytes.min(shared.pending_bytes_max / 2);
+        let pending = PendingWriter::new(Arc::clone(&shared.pending));
+        let inline = config.inline;
+        let worker = Worker::new(Arc::clone(&shared), config, state);
+        let driver = if inline {
+            Driver::Inline(Box::new(Mutex::new(worker)))
+        } else {
+            let thread = std::thread::Builder::new().name("store".into()).spawn(move || worker.run());
+            Driver::Thread(Some(thread.map_err(|error| StorageError::io("start a thread for", &*shared.dir, error))?))
+        };
+        Ok(Self { shared, pending, flush_bytes, last_main: i64::MIN, driver })
+    }
+
+    /// Takes the records and row changes that lead to `position`; readers see them at return.
+    ///
+    /// All records of a main revision come in one call, in ascending order, above every record
+    /// before. Waits only when the pending budget is used up.
+    ///
+    /// # Errors
+    /// [`StorageError::Closed`] after the engine was given up, [`StorageError::Mismatch`] if the
+    /// revisions are out of order; nothing was taken then.
+    pub fn append(
+        &mut self,
+        records: Vec<(Revision, Record)>,
+        rows: Vec<RowChange>,
+        position: AppliedPosition,
+    ) -> Result<(), StorageError> {
+        self.wait_for_room()?;
+        let in_order = records.is_sorted_by(|(a, _), (b, _)| a < b);
+        if !in_order || records.first().is_some_and(|(at, _)| at.main <= self.last_main || at.main < 0) {
+            return Err(StorageError::Mismatch("records were appended out of order".into()));
+        }
+        let mains = records.first().zip(records.last()).map(|((first, _), (last, _))| (first.main, last.main));
+        let mut bytes = 0;
+        let mut logical = 0;
+        let mut records = records.into_iter().peekable();
+        while let Some((at, record)) = records.next() {
+            let size = record_bytes(&record);
+            logical += size;
+            let mut held = size + PENDING_OVERHEAD_BYTES;
+            let more = |next: &(Revision, Record)| next.0.main == at.main;
+            if at.sub == 0 && !records.peek().is_some_and(more) {
+                self.pending.push_one(at.main, record, held);
+            } else {
+                let mut all = vec![(at.sub, record)];
+                while let Some((next, record)) = records.next_if(more) {
+                    let size = record_bytes(&record);
+                    logical += size;
+                    held += size + PENDING_OVERHEAD_BYTES;
+                    all.push((next.sub, record));
+                }
+                self.pending.push(at.main, all, held);
+            }
+            bytes += held;
+        }
+        self.last_main = mains.map_or(self.last_main, |(_, last)| last);
+        self.shared.logical_bytes.fetch_add(logical, Ordering::Relaxed);
+        let urgent = self.shared.pending.bytes() >= self.flush_bytes;
+        self.shared.queue.add(|work| {
+            work.mains = mains.map(|(first, last)| (work.mains.map_or(first, |(first, _)| first), last)).or(work.mains);
+            work.bytes += bytes;
+            work.rows.extend(rows);
+            work.position = Some(position);
+            work.urgent |= urgent;
+        });
+        self.inline()
+    }
+
+    fn wait_for_room(&self) -> Result<(), StorageError> {
+        let shared = &self.shared;
+        if shared.pending.bytes() >= shared.pending_bytes_max {
+            shared.queue.wait_for_room(|| {
+                shared.pending.bytes() >= shared.pending_bytes_max
+                    && !matches!(*shared.health.borrow(), Health::Failed(_))
+            });
+        }
+        match &*shared.health.borrow() {
+            Health::Failed(why) => Err(StorageError::Closed(why.clone())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes records for good, some at a time. The caller has stored a compaction point that
+    /// makes them unreadable; after a crash it finds those that are left and asks again.
+    pub fn remove(&mut self, revisions: Vec<Revision>) -> Result<(), StorageError> {
+        self.shared.queue.add(|work| work.remove.extend(revisions));
+        self.inline()
+    }
+
+    /// The position of the last finished flush: the Raft log isn't needed up to there.
+    pub fn durable(&self) -> watch::Receiver<AppliedPosition> {
+        self.shared.durable.subscribe()
+    }
+
+    /// How the store thread is.
+    pub fn health(&self) -> watch::Receiver<Health> {
+        self.shared.health.subscribe()
+    }
+
+    /// Makes everything appended so far durable; gives the position that then is.
+    ///
+    /// The future doesn't borrow the writer.
+    ///
+    /// # Errors
+    /// [`StorageError::Closed`] if the engine was given up first.
+    pub fn flush(&self) -> impl Future<Output = Result<AppliedPosition, StorageError>> + Send + use<> {
+        let (sender, receiver) = oneshot::channel();
+        self.shared.queue.add(|work| {
+            work.waiters.push(sender);
+            work.urgent = true;
+        });
+        let inline = self.inline();
+        async move {
+            inline?;
+            receiver.await.map_err(|_| StorageError::Closed("the storage engine was given up".into()))
+        }
+    }
+
+    /// Logical bytes of all records that are stored (see [`record_bytes`]).
+    pub fn logical_size(&self) -> u64 {
+        self.shared.logical_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes on disk.
+    pub fn disk_size(&self) -> Result<u64, StorageError> {
+        self.shared.engine().size()
+    }
+
+    /// In the inline mode: does the work now.
+    fn inline(&self) -> Result<(), StorageError> {
+        match &self.driver {
+            Driver::Thread(_) => Ok(()),
+            Driver::Inline(worker) => worker.lock().drain(),
+        }
+    }
+}
+
+impl Drop for ValueWriter {
+    fn drop(&mut self) {
+        self.shared.queue.add(|work| (work.last, work.urgent) = (true, true));
+        let _ = self.inline();
+        if let Driver::Thread(thread) = &mut self.driver
+            && let Some(thread) = thread.take()
+        {
+            let _ = thread.join();
+        }
+    }
+}
