@@ -13,10 +13,11 @@ mod record;
 pub mod snapshot;
 pub mod values;
 
+pub use backend::Table;
 pub use events::{EventBatch, EventEntry, History, HistoryError};
 pub use index::KeyMeta;
 pub use mvcc::{Opened, PutOutcome, Store, WriteTxn};
-pub use position::{AppliedPosition, Table};
+pub use position::AppliedPosition;
 pub use publish::{Disk, HashKv, ReadError, Snapshot, StoreReader};
 pub use query::{RangeQuery, RangeResult, Scoped, SortOrder, SortTarget};
 pub use record::{Record, VersionRecord};

@@ -1,4 +1,4 @@
-//! Where the store stands in the Raft log, and the tables that one batch may touch.
+//! Where the store stands in the Raft log.
 
 use crate::types::{RaftIndex, Term};
 
@@ -9,19 +9,4 @@ pub struct AppliedPosition {
     pub index: RaftIndex,
     /// Its term.
     pub term: Term,
-}
-
-/// The tables of the engine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Table {
-    /// Records by revision.
-    Kv,
-    /// Positions, compact revision, membership, alarms.
-    Meta,
-    /// Leases.
-    Lease,
-    /// Users, roles and their state.
-    Auth,
-    /// Kept for later use.
-    Index,
 }

@@ -14,6 +14,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::env::Env;
 use crate::types::StorageError;
 
 mod batch;
@@ -152,7 +153,7 @@ pub trait Backend: Send + Sync + fmt::Debug {
 ///
 /// # Errors
 /// [`StorageError::Damaged`] if what is there can't be trusted, I/O errors otherwise.
-pub fn open(config: &BackendConfig) -> Result<Arc<dyn Backend>, StorageError> {
+pub fn open(_env: &Env, config: &BackendConfig) -> Result<Arc<dyn Backend>, StorageError> {
     match &config.engine {
         Engine::Memory(image) => Ok(Arc::new(memory::Memory::open(image.clone()))),
     }

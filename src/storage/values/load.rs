@@ -7,8 +7,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::segment::Segment;
-use super::state::{AppliedPosition, STATE_KEY, State, Totals};
+use super::state::{STATE_KEY, State, Totals};
 use super::{RecordHead, shared::compact};
+use crate::storage::AppliedPosition;
 use crate::storage::backend::{Backend, BackendConfig, Table};
 use crate::types::{Revision, StorageError};
 

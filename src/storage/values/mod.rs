@@ -7,7 +7,7 @@
 //! ```
 //!
 //! No put and no read of a recent value touches the engine. The engine's content is always the
-//! state at exactly one [`AppliedPosition`]: records, their heads, the small tables and the
+//! state at exactly one [`AppliedPosition`](crate::storage::AppliedPosition): records, their heads, the small tables and the
 //! position go in batches under one flush, and what isn't flushed is still in the pending map, so
 //! that a failed engine is opened again and written again without loss.
 
@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::env::Env;
 use crate::storage::Record;
 use crate::storage::backend::{self, BackendConfig, Engine, Table};
 use crate::types::{LeaseId, StorageError};
@@ -35,7 +36,6 @@ mod writer;
 pub use load::{Loaded, RecordHeads};
 pub use reader::ValueReader;
 pub use shared::Health;
-pub use state::AppliedPosition;
 pub use writer::ValueWriter;
 
 /// Logical bytes that a stored record counts besides its key and value.
@@ -85,8 +85,6 @@ pub struct ValuesConfig {
     pub flush_bytes: u64,
     /// The most records that a flush removes, so that a compaction leaves room for writes.
     pub remove_step: usize,
-    /// Work inside `append` instead of on a thread, for simulation: deterministic and slow.
-    pub inline: bool,
 }
 
 impl ValuesConfig {
@@ -101,7 +99,6 @@ impl ValuesConfig {
             flush_interval: Duration::from_millis(200),
             flush_bytes: 8 << 20,
             remove_step: 10_000,
-            inline: false,
         }
     }
 }
@@ -111,13 +108,13 @@ impl ValuesConfig {
 /// # Errors
 /// [`StorageError::Damaged`] if the content doesn't agree with its own account of itself; the
 /// caller puts the directory aside and rebuilds it from a snapshot and the log.
-pub fn open(mut config: ValuesConfig) -> Result<(ValueWriter, ValueReader, Loaded), StorageError> {
+pub fn open(env: &Env, mut config: ValuesConfig) -> Result<(ValueWriter, ValueReader, Loaded), StorageError> {
     config.backend.cache_bytes = config.cache_bytes / 4;
-    let engine = backend::open(&config.backend)?;
+    let engine = backend::open(env, &config.backend)?;
     let (state, loaded) = load::load(&engine, &config.backend)?;
     let shared = Arc::new(shared::Shared::new(engine, &config, &state));
     let reader = ValueReader::new(Arc::clone(&shared));
-    let writer = ValueWriter::start(shared, config, state)?;
+    let writer = ValueWriter::start(env, shared, config, state)?;
     Ok((writer, reader, loaded))
 }
 

@@ -1,16 +1,17 @@
 //! What the writer leaves for the store thread: one heap of work, taken as a whole.
 //!
-//! A put only adds to the heap; the thread is woken for the first piece and for urgent ones, so
-//! that nearly no put costs a system call.
+//! A put only adds to the heap; the thread is woken for the first piece and when the work becomes
+//! urgent, so that nearly no put costs a system call.
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use super::RowChange;
-use super::state::AppliedPosition;
+use crate::env::WorkerHandle;
+use crate::storage::AppliedPosition;
 use crate::types::Revision;
 
 /// Work that has come in since the last time it was taken.
@@ -58,36 +59,46 @@ impl Work {
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     work: Mutex<Work>,
-    /// The store thread waits here.
-    arrived: Condvar,
+    /// The store thread, once it runs.
+    thread: OnceLock<Arc<dyn WorkerHandle>>,
     /// The writer waits here for room in the pending map.
     room: Condvar,
 }
 
 impl Queue {
+    /// From now on this thread is woken.
+    pub(super) fn serve(&self, thread: Arc<dyn WorkerHandle>) {
+        let _ = self.thread.set(thread);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Some(thread) = self.thread.get() {
+            thread.wake();
+        }
+    }
+
     /// Adds work.
     pub(super) fn add(&self, add: impl FnOnce(&mut Work)) {
         let mut work = self.work.lock();
         let (was_empty, was_urgent) = (work.is_empty(), work.urgent);
         add(&mut work);
-        if was_empty || work.urgent != was_urgent {
-            self.arrived.notify_one();
+        let wake = was_empty || work.urgent != was_urgent;
+        drop(work);
+        if wake {
+            self.wake();
         }
     }
 
-    /// Takes what is there without waiting.
-    pub(super) fn take_now(&self) -> Work {
+    /// Whether something is there, and whether it is urgent.
+    pub(super) fn look(&self) -> (bool, bool) {
+        let work = self.work.lock();
+        (!work.is_empty(), work.urgent)
+    }
+
+    /// Takes what is there.
+    pub(super) fn take(&self) -> Work {
         std::mem::take(&mut *self.work.lock())
-    }
-
-    /// Waits for work (unless `busy`), then for `interval` or something urgent, and takes it all.
-    pub(super) fn take(&self, interval: Duration, busy: bool) -> Work {
-        let mut work = self.work.lock();
-        while work.is_empty() && !busy {
-            self.arrived.wait(&mut work);
-        }
-        self.arrived.wait_while_for(&mut work, |work| !work.urgent && !work.last, interval);
-        std::mem::take(&mut *work)
     }
 
     /// Wakes a writer that waits in [`Queue::wait_for_room`].
@@ -102,8 +113,15 @@ impl Queue {
         let mut work = self.work.lock();
         while full() {
             work.urgent = true;
-            self.arrived.notify_one();
+            self.wake();
             self.room.wait(&mut work);
+        }
+    }
+
+    /// Waits until the store thread has ended.
+    pub(super) fn join(&self) {
+        if let Some(thread) = self.thread.get() {
+            thread.join();
         }
     }
 }

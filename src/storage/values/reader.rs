@@ -8,7 +8,8 @@ use tokio::sync::watch;
 
 use super::segment::Segment;
 use super::shared::{Health, Shared};
-use super::state::{AppliedPosition, Totals};
+use super::state::Totals;
+use crate::storage::AppliedPosition;
 use crate::storage::Record;
 use crate::storage::backend::Table;
 use crate::storage::backend::codec::decode_record;

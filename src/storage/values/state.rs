@@ -3,6 +3,7 @@
 //! It is one row of `Meta`, written in the batch that changes the rest, so that it is always
 //! exactly as old as the content.
 
+use crate::storage::AppliedPosition;
 use crate::storage::backend::codec::CodecError;
 use crate::types::{RaftIndex, Term};
 
@@ -11,15 +12,6 @@ pub(super) const STATE_KEY: &[u8] = b"\0state";
 
 const LAYOUT: u8 = 1;
 const LEN: usize = 1 + 7 * 8 + 4;
-
-/// How far the Raft log is contained in the state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct AppliedPosition {
-    /// The last applied entry; 0 before the first.
-    pub index: RaftIndex,
-    /// That entry's term.
-    pub term: Term,
-}
 
 /// A count of things, their bytes, and a sum of their digests that doesn't depend on the order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

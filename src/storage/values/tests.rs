@@ -1,8 +1,8 @@
 //! The values over the in-memory engine: visibility, durability, restart, removal.
 
 use super::*;
-use crate::storage::VersionRecord;
 use crate::storage::backend::MemoryImage;
+use crate::storage::{AppliedPosition, VersionRecord};
 use crate::types::{RaftIndex, Revision, Term};
 
 fn record(key: &str, value: impl Into<Bytes>) -> Record {
@@ -18,9 +18,8 @@ fn position(index: u64) -> AppliedPosition {
     AppliedPosition { index: RaftIndex(index), term: Term(1) }
 }
 
-fn config(image: &MemoryImage, inline: bool) -> ValuesConfig {
+fn config(image: &MemoryImage) -> ValuesConfig {
     ValuesConfig {
-        inline,
         flush_interval: Duration::from_millis(1),
         ..ValuesConfig::new(Engine::Memory(image.clone()), "memory")
     }
@@ -38,53 +37,51 @@ async fn flushed(writer: &ValueWriter) -> AppliedPosition {
 
 #[tokio::test]
 async fn appended_is_readable_at_once_and_after_a_restart() {
-    for inline in [false, true] {
-        let image = MemoryImage::default();
-        let (mut writer, reader, _) = open(config(&image, inline)).expect("open");
-        let two = vec![(at(2), record("a", "1")), (Revision::new(2, 1), record("b", "2"))];
-        let row = (Table::Lease, Bytes::from_static(b"l"), Some(Bytes::from_static(b"x")));
-        writer.append(two.clone(), vec![row], position(7)).expect("append");
-        assert_eq!(reader.cached(Revision::new(2, 1)), Some(two[1].1.clone()));
-        assert_eq!(reader.scan(at(0), at(9), 10).expect("scan"), two);
-        assert_eq!(flushed(&writer).await, position(7));
-        assert_eq!(*writer.durable().borrow(), position(7));
-        let size = writer.logical_size();
-        assert_eq!(size, 2 * (RECORD_OVERHEAD_BYTES + 2));
-        drop((writer, reader));
+    let image = MemoryImage::default();
+    let (mut writer, reader, _) = open(&Env::real(), config(&image)).expect("open");
+    let two = vec![(at(2), record("a", "1")), (Revision::new(2, 1), record("b", "2"))];
+    let row = (Table::Lease, Bytes::from_static(b"l"), Some(Bytes::from_static(b"x")));
+    writer.append(two.clone(), vec![row], position(7)).expect("append");
+    assert_eq!(reader.cached(Revision::new(2, 1)), Some(two[1].1.clone()));
+    assert_eq!(reader.scan(at(0), at(9), 10).expect("scan"), two);
+    assert_eq!(flushed(&writer).await, position(7));
+    assert_eq!(*writer.durable().borrow(), position(7));
+    let size = writer.logical_size();
+    assert_eq!(size, 2 * (RECORD_OVERHEAD_BYTES + 2));
+    drop((writer, reader));
 
-        let (writer, reader, loaded) = open(config(&image, inline)).expect("open again");
-        assert_eq!(loaded.position, position(7));
-        assert_eq!(loaded.lease, [(Bytes::from_static(b"l"), Bytes::from_static(b"x"))]);
-        let heads: Vec<_> = loaded.records.map(|head| head.expect("intact")).collect();
-        assert_eq!(heads.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [at(2), Revision::new(2, 1)]);
-        assert_eq!((writer.logical_size(), reader.cached(at(2))), (size, None));
-        assert_eq!(reader.record(at(2)).expect("read"), Some(two[0].1.clone()));
-        assert_eq!(reader.record(at(3)).expect("read"), None);
-        assert_eq!(reader.scan(at(0), at(9), 10).expect("scan"), two);
-    }
+    let (writer, reader, loaded) = open(&Env::real(), config(&image)).expect("open again");
+    assert_eq!(loaded.position, position(7));
+    assert_eq!(loaded.lease, [(Bytes::from_static(b"l"), Bytes::from_static(b"x"))]);
+    let heads: Vec<_> = loaded.records.map(|head| head.expect("intact")).collect();
+    assert_eq!(heads.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [at(2), Revision::new(2, 1)]);
+    assert_eq!((writer.logical_size(), reader.cached(at(2))), (size, None));
+    assert_eq!(reader.record(at(2)).expect("read"), Some(two[0].1.clone()));
+    assert_eq!(reader.record(at(3)).expect("read"), None);
+    assert_eq!(reader.scan(at(0), at(9), 10).expect("scan"), two);
 }
 
 #[tokio::test]
 async fn removed_records_are_gone_and_counted_out() {
     let image = MemoryImage::default();
-    let (mut writer, reader, _) = open(ValuesConfig { remove_step: 7, ..config(&image, false) }).expect("open");
+    let (mut writer, reader, _) = open(&Env::real(), ValuesConfig { remove_step: 7, ..config(&image) }).expect("open");
     fill(&mut writer, 2..600);
-    let per_record = writer.logical_size() / 598;
-    writer.remove((2..590).map(at).collect()).expect("remove");
-    while writer.logical_size() > 10 * (per_record + 3) {
+    let left_bytes = 10 * (RECORD_OVERHEAD_BYTES + 4);
+    writer.remove((2..590).map(at).collect());
+    while writer.logical_size() > left_bytes {
         flushed(&writer).await;
     }
     drop((writer, reader));
-    let (writer, reader, loaded) = open(config(&image, false)).expect("open");
+    let (writer, reader, loaded) = open(&Env::real(), config(&image)).expect("open");
     let left: Vec<_> = loaded.records.map(|head| head.expect("intact").0.main).collect();
     assert_eq!(left, (590..600).collect::<Vec<_>>());
     assert_eq!(reader.scan(at(0), at(1000), 1000).expect("scan").len(), 10);
-    assert_eq!(writer.logical_size(), 10 * (RECORD_OVERHEAD_BYTES + 4));
+    assert_eq!(writer.logical_size(), left_bytes);
 }
 
 #[tokio::test]
 async fn records_out_of_order_are_refused() {
-    let (mut writer, _reader, _) = open(config(&MemoryImage::default(), true)).expect("open");
+    let (mut writer, _reader, _) = open(&Env::real(), config(&MemoryImage::default())).expect("open");
     fill(&mut writer, 5..6);
     for wrong in [vec![(at(5), record("a", "1"))], vec![(at(8), record("a", "1")), (at(7), record("b", "2"))]] {
         assert!(matches!(writer.append(wrong, vec![], position(9)), Err(StorageError::Mismatch(_))));
@@ -94,8 +91,8 @@ async fn records_out_of_order_are_refused() {
 #[tokio::test]
 async fn a_scan_joins_the_engine_and_the_pending_map() {
     let image = MemoryImage::default();
-    let slow = ValuesConfig { flush_interval: Duration::from_secs(3600), ..config(&image, false) };
-    let (mut writer, reader, _) = open(slow).expect("open");
+    let slow = ValuesConfig { flush_interval: Duration::from_secs(3600), ..config(&image) };
+    let (mut writer, reader, _) = open(&Env::real(), slow).expect("open");
     fill(&mut writer, 2..2000);
     flushed(&writer).await;
     fill(&mut writer, 2000..2100);
@@ -110,8 +107,8 @@ async fn a_scan_joins_the_engine_and_the_pending_map() {
 #[tokio::test]
 async fn the_pending_map_is_bounded_by_its_budget() {
     let image = MemoryImage::default();
-    let small = ValuesConfig { cache_bytes: 4 << 20, ..config(&image, false) };
-    let (mut writer, reader, _) = open(small).expect("open");
+    let small = ValuesConfig { cache_bytes: 4 << 20, ..config(&image) };
+    let (mut writer, reader, _) = open(&Env::real(), small).expect("open");
     for main in 2..400 {
         let big = record("k", vec![0; 64 << 10]);
         writer.append(vec![(at(main), big)], vec![], position(main as u64)).expect("append");

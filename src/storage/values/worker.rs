@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -11,6 +11,7 @@ use super::commit::Committer;
 use super::queue::Work;
 use super::shared::{Health, Shared};
 use super::state::{STATE_KEY, State};
+use crate::env::{Env, Step, Worker};
 use crate::storage::backend::{self, Table};
 use crate::storage::{Record, VersionRecord};
 use crate::types::{Revision, StorageError};
@@ -21,58 +22,89 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 const FAILURES_MAX: u32 = 5;
 
 #[derive(Debug)]
-pub(super) struct Worker {
+pub(super) struct StoreWorker {
     shared: Arc<Shared>,
+    env: Env,
     config: ValuesConfig,
     committer: Committer,
     /// What was taken and isn't durable.
     work: Work,
+    /// When the work that waits is to be taken, or the failed work tried again.
+    due: Option<Instant>,
+    failures: u32,
+    /// The engine failed and may hold a part of the work: it must be opened again first.
+    reopen: bool,
 }
 
-impl Worker {
-    pub(super) fn new(shared: Arc<Shared>, config: ValuesConfig, state: State) -> Self {
+impl Worker for StoreWorker {
+    fn step(&mut self) -> Step {
+        let (waiting, urgent) = self.shared.queue.look();
+        let failed = self.failures > 0 || self.reopen;
+        if !waiting && self.work.is_empty() {
+            return Step::Idle;
+        }
+        let now = self.env.clock.now();
+        let due = *self.due.get_or_insert(now + self.config.flush_interval);
+        if now < due && (failed || !urgent) {
+            return Step::IdleFor(due - now);
+        }
+        self.due = None;
+        let new = self.shared.queue.take();
+        self.work.merge(new);
+        match self.attempt() {
+            Ok(()) if self.work.last && self.work.remove.is_empty() => self.end(),
+            Ok(()) => Step::Worked,
+            Err(error) => self.failed(&error),
+        }
+    }
+}
+
+impl StoreWorker {
+    pub(super) fn new(env: Env, shared: Arc<Shared>, config: ValuesConfig, state: State) -> Self {
         let committer = Committer::new(Arc::clone(&shared), state);
-        Self { shared, config, committer, work: Work::default() }
+        let work = Work::default();
+        Self { shared, env, config, committer, work, due: None, failures: 0, reopen: false }
     }
 
-    /// Works until the last piece is durable or the engine is given up.
-    pub(super) fn run(mut self) {
-        let mut failures = 0;
-        loop {
-            let new = self.shared.queue.take(self.config.flush_interval, !self.work.is_empty());
-            self.work.merge(new);
-            match self.step() {
-                Ok(()) => {
-                    failures = 0;
-                    if self.work.last && self.work.remove.is_empty() {
-                        break;
-                    }
-                }
-                Err(error) => {
-                    let full = matches!(error, StorageError::Full { .. });
-                    failures += u32::from(!full);
-                    if self.work.last || failures > FAILURES_MAX || matches!(error, StorageError::Damaged { .. }) {
-                        return self.fail(&error);
-                    }
-                    self.shared.health.send_replace(Health::Waiting(error.to_string()));
-                    std::thread::sleep(RETRY_INTERVAL);
-                    if let Err(error) = self.reopen() {
-                        tracing::warn!(%error, "the storage engine can't be opened again yet");
-                        failures += 1;
-                    }
-                }
-            }
+    fn attempt(&mut self) -> Result<(), StorageError> {
+        if self.reopen {
+            self.reopen()?;
         }
+        // Until the commit is through, the engine may hold a part of it.
+        self.reopen = true;
+        self.commit()?;
+        (self.reopen, self.failures) = (false, 0);
+        Ok(())
+    }
+
+    fn end(&self) -> Step {
         if let Err(error) = self.shared.engine().close() {
             tracing::warn!(%error, "closing the storage engine failed");
         }
+        Step::Stopped
+    }
+
+    fn failed(&mut self, error: &StorageError) -> Step {
+        let full = matches!(error, StorageError::Full { .. });
+        self.failures = self.failures.saturating_add(u32::from(!full));
+        if self.work.last || self.failures > FAILURES_MAX || matches!(error, StorageError::Damaged { .. }) {
+            tracing::error!(%error, "the storage engine is given up; nothing more becomes durable");
+            self.shared.health.send_replace(Health::Failed(error.to_string()));
+            // Whoever waits for a flush sees its sender go.
+            self.work = Work::default();
+            drop(self.shared.queue.take());
+            self.shared.queue.signal_room();
+            return Step::Stopped;
+        }
+        if self.shared.health.send_replace(Health::Waiting(error.to_string())) == Health::Good {
+            tracing::warn!(%error, "the storage engine can't take writes; they wait in memory and in the log");
+        }
+        self.due = Some(self.env.clock.now() + RETRY_INTERVAL);
+        Step::IdleFor(RETRY_INTERVAL)
     }
 
     /// Commits what is there, up to one step's worth of removals.
-    pub(super) fn step(&mut self) -> Result<(), StorageError> {
-        if self.work.is_empty() {
-            return Ok(());
-        }
+    fn commit(&mut self) -> Result<(), StorageError> {
         let step = self.work.remove.len().min(self.config.remove_step);
         let remove: Vec<Revision> = self.work.remove.range(..step).copied().collect();
         let bytes_before = self.committer.state().records.bytes;
@@ -120,7 +152,7 @@ impl Worker {
     /// Takes the engine up again after a failure: it must hold what the last flush left.
     fn reopen(&mut self) -> Result<(), StorageError> {
         let _ = self.shared.engine().close();
-        let engine = backend::open(&self.config.backend)?;
+        let engine = backend::open(&self.env, &self.config.backend)?;
         let stored = engine.get(Table::Meta, STATE_KEY)?;
         let state = stored.map_or(Ok(State::default()), |bytes| State::decode(&bytes));
         let state = state.map_err(|error| self.shared.undecodable("the state row", error))?;
@@ -129,28 +161,6 @@ impl Worker {
         }
         self.committer = Committer::new(Arc::clone(&self.shared), state);
         self.shared.engine.store(Arc::new(engine));
-        Ok(())
-    }
-
-    fn fail(self, error: &StorageError) {
-        tracing::error!(%error, "the storage engine is given up; nothing more becomes durable");
-        self.shared.health.send_replace(Health::Failed(error.to_string()));
-        self.shared.queue.signal_room();
-    }
-
-    /// For the inline mode: takes and commits what there is.
-    pub(super) fn drain(&mut self) -> Result<(), StorageError> {
-        let new = self.shared.queue.take_now();
-        self.work.merge(new);
-        while !self.work.is_empty() {
-            if let Err(error) = self.step() {
-                self.shared.health.send_replace(Health::Failed(error.to_string()));
-                return Err(error);
-            }
-            if self.work.last && self.work.remove.is_empty() {
-                return self.shared.engine().close();
-            }
-        }
         Ok(())
     }
 }

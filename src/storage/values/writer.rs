@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
 
-use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
 use super::pending::PendingWriter;
 use super::shared::{Health, Shared};
-use super::state::{AppliedPosition, State};
-use super::worker::Worker;
+use super::state::State;
+use super::worker::StoreWorker;
 use super::{RowChange, ValuesConfig, record_bytes};
+use crate::env::Env;
+use crate::storage::AppliedPosition;
 use crate::storage::Record;
 use crate::types::{Revision, StorageError};
 
@@ -25,28 +25,21 @@ pub struct ValueWriter {
     pending: PendingWriter,
     flush_bytes: u64,
     last_main: i64,
-    driver: Driver,
-}
-
-#[derive(Debug)]
-enum Driver {
-    Thread(Option<JoinHandle<()>>),
-    Inline(Box<Mutex<Worker>>),
 }
 
 impl ValueWriter {
-    pub(super) fn start(shared: Arc<Shared>, config: ValuesConfig, state: State) -> Result<Self, StorageError> {
+    pub(super) fn start(
+        env: &Env,
+        shared: Arc<Shared>,
+        config: ValuesConfig,
+        state: State,
+    ) -> Result<Self, StorageError> {
         let flush_bytes = config.flush_bytes.min(shared.pending_bytes_max / 2);
         let pending = PendingWriter::new(Arc::clone(&shared.pending));
-        let inline = config.inline;
-        let worker = Worker::new(Arc::clone(&shared), config, state);
-        let driver = if inline {
-            Driver::Inline(Box::new(Mutex::new(worker)))
-        } else {
-            let thread = std::thread::Builder::new().name("store".into()).spawn(move || worker.run());
-            Driver::Thread(Some(thread.map_err(|error| StorageError::io("start a thread for", &*shared.dir, error))?))
-        };
-        Ok(Self { shared, pending, flush_bytes, last_main: i64::MIN, driver })
+        let worker = StoreWorker::new(env.clone(), Arc::clone(&shared), config, state);
+        let thread = env.spawn.spawn("store", Box::new(worker));
+        shared.queue.serve(thread.map_err(|error| StorageError::io("start a thread for", &*shared.dir, error))?);
+        Ok(Self { shared, pending, flush_bytes, last_main: i64::MIN })
     }
 
     /// Takes the records and row changes that lead to `position`; readers see them at return.
@@ -101,28 +94,30 @@ impl ValueWriter {
             work.position = Some(position);
             work.urgent |= urgent;
         });
-        self.inline()
+        Ok(())
     }
 
     fn wait_for_room(&self) -> Result<(), StorageError> {
         let shared = &self.shared;
         if shared.pending.bytes() >= shared.pending_bytes_max {
-            shared.queue.wait_for_room(|| {
-                shared.pending.bytes() >= shared.pending_bytes_max
-                    && !matches!(*shared.health.borrow(), Health::Failed(_))
-            });
+            shared
+                .queue
+                .wait_for_room(|| shared.pending.bytes() >= shared.pending_bytes_max && self.failed().is_none());
         }
-        match &*shared.health.borrow() {
-            Health::Failed(why) => Err(StorageError::Closed(why.clone())),
-            _ => Ok(()),
+        self.failed().map_or(Ok(()), |why| Err(StorageError::Closed(why)))
+    }
+
+    fn failed(&self) -> Option<String> {
+        match &*self.shared.health.borrow() {
+            Health::Failed(why) => Some(why.clone()),
+            _ => None,
         }
     }
 
     /// Removes records for good, some at a time. The caller has stored a compaction point that
     /// makes them unreadable; after a crash it finds those that are left and asks again.
-    pub fn remove(&mut self, revisions: Vec<Revision>) -> Result<(), StorageError> {
+    pub fn remove(&mut self, revisions: Vec<Revision>) {
         self.shared.queue.add(|work| work.remove.extend(revisions));
-        self.inline()
     }
 
     /// The position of the last finished flush: the Raft log isn't needed up to there.
@@ -147,11 +142,11 @@ impl ValueWriter {
             work.waiters.push(sender);
             work.urgent = true;
         });
-        let inline = self.inline();
-        async move {
-            inline?;
-            receiver.await.map_err(|_| StorageError::Closed("the storage engine was given up".into()))
+        if self.failed().is_some() {
+            // Nobody will take it any more: let the waiter see its sender go.
+            drop(self.shared.queue.take());
         }
+        async move { receiver.await.map_err(|_| StorageError::Closed("the storage engine was given up".into())) }
     }
 
     /// Logical bytes of all records that are stored (see [`record_bytes`]).
@@ -163,24 +158,11 @@ impl ValueWriter {
     pub fn disk_size(&self) -> Result<u64, StorageError> {
         self.shared.engine().size()
     }
-
-    /// In the inline mode: does the work now.
-    fn inline(&self) -> Result<(), StorageError> {
-        match &self.driver {
-            Driver::Thread(_) => Ok(()),
-            Driver::Inline(worker) => worker.lock().drain(),
-        }
-    }
 }
 
 impl Drop for ValueWriter {
     fn drop(&mut self) {
         self.shared.queue.add(|work| (work.last, work.urgent) = (true, true));
-        let _ = self.inline();
-        if let Driver::Thread(thread) = &mut self.driver
-            && let Some(thread) = thread.take()
-        {
-            let _ = thread.join();
-        }
+        self.shared.queue.join();
     }
 }
