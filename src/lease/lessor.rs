@@ -104,9 +104,12 @@ impl Lessor {
         }
     }
 
-    pub(super) fn removed(&self, leases: usize) {
-        self.count.fetch_sub(leases, Ordering::Relaxed);
-        self.ended.send_modify(|count| *count = count.wrapping_add(leases as u64));
+    pub(super) fn removed(&self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn announce(&self) {
+        self.ended.send_modify(|count| *count = count.wrapping_add(1));
     }
 
     pub(super) fn clear(&self) {
@@ -115,7 +118,6 @@ impl Lessor {
             self.count.fetch_sub(shard.leases.len(), Ordering::Relaxed);
             *shard = Shard::default();
         }
-        self.ended.send_modify(|count| *count = count.wrapping_add(1));
     }
 
     /// How many leases there are.

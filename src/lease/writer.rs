@@ -12,11 +12,13 @@ use crate::types::LeaseId;
 #[derive(Debug)]
 pub struct LeaseWriter {
     lessor: Arc<Lessor>,
+    /// Whether leases were removed since the last [`LeaseWriter::announce`].
+    unannounced: bool,
 }
 
 impl LeaseWriter {
     pub(super) fn new(lessor: Arc<Lessor>) -> Self {
-        Self { lessor }
+        Self { lessor, unannounced: false }
     }
 
     /// The shared half.
@@ -40,17 +42,27 @@ impl LeaseWriter {
         true
     }
 
-    /// Takes leases out; those that aren't there are skipped.
-    pub fn remove(&mut self, ids: impl IntoIterator<Item = LeaseId>) {
-        let removed = ids.into_iter().filter(|id| self.lessor.shard(*id).remove(*id).is_some()).count();
-        if removed > 0 {
-            self.lessor.removed(removed);
+    /// Takes a lease out; false if it isn't there.
+    pub fn remove(&mut self, id: LeaseId) -> bool {
+        let removed = self.lessor.shard(id).remove(id).is_some();
+        if removed {
+            self.lessor.removed();
+            self.unannounced = true;
+        }
+        removed
+    }
+
+    /// Wakes those who wait for the end of a lease; called once what was removed is published.
+    pub fn announce(&mut self) {
+        if std::mem::take(&mut self.unannounced) {
+            self.lessor.announce();
         }
     }
 
     /// Takes all out, before another state is installed.
     pub fn clear(&mut self) {
         self.lessor.clear();
+        self.unannounced = true;
     }
 
     /// Hangs a key on a lease (its bytes are copied: a slice would keep the whole entry in memory).

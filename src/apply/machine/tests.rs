@@ -1,0 +1,1 @@
+//! The machine against 05's cases.
