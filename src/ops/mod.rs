@@ -8,5 +8,6 @@
 //! Nothing here knows of Raft, of storage or of gRPC: `server.rs` joins them.
 
 pub mod config;
+pub mod metrics;
 
 pub use config::Config;

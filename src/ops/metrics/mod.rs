@@ -1,0 +1,156 @@
+//! Metrics under etcd's names, so that its alerts and dashboards work unchanged.
+//!
+//! ```text
+//! handles (counters, histograms) ◄─ rooms bump them      ─┐
+//! figures (closures over atomics) ◄─ asked at each scrape ─┼─► registry ─► encode ─► GET /metrics
+//! process, Go's names, labels set once                    ─┘
+//! ```
+//!
+//! No request looks up a label: a handle is one atomic addition, a figure costs nothing until a
+//! scrape. The counters of gRPC methods are the `api` room's and register here as well.
+
+mod figures;
+mod handles;
+mod labels;
+mod process;
+mod timings;
+
+use std::sync::Arc;
+
+use prometheus::{Registry, TextEncoder};
+
+use super::config::FeatureGates;
+use crate::types::MemberId;
+
+pub use figures::Figure;
+pub use handles::{Counters, Histograms};
+pub use timings::{Operation, Timings};
+
+/// What some labels are made of.
+#[derive(Clone, Debug)]
+pub struct MetricsOptions {
+    /// This member, for `etcd_server_id`.
+    pub member: MemberId,
+    /// For `etcd_server_version`, "3.7.1".
+    pub server_version: &'static str,
+    /// For `etcd_cluster_version`, "3.7".
+    pub cluster_version: &'static str,
+    /// rusd's own, for `rusd_build_info`.
+    pub rusd_version: &'static str,
+    /// For `etcd_server_feature_enabled`.
+    pub feature_gates: FeatureGates,
+}
+
+/// The registry and the handles into it. Made once; shared behind an `Arc`.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Counters to bump.
+    pub counters: Counters,
+    /// Durations and sizes to observe.
+    pub histograms: Histograms,
+    /// `etcd_server_apply_duration_seconds` by operation.
+    pub apply: Timings,
+    /// `etcd_server_request_duration_seconds` by operation.
+    pub request: Timings,
+    figures: Arc<figures::Figures>,
+}
+
+impl Metrics {
+    /// Registers everything that needs no other room.
+    ///
+    /// # Errors
+    /// A name that is registered twice: a mistake in the tables that a test would find.
+    pub fn new(options: &MetricsOptions) -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let figures = Arc::new(figures::Figures::default());
+        registry.register(Box::new(figures::FigureCollector::new(figures.clone())?))?;
+        registry.register(Box::new(process::ProcessCollector::new()?))?;
+        labels::register(&registry, options)?;
+        Ok(Self {
+            counters: Counters::register(&registry)?,
+            histograms: Histograms::register(&registry)?,
+            apply: Timings::apply(&registry)?,
+            request: Timings::request(&registry)?,
+            figures,
+            registry,
+        })
+    }
+
+    /// Where other rooms register collectors of their own.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Says where a figure comes from; the first source of a figure stays.
+    pub fn sample(&self, figure: Figure, source: impl Fn() -> f64 + Send + Sync + 'static) {
+        self.figures.set(figure, Box::new(source));
+    }
+
+    /// The text of `GET /metrics` (Prometheus text format 0.0.4).
+    ///
+    /// # Errors
+    /// Only when a collector made an inconsistent family.
+    pub fn encode(&self) -> prometheus::Result<String> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metrics() -> Metrics {
+        Metrics::new(&MetricsOptions {
+            member: MemberId(0x8e9e_05c5_2164_694d),
+            server_version: "3.7.1",
+            cluster_version: "3.7",
+            rusd_version: "0.1.0",
+            feature_gates: FeatureGates::default(),
+        })
+        .expect("no name stands twice")
+    }
+
+    #[test]
+    fn a_figure_is_asked_at_each_scrape() {
+        let metrics = metrics();
+        assert!(metrics.encode().expect("text").contains("etcd_server_has_leader 0\n"));
+        metrics.sample(Figure::HasLeader, || 1.0);
+        metrics.sample(Figure::HasLeader, || 7.0);
+        assert!(metrics.encode().expect("text").contains("etcd_server_has_leader 1\n"));
+    }
+
+    #[test]
+    fn handles_show_in_the_text() {
+        let metrics = metrics();
+        metrics.counters.leader_changes_seen.inc();
+        metrics.histograms.wal_fsync.observe(0.003);
+        metrics.apply.observe(Operation::Put, true, std::time::Duration::from_millis(1));
+        let text = metrics.encode().expect("text");
+        for line in [
+            "etcd_server_leader_changes_seen_total 1",
+            "etcd_disk_wal_fsync_duration_seconds_bucket{le=\"0.002\"} 0",
+            "etcd_disk_wal_fsync_duration_seconds_bucket{le=\"0.004\"} 1",
+            "etcd_server_apply_duration_seconds_count{op=\"Put\",success=\"true\",version=\"v3\"} 1",
+            "etcd_server_id{server_id=\"8e9e05c52164694d\"} 1",
+            "etcd_server_version{server_version=\"3.7.1\"} 1",
+            "etcd_server_feature_enabled{name=\"FastLeaseKeepAlive\",stage=\"BETA\"} 1",
+        ] {
+            assert!(text.contains(&format!("\n{line}\n")), "{line} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn the_names_that_etcd_exports_are_there() {
+        // Every family of etcd 3.7.1's /metrics but those of gRPC methods, which are api's.
+        let names = include_str!("etcd_names.txt");
+        let text = metrics().encode().expect("text");
+        for line in names.lines().filter(|line| !line.starts_with('#')) {
+            let shown = text.contains(&format!("# TYPE {line}\n"));
+            // Shown from the first use on, as in etcd.
+            let late = line.starts_with("etcd_server_apply_duration_seconds ")
+                || line.starts_with("etcd_server_request_duration_seconds ");
+            assert!(shown || late, "{line}");
+        }
+    }
+}
