@@ -8,6 +8,8 @@
 //! Nothing here knows of Raft, of storage or of gRPC: `server.rs` joins them.
 
 pub mod config;
+pub mod data_dir;
+pub mod identity;
 pub mod metrics;
 
 pub use config::Config;

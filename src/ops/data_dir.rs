@@ -1,0 +1,339 @@
+//! The data directory: who holds it, what made it, where each room's files lie.
+//!
+//! ```text
+//! <data-dir>/            0700
+//!   member/
+//!     lock               held for as long as the process lives; names who holds it
+//!     format             version, engine and identity; written first, never changed
+//!     wal/               the Raft log (or --wal-dir)
+//!     store/             the engine
+//!     snap/              snapshots
+//! ```
+//!
+//! `format` is written before anything else is, so that a directory without it holds no data of ours.
+
+mod format;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::config::{ClusterState, Config};
+use super::identity::Identity;
+use crate::env::{Access, Disk, DiskFile, read_all, write_atomic};
+
+pub use format::{FORMAT_VERSION, Format, FormatError};
+
+/// No file that is read whole here is longer.
+const SMALL_FILE_BYTES_MAX: usize = 4096;
+
+/// An open data directory; the lock is held until it is dropped.
+#[derive(Debug)]
+pub struct DataDir {
+    root: PathBuf,
+    wal: PathBuf,
+    format: Format,
+    fresh: bool,
+    _lock: Arc<dyn DiskFile>,
+}
+
+/// Why a data directory can't be used; each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    /// The system refused.
+    #[error("data directory {}: can't {action} {}: {source}", root.display(), path.display())]
+    Io {
+        /// `--data-dir`.
+        root: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The answer.
+        source: io::Error,
+    },
+    /// Another process has it.
+    #[error("data directory {} is in use by {holder}. Stop that one, or type another --data-dir", root.display())]
+    InUse {
+        /// `--data-dir`.
+        root: PathBuf,
+        /// What the lock file says.
+        holder: String,
+    },
+    /// It is etcd's.
+    #[error(
+        "data directory {} was made by etcd; rusd has a format of its own. \
+         Type another --data-dir, and copy the keys with etcdctl make-mirror", root.display()
+    )]
+    OfEtcd {
+        /// `--data-dir`.
+        root: PathBuf,
+    },
+    /// It holds something else.
+    #[error(
+        "data directory {} holds {found} but no member/format, so rusd didn't make it. \
+         Type another --data-dir, or empty it", root.display()
+    )]
+    Foreign {
+        /// `--data-dir`.
+        root: PathBuf,
+        /// A name in it.
+        found: String,
+    },
+    /// Its format file is not of this version.
+    #[error("data directory {}: {source}", root.display())]
+    Format {
+        /// `--data-dir`.
+        root: PathBuf,
+        /// What is wrong.
+        source: FormatError,
+    },
+    /// It was made for another engine.
+    #[error(
+        "data directory {} was made with --backend={made}, but --backend={asked} was asked for. \
+         Leave --backend out, or type another --data-dir", root.display()
+    )]
+    Engine {
+        /// `--data-dir`.
+        root: PathBuf,
+        /// What it holds.
+        made: &'static str,
+        /// What was typed.
+        asked: &'static str,
+    },
+    /// Nothing to restart from, and joining isn't there yet.
+    #[error(
+        "data directory {} is empty, and --initial-cluster-state=existing asks to join a cluster: \
+         that is not available yet. Type --initial-cluster-state=new for a new cluster", root.display()
+    )]
+    Join {
+        /// `--data-dir`.
+        root: PathBuf,
+    },
+}
+
+impl DataDir {
+    /// Opens the directory of the configuration, or makes it; takes the lock.
+    ///
+    /// # Errors
+    /// [`DataDirError`], which says what to do. Nothing is changed in a directory that is refused,
+    /// but for the lock file.
+    pub fn open(disk: &dyn Disk, config: &Config) -> Result<Self, DataDirError> {
+        let root = config.member.data_dir.clone();
+        let opener = Opener { disk, root: &root };
+        let member = root.join("member");
+        opener.refuse_foreign(&member)?;
+        opener.make_dir(&root)?;
+        opener.make_dir(&member)?;
+        let lock = opener.lock(&member.join("lock"))?;
+        let path = member.join("format");
+        let fresh = !disk.exists(&path).map_err(opener.io("look for", &path))?;
+        let format = if fresh { opener.create(config, &path)? } else { opener.load(config, &path)? };
+        let wal = config.member.wal_dir.clone().unwrap_or_else(|| member.join("wal"));
+        for dir in [&wal, &member.join("store"), &member.join("snap")] {
+            opener.make_dir(dir)?;
+        }
+        disk.sync_dir(&member).map_err(opener.io("sync", &member))?;
+        Ok(Self { root, wal, format, fresh, _lock: lock })
+    }
+
+    /// `--data-dir`.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The Raft log's directory.
+    pub fn wal(&self) -> &Path {
+        &self.wal
+    }
+
+    /// The engine's directory.
+    pub fn store(&self) -> PathBuf {
+        self.root.join("member").join("store")
+    }
+
+    /// The snapshots' directory.
+    pub fn snapshots(&self) -> PathBuf {
+        self.root.join("member").join("snap")
+    }
+
+    /// What made it: its engine, not the flag's, is the one to open.
+    pub fn format(&self) -> &Format {
+        &self.format
+    }
+
+    /// Who this member is; on a restart what was recorded, whatever the flags say, as in etcd.
+    pub fn identity(&self) -> Identity {
+        self.format.identity
+    }
+
+    /// Whether this is its first start.
+    pub fn is_fresh(&self) -> bool {
+        self.fresh
+    }
+}
+
+struct Opener<'a> {
+    disk: &'a dyn Disk,
+    root: &'a Path,
+}
+
+impl Opener<'_> {
+    fn io(&self, action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DataDirError {
+        let (root, path) = (self.root.to_owned(), path.to_owned());
+        move |source| DataDirError::Io { root, action, path, source }
+    }
+
+    fn make_dir(&self, dir: &Path) -> Result<(), DataDirError> {
+        self.disk.create_dir_all(dir).map_err(self.io("make", dir))?;
+        match dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            Some(parent) => self.disk.sync_dir(parent).map_err(self.io("sync", parent)),
+            None => self.disk.sync_dir(Path::new(".")).map_err(self.io("sync", Path::new("."))),
+        }
+    }
+
+    fn names(&self, dir: &Path) -> Result<Vec<String>, DataDirError> {
+        if !self.disk.exists(dir).map_err(self.io("look for", dir))? {
+            return Ok(Vec::new());
+        }
+        let names = self.disk.list(dir).map_err(self.io("list", dir))?;
+        Ok(names.into_iter().map(|name| name.to_string_lossy().into_owned()).collect())
+    }
+
+    /// Refuses a directory that holds someone else's files.
+    fn refuse_foreign(&self, member: &Path) -> Result<(), DataDirError> {
+        let inside = self.names(member)?;
+        if inside.iter().any(|name| name == "format") {
+            return Ok(());
+        }
+        if self.names(&member.join("snap"))?.iter().any(|name| name == "db") {
+            return Err(DataDirError::OfEtcd { root: self.root.to_owned() });
+        }
+        let ours = |name: &str| matches!(name, "member" | "lock" | "format.tmp" | "lost+found");
+        let outside = self.names(self.root)?;
+        match outside.into_iter().chain(inside).find(|name| !ours(name)) {
+            Some(found) => Err(DataDirError::Foreign { root: self.root.to_owned(), found }),
+            None => Ok(()),
+        }
+    }
+
+    fn lock(&self, path: &Path) -> Result<Arc<dyn DiskFile>, DataDirError> {
+        let file = self.disk.open(path, Access::Create).map_err(self.io("open", path))?;
+        if !file.try_lock().map_err(self.io("lock", path))? {
+            let holder = read_all(self.disk, path, SMALL_FILE_BYTES_MAX)
+                .ok()
+                .and_then(|bytes| String::from_utf8(bytes).ok())
+                .map(|text| text.trim().to_owned())
+                .filter(|text| !text.is_empty())
+                .unwrap_or_else(|| "another process".to_owned());
+            return Err(DataDirError::InUse { root: self.root.to_owned(), holder });
+        }
+        let holder = format!("rusd, process {}\n", std::process::id());
+        file.set_len(0).and_then(|()| file.write_at(holder.as_bytes(), 0)).map_err(self.io("write", path))?;
+        Ok(file)
+    }
+
+    fn create(&self, config: &Config, path: &Path) -> Result<Format, DataDirError> {
+        if config.clustering.initial_cluster_state == ClusterState::Existing {
+            return Err(DataDirError::Join { root: self.root.to_owned() });
+        }
+        let format = Format { engine: config.engine.kind, identity: Identity::bootstrap(config) };
+        write_atomic(self.disk, path, format.to_string().as_bytes()).map_err(self.io("write", path))?;
+        Ok(format)
+    }
+
+    fn load(&self, config: &Config, path: &Path) -> Result<Format, DataDirError> {
+        let bytes = read_all(self.disk, path, SMALL_FILE_BYTES_MAX).map_err(self.io("read", path))?;
+        let format = Format::parse(&String::from_utf8_lossy(&bytes))
+            .map_err(|source| DataDirError::Format { root: self.root.to_owned(), source })?;
+        if config.is_given("backend") && config.engine.kind != format.engine {
+            let (made, asked) = (format.engine.name(), config.engine.kind.name());
+            return Err(DataDirError::Engine { root: self.root.to_owned(), made, asked });
+        }
+        Ok(format)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::env::RealDisk;
+    use crate::ops::config::{EngineKind, flags};
+
+    fn config(root: &Path, pairs: &[(&str, &str)]) -> Config {
+        let mut config = Config::default();
+        config.member.data_dir = root.to_owned();
+        for (name, value) in pairs {
+            config.set(flags::find(name).expect("known"), value).expect("well-formed");
+        }
+        config
+    }
+
+    fn open(root: &Path, pairs: &[(&str, &str)]) -> Result<DataDir, DataDirError> {
+        DataDir::open(&RealDisk, &config(root, pairs))
+    }
+
+    #[test]
+    fn is_made_once_and_remembers() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let root = dir.path().join("m.etcd");
+        let first = open(&root, &[("backend", "redb")]).expect("made");
+        assert!(first.is_fresh());
+        let mode = std::fs::metadata(root.join("member/wal")).expect("made").permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+        let identity = first.identity();
+        drop(first);
+        let again = open(&root, &[("initial-cluster-token", "other")]).expect("opened");
+        assert!(!again.is_fresh());
+        assert_eq!(again.identity(), identity);
+        assert_eq!(again.format().engine, EngineKind::Redb);
+    }
+
+    #[test]
+    fn a_second_process_is_told_who_holds_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let root = dir.path().join("m.etcd");
+        let _held = open(&root, &[]).expect("made");
+        let error = open(&root, &[]).expect_err("in use").to_string();
+        assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
+    }
+
+    #[test]
+    fn another_engine_is_refused() {
+        let dir = tempfile::tempdir().expect("a directory");
+        drop(open(dir.path(), &[]).expect("made"));
+        assert!(matches!(open(dir.path(), &[("backend", "redb")]), Err(DataDirError::Engine { .. })));
+        assert!(open(dir.path(), &[("backend", "sled")]).is_ok());
+    }
+
+    #[test]
+    fn directories_of_others_are_left_alone() {
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::create_dir_all(dir.path().join("member/snap")).expect("made");
+        std::fs::write(dir.path().join("member/snap/db"), b"bbolt").expect("written");
+        assert!(matches!(open(dir.path(), &[]), Err(DataDirError::OfEtcd { .. })));
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::write(dir.path().join("thesis.tex"), b"x").expect("written");
+        assert!(matches!(open(dir.path(), &[]), Err(DataDirError::Foreign { .. })));
+        assert_eq!(std::fs::read_dir(dir.path()).expect("listed").count(), 1);
+    }
+
+    #[test]
+    fn joining_needs_a_directory_with_data() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let existing = [("initial-cluster-state", "existing")];
+        assert!(matches!(open(dir.path(), &existing), Err(DataDirError::Join { .. })));
+        drop(open(dir.path(), &[]).expect("made"));
+        assert!(open(dir.path(), &existing).is_ok());
+    }
+
+    #[test]
+    fn a_crash_before_the_format_leaves_a_fresh_directory() {
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::create_dir(dir.path().join("member")).expect("made");
+        std::fs::write(dir.path().join("member/format.tmp"), b"half").expect("written");
+        assert!(open(dir.path(), &[]).expect("made").is_fresh());
+    }
+}
