@@ -1,1 +1,58 @@
-fn main() {}
+//! The process: arguments in, exit code out. Everything else is in the library.
+
+#![forbid(unsafe_code)]
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use rusd::cli::{self, Action, Run};
+use rusd::ops::logging;
+use rusd::server::{self, Start, Stopped};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Bad configuration and a start that failed, as etcd has it.
+const FAILED: u8 = 1;
+
+fn main() -> ExitCode {
+    #[expect(clippy::disallowed_methods, reason = "the process's first act; no Env is there yet")]
+    let begun = Instant::now();
+    let arguments = std::env::args_os().skip(1).map(|text| text.to_string_lossy().into_owned());
+    let variables = std::env::vars_os()
+        .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()));
+    match cli::parse(arguments, variables) {
+        Ok(Action::Print(text)) => {
+            // `rusd --help | head` closes the pipe early; that is no failure.
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Ok(Action::Run(run)) => start(*run, begun),
+        Err(error) => {
+            eprintln!("rusd: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn start(run: Run, begun: Instant) -> ExitCode {
+    let style = match logging::init(&run.config) {
+        Ok(style) => style,
+        Err(error) => {
+            eprintln!("rusd: {error}");
+            return ExitCode::from(FAILED);
+        }
+    };
+    for warning in &run.warnings {
+        warning.log();
+    }
+    match server::run(Start { config: run.config, style, begun }) {
+        Ok(Stopped::Signal(signal)) => signal.raise(),
+        Ok(Stopped::Removed) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::from(FAILED)
+        }
+    }
+}

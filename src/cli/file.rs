@@ -8,11 +8,12 @@ use std::path::Path;
 use saphyr::{LoadableYamlNode, Scalar, Yaml};
 
 use super::{CliError, Warning};
+use crate::env::{RealDisk, read_all};
 use crate::ops::Config;
 use crate::ops::config::flags::{self, Flag, Kind};
 
 /// A config file is written by hand; this is far beyond any.
-const FILE_BYTES_MAX: u64 = 1 << 20;
+const FILE_BYTES_MAX: usize = 1 << 20;
 
 /// Blocks of the file, and the flag of each key in them.
 const BLOCKS: [(&str, &[(&str, &str)]); 4] = [
@@ -56,11 +57,8 @@ pub(super) fn apply(path: &Path, config: &mut Config, warnings: &mut Vec<Warning
 }
 
 fn read(path: &Path) -> std::io::Result<String> {
-    let size = std::fs::metadata(path)?.len();
-    if size > FILE_BYTES_MAX {
-        return Err(std::io::Error::other(format!("larger than {FILE_BYTES_MAX} bytes")));
-    }
-    std::fs::read_to_string(path)
+    let bytes = read_all(&RealDisk, path, FILE_BYTES_MAX)?;
+    String::from_utf8(bytes).map_err(std::io::Error::other)
 }
 
 fn apply_text(text: &str, config: &mut Config, warnings: &mut Vec<Warning>) -> Result<(), String> {

@@ -69,8 +69,12 @@ pub fn parse(
 
 /// Flags that etcd 3.7 warns of, with the texts that its tests look for.
 const DEPRECATED: [(&str, &str); 2] = [
-    ("max-snapshots", "--max-snapshots is deprecated and has no effect; the log is purged by itself"),
-    ("v2-deprecation", "--v2-deprecation is deprecated and has no effect"),
+    ("max-snapshots", "--max-snapshots is deprecated in 3.6 and will be decommissioned in 3.8."),
+    (
+        "v2-deprecation",
+        "--v2-deprecation is deprecated and scheduled for removal in v3.8. \
+         The default value is enforced, ignoring user input.",
+    ),
 ];
 
 #[cfg(test)]

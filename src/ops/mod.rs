@@ -7,9 +7,12 @@
 //!
 //! Nothing here knows of Raft, of storage or of gRPC: `server.rs` joins them.
 
+pub mod banner;
 pub mod config;
 pub mod data_dir;
 pub mod identity;
+pub mod logging;
 pub mod metrics;
+pub mod signals;
 
 pub use config::Config;
