@@ -1,1 +1,3 @@
 //! The only room that knows tonic and axum.
+
+pub mod watch;

@@ -1,0 +1,120 @@
+//! `etcdserverpb.Watch`: the gRPC service over the watch hub, with a response body of its own.
+//!
+//! ```text
+//! HTTP/2 request ─► decode (tonic) ─► WatchRequest ─► watch::WatchSession ─► WatchBody: many messages a DATA frame
+//! ```
+//!
+//! tonic's encoder would handle each message alone; here the session's bytes, framed already, go to hyper as they
+//! are, large events without a copy. The stream's task is hyper's own: no task, no channel for each stream.
+
+mod body;
+mod requests;
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use rusd_proto::etcdserverpb::{WatchRequest, WatchResponse};
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codec::{Codec, CompressionEncoding, Streaming};
+use tonic::server::NamedService;
+use tonic_prost::ProstCodec;
+
+use self::body::WatchBody;
+use self::requests::Requests;
+use crate::types::{KeyRange, Limits, RequestError};
+use crate::watch::{HeaderSource, WatchHub, WatchSession};
+
+/// Whether the caller with these headers may watch this range (E: checked at create time only).
+pub type CreateCheck = Arc<dyn Fn(&http::HeaderMap, &KeyRange) -> Result<(), Status> + Send + Sync>;
+
+/// Whether this member knows a leader.
+pub type LeaderCheck = Arc<dyn Fn() -> bool + Send + Sync>;
+
+const METHOD: &str = "/etcdserverpb.Watch/Watch";
+
+/// The Watch service, to be added to tonic's routes.
+#[derive(Clone)]
+pub struct WatchService {
+    hub: WatchHub,
+    header: HeaderSource,
+    message_bytes_max: usize,
+    create_check: Option<CreateCheck>,
+    leader_check: Option<LeaderCheck>,
+}
+
+impl WatchService {
+    /// The service over a hub; `header` says who answers, `request_bytes_max` is `--max-request-bytes`.
+    pub fn new(hub: WatchHub, header: HeaderSource, request_bytes_max: usize) -> Self {
+        let message_bytes_max = request_bytes_max + Limits::TRANSPORT_OVERHEAD_BYTES;
+        Self { hub, header, message_bytes_max, create_check: None, leader_check: None }
+    }
+
+    /// Asks `check` at each create.
+    pub fn with_create_check(mut self, check: CreateCheck) -> Self {
+        self.create_check = Some(check);
+        self
+    }
+
+    /// Refuses streams with `hasleader: true` while there is no leader. Open ones are ended with
+    /// [`WatchHub::end_leader_streams`] by whoever sees that the leader is gone.
+    pub fn with_leader_check(mut self, check: LeaderCheck) -> Self {
+        self.leader_check = Some(check);
+        self
+    }
+
+    fn serve(&self, request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
+        if request.uri().path() != METHOD {
+            return Err(Status::unimplemented(""));
+        }
+        let (parts, body) = request.into_parts();
+        let needs_leader = parts.headers.get("hasleader").is_some_and(|value| value == "true");
+        if needs_leader && self.leader_check.as_ref().is_some_and(|has_leader| !has_leader()) {
+            return Err(Status::unavailable(RequestError::NoLeader.to_string()));
+        }
+        let encoding = match parts.headers.get("grpc-encoding").map(http::HeaderValue::as_bytes) {
+            None | Some(b"identity") => None,
+            Some(b"gzip") => Some(CompressionEncoding::Gzip),
+            Some(other) => {
+                let name = String::from_utf8_lossy(other);
+                return Err(Status::unimplemented(format!(
+                    "grpc: Decompressor is not installed for grpc-encoding \"{name}\""
+                )));
+            }
+        };
+        let decoder = ProstCodec::<WatchResponse, WatchRequest>::default().decoder();
+        let messages = Streaming::new_request(decoder, body, encoding, Some(self.message_bytes_max));
+        let requests = Requests::new(messages, parts.headers, self.create_check.clone());
+        let session = WatchSession::new(&self.hub, Arc::clone(&self.header), requests, needs_leader);
+        let mut response = http::Response::new(Body::new(WatchBody::new(session)));
+        let headers = response.headers_mut();
+        headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/grpc"));
+        Ok(response)
+    }
+}
+
+impl std::fmt::Debug for WatchService {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WatchService").finish_non_exhaustive()
+    }
+}
+
+impl NamedService for WatchService {
+    const NAME: &'static str = "etcdserverpb.Watch";
+}
+
+impl tower::Service<http::Request<Body>> for WatchService {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        ready(Ok(self.serve(request).unwrap_or_else(Status::into_http)))
+    }
+}

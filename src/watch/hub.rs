@@ -1,0 +1,279 @@
+//! `WatchHub`: from a published batch to the mailbox of every stream that wants it.
+//!
+//! ```text
+//! applier ─ notify(batch, revision) ─► match (index) ─► one Matched a group ─► a pointer in each mailbox ─► revision
+//! stream  ─ join(groups) ─► R: everything above R will be in the mailbox, nothing up to R will
+//! ```
+//!
+//! One lock orders notify against join, so joining live leaves no gap and makes no repeat. The hub's revision is
+//! stored after all mailboxes were filled: a stream that reads R and then drains its mailbox has everything up to R.
+//! All of this room takes that revision as the current one, never the store's (which may be ahead for a moment).
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use super::event::{Matched, PrevCache, SharedEvent};
+use super::history::HistorySource;
+use super::index::{GroupKey, RangeIndex};
+use super::limits::WatchLimits;
+use super::mailbox::{Mailbox, StreamEnd};
+use super::metrics::WatchMetrics;
+use crate::storage::EventBatch;
+
+/// Watchers of one range and kinds, on any number of streams.
+#[derive(Debug)]
+struct Group {
+    key: GroupKey,
+    members: HashMap<u64, Arc<Mailbox>>,
+}
+
+#[derive(Debug)]
+struct OpenStream {
+    mailbox: Arc<Mailbox>,
+    needs_leader: bool,
+}
+
+#[derive(Debug, Default)]
+struct Registry {
+    index: RangeIndex,
+    ids: HashMap<GroupKey, u32>,
+    groups: Vec<Option<Group>>,
+    free: Vec<u32>,
+    streams: BTreeMap<u64, OpenStream>,
+    /// Streams that want to be woken once the hub's revision is that high.
+    waiting: Vec<(i64, Arc<Mailbox>)>,
+}
+
+struct Shared {
+    source: Arc<dyn HistorySource>,
+    limits: WatchLimits,
+    metrics: Arc<WatchMetrics>,
+    prev_cache: PrevCache,
+    registry: Mutex<Registry>,
+    revision: AtomicI64,
+    streams_opened: AtomicU64,
+    replay_slots: Arc<tokio::sync::Semaphore>,
+}
+
+/// The one hub of a server; cheap to clone.
+#[derive(Clone)]
+pub struct WatchHub {
+    shared: Arc<Shared>,
+}
+
+impl WatchHub {
+    /// A hub over the store's read side; its revision is the published one now.
+    ///
+    /// To be made before anything is applied: whatever is published later must come through [`WatchHub::notify`].
+    pub fn new(source: impl HistorySource, limits: WatchLimits) -> Self {
+        let revision = AtomicI64::new(source.revision());
+        let replay_slots = Arc::new(tokio::sync::Semaphore::new(limits.replays_max));
+        Self {
+            shared: Arc::new(Shared {
+                source: Arc::new(source),
+                prev_cache: PrevCache::new(limits.prev_cache_bytes_max),
+                limits,
+                metrics: Arc::default(),
+                registry: Mutex::default(),
+                revision,
+                streams_opened: AtomicU64::new(0),
+                replay_slots,
+            }),
+        }
+    }
+
+    /// Tells every interested stream of a published batch. Called by the one applier after each publish and before
+    /// the writers are answered; never blocks on a stream or a disk.
+    ///
+    /// `revision` is the store's after the publish. If it is ahead of what the batches said (a snapshot was
+    /// installed), every stream reads the difference from history; what was said before is not said again.
+    pub fn notify(&self, batch: Option<Arc<EventBatch>>, revision: i64) {
+        let mut registry = self.shared.registry.lock();
+        let mut current = self.shared.revision.load(Ordering::Acquire);
+        if let Some(batch) = batch.filter(|batch| batch.first_main <= current + 1) {
+            registry.fan_out(&batch, current);
+            current = current.max(batch.last_main);
+        }
+        if revision > current {
+            for stream in registry.streams.values() {
+                stream.mailbox.lose(current + 1);
+            }
+            current = revision;
+        }
+        self.shared.revision.store(current, Ordering::Release);
+        if !registry.waiting.is_empty() {
+            registry.waiting.retain(|(target, mailbox)| {
+                if *target <= current {
+                    mailbox.nudge();
+                }
+                *target > current
+            });
+        }
+    }
+
+    /// The last revision whose events are in the mailboxes.
+    pub fn revision(&self) -> i64 {
+        self.shared.revision.load(Ordering::Acquire)
+    }
+
+    /// The counters.
+    pub fn metrics(&self) -> &WatchMetrics {
+        &self.shared.metrics
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> &WatchLimits {
+        &self.shared.limits
+    }
+
+    /// Ends every stream with a status, for a server that goes down.
+    pub fn end_all(&self, end: &StreamEnd) {
+        for stream in self.shared.registry.lock().streams.values() {
+            stream.mailbox.end(end.clone());
+        }
+    }
+
+    /// Ends every stream that asked for a leader (`hasleader`), for a member that lost it.
+    pub fn end_leader_streams(&self, end: &StreamEnd) {
+        for stream in self.shared.registry.lock().streams.values() {
+            if stream.needs_leader {
+                stream.mailbox.end(end.clone());
+            }
+        }
+    }
+
+    pub(crate) fn source(&self) -> &Arc<dyn HistorySource> {
+        &self.shared.source
+    }
+
+    pub(crate) fn prev_cache(&self) -> &PrevCache {
+        &self.shared.prev_cache
+    }
+
+    pub(crate) fn replay_slots(&self) -> &Arc<tokio::sync::Semaphore> {
+        &self.shared.replay_slots
+    }
+
+    /// Registers a stream.
+    pub(crate) fn open(&self, needs_leader: bool) -> Arc<Mailbox> {
+        let stream = self.shared.streams_opened.fetch_add(1, Ordering::Relaxed);
+        let metrics = Arc::clone(&self.shared.metrics);
+        let mailbox = Arc::new(Mailbox::new(stream, self.shared.limits.stream_bytes_max, metrics));
+        let open = OpenStream { mailbox: Arc::clone(&mailbox), needs_leader };
+        self.shared.registry.lock().streams.insert(stream, open);
+        WatchMetrics::add(&self.shared.metrics.streams, 1);
+        mailbox
+    }
+
+    /// Forgets a stream that is gone, with its groups.
+    pub(crate) fn close(&self, mailbox: &Mailbox, groups: impl IntoIterator<Item = u32>) {
+        let mut registry = self.shared.registry.lock();
+        registry.streams.remove(&mailbox.stream);
+        registry.waiting.retain(|(_, waiting)| waiting.stream != mailbox.stream);
+        groups.into_iter().for_each(|group| registry.leave(group, mailbox.stream));
+        WatchMetrics::sub(&self.shared.metrics.streams, 1);
+    }
+
+    /// Puts a stream into groups. From the returned revision on (exclusive) every event of theirs comes by mailbox.
+    pub(crate) fn join(&self, keys: &[&GroupKey], mailbox: &Arc<Mailbox>) -> (Vec<u32>, i64) {
+        let mut registry = self.shared.registry.lock();
+        let ids = keys.iter().map(|key| registry.join(key, mailbox)).collect();
+        (ids, self.revision())
+    }
+
+    /// Takes a stream out of groups.
+    pub(crate) fn leave(&self, groups: impl IntoIterator<Item = u32>, mailbox: &Mailbox) {
+        let mut registry = self.shared.registry.lock();
+        groups.into_iter().for_each(|group| registry.leave(group, mailbox.stream));
+    }
+
+    /// Wakes the stream once the hub's revision is at least `target`.
+    pub(crate) fn wake_at(&self, target: i64, mailbox: &Arc<Mailbox>) {
+        let mut registry = self.shared.registry.lock();
+        if self.revision() >= target {
+            mailbox.nudge();
+        } else {
+            registry.waiting.push((target, Arc::clone(mailbox)));
+        }
+    }
+
+    /// Groups that any stream is in.
+    #[cfg(test)]
+    pub(crate) fn groups(&self) -> usize {
+        self.shared.registry.lock().ids.len()
+    }
+}
+
+impl Registry {
+    /// Matches the batch's events above `current` and leaves them in the mailboxes.
+    fn fan_out(&mut self, batch: &EventBatch, current: i64) {
+        if self.ids.is_empty() {
+            return;
+        }
+        let mut hits: Vec<(u32, Arc<SharedEvent>)> = Vec::new();
+        for entry in batch.events.iter().filter(|entry| entry.event.revision.main > current) {
+            let mut shared: Option<Arc<SharedEvent>> = None;
+            self.index.matches(&entry.event.kv.key, entry.event.kind, |group| {
+                let event = shared.get_or_insert_with(|| SharedEvent::new(entry));
+                hits.push((group, Arc::clone(event)));
+            });
+        }
+        // Stable: inside a group the events stay in revision order.
+        hits.sort_by_key(|(group, _)| *group);
+        let mut rest = hits.into_iter().peekable();
+        while let Some((id, event)) = rest.next() {
+            let mut events = vec![event];
+            while let Some((_, event)) = rest.next_if(|(other, _)| *other == id) {
+                events.push(event);
+            }
+            if let Some(Some(group)) = self.groups.get(id as usize) {
+                let matched = Matched::new(events);
+                group.members.values().for_each(|mailbox| mailbox.push(id, &matched));
+            }
+        }
+    }
+
+    fn join(&mut self, key: &GroupKey, mailbox: &Arc<Mailbox>) -> u32 {
+        let id = match self.ids.get(key) {
+            Some(id) => *id,
+            None => self.add_group(key),
+        };
+        if let Some(Some(group)) = self.groups.get_mut(id as usize) {
+            group.members.entry(mailbox.stream).or_insert_with(|| Arc::clone(mailbox));
+        }
+        id
+    }
+
+    fn add_group(&mut self, key: &GroupKey) -> u32 {
+        let group = Some(Group { key: key.clone(), members: HashMap::new() });
+        let id = match self.free.pop() {
+            Some(id) => {
+                self.groups[id as usize] = group;
+                id
+            }
+            None => {
+                self.groups.push(group);
+                (self.groups.len() - 1) as u32
+            }
+        };
+        self.ids.insert(key.clone(), id);
+        self.index.insert(key, id);
+        id
+    }
+
+    fn leave(&mut self, id: u32, stream: u64) {
+        let Some(slot) = self.groups.get_mut(id as usize) else { return };
+        let Some(group) = slot else { return };
+        group.members.remove(&stream);
+        if group.members.is_empty() {
+            if let Some(group) = slot.take() {
+                self.ids.remove(&group.key);
+                self.index.remove(&group.key, id);
+            }
+            self.free.push(id);
+        }
+    }
+}

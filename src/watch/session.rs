@@ -1,0 +1,151 @@
+//! `WatchSession`: drives one stream: polls its requests, its mailbox, its jobs and the time, in one task.
+//!
+//! ```text
+//! requests ─┐
+//! mailbox  ─┼─► StreamCore ─► Output ─► chunks of framed gRPC messages
+//! jobs, time┘
+//! ```
+//!
+//! Nothing is spawned but the blocking jobs: whoever polls for chunks (the HTTP/2 stream's task) runs all of it,
+//! and only when the client can take more.
+
+use std::collections::hash_map::RandomState;
+use std::fmt;
+use std::hash::BuildHasher;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, Stream, StreamExt};
+use tokio::time::{Instant, Sleep};
+
+use super::hub::WatchHub;
+use super::mailbox::StreamEnd;
+use super::output::Output;
+use super::request::WatchRequest;
+use super::stream::{Done, HeaderSource, Job, Step, StreamCore};
+
+/// gRPC's number for "unavailable".
+const CODE_UNAVAILABLE: i32 = 14;
+
+/// One watch stream: requests in, bytes out.
+pub struct WatchSession<R> {
+    core: StreamCore,
+    hub: WatchHub,
+    /// `None` once the client closed its side; events go on (E98).
+    requests: Option<R>,
+    out: Output,
+    jobs: FuturesUnordered<BoxFuture<'static, Option<Done>>>,
+    interval: Duration,
+    timer: Pin<Box<Sleep>>,
+    end: Option<StreamEnd>,
+}
+
+impl<R> fmt::Debug for WatchSession<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WatchSession").field("core", &self.core).finish_non_exhaustive()
+    }
+}
+
+impl<R: Stream<Item = Result<WatchRequest, StreamEnd>> + Unpin> WatchSession<R> {
+    /// Opens a stream. `needs_leader`: the client sent `hasleader`, see [`WatchHub::end_leader_streams`].
+    ///
+    /// To be called in a tokio runtime.
+    pub fn new(hub: &WatchHub, header: HeaderSource, requests: R, needs_leader: bool) -> Self {
+        let core = StreamCore::new(hub.clone(), header, needs_leader);
+        let interval = jittered(hub.limits().progress_interval, core.mailbox().stream);
+        Self {
+            core,
+            hub: hub.clone(),
+            requests: Some(requests),
+            out: Output::default(),
+            jobs: FuturesUnordered::new(),
+            interval,
+            timer: Box::pin(tokio::time::sleep(interval)),
+            end: None,
+        }
+    }
+
+    /// The next bytes: whole and partial gRPC messages one after the other. `Err` is the stream's end and its status.
+    pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, StreamEnd>> {
+        loop {
+            if let Some(chunk) = self.out.take() {
+                return Poll::Ready(Ok(chunk));
+            }
+            if let Some(end) = &self.end {
+                return Poll::Ready(Err(end.clone()));
+            }
+            self.poll_requests(cx);
+            while self.timer.as_mut().poll(cx).is_ready() {
+                self.core.tick();
+                self.timer.as_mut().reset(Instant::now() + self.interval);
+            }
+            while let Poll::Ready(Some(done)) = self.jobs.poll_next_unpin(cx) {
+                match done {
+                    Some(done) => self.core.finish(done),
+                    None => self.end = Some(stopped()),
+                }
+            }
+            let step = self.core.advance(&mut self.out);
+            let mut spawned = false;
+            while let Some(job) = self.core.take_job() {
+                self.jobs.push(run(self.hub.clone(), job));
+                spawned = true;
+            }
+            let idle = match step {
+                Step::End(end) => {
+                    self.end = Some(end);
+                    false
+                }
+                Step::Full => false,
+                Step::Idle => self.core.mailbox().poll_news(cx).is_pending(),
+                Step::Blocked => self.core.mailbox().poll_end(cx).is_pending(),
+            };
+            if idle && !spawned && self.end.is_none() && self.out.is_empty() {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Takes requests as long as there is room for their answers.
+    fn poll_requests(&mut self, cx: &mut Context<'_>) {
+        while !self.out.is_full()
+            && let Some(requests) = &mut self.requests
+        {
+            match requests.poll_next_unpin(cx) {
+                Poll::Ready(Some(Ok(request))) => self.core.request(request, &mut self.out),
+                Poll::Ready(Some(Err(end))) => {
+                    self.end = Some(end);
+                    self.requests = None;
+                }
+                Poll::Ready(None) => self.requests = None,
+                Poll::Pending => break,
+            }
+        }
+    }
+}
+
+/// Runs a job on a blocking thread; a round of history waits for one of the hub's slots first.
+fn run(hub: WatchHub, job: Job) -> BoxFuture<'static, Option<Done>> {
+    async move {
+        let slots = hub.replay_slots().clone();
+        let slot = if job.needs_slot() { slots.acquire_owned().await.ok() } else { None };
+        let done = tokio::task::spawn_blocking(move || job.run(&hub)).await.ok();
+        drop(slot);
+        done
+    }
+    .boxed()
+}
+
+fn stopped() -> StreamEnd {
+    StreamEnd { code: CODE_UNAVAILABLE, message: crate::types::RequestError::Stopped.to_string() }
+}
+
+/// The interval and up to a tenth more, so that streams opened together don't all speak at once (E100).
+fn jittered(interval: Duration, stream: u64) -> Duration {
+    let permille = RandomState::new().hash_one(stream) % 100;
+    interval + interval * permille as u32 / 1000
+}
