@@ -266,8 +266,10 @@ impl State {
         self.faults.remove(&(op, at)).map_or(Ok(()), |errno| Err(io::Error::from_raw_os_error(errno)))
     }
 
+    /// A file that has lost its last name takes no room, though an open handle still reads it.
     fn used(&self) -> u64 {
-        self.inodes.values().map(|inode| inode.live.len() as u64).sum()
+        let named: BTreeSet<FileId> = self.names.values().copied().collect();
+        named.iter().map(|id| self.inodes[id].live.len() as u64).sum()
     }
 
     fn make_room(&self, more: usize) -> io::Result<()> {

@@ -1,7 +1,10 @@
 //! What goes into the log and what comes out of it.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -43,6 +46,27 @@ pub struct WalOptions {
     pub group_bytes_max: usize,
     /// Payload bytes of recent entries kept in memory; entries that aren't durable yet come on top.
     pub cache_bytes: usize,
+    /// Told of every synced group, on the log thread.
+    pub observer: Option<Arc<dyn WalObserver>>,
+}
+
+/// What one group cost.
+#[derive(Clone, Copy, Debug)]
+pub struct GroupStats {
+    /// Records in it.
+    pub records: usize,
+    /// Bytes written.
+    pub bytes: usize,
+    /// Time in the write.
+    pub write: Duration,
+    /// Time in the fsync.
+    pub sync: Duration,
+}
+
+/// Takes figures for metrics; must not block.
+pub trait WalObserver: fmt::Debug + Send + Sync {
+    /// A group is durable.
+    fn group_synced(&self, stats: GroupStats);
 }
 
 impl WalOptions {
@@ -52,7 +76,12 @@ impl WalOptions {
 
 impl Default for WalOptions {
     fn default() -> Self {
-        Self { segment_bytes: 64 * 1024 * 1024, group_bytes_max: 4 * 1024 * 1024, cache_bytes: 32 * 1024 * 1024 }
+        Self {
+            segment_bytes: 64 * 1024 * 1024,
+            group_bytes_max: 4 * 1024 * 1024,
+            cache_bytes: 32 * 1024 * 1024,
+            observer: None,
+        }
     }
 }
 

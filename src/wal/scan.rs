@@ -1,0 +1,197 @@
+//! Reads one segment from its start and judges its end.
+//!
+//! ```text
+//! header ─► record ─► record ─► … ─► bad or zero at B
+//!                                     │ B lies in the first group (synced before the file had its name) ─► damage
+//!                                     │ only zeros follow ─► clean end
+//!                                     │ a valid record follows whose group starts after B ─► damage
+//!                                     └ else ─► torn: the last, unsynced write; cut at B
+//! ```
+//! A group is written only after the one before was synced. So a valid record of a group that starts
+//! after B proves that B was synced, and losing it is damage; valid records of B's own group prove
+//! nothing, since a power cut keeps any of a write's sectors.
+
+use std::io;
+use std::path::Path;
+
+use crate::env::DiskFile;
+
+use super::format::{ALIGN, BadHeader, FORMAT, HEADER_BYTES, HEADER_BYTES_U32, Head, Header, RECORD_BYTES};
+use super::types::WalError;
+
+const CHUNK_BYTES: usize = 256 * 1024;
+
+/// A file seen through a buffer.
+pub(super) struct Window<'a> {
+    file: &'a dyn DiskFile,
+    size: u64,
+    start: u64,
+    buffer: Vec<u8>,
+}
+
+/// What one segment held.
+#[derive(Debug)]
+pub(super) struct Scanned {
+    /// Where the valid part ends.
+    pub(super) end: u32,
+    /// Where the last group starts.
+    pub(super) last_group: u32,
+    /// The last record's crc.
+    pub(super) chain: u32,
+    /// Bytes that are not zero behind `end`, to the last one that isn't; 0 for a clean end.
+    pub(super) torn_bytes: u64,
+}
+
+/// A segment's header, read and checked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Opening {
+    pub(super) header: Header,
+    pub(super) seed: u32,
+}
+
+impl<'a> Window<'a> {
+    pub(super) fn new(file: &'a dyn DiskFile) -> io::Result<Self> {
+        Ok(Self { file, size: file.size()?, start: 0, buffer: Vec::new() })
+    }
+
+    /// These bytes, or `None` where the file is shorter.
+    pub(super) fn get(&mut self, offset: u64, len: usize) -> io::Result<Option<&[u8]>> {
+        let Some(end) = offset.checked_add(len as u64).filter(|end| *end <= self.size) else {
+            return Ok(None);
+        };
+        if offset < self.start || end > self.start + self.buffer.len() as u64 {
+            let wanted = (len.max(CHUNK_BYTES) as u64).min(self.size - offset);
+            self.buffer.resize(usize::try_from(wanted).map_err(io::Error::other)?, 0);
+            self.start = offset;
+            self.file.read_exact_at(&mut self.buffer, offset)?;
+        }
+        let at = usize::try_from(offset - self.start).map_err(io::Error::other)?;
+        Ok(Some(&self.buffer[at..at + len]))
+    }
+
+    /// How many bytes from `from` on are needed to hold all that aren't zero.
+    fn occupied(&mut self, from: u64) -> io::Result<u64> {
+        const ZEROS: [u8; 4096] = [0; 4096];
+        let mut occupied = 0;
+        let mut offset = from;
+        while offset < self.size {
+            let len = usize::try_from(self.size - offset).unwrap_or(usize::MAX).min(ZEROS.len());
+            if let Some(bytes) = self.get(offset, len)?
+                && *bytes != ZEROS[..len]
+                && let Some(last) = bytes.iter().rposition(|byte| *byte != 0)
+            {
+                occupied = offset - from + last as u64 + 1;
+            }
+            offset += len as u64;
+        }
+        Ok(occupied)
+    }
+}
+
+fn damaged(path: &Path, offset: u64, what: impl Into<String>) -> WalError {
+    WalError::Damaged { path: path.to_owned(), offset, what: what.into() }
+}
+
+/// Reads and checks a segment's header.
+///
+/// # Errors
+/// Those of the disk; damage; another format.
+pub(super) fn open(path: &Path, file: &dyn DiskFile) -> Result<Opening, WalError> {
+    let size = file.size().map_err(WalError::io("read the size of", path))?;
+    if size < HEADER_BYTES as u64 || size > u64::from(u32::MAX) {
+        return Err(damaged(path, size, "the file is too short or too long for a segment"));
+    }
+    let mut bytes = [0; HEADER_BYTES];
+    file.read_exact_at(&mut bytes, 0).map_err(WalError::io("read", path))?;
+    match Header::decode(&bytes) {
+        Ok(header) => Ok(Opening { header, seed: Header::seed(&bytes) }),
+        Err(BadHeader::Damaged(what)) => Err(damaged(path, 0, what)),
+        Err(BadHeader::Format(found)) => Err(WalError::Format { path: path.to_owned(), found, supported: FORMAT }),
+    }
+}
+
+/// Reads the records, giving each with its offset to `visit`, which answers with what is wrong with
+/// it. `end` is where a segment that has a successor must end, with `chain` as its last crc.
+///
+/// # Errors
+/// Those of the disk, and damage.
+pub(super) fn scan(
+    path: &Path,
+    file: &dyn DiskFile,
+    opening: &Opening,
+    successor: Option<&Header>,
+    mut visit: impl FnMut(&Head, &[u8], u32) -> Result<(), String>,
+) -> Result<Scanned, WalError> {
+    let mut window = Window::new(file).map_err(WalError::io("read", path))?;
+    let mut scanned = Scanned { end: HEADER_BYTES_U32, last_group: 0, chain: opening.seed, torn_bytes: 0 };
+    loop {
+        let offset = scanned.end;
+        let Some((head, record)) = record_at(&mut window, offset, opening.seed).map_err(WalError::io("read", path))?
+        else {
+            break;
+        };
+        if head.previous != scanned.chain {
+            return Err(damaged(path, offset.into(), "a valid record that does not follow the one before it"));
+        }
+        if head.group != scanned.last_group && head.group != offset {
+            return Err(damaged(path, offset.into(), "a valid record of a group that does not start there"));
+        }
+        visit(&head, record, offset).map_err(|what| damaged(path, offset.into(), what))?;
+        scanned.last_group = head.group;
+        scanned.chain = head.crc;
+        // The record lies within the file, whose size fits (checked in `open`).
+        scanned.end += u32::try_from(head.total()).unwrap_or(0);
+    }
+    let end = u64::from(scanned.end);
+    if let Some(next) = successor {
+        if next.previous_end != scanned.end || next.previous_crc != scanned.chain {
+            let what = format!(
+                "a bad record, though segment {:016x} says that valid ones go on to byte {}",
+                next.sequence, next.previous_end
+            );
+            return Err(damaged(path, end, what));
+        }
+        return Ok(scanned);
+    }
+    if scanned.end < opening.header.head_end {
+        return Err(damaged(path, end, "a bad record in what was synced when the segment was made"));
+    }
+    scanned.torn_bytes = window.occupied(end).map_err(WalError::io("read", path))?;
+    let later = later_group(&mut window, scanned.end, end + scanned.torn_bytes, opening.seed);
+    if let Some(later) = later.map_err(WalError::io("read", path))? {
+        let what = format!("a bad record, with a valid one of a later write at byte {later}");
+        return Err(damaged(path, end, what));
+    }
+    Ok(scanned)
+}
+
+/// The record that starts at `offset`, if a valid one does.
+pub(super) fn record_at<'w>(
+    window: &'w mut Window<'_>,
+    offset: u32,
+    seed: u32,
+) -> io::Result<Option<(Head, &'w [u8])>> {
+    let Some(fixed) = window.get(offset.into(), RECORD_BYTES)? else { return Ok(None) };
+    let Some(head) = Head::parse(fixed) else { return Ok(None) };
+    let record = window.get(offset.into(), head.total())?;
+    Ok(record.filter(|record| head.is_intact(record, seed)).map(|record| (head, record)))
+}
+
+/// The first valid record behind `bad` whose group starts behind it, too.
+fn later_group(window: &mut Window<'_>, bad: u32, end: u64, seed: u32) -> io::Result<Option<u32>> {
+    let step = u32::try_from(ALIGN).unwrap_or(4);
+    let mut offset = bad.saturating_add(step);
+    while u64::from(offset) < end {
+        if let Some(fixed) = window.get(offset.into(), RECORD_BYTES)?
+            && let Some(head) = Head::parse(fixed)
+            && head.group > bad
+            && head.group <= offset
+            && let Some(record) = window.get(offset.into(), head.total())?
+            && head.is_intact(record, seed)
+        {
+            return Ok(Some(offset));
+        }
+        offset = offset.saturating_add(step);
+    }
+    Ok(None)
+}

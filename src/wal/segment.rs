@@ -1,0 +1,127 @@
+//! Segment files: names, making one ahead, the one that is written.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::env::{Access, Disk, DiskFile};
+
+use super::format::{ALIGN, Chain};
+use super::types::WalOptions;
+
+/// Ends the name of a file that isn't part of the log yet.
+pub(super) const DRAFT_SUFFIX: &str = ".tmp";
+const SUFFIX: &str = ".wal";
+
+/// A segment that can be read.
+#[derive(Clone, Debug)]
+pub(super) struct Segment {
+    pub(super) path: PathBuf,
+    pub(super) file: Arc<dyn DiskFile>,
+    pub(super) seed: u32,
+}
+
+/// The segment that is written.
+#[derive(Debug)]
+pub(super) struct Active {
+    pub(super) file: Arc<dyn DiskFile>,
+    pub(super) path: PathBuf,
+    /// The name it still has, until its first group is synced.
+    pub(super) draft: Option<PathBuf>,
+    pub(super) sequence: u64,
+    pub(super) chain: Chain,
+    pub(super) offset: u32,
+    pub(super) capacity: u32,
+}
+
+/// An empty file with its room allocated, durable but not yet named.
+#[derive(Debug)]
+pub(super) struct Spare {
+    pub(super) path: PathBuf,
+    pub(super) file: Arc<dyn DiskFile>,
+    pub(super) capacity: u32,
+}
+
+/// The name of a segment.
+pub(super) fn name(sequence: u64) -> String {
+    format!("{sequence:016x}{SUFFIX}")
+}
+
+/// The sequence in a segment's name.
+pub(super) fn parse_name(text: &str) -> Option<u64> {
+    let digits = text.strip_suffix(SUFFIX)?;
+    let sequence = u64::from_str_radix(digits, 16).ok()?;
+    (sequence > 0 && name(sequence) == text).then_some(sequence)
+}
+
+impl Spare {
+    /// Makes one of `wanted` bytes; on a disk that is nearly full, the longest that fits and has at least `least`.
+    ///
+    /// # Errors
+    /// `StorageFull` if not even `least` bytes fit; others of the disk.
+    pub(super) fn make(disk: &dyn Disk, path: &Path, wanted: u32, least: u32) -> io::Result<Self> {
+        let file = disk.open(path, Access::CreateNew)?;
+        let mut capacity = wanted.max(least);
+        while let Err(error) = file.allocate(0, capacity.into()) {
+            if error.kind() != io::ErrorKind::StorageFull || capacity == least {
+                drop(file);
+                // What was taken is given back; the error that counts is the first.
+                let _ = disk.remove(path);
+                return Err(error);
+            }
+            capacity = (capacity / 2).max(least);
+        }
+        file.sync_all()?;
+        Ok(Self { path: path.to_owned(), file, capacity })
+    }
+}
+
+/// The segment length for a file system: the option's, or less where that would be much of what is free.
+pub(super) fn fitting_bytes(disk: &dyn Disk, dir: &Path, options: &WalOptions) -> u32 {
+    const SHARE: u64 = 16;
+    let least = WalOptions::SEGMENT_BYTES_MIN.min(options.segment_bytes);
+    let free = disk.free_bytes(dir).unwrap_or(u64::MAX);
+    let share = u32::try_from(free / SHARE).unwrap_or(u32::MAX);
+    let bytes = options.segment_bytes.min(share.max(least));
+    bytes - bytes % u32::try_from(ALIGN).unwrap_or(4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::MemDisk;
+
+    #[test]
+    fn only_exact_names_are_segments() {
+        assert_eq!(parse_name(&name(0x2f)), Some(0x2f));
+        for text in ["0.wal", "0000000000000000.wal", "+000000000000001.wal", "000000000000002F.wal", "x", "1.tmp"] {
+            assert_eq!(parse_name(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_small_disk_gets_small_segments() {
+        let disk = MemDisk::new();
+        let dir = Path::new("/d");
+        disk.create_dir_all(dir).unwrap();
+        let options = WalOptions::default();
+        assert_eq!(fitting_bytes(&disk, dir, &options), options.segment_bytes);
+        disk.set_capacity(Some(16 * 1024 * 1024));
+        assert_eq!(fitting_bytes(&disk, dir, &options), 1024 * 1024);
+        disk.set_capacity(Some(1000));
+        assert_eq!(fitting_bytes(&disk, dir, &options), WalOptions::SEGMENT_BYTES_MIN);
+    }
+
+    #[test]
+    fn a_spare_shrinks_to_what_fits() {
+        let disk = MemDisk::new();
+        disk.create_dir_all(Path::new("/d")).unwrap();
+        disk.set_capacity(Some(300));
+        let path = Path::new("/d/a.tmp");
+        assert_eq!(Spare::make(&disk, path, 1024, 100).unwrap().capacity, 256);
+        assert!(Spare::make(&disk, path, 10, 10).is_err(), "a draft is never made in another's place");
+        let error = Spare::make(&disk, Path::new("/d/b.tmp"), 1024, 100).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        assert!(!disk.exists(Path::new("/d/b.tmp")).unwrap());
+    }
+}
