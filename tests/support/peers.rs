@@ -3,6 +3,7 @@
 //! `cargo xtask peers` builds them; `cargo xtask verify` builds them first and sets `RUSD_REQUIRE_PEERS`,
 //! so that nothing is skipped there.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// The path of one of etcd's programs, or `None` after a loud line when it isn't built.
@@ -16,6 +17,7 @@ pub(crate) fn peer(name: &str, test: &str) -> Option<PathBuf> {
         return Some(path);
     }
     assert!(std::env::var_os("RUSD_REQUIRE_PEERS").is_none(), "{} is missing: run `cargo xtask peers`", path.display());
-    println!("SKIPPED {test}: `{name}` is not built; run `cargo xtask peers`");
+    // Written past the test runner's capture, which would hide it in a passing test.
+    writeln!(std::io::stdout(), "SKIPPED {test}: `{name}` is not built; run `cargo xtask peers`").ok();
     None
 }

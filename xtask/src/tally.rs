@@ -9,14 +9,14 @@ pub(crate) struct Tally {
     pub(crate) passed: u64,
     pub(crate) failed: u64,
     pub(crate) ignored: u64,
-    /// Lines that start with `SKIPPED`, which our own tests print for what they could not do.
+    /// Lines with `SKIPPED`, which our own tests print for what they could not do.
     pub(crate) skipped: u64,
 }
 
 impl Tally {
     /// Take one line of the runner's output into account.
     fn line(&mut self, line: &str) {
-        if line.starts_with("SKIPPED") {
+        if line.contains("SKIPPED ") {
             self.skipped += 1;
         }
         let Some(summary) = line.strip_prefix("test result: ") else { return };

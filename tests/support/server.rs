@@ -1,0 +1,171 @@
+//! A server process for a test: the real etcd or our own `rusd`, fresh, on loopback, gone at drop.
+//!
+//! ```text
+//! Server::start(Kind, flags) ─► free ports, empty directory, child process ─► Status answers with a leader
+//!                                                                      └──► died: its log is in the error
+//! ```
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rusd_proto::etcdserverpb::StatusRequest;
+use rusd_proto::etcdserverpb::maintenance_client::MaintenanceClient;
+use tempfile::TempDir;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::peers::peer;
+
+/// Which server to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Etcd,
+    Rusd,
+}
+
+/// A running server; killed and its directory removed at drop.
+pub(crate) struct Server {
+    program: PathBuf,
+    flags: Vec<String>,
+    dir: TempDir,
+    port: u16,
+    peer_port: u16,
+    child: Child,
+}
+
+impl Server {
+    /// Start a fresh server and wait until it serves. `None` if the real etcd isn't built (said loudly).
+    ///
+    /// # Panics
+    /// When the server doesn't serve; the message holds the end of its log.
+    pub(crate) async fn start(kind: Kind, flags: &[String], test: &str) -> Option<Self> {
+        let program = match kind {
+            Kind::Etcd => peer("etcd", test)?,
+            Kind::Rusd => PathBuf::from(env!("CARGO_BIN_EXE_rusd")),
+        };
+        let mut refused = String::new();
+        // Another process may take a port between our look and the server's bind.
+        for _ in 0..3 {
+            let dir = TempDir::new().expect("a temporary directory can be made");
+            let (port, peer_port) = free_ports();
+            let mut all = arguments(&dir, port, peer_port);
+            all.extend_from_slice(flags);
+            let child = spawn(&program, &all, &dir);
+            let mut server = Self { program: program.clone(), flags: all, dir, port, peer_port, child };
+            match server.ready().await {
+                Ok(()) => return Some(server),
+                // Until there is a server to test; the line is counted by `cargo xtask verify`.
+                Err(_)
+                    if kind == Kind::Rusd && server.child.try_wait().is_ok_and(|s| s.is_some_and(|s| s.success())) =>
+                {
+                    writeln!(std::io::stdout(), "SKIPPED {test}: rusd ends at once, it does not serve yet").ok();
+                    return None;
+                }
+                Err(error) => refused = error,
+            }
+        }
+        panic!("{kind:?} does not serve: {refused}");
+    }
+
+    /// Where clients reach it.
+    pub(crate) fn client_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Where other members would reach it.
+    pub(crate) fn peer_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.peer_port)
+    }
+
+    /// A new connection.
+    pub(crate) async fn connect(&self) -> Channel {
+        Endpoint::from_shared(self.client_url())
+            .expect("the address is well formed")
+            .connect()
+            .await
+            .expect("a serving server accepts connections")
+    }
+
+    /// Kill without warning and start again on the same data.
+    pub(crate) async fn restart(&mut self) {
+        self.stop();
+        self.child = spawn(&self.program, &self.flags, &self.dir);
+        if let Err(error) = self.ready().await {
+            panic!("the server does not come back: {error}");
+        }
+    }
+
+    fn stop(&mut self) {
+        // Both fail only if the process is gone already.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+
+    async fn ready(&mut self) -> Result<(), String> {
+        let started = Instant::now();
+        while started.elapsed() < Duration::from_secs(30) {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return Err(format!("it ended with {status}\n{}", self.log_tail()));
+            }
+            let endpoint = Endpoint::from_shared(self.client_url())
+                .expect("the address is well formed")
+                .timeout(Duration::from_secs(2));
+            if let Ok(channel) = endpoint.connect().await
+                && let Ok(status) = MaintenanceClient::new(channel).status(StatusRequest {}).await
+                && status.get_ref().leader != 0
+            {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Err(format!("no leader after 30 s\n{}", self.log_tail()))
+    }
+
+    fn log_tail(&self) -> String {
+        let log = fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn arguments(dir: &TempDir, port: u16, peer_port: u16) -> Vec<String> {
+    let (client, peer) = (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{peer_port}"));
+    vec![
+        "--name=default".to_owned(),
+        format!("--data-dir={}", dir.path().join("data").display()),
+        format!("--listen-client-urls={client}"),
+        format!("--advertise-client-urls={client}"),
+        format!("--listen-peer-urls={peer}"),
+        format!("--initial-advertise-peer-urls={peer}"),
+        format!("--initial-cluster=default={peer}"),
+    ]
+}
+
+fn spawn(program: &PathBuf, flags: &[String], dir: &TempDir) -> Child {
+    let log = File::options().create(true).append(true).open(dir.path().join("log")).expect("the log can be opened");
+    let stdout = log.try_clone().expect("a file handle can be cloned");
+    Command::new(program)
+        .args(flags)
+        .current_dir(dir.path())
+        .stdin(Stdio::null())
+        .stdout(stdout)
+        .stderr(log)
+        .spawn()
+        .unwrap_or_else(|error| panic!("{} does not start: {error}", program.display()))
+}
+
+fn free_ports() -> (u16, u16) {
+    let bind = || TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
+    let port = |listener: &TcpListener| listener.local_addr().expect("a bound socket has an address").port();
+    let (first, second) = (bind(), bind());
+    (port(&first), port(&second))
+}
