@@ -1,3 +1,37 @@
-//! The only room that knows tonic and axum.
+//! The client port: gRPC services and HTTP endpoints. The only room that knows tonic and hyper.
+//!
+//! ```text
+//! socket ─► listen ─► conn (h2 or HTTP/1.1) ─┬► grpc::service ─► kv · lease · maintenance · cluster · health
+//!                                            └► http: /health /readyz /version /metrics
+//! request ─► convert ─► admit ─► propose, or the published state ─► reply (wire) ─► body
+//! ```
+//! What a service needs from below stands in [`Services`]; Raft and the disk are behind [`Propose`]
+//! and [`Maintain`], so that everything here runs in a test without either.
 
+mod cluster;
+mod conn;
+mod convert;
+mod errors;
+mod grpc;
+mod health;
+mod http;
+mod kv;
+mod later;
+mod lease;
+mod listen;
+mod maintenance;
+mod methods;
+mod metrics;
+mod reply;
+mod seams;
+mod services;
+mod version;
 pub mod watch;
+mod wire;
+
+pub use conn::ConnOptions;
+pub use errors::{code, status};
+pub use listen::{Address, ListenError, Listener, SocketOptions, serve};
+pub use metrics::RpcMetrics;
+pub use seams::{Maintain, MemberInfo, Propose, Standing, Waiting};
+pub use services::{NodeInfo, Services};

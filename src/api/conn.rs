@@ -1,0 +1,215 @@
+//! One connection: which protocol it speaks, how its calls run, and that it doesn't crowd out others.
+//!
+//! ```text
+//! bytes ─► FairIo ─► hyper (h2 prior knowledge, or HTTP/1.1) ─► Door ─┬► grpc::service
+//!                                                                     └► http
+//! Fair::poll: a turn = at most CALLS_A_TURN calls, then the connection goes to the back of the queue
+//! ```
+//! A call is polled once at the place where it is accepted. Most are ready then (a read of published
+//! state waits for nothing), and need no task of their own; the others are spawned.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use http::header::CONTENT_TYPE;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::grpc::body::ReplyBody;
+use super::grpc::service;
+use super::http as pages;
+use super::services::Services;
+
+/// Calls that a connection may begin before others get their turn.
+const CALLS_A_TURN: u32 = 64;
+
+/// How connections are bounded and kept alive.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnOptions {
+    /// `--max-concurrent-streams`.
+    pub concurrent_streams_max: u32,
+    /// `--grpc-keepalive-interval`: how often a silent client is pinged.
+    pub keepalive_interval: Duration,
+    /// `--grpc-keepalive-timeout`: how long it may take to answer.
+    pub keepalive_timeout: Duration,
+    /// How long the head of an HTTP/1.1 request may take.
+    pub header_timeout: Duration,
+    /// Whether gRPC is served here, or only the HTTP endpoints.
+    pub grpc: bool,
+}
+
+impl Default for ConnOptions {
+    fn default() -> Self {
+        Self {
+            concurrent_streams_max: u32::MAX,
+            keepalive_interval: Duration::from_secs(2 * 3600),
+            keepalive_timeout: Duration::from_secs(20),
+            header_timeout: Duration::from_secs(30),
+            grpc: true,
+        }
+    }
+}
+
+/// Bytes that a client may have under way in one call; a whole request of the default size fits.
+const STREAM_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
+/// Bytes that a client may have under way on one connection.
+const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+/// Answer bytes that wait in a call for a client that reads slowly.
+const SEND_BUFFER_BYTES: usize = 256 * 1024;
+/// Calls that a client may reset before they are accepted; above it, it is told to calm down.
+const RESETS_PENDING_MAX: usize = 1_024;
+
+/// Serves a connection until it ends, or until `shutdown` and its calls are done.
+pub(crate) async fn serve<S>(
+    stream: S,
+    services: Arc<Services>,
+    options: ConnOptions,
+    shutdown: impl Future<Output = ()>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let turn = Arc::new(AtomicU32::new(CALLS_A_TURN));
+    let mut builder = auto::Builder::new(Inline { turn: turn.clone() });
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(options.header_timeout);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .auto_date_header(false)
+        .max_concurrent_streams(options.concurrent_streams_max)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_send_buf_size(SEND_BUFFER_BYTES)
+        .max_pending_accept_reset_streams(RESETS_PENDING_MAX)
+        .keep_alive_interval(options.keepalive_interval)
+        .keep_alive_timeout(options.keepalive_timeout);
+    let io = TokioIo::new(FairIo { stream, turn: turn.clone() });
+    let connection = builder.serve_connection(io, Door { services, grpc: options.grpc });
+    let mut connection = std::pin::pin!(connection);
+    let mut shutdown = std::pin::pin!(shutdown);
+    let mut closing = false;
+    let ended = std::future::poll_fn(|context| {
+        turn.store(CALLS_A_TURN, Ordering::Relaxed);
+        if !closing && shutdown.as_mut().poll(context).is_ready() {
+            closing = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        connection.as_mut().poll(context)
+    })
+    .await;
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a client's connection ended early");
+    }
+}
+
+/// Requests of one connection to the rooms that answer them.
+struct Door {
+    services: Arc<Services>,
+    grpc: bool,
+}
+
+impl hyper::service::Service<Request<Incoming>> for Door {
+    type Response = Response<ReplyBody>;
+    type Error = Infallible;
+    type Future = DoorFuture;
+
+    fn call(&self, request: Request<Incoming>) -> DoorFuture {
+        let grpc = self.grpc
+            && request
+                .headers()
+                .get(CONTENT_TYPE)
+                .is_some_and(|content_type| content_type.as_bytes().starts_with(b"application/grpc"));
+        DoorFuture(if grpc {
+            service::serve(&self.services, request)
+        } else {
+            let (parts, _) = request.into_parts();
+            Box::pin(pages::serve(self.services.clone(), parts.method, parts.uri))
+        })
+    }
+}
+
+/// An answer to come, which can't fail.
+struct DoorFuture(service::Answer);
+
+impl Future for DoorFuture {
+    type Output = Result<Response<ReplyBody>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(context).map(Ok)
+    }
+}
+
+/// Runs what is ready at once; the rest becomes a task.
+#[derive(Clone)]
+struct Inline {
+    turn: Arc<AtomicU32>,
+}
+
+impl<F> hyper::rt::Executor<F> for Inline
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, call: F) {
+        let mut call = Box::pin(call);
+        let left = self.turn.load(Ordering::Relaxed);
+        if left > 0 {
+            // Only this connection's task comes here, so nothing is lost between load and store.
+            self.turn.store(left - 1, Ordering::Relaxed);
+            // A wake-up between this poll and the task's first one is not lost: that poll finds it done.
+            if call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
+                return;
+            }
+        }
+        tokio::spawn(call);
+    }
+}
+
+/// The socket, which reads nothing more once the connection's turn is over.
+struct FairIo<S> {
+    stream: S,
+    turn: Arc<AtomicU32>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for FairIo<S> {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.turn.load(Ordering::Relaxed) == 0 {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Pin::new(&mut self.stream).poll_read(context, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for FairIo<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, data)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, data)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,39 @@
+//! What every call must pass before its message is read: the metadata's wishes and this member's state.
+
+use http::HeaderMap;
+use tonic::Status;
+
+use crate::api::errors;
+use crate::api::methods::{Kind, Method};
+use crate::api::services::Services;
+use crate::types::RequestError;
+
+/// Lets a call in, or says why not.
+///
+/// # Errors
+/// `InvalidClientApiVersion`, `NoLeader` with `hasleader`, and what a learner doesn't serve.
+pub(crate) fn admit(services: &Services, method: Method, headers: &HeaderMap) -> Result<(), Status> {
+    let streaming = method.parts().2 != Kind::Unary;
+    match headers.get("client-api-version") {
+        None => services.metrics.client_request(streaming, None),
+        Some(version) => {
+            let version = std::str::from_utf8(version.as_bytes())
+                .map_err(|_| errors::status(&RequestError::InvalidClientApiVersion))?;
+            services.metrics.client_request(streaming, Some(version));
+        }
+    }
+    let standing = services.proposer.standing();
+    if headers.get("hasleader").is_some_and(|wish| wish == "true") && standing.leader.is_none() {
+        return Err(errors::status(&RequestError::NoLeader));
+    }
+    if standing.is_learner { learner(method) } else { Ok(()) }
+}
+
+/// A learner answers `Status`, serializable ranges (checked where the request is read) and snapshots.
+fn learner(method: Method) -> Result<(), Status> {
+    match method {
+        Method::KvRange | Method::Status | Method::Snapshot => Ok(()),
+        Method::HealthCheck | Method::HealthList | Method::HealthWatch => Ok(()),
+        _ => Err(errors::learner()),
+    }
+}

@@ -1,0 +1,115 @@
+//! Counting a call from its start to its end, however it ends.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body::Frame;
+use tonic::Code;
+
+use super::frame::HEAD_LEN;
+use crate::api::methods::Method;
+use crate::api::metrics::RpcMetrics;
+
+/// A call under way. Dropped without [`CallGuard::finish`], it was cancelled by its client.
+pub(crate) struct CallGuard {
+    metrics: Arc<RpcMetrics>,
+    method: Method,
+    code: Option<Code>,
+    counter: MessageCounter,
+}
+
+impl CallGuard {
+    /// Counts a call as started.
+    pub(crate) fn start(metrics: &Arc<RpcMetrics>, method: Method) -> Self {
+        metrics.of(method).started.inc();
+        Self { metrics: metrics.clone(), method, code: None, counter: MessageCounter::default() }
+    }
+
+    /// Counts a message of `len` bytes from the client.
+    pub(crate) fn received(&self, len: usize) {
+        self.metrics.of(self.method).received.inc();
+        self.metrics.received_bytes.inc_by(len as u64);
+    }
+
+    /// Counts a message of `len` bytes to the client.
+    pub(crate) fn sent(&self, len: usize) {
+        self.metrics.of(self.method).sent.inc();
+        self.metrics.sent_bytes.inc_by(len as u64);
+    }
+
+    /// Counts what a frame of a streaming call holds; a message may begin in one and end in another.
+    pub(crate) fn saw(&mut self, frame: &Frame<Bytes>) {
+        if let Some(trailers) = frame.trailers_ref() {
+            let code = trailers.get("grpc-status").map_or(Code::Unknown, |code| Code::from_bytes(code.as_bytes()));
+            self.code = Some(code);
+        } else if let Some(data) = frame.data_ref() {
+            let messages = self.counter.count(data);
+            self.metrics.of(self.method).sent.inc_by(messages);
+            self.metrics.sent_bytes.inc_by(data.len() as u64);
+        }
+    }
+
+    /// Says how the call ended.
+    pub(crate) fn finish(&mut self, code: Code) {
+        self.code = Some(code);
+    }
+}
+
+impl Drop for CallGuard {
+    fn drop(&mut self) {
+        self.metrics.of(self.method).handled(self.code.unwrap_or(Code::Cancelled)).inc();
+    }
+}
+
+/// Counts messages in a stream of bytes that is cut anywhere.
+#[derive(Default)]
+struct MessageCounter {
+    head: [u8; HEAD_LEN],
+    head_len: usize,
+    body_left: usize,
+}
+
+impl MessageCounter {
+    /// How many messages begin (with a whole head) in `data`.
+    fn count(&mut self, mut data: &[u8]) -> u64 {
+        let mut messages = 0;
+        loop {
+            let skipped = self.body_left.min(data.len());
+            self.body_left -= skipped;
+            data = &data[skipped..];
+            if data.is_empty() {
+                return messages;
+            }
+            let wanted = (HEAD_LEN - self.head_len).min(data.len());
+            self.head[self.head_len..self.head_len + wanted].copy_from_slice(&data[..wanted]);
+            self.head_len += wanted;
+            data = &data[wanted..];
+            if self.head_len == HEAD_LEN {
+                let [_, len @ ..] = self.head;
+                self.body_left = u32::from_be_bytes(len) as usize;
+                self.head_len = 0;
+                messages += 1;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_counted_however_they_are_cut() {
+        let mut bytes = Vec::new();
+        for len in [0_u32, 3, 300, 0, 1] {
+            bytes.push(0);
+            bytes.extend_from_slice(&len.to_be_bytes());
+            bytes.resize(bytes.len() + len as usize, 7);
+        }
+        for step in 1..=bytes.len() {
+            let mut counter = MessageCounter::default();
+            let messages: u64 = bytes.chunks(step).map(|part| counter.count(part)).sum();
+            assert_eq!(messages, 5, "step {step}");
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The table from methods to handlers, and the three ways in which a call runs.
+//!
+//! ```text
+//! unary          gate ─► one message ─► handler ─► ReplyBody (message + trailers)
+//! server stream  gate ─► one message ─► handler ─► a body that makes its own frames
+//! bidi stream    gate ─► handler(request body) ─► a body that reads and makes frames
+//! ```
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, header::CONTENT_TYPE};
+use http_body::Body;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use prost::Message;
+use tonic::{Code, Status};
+use tower::Service;
+
+use super::body::{BodyError, ReplyBody};
+use super::frame;
+use super::gate;
+use super::guard::CallGuard;
+use crate::api::methods::{self, Method};
+use crate::api::services::Services;
+use crate::api::{cluster, health, kv, later, lease, maintenance};
+
+/// A response to come.
+pub(crate) type Answer = Pin<Box<dyn Future<Output = Response<ReplyBody>> + Send>>;
+
+/// The body of a streaming answer.
+pub(crate) type StreamBody = Pin<Box<dyn Body<Data = Bytes, Error = BodyError> + Send>>;
+
+/// Serves one gRPC request.
+pub(crate) fn serve(services: &Arc<Services>, request: Request<Incoming>) -> Answer {
+    let Some(method) = Method::of_path(request.uri().path()) else {
+        let status = methods::unknown(request.uri().path());
+        return Box::pin(async move { status.into_http() });
+    };
+    let call = Call { services: services.clone(), guard: CallGuard::start(&services.metrics, method), method, request };
+    match method {
+        Method::KvRange => unary(call, kv::range),
+        Method::KvPut => unary(call, kv::put),
+        Method::KvTxn => unary(call, kv::txn),
+        Method::KvDeleteRange => unary(call, kv::delete_range),
+        Method::KvCompact => unary(call, kv::compact),
+        Method::KvRangeStream => server_stream(call, kv::range_stream),
+        Method::Watch => watch(call),
+        Method::LeaseGrant => unary(call, lease::grant),
+        Method::LeaseRevoke => unary(call, lease::revoke),
+        Method::LeaseKeepAlive => bidi_stream(call, lease::keep_alive),
+        Method::LeaseTimeToLive => unary(call, lease::time_to_live),
+        Method::LeaseLeases => unary(call, lease::leases),
+        Method::MemberList => unary(call, cluster::list),
+        Method::MemberAdd | Method::MemberRemove | Method::MemberUpdate | Method::MemberPromote => later::refuse(call),
+        Method::Alarm => unary(call, maintenance::alarm),
+        Method::Status => unary(call, maintenance::status),
+        Method::Defragment => unary(call, maintenance::defragment),
+        Method::Hash => unary(call, maintenance::hash),
+        Method::HashKv => unary(call, maintenance::hash_kv),
+        Method::Snapshot => server_stream(call, maintenance::snapshot),
+        Method::MoveLeader => unary(call, maintenance::move_leader),
+        Method::Downgrade => unary(call, maintenance::downgrade),
+        Method::HealthCheck => unary(call, health::check),
+        Method::HealthList => unary(call, health::list),
+        Method::HealthWatch => server_stream(call, health::watch),
+        _ => later::refuse(call),
+    }
+}
+
+/// A call that has just come in.
+pub(crate) struct Call {
+    pub(crate) services: Arc<Services>,
+    pub(crate) guard: CallGuard,
+    pub(crate) method: Method,
+    pub(crate) request: Request<Incoming>,
+}
+
+impl Call {
+    /// Ends the call with an error.
+    pub(crate) fn fail(mut self, status: Status) -> Response<ReplyBody> {
+        self.guard.finish(status.code());
+        status.into_http()
+    }
+}
+
+fn unary<M, H, F>(mut call: Call, handler: H) -> Answer
+where
+    M: Message + Default + 'static,
+    H: FnOnce(Arc<Services>, M) -> F + Send + 'static,
+    F: Future<Output = Result<ReplyBody, Status>> + Send,
+{
+    Box::pin(async move {
+        match answer(&mut call, handler).await {
+            Ok(body) => {
+                call.guard.finish(Code::Ok);
+                call.guard.sent(body.message_len());
+                ok(body)
+            }
+            Err(status) => call.fail(status),
+        }
+    })
+}
+
+fn server_stream<M, H, F>(mut call: Call, handler: H) -> Answer
+where
+    M: Message + Default + 'static,
+    H: FnOnce(Arc<Services>, M) -> F + Send + 'static,
+    F: Future<Output = Result<StreamBody, Status>> + Send,
+{
+    Box::pin(async move {
+        match answer(&mut call, handler).await {
+            Ok(body) => ok(ReplyBody::Stream(body, call.guard)),
+            Err(status) => call.fail(status),
+        }
+    })
+}
+
+fn bidi_stream<H>(call: Call, handler: H) -> Answer
+where
+    H: FnOnce(Arc<Services>, Request<Incoming>) -> Result<StreamBody, Status> + Send + 'static,
+{
+    Box::pin(async move {
+        if let Err(status) = gate::admit(&call.services, call.method, call.request.headers()) {
+            return call.fail(status);
+        }
+        let Call { services, mut guard, request, .. } = call;
+        match handler(services, request) {
+            Ok(body) => ok(ReplyBody::Stream(body, guard)),
+            Err(status) => {
+                guard.finish(status.code());
+                status.into_http()
+            }
+        }
+    })
+}
+
+/// Watch has its own tower service, which frames and ends its streams itself.
+fn watch(call: Call) -> Answer {
+    Box::pin(async move {
+        if let Err(status) = gate::admit(&call.services, call.method, call.request.headers()) {
+            return call.fail(status);
+        }
+        let Call { services, mut guard, request, .. } = call;
+        let mut service = services.watch.clone();
+        let response = match service.call(request.map(tonic::body::Body::new)).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        };
+        match Status::from_header_map(response.headers()) {
+            Some(status) if status.code() != Code::Ok => {
+                guard.finish(status.code());
+                status.into_http()
+            }
+            _ => response.map(|body| ReplyBody::Stream(Box::pin(body.map_err(BodyError::from)), guard)),
+        }
+    })
+}
+
+/// Gate, message, handler.
+async fn answer<M, H, F, T>(call: &mut Call, handler: H) -> Result<T, Status>
+where
+    M: Message + Default,
+    H: FnOnce(Arc<Services>, M) -> F,
+    F: Future<Output = Result<T, Status>>,
+{
+    gate::admit(&call.services, call.method, call.request.headers())?;
+    let max = call.services.message_bytes_max();
+    let mut messages = frame::Messages::new(call.request.headers(), max);
+    let message = frame::read_one(&mut messages, call.request.body_mut()).await?;
+    call.guard.received(message.len());
+    handler(call.services.clone(), frame::decode(message)?).await
+}
+
+fn ok(body: ReplyBody) -> Response<ReplyBody> {
+    let mut response = Response::new(body);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response
+}

@@ -1,0 +1,58 @@
+//! `grpc.health.v1`: the whole server (the empty name) serves; no other name is known.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame};
+use rusd_proto::health as pb;
+use rusd_proto::health::health_check_response::ServingStatus;
+use tonic::Status;
+
+use super::grpc::body::{BodyError, ReplyBody, framed};
+use super::grpc::service::StreamBody;
+use super::reply::Prost;
+use super::services::Services;
+
+fn response(status: ServingStatus) -> pb::HealthCheckResponse {
+    pb::HealthCheckResponse { status: status.into() }
+}
+
+/// `Check`.
+pub(crate) async fn check(_: Arc<Services>, request: pb::HealthCheckRequest) -> Result<ReplyBody, Status> {
+    if !request.service.is_empty() {
+        return Err(Status::not_found("unknown service"));
+    }
+    Ok(ReplyBody::unary(&Prost(response(ServingStatus::Serving))))
+}
+
+/// `List`.
+pub(crate) async fn list(_: Arc<Services>, _: pb::HealthListRequest) -> Result<ReplyBody, Status> {
+    let statuses = [(String::new(), response(ServingStatus::Serving))].into();
+    Ok(ReplyBody::unary(&Prost(pb::HealthListResponse { statuses })))
+}
+
+/// `Watch`: the status now, and the stream stays open for changes, of which there are none.
+pub(crate) async fn watch(_: Arc<Services>, request: pb::HealthCheckRequest) -> Result<StreamBody, Status> {
+    let status = if request.service.is_empty() { ServingStatus::Serving } else { ServingStatus::ServiceUnknown };
+    Ok(Box::pin(Held { first: Some(framed(&Prost(response(status)))) }))
+}
+
+/// One message, then silence until the client goes.
+struct Held {
+    first: Option<Bytes>,
+}
+
+impl Body for Held {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.first.take() {
+            Some(message) => Poll::Ready(Some(Ok(Frame::data(message)))),
+            // The connection drops this body when the client resets the stream or leaves.
+            None => Poll::Pending,
+        }
+    }
+}

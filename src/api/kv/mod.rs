@@ -1,0 +1,17 @@
+//! The KV service.
+//!
+//! ```text
+//! read   convert ─► read barrier (not if serializable) ─► one Snapshot ─► reply
+//! write  admit (alarms, quota) ─► shape ─► size ─► propose ─► reply
+//! ```
+
+mod compare;
+mod read;
+mod stream;
+mod txn;
+mod write;
+
+pub(crate) use read::{barrier, blocking, range, read_range, run};
+pub(crate) use stream::range_stream;
+pub(crate) use txn::txn;
+pub(crate) use write::{admit, compact, delete_range, propose, put, unexpected};

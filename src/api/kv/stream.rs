@@ -1,0 +1,202 @@
+//! RangeStream: a range in chunks, all of one revision, each read when the client has room for it.
+//!
+//! ```text
+//! 10 keys ─► 20 ─► 40 … doubled while a chunk is small, halved when it is large; header, count and
+//! more come in the last one
+//! ```
+//! The snapshot of the start is held for a short time only, so that a client that doesn't read
+//! can't keep old state alive; after that the chunks are read at the pinned revision, and a
+//! compaction past it ends the stream.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http_body::Frame;
+use http_body_util::StreamBody as FrameStream;
+use rusd_proto::etcdserverpb as pb;
+use tokio::time::Instant;
+use tonic::Status;
+
+use super::read;
+use crate::api::grpc::body::{BodyError, framed, ok_trailers};
+use crate::api::grpc::service::StreamBody;
+use crate::api::reply::{RangeReply, Reply};
+use crate::api::services::Services;
+use crate::api::wire::{Header, nested_len, put_nested};
+use crate::api::{convert, errors};
+use crate::storage::{Disk, RangeQuery, RangeResult, ReadError, Snapshot, SortOrder, SortTarget};
+use crate::types::{KeyRange, RequestError};
+
+/// Keys of the first chunk.
+const FIRST_KEYS: i64 = 10;
+
+/// Keys from which a chunk is read on a thread of its own.
+const INLINE_KEYS_MAX: i64 = 1_000;
+
+/// How long the snapshot of the start is held.
+const SNAPSHOT_HELD_MAX: Duration = Duration::from_secs(5);
+
+/// `RangeStream`.
+pub(crate) async fn range_stream(services: Arc<Services>, request: pb::RangeRequest) -> Result<StreamBody, Status> {
+    let serializable = request.serializable;
+    let query = convert::range(request).map_err(|error| errors::status(&error))?;
+    let natural =
+        query.order == SortOrder::None || (query.order == SortOrder::Ascend && query.target == SortTarget::Key);
+    if !natural {
+        return Err(Status::unimplemented("RangeStream does not support custom sort orders"));
+    }
+    if [query.min_mod_revision, query.max_mod_revision, query.min_create_revision, query.max_create_revision] != [0; 4]
+    {
+        return Err(Status::unimplemented("RangeStream does not support revision filters"));
+    }
+    let query = RangeQuery { order: SortOrder::None, target: SortTarget::Key, ..query };
+    read::barrier(&services, serializable).await.map_err(|error| errors::status(&error))?;
+
+    let snapshot = Arc::new(services.reader.snapshot());
+    let mut chunks = Chunks {
+        header: services.header(snapshot.revision()),
+        pinned: if query.revision > 0 { query.revision } else { snapshot.revision() },
+        held: Some((snapshot, Instant::now())),
+        remaining: if query.limit > 0 { query.limit } else { i64::MAX },
+        chunk_keys: FIRST_KEYS,
+        count: None,
+        stage: Stage::Chunks,
+        query,
+        services,
+    };
+    // The first chunk is read before the headers go out, so that a refusal is a plain one.
+    let first = chunks.next_chunk().await.map_err(|error| errors::status(&error))?;
+    let frames = futures::stream::unfold((chunks, Some(first)), |(mut chunks, first)| async move {
+        let frame = match first {
+            Some(first) => Frame::data(first),
+            None => chunks.next_frame().await?,
+        };
+        Some((Ok::<_, BodyError>(frame), (chunks, None)))
+    });
+    Ok(Box::pin(FrameStream::new(frames)))
+}
+
+#[derive(PartialEq, Eq)]
+enum Stage {
+    Chunks,
+    Trailers,
+    Done,
+}
+
+struct Chunks {
+    services: Arc<Services>,
+    query: RangeQuery,
+    header: Header,
+    pinned: i64,
+    held: Option<(Arc<Snapshot>, Instant)>,
+    remaining: i64,
+    chunk_keys: i64,
+    count: Option<i64>,
+    stage: Stage,
+}
+
+impl Chunks {
+    async fn next_frame(&mut self) -> Option<Frame<Bytes>> {
+        match self.stage {
+            Stage::Chunks => match self.next_chunk().await {
+                Ok(chunk) => Some(Frame::data(chunk)),
+                Err(error) => {
+                    self.stage = Stage::Done;
+                    let mut trailers = HeaderMap::new();
+                    // It fails only for metadata, of which there is none.
+                    let _ = errors::status(&error).add_header(&mut trailers);
+                    Some(Frame::trailers(trailers))
+                }
+            },
+            Stage::Trailers => {
+                self.stage = Stage::Done;
+                Some(Frame::trailers(ok_trailers()))
+            }
+            Stage::Done => None,
+        }
+    }
+
+    async fn next_chunk(&mut self) -> Result<Bytes, RequestError> {
+        self.query.limit = self.chunk_keys.min(self.remaining);
+        let mut result = self.read_chunk().await?;
+        let count = *self.count.get_or_insert(result.count);
+        self.remaining -= result.kvs.len() as i64;
+        let last = !result.more || self.remaining <= 0;
+        if last {
+            self.stage = Stage::Trailers;
+            self.held = None;
+            result.count = count;
+        } else {
+            result.count = 0;
+            result.more = false;
+            if let Some(kv) = result.kvs.last() {
+                self.query.range = after(&self.query.range, &kv.key);
+            }
+        }
+        let reply = StreamReply(RangeReply { header: last.then_some(self.header), result });
+        self.resize(reply.encoded_len());
+        Ok(framed(&reply))
+    }
+
+    fn resize(&mut self, chunk_bytes: usize) {
+        let max = self.services.limits.request_bytes_max;
+        if chunk_bytes < max / 2 {
+            self.chunk_keys = self.chunk_keys.saturating_mul(2);
+        } else if chunk_bytes > max.saturating_mul(2) {
+            self.chunk_keys = (self.chunk_keys / 2).max(1);
+        }
+    }
+
+    async fn read_chunk(&mut self) -> Result<RangeResult, RequestError> {
+        if self.held.as_ref().is_some_and(|(_, since)| since.elapsed() > SNAPSHOT_HELD_MAX) {
+            self.held = None;
+            self.query.revision = self.pinned;
+        }
+        let snapshot = match &self.held {
+            Some((snapshot, _)) => snapshot.clone(),
+            None => Arc::new(self.services.reader.snapshot()),
+        };
+        let result = self.read_from(snapshot).await;
+        // The held snapshot doesn't know of later compactions, which may have taken its values away.
+        if self.services.reader.snapshot().compact_revision() > self.pinned {
+            return Err(RequestError::Compacted);
+        }
+        result
+    }
+
+    async fn read_from(&self, snapshot: Arc<Snapshot>) -> Result<RangeResult, RequestError> {
+        if self.query.limit <= INLINE_KEYS_MAX {
+            match snapshot.range(&self.query, Disk::Never) {
+                Err(ReadError::NeedsDisk) => {}
+                Err(ReadError::Request(error)) => return Err(error),
+                Ok(scoped) => return Ok(scoped.value),
+            }
+        }
+        let query = self.query.clone();
+        read::blocking(move || Ok(snapshot.range(&query, Disk::Allowed)?.value)).await
+    }
+}
+
+/// What is left of `range` behind `key`.
+fn after(range: &KeyRange, key: &[u8]) -> KeyRange {
+    let mut start = BytesMut::with_capacity(key.len() + 1);
+    start.extend_from_slice(key);
+    start.extend_from_slice(&[0]);
+    KeyRange { start: start.freeze(), end: range.end.clone() }
+}
+
+/// `RangeStreamResponse`: a range response in a message around it.
+struct StreamReply(RangeReply);
+
+impl Reply for StreamReply {
+    fn encoded_len(&self) -> usize {
+        nested_len(self.0.encoded_len())
+    }
+
+    fn write(&self, out: &mut BytesMut) {
+        put_nested(out, 1, self.0.encoded_len());
+        self.0.write(out);
+    }
+}

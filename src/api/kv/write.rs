@@ -1,0 +1,89 @@
+//! Put, DeleteRange and Compact: checked, proposed, answered.
+
+use std::sync::Arc;
+
+use rusd_proto::etcdserverpb as pb;
+use tonic::Status;
+
+use crate::admit::{self, Refusal};
+use crate::api::grpc::body::ReplyBody;
+use crate::api::reply::{DeleteReply, Prost, PutReply};
+use crate::api::services::Services;
+use crate::api::{convert, errors};
+use crate::apply::{AlarmKind, AlarmOp, Command, Response};
+use crate::types::RequestError;
+
+/// `Put`.
+pub(crate) async fn put(services: Arc<Services>, request: pb::PutRequest) -> Result<ReplyBody, Status> {
+    run_put(&services, request).await.map(|reply| ReplyBody::unary(&reply)).map_err(|error| errors::status(&error))
+}
+
+async fn run_put(services: &Services, request: pb::PutRequest) -> Result<PutReply, RequestError> {
+    match submit(services, Command::Put(convert::put(request))).await? {
+        (Response::Put(result), revision) => Ok(PutReply { header: services.header(revision), result }),
+        (other, _) => Err(unexpected("a put", &other)),
+    }
+}
+
+/// `DeleteRange`.
+pub(crate) async fn delete_range(
+    services: Arc<Services>,
+    request: pb::DeleteRangeRequest,
+) -> Result<ReplyBody, Status> {
+    run_delete(&services, request).await.map(|reply| ReplyBody::unary(&reply)).map_err(|error| errors::status(&error))
+}
+
+async fn run_delete(services: &Services, request: pb::DeleteRangeRequest) -> Result<DeleteReply, RequestError> {
+    match submit(services, Command::DeleteRange(convert::delete(request))).await? {
+        (Response::DeleteRange(result), revision) => Ok(DeleteReply { header: services.header(revision), result }),
+        (other, _) => Err(unexpected("a delete", &other)),
+    }
+}
+
+/// `Compact`; with `physical` it answers when the space is free.
+pub(crate) async fn compact(services: Arc<Services>, request: pb::CompactionRequest) -> Result<ReplyBody, Status> {
+    let (_, revision) = submit(&services, Command::Compact { revision: request.revision })
+        .await
+        .map_err(|error| errors::status(&error))?;
+    if request.physical {
+        services.maintain.compacted().await;
+    }
+    let header = services.message_header(revision);
+    Ok(ReplyBody::unary(&Prost(pb::CompactionResponse { header })))
+}
+
+/// Checks a command in etcd's order and gets it through the log.
+pub(crate) async fn submit(services: &Services, command: Command) -> Result<(Response, i64), RequestError> {
+    admit(services, &command).await?;
+    propose(services, command).await
+}
+
+/// Checks a command in etcd's order: quota, shape, size, alarms. At the quota's end the alarm is raised.
+pub(crate) async fn admit(services: &Services, command: &Command) -> Result<(), RequestError> {
+    let size = services.reader.snapshot().logical_size();
+    match admit::command(command, &services.limits, size, &services.alarms) {
+        Ok(()) => Ok(()),
+        Err(Refusal::Request(error)) => Err(error),
+        Err(Refusal::OverQuota) => {
+            let alarm = AlarmOp { activate: true, member: services.info.member_id, kind: Some(AlarmKind::NoSpace) };
+            if !services.alarms.load().list(alarm.kind).contains(&(alarm.member, AlarmKind::NoSpace)) {
+                // The request is refused whether or not the alarm comes through; the next one tries again.
+                if let Err(error) = propose(services, Command::Alarm(alarm)).await {
+                    tracing::warn!(%error, "the alarm that space is used up could not be raised");
+                }
+            }
+            Err(RequestError::NoSpace)
+        }
+    }
+}
+
+/// Gets a command through the log; its answer and the revision for the header.
+pub(crate) async fn propose(services: &Services, command: Command) -> Result<(Response, i64), RequestError> {
+    let outcome = services.proposer.propose(command).await?;
+    Ok((outcome.result?, outcome.revision))
+}
+
+/// An answer of another command's kind: a fault in this program, reported and not panicked on.
+pub(crate) fn unexpected(command: &str, response: &Response) -> RequestError {
+    RequestError::Storage(format!("the answer to {command} is of another kind: {response:?}"))
+}

@@ -1,0 +1,217 @@
+//! `LeaseKeepAlive`: a body that reads renewals and makes the answers, with no task and no channel.
+//!
+//! ```text
+//! request frames ─► messages ─► renew each ─► one frame with all answers
+//!                                └► a lease that is ending: wait for its end, then TTL 0
+//! ```
+//! On a member that isn't the only voter the answers wait for one confirmation of leadership that
+//! begins after the renewals: a leader that was paused and replaced must not answer for leases that
+//! its successor has ended (etcd 3.7.1 does).
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Request};
+use http_body::{Body, Frame};
+use hyper::body::Incoming;
+use rusd_proto::etcdserverpb as pb;
+use tonic::Status;
+
+use crate::api::errors;
+use crate::api::grpc::body::{BodyError, ok_trailers, put_head};
+use crate::api::grpc::frame::{HEAD_LEN, Messages, decode};
+use crate::api::grpc::service::StreamBody;
+use crate::api::seams::Waiting;
+use crate::api::services::Services;
+use crate::api::wire::{Header, int_len, put_int};
+use crate::apply::Command;
+use crate::lease::Renewal;
+use crate::types::{LeaseId, RequestError};
+
+/// Answers in one frame, in bytes, before it is sent.
+const FRAME_BYTES: usize = 32 * 1024;
+
+/// `LeaseKeepAlive`.
+pub(crate) fn keep_alive(services: Arc<Services>, request: Request<Incoming>) -> Result<StreamBody, Status> {
+    let messages = Messages::new(request.headers(), services.message_bytes_max());
+    Ok(Box::pin(KeepAlive {
+        services,
+        messages,
+        requests: Some(request.into_body()),
+        answers: BytesMut::new(),
+        renewing: None,
+        confirming: None,
+        end: None,
+        done: false,
+    }))
+}
+
+struct KeepAlive {
+    services: Arc<Services>,
+    messages: Messages,
+    /// `None` after the client's half is closed.
+    requests: Option<Incoming>,
+    answers: BytesMut,
+    /// An answer that takes time; those behind it wait for it, as the order is the requests'.
+    renewing: Option<Renewing>,
+    /// The confirmation, for the answers made so far, that this member still leads.
+    confirming: Option<Waiting<Result<(), RequestError>>>,
+    /// The trailers to come, once nothing more is to be answered.
+    end: Option<HeaderMap>,
+    done: bool,
+}
+
+struct Renewing {
+    id: LeaseId,
+    /// For the answer's header.
+    revision: i64,
+    ttl_secs: Waiting<Result<i64, RequestError>>,
+}
+
+impl KeepAlive {
+    /// Handles one message: answers it, or begins to wait.
+    fn handle(&mut self, message: Bytes) -> Result<(), Status> {
+        let request: pb::LeaseKeepAliveRequest = decode(message)?;
+        let id = LeaseId(request.id);
+        // etcd takes the header's revision before it renews.
+        let revision = self.services.reader.revision();
+        match self.services.lessor.renew(id, self.services.env.clock.now()) {
+            Renewal::Renewed { ttl_secs, reset_checkpoint: false } => self.answer(id, revision, ttl_secs),
+            Renewal::Unknown => self.answer(id, revision, 0),
+            Renewal::NotLeading => return Err(errors::status(&RequestError::NoLeader)),
+            Renewal::Renewed { ttl_secs, reset_checkpoint: true } => {
+                let reset = self.services.proposer.propose(Command::LeaseCheckpoint { remaining: vec![(id, 0)] });
+                let ttl_secs = Box::pin(async move { reset.await?.result.map(|_| ttl_secs) });
+                self.renewing = Some(Renewing { id, revision, ttl_secs });
+            }
+            Renewal::Ending => {
+                let ttl_secs = Box::pin(wait_for_end(self.services.clone(), id));
+                self.renewing = Some(Renewing { id, revision, ttl_secs });
+            }
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, id: LeaseId, revision: i64, ttl_secs: i64) {
+        let header: Header = self.services.header(revision);
+        let len = header.field_len() + int_len(id.get()) + int_len(ttl_secs);
+        self.answers.reserve(HEAD_LEN + len);
+        put_head(&mut self.answers, len);
+        header.put_field(&mut self.answers);
+        put_int(&mut self.answers, 2, id.get());
+        put_int(&mut self.answers, 3, ttl_secs);
+    }
+
+    fn fail(&mut self, status: &Status) {
+        let mut trailers = HeaderMap::new();
+        // It fails only for metadata, of which there is none.
+        let _ = status.add_header(&mut trailers);
+        self.end = Some(trailers);
+        self.requests = None;
+    }
+
+    /// Reads and handles until there is a frame to send, an end, or nothing to do.
+    fn poll_answers(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        loop {
+            while self.renewing.is_none() && self.end.is_none() && self.answers.len() < FRAME_BYTES {
+                match self.messages.next() {
+                    Ok(Some(message)) => {
+                        if let Err(status) = self.handle(message) {
+                            self.fail(&status);
+                        }
+                    }
+                    Ok(None) => break,
+                    Err(status) => self.fail(&status),
+                }
+            }
+            if let Some(renewing) = &mut self.renewing {
+                // What is answered already must not wait for it.
+                let Poll::Ready(ttl_secs) = renewing.ttl_secs.as_mut().poll(context) else {
+                    return if self.answers.is_empty() { Poll::Pending } else { Poll::Ready(()) };
+                };
+                let (id, revision) = (renewing.id, renewing.revision);
+                self.renewing = None;
+                match ttl_secs {
+                    Ok(ttl_secs) => self.answer(id, revision, ttl_secs),
+                    Err(error) => self.fail(&errors::status(&error)),
+                }
+                continue;
+            }
+            if self.end.is_some() || self.answers.len() >= FRAME_BYTES {
+                return Poll::Ready(());
+            }
+            let Some(requests) = &mut self.requests else {
+                self.end = Some(ok_trailers());
+                return Poll::Ready(());
+            };
+            match Pin::new(requests).poll_frame(context) {
+                Poll::Pending => return if self.answers.is_empty() { Poll::Pending } else { Poll::Ready(()) },
+                Poll::Ready(Some(Ok(frame))) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.messages.push(data);
+                    }
+                }
+                // The client's half is over, in order or with its connection.
+                Poll::Ready(None | Some(Err(_))) => self.requests = None,
+            }
+        }
+    }
+}
+
+/// Waits until a lease that is ending is gone, or is renewed after all because its end did not come through.
+async fn wait_for_end(services: Arc<Services>, id: LeaseId) -> Result<i64, RequestError> {
+    let mut ended = services.lessor.ended();
+    let deadline = tokio::time::Instant::now() + services.limits.request_timeout;
+    loop {
+        match services.lessor.renew(id, services.env.clock.now()) {
+            Renewal::Renewed { ttl_secs, .. } => return Ok(ttl_secs),
+            Renewal::Unknown => return Ok(0),
+            Renewal::NotLeading => return Err(RequestError::NoLeader),
+            Renewal::Ending => {}
+        }
+        match tokio::time::timeout_at(deadline, ended.changed()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Err(RequestError::Stopped),
+            Err(_) => return Err(RequestError::Timeout),
+        }
+    }
+}
+
+impl Body for KeepAlive {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        if this.done {
+            return Poll::Ready(None);
+        }
+        if this.confirming.is_none() {
+            ready!(this.poll_answers(context));
+            if !this.answers.is_empty() {
+                this.confirming = this.services.proposer.read_barrier();
+            }
+        }
+        if let Some(confirming) = &mut this.confirming {
+            let confirmed = ready!(confirming.as_mut().poll(context));
+            this.confirming = None;
+            if let Err(error) = confirmed {
+                this.answers.clear();
+                this.fail(&errors::status(&error));
+            }
+        }
+        if !this.answers.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(this.answers.split().freeze()))));
+        }
+        this.done = true;
+        match this.end.take() {
+            Some(trailers) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+            None => Poll::Ready(None),
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! Sockets: from an address to connections, and an orderly end of all of them.
+//!
+//! ```text
+//! Address ─► bind ─► Listener ─► accept ─► conn::serve (one task a connection)
+//! shutdown ─► no new connections ─► GOAWAY on each ─► grace ─► the rest is cut
+//! ```
+//! TLS comes between accept and `conn::serve`, which takes any stream of bytes.
+
+use std::future::Future;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+
+use super::conn::{self, ConnOptions};
+use super::services::Services;
+use crate::env::Disk;
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 4_096;
+
+/// How long accepting rests after an error such as "too many open files".
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long connections get to end their calls after `shutdown`.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// How often the kernel asks a silent TCP client whether it is there.
+const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// Where to listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// `host:port`; the host is an IP address or `localhost`.
+    Tcp(String),
+    /// The path of a Unix socket.
+    Unix(PathBuf),
+}
+
+/// `--socket-reuse-port` and `--socket-reuse-address`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SocketOptions {
+    /// Several sockets may listen on one port.
+    pub reuse_port: bool,
+    /// A port in TIME_WAIT may be taken (always so, as in Go).
+    pub reuse_address: bool,
+}
+
+/// Why an address can't be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("can't listen on {address}: {source}")]
+pub struct ListenError {
+    /// The address as it was given.
+    pub address: String,
+    /// The system's answer.
+    pub source: io::Error,
+}
+
+/// A bound socket. Clients may connect from here on; they are served once [`serve`] runs.
+#[derive(Debug)]
+pub enum Listener {
+    /// TCP.
+    Tcp(TcpListener),
+    /// A Unix socket.
+    Unix(UnixListener),
+}
+
+impl Listener {
+    /// Binds `address`. A Unix socket's file that is there already is replaced, as in etcd.
+    ///
+    /// # Errors
+    /// The address is malformed, taken, or not of this machine.
+    pub fn bind(address: &Address, options: SocketOptions, disk: &dyn Disk) -> Result<Self, ListenError> {
+        let (name, bound) = match address {
+            Address::Tcp(name) => (name.clone(), bind_tcp(name, options).map(Self::Tcp)),
+            Address::Unix(path) => {
+                let bound = match disk.remove(path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                    _ => UnixListener::bind(path),
+                };
+                (path.display().to_string(), bound.map(Self::Unix))
+            }
+        };
+        bound.map_err(|source| ListenError { address: name, source })
+    }
+
+    /// The address of a TCP listener; tells the port where port 0 was asked for.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().ok(),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
+fn bind_tcp(name: &str, options: SocketOptions) -> io::Result<TcpListener> {
+    let address = match name.strip_prefix("localhost:") {
+        Some(port) => (Ipv4Addr::LOCALHOST, port.parse().map_err(io::Error::other)?).into(),
+        None => name.parse::<SocketAddr>().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?,
+    };
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if options.reuse_port {
+        socket.set_reuse_port(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Serves `listeners` until `shutdown` is true and all connections are done.
+///
+/// `connections` bounds how many there are at a time; further ones wait in the kernel.
+pub async fn serve(
+    listeners: Vec<(Listener, ConnOptions)>,
+    services: Arc<Services>,
+    connections: Arc<Semaphore>,
+    shutdown: watch::Receiver<bool>,
+) {
+    let mut doors = JoinSet::new();
+    for (listener, options) in listeners {
+        doors.spawn(accept(listener, options, services.clone(), connections.clone(), shutdown.clone()));
+    }
+    while doors.join_next().await.is_some() {}
+}
+
+async fn accept(
+    listener: Listener,
+    options: ConnOptions,
+    services: Arc<Services>,
+    connections: Arc<Semaphore>,
+    shutdown: watch::Receiver<bool>,
+) {
+    let mut open = JoinSet::new();
+    let mut ending = std::pin::pin!(ended(shutdown.clone()));
+    loop {
+        let permit = tokio::select! {
+            biased;
+            () = &mut ending => break,
+            permit = connections.clone().acquire_owned() => match permit {
+                Ok(permit) => permit,
+                Err(_) => break,
+            },
+        };
+        let accepted = tokio::select! {
+            biased;
+            () = &mut ending => break,
+            _ = open.join_next(), if !open.is_empty() => continue,
+            accepted = accept_one(&listener, &services, options, &shutdown, permit) => accepted,
+        };
+        match accepted {
+            Ok(connection) => {
+                open.spawn(connection);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    let all_done = async { while open.join_next().await.is_some() {} };
+    if tokio::time::timeout(GRACE, all_done).await.is_err() {
+        open.shutdown().await;
+    }
+}
+
+type Connection = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+
+async fn accept_one(
+    listener: &Listener,
+    services: &Arc<Services>,
+    options: ConnOptions,
+    shutdown: &watch::Receiver<bool>,
+    permit: OwnedSemaphorePermit,
+) -> io::Result<Connection> {
+    let services = services.clone();
+    let ending = ended(shutdown.clone());
+    Ok(match listener {
+        Listener::Tcp(listener) => {
+            let (stream, _) = listener.accept().await?;
+            prepare(&stream);
+            Box::pin(async move {
+                conn::serve(stream, services, options, ending).await;
+                drop(permit);
+            })
+        }
+        Listener::Unix(listener) => {
+            let (stream, _) = listener.accept().await?;
+            Box::pin(async move {
+                conn::serve(stream, services, options, ending).await;
+                drop(permit);
+            })
+        }
+    })
+}
+
+/// Answers go out at once, and a dead client is noticed. Neither is worth refusing a connection for.
+fn prepare(stream: &TcpStream) {
+    let _ = stream.set_nodelay(true);
+    let keepalive = TcpKeepalive::new().with_time(TCP_KEEPALIVE).with_interval(TCP_KEEPALIVE);
+    let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
+}
+
+async fn ended(mut shutdown: watch::Receiver<bool>) {
+    // A sender that is gone means the same.
+    let _ = shutdown.wait_for(|down| *down).await;
+}

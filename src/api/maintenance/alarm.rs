@@ -1,0 +1,66 @@
+//! `Alarm`: a get is answered here, the others go through the log. An unknown action is refused
+//! (etcd 3.7.1 ends with a panic at it).
+
+use std::sync::Arc;
+
+use rusd_proto::etcdserverpb as pb;
+use tonic::Status;
+
+use crate::api::grpc::body::ReplyBody;
+use crate::api::reply::Prost;
+use crate::api::services::Services;
+use crate::api::{errors, kv};
+use crate::apply::{AlarmKind, AlarmOp, Command, Response};
+use crate::types::{MemberId, RequestError};
+
+/// `Alarm`.
+pub(crate) async fn alarm(services: Arc<Services>, request: pb::AlarmRequest) -> Result<ReplyBody, Status> {
+    let (alarms, revision) = run(&services, &request).await.map_err(|error| errors::status(&error))?;
+    let alarms = alarms
+        .into_iter()
+        .map(|(member, kind)| pb::AlarmMember { member_id: member.get(), alarm: kind_number(kind) })
+        .collect();
+    Ok(ReplyBody::unary(&Prost(pb::AlarmResponse { header: services.message_header(revision), alarms })))
+}
+
+type Alarms = Vec<(MemberId, AlarmKind)>;
+
+async fn run(services: &Services, request: &pb::AlarmRequest) -> Result<(Alarms, i64), RequestError> {
+    let kind = match request.alarm {
+        1 => Some(AlarmKind::NoSpace),
+        2 => Some(AlarmKind::Corrupt),
+        _ => None,
+    };
+    let activate = match request.action {
+        0 => {
+            // Kind 0 asks for all; an unknown kind names alarms that nobody has.
+            let known = request.alarm == 0 || kind.is_some();
+            let list = if known { services.alarms.load().list(kind) } else { Vec::new() };
+            return Ok((list, services.reader.revision()));
+        }
+        1 => true,
+        2 => false,
+        _ => return Err(RequestError::UnknownMethod),
+    };
+    let command = Command::Alarm(AlarmOp { activate, member: MemberId(request.member_id), kind });
+    match kv::propose(services, command).await? {
+        (Response::Alarm(alarms), revision) => Ok((alarms, revision)),
+        (other, _) => Err(kv::unexpected("an alarm", &other)),
+    }
+}
+
+/// The wire's number of a kind.
+fn kind_number(kind: AlarmKind) -> i32 {
+    match kind {
+        AlarmKind::NoSpace => 1,
+        AlarmKind::Corrupt => 2,
+    }
+}
+
+/// The wire's name of a kind.
+pub(crate) fn kind_name(kind: AlarmKind) -> &'static str {
+    match kind {
+        AlarmKind::NoSpace => "NOSPACE",
+        AlarmKind::Corrupt => "CORRUPT",
+    }
+}

@@ -1,0 +1,71 @@
+//! The Maintenance service: alarms, status, checksums, snapshots, leadership, downgrade.
+
+mod alarm;
+mod downgrade;
+mod snapshot;
+mod status;
+
+use std::sync::Arc;
+
+use rusd_proto::etcdserverpb as pb;
+use tonic::Status;
+
+use super::errors;
+use super::grpc::body::ReplyBody;
+use super::kv;
+use super::reply::Prost;
+use super::services::Services;
+use crate::types::{MemberId, RequestError};
+
+pub(crate) use alarm::{alarm, kind_name};
+pub(crate) use downgrade::downgrade;
+pub(crate) use snapshot::snapshot;
+pub(crate) use status::status;
+
+/// `Defragment`. The answer has no header.
+pub(crate) async fn defragment(services: Arc<Services>, _: pb::DefragmentRequest) -> Result<ReplyBody, Status> {
+    let maintain = services.maintain.clone();
+    kv::blocking(move || Ok(maintain.defragment()?)).await.map_err(|error| errors::status(&error))?;
+    Ok(ReplyBody::unary(&Prost(pb::DefragmentResponse { header: None })))
+}
+
+/// `Hash`: of everything here, not comparable between members.
+pub(crate) async fn hash(services: Arc<Services>, _: pb::HashRequest) -> Result<ReplyBody, Status> {
+    let maintain = services.maintain.clone();
+    let hash = kv::blocking(move || Ok(maintain.hash()?)).await.map_err(|error| errors::status(&error))?;
+    let header = services.message_header(services.reader.revision());
+    Ok(ReplyBody::unary(&Prost(pb::HashResponse { header, hash })))
+}
+
+/// `HashKV`: of the keys at a revision, the same on every member.
+pub(crate) async fn hash_kv(services: Arc<Services>, request: pb::HashKvRequest) -> Result<ReplyBody, Status> {
+    let snapshot = services.reader.snapshot();
+    let scoped = kv::run(&services, snapshot, true, move |snapshot, _| snapshot.hash_kv(request.revision))
+        .await
+        .map_err(|error| errors::status(&error))?;
+    Ok(ReplyBody::unary(&Prost(pb::HashKvResponse {
+        header: services.message_header(scoped.revision),
+        hash: scoped.value.hash,
+        compact_revision: scoped.value.compact_revision,
+        hash_revision: scoped.value.hash_revision,
+    })))
+}
+
+/// `MoveLeader`: only the leader can, and only to a voter. The answer has no header.
+pub(crate) async fn move_leader(services: Arc<Services>, request: pb::MoveLeaderRequest) -> Result<ReplyBody, Status> {
+    run_move_leader(&services, MemberId(request.target_id)).await.map_err(|error| errors::status(&error))?;
+    Ok(ReplyBody::unary(&Prost(pb::MoveLeaderResponse { header: None })))
+}
+
+async fn run_move_leader(services: &Services, target: MemberId) -> Result<(), RequestError> {
+    if services.proposer.standing().leader != Some(services.info.member_id) {
+        return Err(RequestError::NotLeader);
+    }
+    if !services.proposer.members().iter().any(|member| member.id == target && !member.is_learner) {
+        return Err(RequestError::BadLeaderTransferee);
+    }
+    if target == services.info.member_id {
+        return Ok(());
+    }
+    services.proposer.move_leader(target).await
+}

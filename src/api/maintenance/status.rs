@@ -1,0 +1,46 @@
+//! `Status`: how this member stands, without asking anyone.
+
+use std::sync::Arc;
+
+use rusd_proto::etcdserverpb as pb;
+use tonic::Status;
+
+use super::alarm::kind_name;
+use crate::api::grpc::body::ReplyBody;
+use crate::api::reply::Prost;
+use crate::api::services::Services;
+use crate::api::version;
+use crate::types::{MemberId, RequestError};
+
+/// `Status`.
+pub(crate) async fn status(services: Arc<Services>, _: pb::StatusRequest) -> Result<ReplyBody, Status> {
+    let standing = services.proposer.standing();
+    let snapshot = services.reader.snapshot();
+    let mut errors = Vec::new();
+    if standing.leader.is_none() {
+        errors.push(RequestError::NoLeader.to_string());
+    }
+    for (member, kind) in services.alarms.load().list(None) {
+        errors.push(format!("memberID:{} alarm:{}", member.get(), kind_name(kind)));
+    }
+    let quota = services.limits.quota_bytes.map_or(-1, signed);
+    Ok(ReplyBody::unary(&Prost(pb::StatusResponse {
+        header: services.message_header(snapshot.revision()),
+        version: version::SERVER.to_owned(),
+        db_size: signed(services.maintain.disk_size()),
+        leader: standing.leader.map_or(0, MemberId::get),
+        raft_index: standing.committed.get(),
+        raft_term: standing.term.get(),
+        raft_applied_index: standing.applied.get(),
+        errors,
+        db_size_in_use: signed(snapshot.logical_size()),
+        is_learner: standing.is_learner,
+        storage_version: version::STORAGE.to_owned(),
+        db_size_quota: quota,
+        downgrade_info: Some(pb::DowngradeInfo { enabled: false, target_version: String::new() }),
+    })))
+}
+
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,202 @@
+//! Counters of the client port: one handle for each method and code, made once, so that counting is
+//! one atomic addition. Names and labels are those of etcd's exporter.
+
+use prometheus::core::Collector;
+use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
+use tonic::Code;
+
+use super::methods::Method;
+
+/// How many gRPC codes there are, `Ok` included.
+const CODES: usize = 17;
+
+/// grpc-go's names of the codes, in their order.
+const CODE_NAMES: [&str; CODES] = [
+    "OK",
+    "Canceled",
+    "Unknown",
+    "InvalidArgument",
+    "DeadlineExceeded",
+    "NotFound",
+    "AlreadyExists",
+    "PermissionDenied",
+    "ResourceExhausted",
+    "FailedPrecondition",
+    "Aborted",
+    "OutOfRange",
+    "Unimplemented",
+    "Internal",
+    "Unavailable",
+    "DataLoss",
+    "Unauthenticated",
+];
+
+/// The most versions that `client-api-version` may name in a label; the rest share one.
+const CLIENT_VERSIONS_MAX: usize = 16;
+
+/// The counters of all methods.
+pub struct RpcMetrics {
+    methods: Vec<MethodMetrics>,
+    /// `etcd_network_client_grpc_received_bytes_total`
+    pub(crate) received_bytes: IntCounter,
+    /// `etcd_network_client_grpc_sent_bytes_total`
+    pub(crate) sent_bytes: IntCounter,
+    client_requests: IntCounterVec,
+    client_versions: parking_lot::RwLock<Vec<(Box<[u8]>, [IntCounter; 2])>>,
+    unknown_version: [IntCounter; 2],
+}
+
+/// The counters of one method.
+pub(crate) struct MethodMetrics {
+    pub(crate) started: IntCounter,
+    pub(crate) received: IntCounter,
+    pub(crate) sent: IntCounter,
+    handled: [IntCounter; CODES],
+}
+
+impl MethodMetrics {
+    /// The counter of calls that ended with `code`.
+    pub(crate) fn handled(&self, code: Code) -> &IntCounter {
+        &self.handled[code as usize % CODES]
+    }
+}
+
+impl RpcMetrics {
+    /// Makes the counters, all at 0, and registers them.
+    ///
+    /// # Errors
+    /// A name that is registered already.
+    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let labels = ["grpc_type", "grpc_service", "grpc_method"];
+        let by_method = |name: &str, help: &str| add(registry, IntCounterVec::new(Opts::new(name, help), &labels)?);
+        let started = by_method("grpc_server_started_total", "Total number of RPCs started on the server.")?;
+        let received =
+            by_method("grpc_server_msg_received_total", "Total number of RPC stream messages received on the server.")?;
+        let sent = by_method("grpc_server_msg_sent_total", "Total number of gRPC stream messages sent by the server.")?;
+        let handled = add(
+            registry,
+            IntCounterVec::new(
+                Opts::new(
+                    "grpc_server_handled_total",
+                    "Total number of RPCs completed on the server, regardless of success or failure.",
+                ),
+                &["grpc_type", "grpc_service", "grpc_method", "grpc_code"],
+            )?,
+        )?;
+        let methods = Method::ALL
+            .iter()
+            .map(|method| {
+                let (service, name, kind) = method.parts();
+                let labels = [kind.label(), service, name];
+                MethodMetrics {
+                    started: started.with_label_values(&labels),
+                    received: received.with_label_values(&labels),
+                    sent: sent.with_label_values(&labels),
+                    handled: CODE_NAMES.map(|code| handled.with_label_values(&[labels[0], service, name, code])),
+                }
+            })
+            .collect();
+        let client_requests = add(
+            registry,
+            IntCounterVec::new(
+                Opts::new(
+                    "etcd_server_client_requests_total",
+                    "The total number of client requests per client version.",
+                ),
+                &["type", "client_api_version"],
+            )?,
+        )?;
+        Ok(Self {
+            methods,
+            received_bytes: add(
+                registry,
+                IntCounter::new(
+                    "etcd_network_client_grpc_received_bytes_total",
+                    "The total number of bytes received from grpc clients.",
+                )?,
+            )?,
+            sent_bytes: add(
+                registry,
+                IntCounter::new(
+                    "etcd_network_client_grpc_sent_bytes_total",
+                    "The total number of bytes sent to grpc clients.",
+                )?,
+            )?,
+            unknown_version: version_counters(&client_requests, "unknown"),
+            client_requests,
+            client_versions: parking_lot::RwLock::new(Vec::new()),
+        })
+    }
+
+    /// The counters of a method.
+    pub(crate) fn of(&self, method: Method) -> &MethodMetrics {
+        &self.methods[method.number()]
+    }
+
+    /// Counts a request by the version that its client names (`None`: it names none).
+    pub(crate) fn client_request(&self, streaming: bool, version: Option<&str>) {
+        let slot = usize::from(streaming);
+        let Some(version) = version else {
+            self.unknown_version[slot].inc();
+            return;
+        };
+        if let Some((_, counters)) = self.client_versions.read().iter().find(|(name, _)| **name == *version.as_bytes())
+        {
+            counters[slot].inc();
+            return;
+        }
+        let mut versions = self.client_versions.write();
+        // A label for each text that someone sends would grow without bound.
+        let name = if versions.len() < CLIENT_VERSIONS_MAX && version.len() <= 32 { version } else { "other" };
+        let counters = version_counters(&self.client_requests, name);
+        counters[slot].inc();
+        if name == version && versions.iter().all(|(known, _)| **known != *version.as_bytes()) {
+            versions.push((version.as_bytes().into(), counters));
+        }
+    }
+}
+
+fn version_counters(requests: &IntCounterVec, version: &str) -> [IntCounter; 2] {
+    ["unary", "stream"].map(|kind| requests.with_label_values(&[kind, version]))
+}
+
+fn add<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> prometheus::Result<C> {
+    registry.register(Box::new(collector.clone()))?;
+    Ok(collector)
+}
+
+impl std::fmt::Debug for RpcMetrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RpcMetrics").field("methods", &self.methods.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_method_and_code_is_there_from_the_start() {
+        let registry = Registry::new();
+        let metrics = RpcMetrics::register(&registry).unwrap();
+        metrics.of(Method::KvPut).handled(Code::ResourceExhausted).inc();
+        let families = registry.gather();
+        let handled = families.iter().find(|family| family.get_name() == "grpc_server_handled_total").unwrap();
+        assert_eq!(handled.get_metric().len(), Method::ALL.len() * CODES);
+        let put = handled.get_metric().iter().find(|metric| metric.get_counter().get_value() > 0.0).unwrap();
+        let labels: Vec<_> = put.get_label().iter().map(|label| label.get_value()).collect();
+        assert_eq!(labels, ["ResourceExhausted", "Put", "etcdserverpb.KV", "unary"]);
+    }
+
+    #[test]
+    fn client_versions_are_bounded() {
+        let registry = Registry::new();
+        let metrics = RpcMetrics::register(&registry).unwrap();
+        for version in 0..1000 {
+            metrics.client_request(false, Some(&version.to_string()));
+        }
+        let families = registry.gather();
+        let requests = families.iter().find(|family| family.get_name() == "etcd_server_client_requests_total").unwrap();
+        assert!(requests.get_metric().len() <= 2 * (CLIENT_VERSIONS_MAX + 2));
+    }
+}

@@ -1,0 +1,176 @@
+//! The answers that are written by hand, and the one trait by which every answer is sent.
+//!
+//! ```text
+//! Scoped<RangeResult> ─► RangeReply ─┐
+//! PutResult, DeleteResult, TxnResult ┼─► Reply::write ─► grpc::body
+//! prost message ─► Prost ────────────┘
+//! ```
+//! A transaction's nested answers carry only a revision in their header, and a nested
+//! transaction's header is there but empty, as etcd has it.
+
+use bytes::{BufMut, BytesMut};
+use prost::Message;
+
+use super::wire::{Header, int_len, kv_field_len, nested_len, put_bool, put_int, put_kv_field, put_nested, uint_len};
+use crate::apply::{DeleteResult, OpResult, PutResult, TxnResult};
+use crate::storage::RangeResult;
+
+/// An answer that can write itself.
+pub(crate) trait Reply {
+    /// The exact number of bytes that [`Reply::write`] appends.
+    fn encoded_len(&self) -> usize;
+    /// Appends the protobuf encoding.
+    fn write(&self, out: &mut BytesMut);
+}
+
+/// Any generated message as an answer.
+pub(crate) struct Prost<M>(pub M);
+
+impl<M: Message> Reply for Prost<M> {
+    fn encoded_len(&self) -> usize {
+        self.0.encoded_len()
+    }
+
+    fn write(&self, out: &mut BytesMut) {
+        // A `BytesMut` grows, and running out of room is the only error there is.
+        let _ = self.0.encode(out);
+    }
+}
+
+/// `RangeResponse`.
+pub(crate) struct RangeReply {
+    pub(crate) header: Option<Header>,
+    pub(crate) result: RangeResult,
+}
+
+/// The fields of a `RangeResponse` after the header.
+fn range_body_len(result: &RangeResult) -> usize {
+    result.kvs.iter().map(kv_field_len).sum::<usize>() + range_tail_len(result)
+}
+
+fn range_tail_len(result: &RangeResult) -> usize {
+    uint_len(u64::from(result.more)) + int_len(result.count)
+}
+
+fn put_range_tail(out: &mut BytesMut, result: &RangeResult) {
+    put_bool(out, 3, result.more);
+    put_int(out, 4, result.count);
+}
+
+impl RangeReply {
+    /// Appends what comes before the pairs.
+    pub(crate) fn write_head(&self, out: &mut BytesMut) {
+        if let Some(header) = &self.header {
+            header.put_field(out);
+        }
+    }
+
+    /// Appends what comes after the pairs.
+    pub(crate) fn write_tail(&self, out: &mut BytesMut) {
+        put_range_tail(out, &self.result);
+    }
+}
+
+impl Reply for RangeReply {
+    fn encoded_len(&self) -> usize {
+        self.header.map_or(0, |header| header.field_len()) + range_body_len(&self.result)
+    }
+
+    fn write(&self, out: &mut BytesMut) {
+        self.write_head(out);
+        for kv in &self.result.kvs {
+            put_kv_field(out, 2, kv);
+        }
+        self.write_tail(out);
+    }
+}
+
+/// `PutResponse`.
+pub(crate) struct PutReply {
+    pub(crate) header: Header,
+    pub(crate) result: PutResult,
+}
+
+impl Reply for PutReply {
+    fn encoded_len(&self) -> usize {
+        self.header.field_len() + self.result.prev_kv.as_ref().map_or(0, kv_field_len)
+    }
+
+    fn write(&self, out: &mut BytesMut) {
+        self.header.put_field(out);
+        if let Some(kv) = &self.result.prev_kv {
+            put_kv_field(out, 2, kv);
+        }
+    }
+}
+
+/// `DeleteRangeResponse`.
+pub(crate) struct DeleteReply {
+    pub(crate) header: Header,
+    pub(crate) result: DeleteResult,
+}
+
+impl Reply for DeleteReply {
+    fn encoded_len(&self) -> usize {
+        self.header.field_len()
+            + int_len(self.result.deleted)
+            + self.result.prev_kvs.iter().map(kv_field_len).sum::<usize>()
+    }
+
+    fn write(&self, out: &mut BytesMut) {
+        self.header.put_field(out);
+        put_int(out, 2, self.result.deleted);
+        for kv in &self.result.prev_kvs {
+            put_kv_field(out, 3, kv);
+        }
+    }
+}
+
+/// `TxnResponse`. Nested answers are encoded inside out, so that no length is computed twice.
+pub(crate) struct TxnReply {
+    header: Header,
+    succeeded: bool,
+    responses: Vec<BytesMut>,
+}
+
+impl TxnReply {
+    pub(crate) fn new(header: Header, result: TxnResult) -> Self {
+        let responses = result.responses.into_iter().map(op_response).collect();
+        Self { header, succeeded: result.succeeded, responses }
+    }
+}
+
+impl Reply for TxnReply {
+    fn encoded_len(&self) -> usize {
+        self.header.field_len()
+            + uint_len(u64::from(self.succeeded))
+            + self.responses.iter().map(|bytes| nested_len(bytes.len())).sum::<usize>()
+    }
+
+    fn write(&self, out: &mut BytesMut) {
+        self.header.put_field(out);
+        put_bool(out, 2, self.succeeded);
+        for response in &self.responses {
+            put_nested(out, 3, response.len());
+            out.put_slice(response);
+        }
+    }
+}
+
+/// One `ResponseOp`: a oneof whose field number tells the kind.
+fn op_response(result: OpResult) -> BytesMut {
+    match result {
+        OpResult::Range { result, revision } => wrap(1, &RangeReply { header: Some(Header::nested(revision)), result }),
+        OpResult::Put { result, revision } => wrap(2, &PutReply { header: Header::nested(revision), result }),
+        OpResult::Delete { result, revision } => wrap(3, &DeleteReply { header: Header::nested(revision), result }),
+        OpResult::Txn(result) => wrap(4, &TxnReply::new(Header::default(), result)),
+    }
+}
+
+fn wrap(field: u8, reply: &impl Reply) -> BytesMut {
+    let len = reply.encoded_len();
+    let mut out = BytesMut::with_capacity(nested_len(len));
+    put_nested(&mut out, field, len);
+    reply.write(&mut out);
+    out
+}

@@ -1,0 +1,87 @@
+//! What the services need from the rooms below, as small traits, so that they can be tried on a
+//! machine in the same process with no log and no disk behind it.
+
+use std::future::Future;
+use std::io::Read;
+use std::pin::Pin;
+
+use crate::apply::{Command, Outcome};
+use crate::types::{MemberId, RaftIndex, RequestError, StorageError, Term};
+
+/// A wait with a result.
+pub type Waiting<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// The way into the log.
+pub trait Propose: Send + Sync + 'static {
+    /// Gets a command applied and published, and says what it answered.
+    fn propose(&self, command: Command) -> Waiting<Result<Outcome, RequestError>>;
+
+    /// What a linearizable read has to wait for; `None` if it may read at once.
+    fn read_barrier(&self) -> Option<Waiting<Result<(), RequestError>>>;
+
+    /// Where this member stands now. Asked for at every request: a few atomic loads.
+    fn standing(&self) -> Standing;
+
+    /// Hands leadership to another voter.
+    fn move_leader(&self, to: MemberId) -> Waiting<Result<(), RequestError>>;
+
+    /// The cluster's members, by id.
+    fn members(&self) -> Vec<MemberInfo>;
+}
+
+/// A member's place in the cluster at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// The leader, if one is known.
+    pub leader: Option<MemberId>,
+    /// The current term.
+    pub term: Term,
+    /// The last committed entry.
+    pub committed: RaftIndex,
+    /// The last applied entry.
+    pub applied: RaftIndex,
+    /// Whether this member has no vote.
+    pub is_learner: bool,
+}
+
+/// One member as `MemberList` shows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MemberInfo {
+    /// Its id.
+    pub id: MemberId,
+    /// Its name; empty until it has started once.
+    pub name: String,
+    /// Where the others reach it.
+    pub peer_urls: Vec<String>,
+    /// Where clients reach it; empty until it has started once.
+    pub client_urls: Vec<String>,
+    /// Whether it has no vote.
+    pub is_learner: bool,
+}
+
+/// The store's upkeep, as far as clients ask for it. The methods may block.
+pub trait Maintain: Send + Sync + 'static {
+    /// Bytes that the database takes on disk.
+    fn disk_size(&self) -> u64;
+
+    /// Gives unused space back to the file system.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn defragment(&self) -> Result<(), StorageError>;
+
+    /// The whole state as a file for `snapshot save`, and its length in bytes.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn snapshot_file(&self) -> Result<(Box<dyn Read + Send>, u64), StorageError>;
+
+    /// A checksum of everything that is stored here; not comparable between members.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn hash(&self) -> Result<u32, StorageError>;
+
+    /// Waits until the space of what was compacted up to now is free.
+    fn compacted(&self) -> Waiting<()>;
+}

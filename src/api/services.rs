@@ -1,0 +1,84 @@
+//! `Services`: everything that an answer is made of, in one value that all connections share.
+
+use std::sync::Arc;
+
+use super::metrics::RpcMetrics;
+use super::seams::{Maintain, Propose};
+use super::watch::WatchService;
+use super::wire::Header;
+use crate::apply::AlarmView;
+use crate::env::Env;
+use crate::lease::Lessor;
+use crate::storage::StoreReader;
+use crate::types::{ClusterId, Limits, MemberId};
+
+/// What the services are made of.
+pub struct Services {
+    /// The way into the log.
+    pub proposer: Arc<dyn Propose>,
+    /// The store's upkeep.
+    pub maintain: Arc<dyn Maintain>,
+    /// The published state.
+    pub reader: StoreReader,
+    /// The leases.
+    pub lessor: Arc<Lessor>,
+    /// The alarms as published.
+    pub alarms: AlarmView,
+    /// The Watch service.
+    pub watch: WatchService,
+    /// Clock and randomness.
+    pub env: Env,
+    /// Which member of which cluster answers.
+    pub info: NodeInfo,
+    /// Bounds on requests.
+    pub limits: Limits,
+    /// Counters of calls.
+    pub metrics: Arc<RpcMetrics>,
+    /// Makes the text of `/metrics`.
+    pub metrics_text: Arc<dyn Fn() -> String + Send + Sync>,
+    /// Large reads that may run at a time; each holds its answer in memory.
+    pub large_reads: Arc<tokio::sync::Semaphore>,
+}
+
+/// The identity that goes into every header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NodeInfo {
+    /// The cluster.
+    pub cluster_id: ClusterId,
+    /// The member.
+    pub member_id: MemberId,
+}
+
+impl Services {
+    /// The header of an answer that stands at `revision`.
+    pub(crate) fn header(&self, revision: i64) -> Header {
+        Header {
+            cluster_id: self.info.cluster_id.get(),
+            member_id: self.info.member_id.get(),
+            revision,
+            raft_term: self.proposer.standing().term.get(),
+        }
+    }
+
+    /// The same as a generated message.
+    pub(crate) fn message_header(&self, revision: i64) -> Option<rusd_proto::etcdserverpb::ResponseHeader> {
+        let header = self.header(revision);
+        Some(rusd_proto::etcdserverpb::ResponseHeader {
+            cluster_id: header.cluster_id,
+            member_id: header.member_id,
+            revision,
+            raft_term: header.raft_term,
+        })
+    }
+
+    /// The largest message that is taken in, in bytes.
+    pub(crate) fn message_bytes_max(&self) -> usize {
+        self.limits.request_bytes_max + Limits::TRANSPORT_OVERHEAD_BYTES
+    }
+}
+
+impl std::fmt::Debug for Services {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Services").field("info", &self.info).field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
