@@ -1,1 +1,139 @@
-//! From a command to a Raft entry and back: batching, waiters, the read barrier.
+//! From a command to a Raft entry and back.
+//!
+//! ```text
+//! api ─► Proposer::propose ─► queue ─► batcher (one entry for all that wait) ─► consensus ─► reply
+//! api ─► Proposer::read_barrier ─► nothing to wait for (sole voter), or one barrier for all that wait
+//! ```
+//!
+//! Nothing lingers: the batcher takes what is queued and hands it on; while the log is busy, what
+//! comes in becomes the next batch.
+
+mod barrier;
+mod batcher;
+mod leases;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::apply::Command;
+use crate::consensus::{Applied, Node, Reply};
+use crate::types::RequestError;
+
+pub use leases::LeaseKeeper;
+
+/// How the proposer is bounded.
+#[derive(Clone, Copy, Debug)]
+pub struct ProposeLimits {
+    /// The most commands that wait for their outcome; further ones are refused.
+    pub pending_max: usize,
+    /// How long a command or a read may wait.
+    pub timeout: Duration,
+    /// The most commands of one entry.
+    pub batch_commands_max: usize,
+    /// The size, in bytes, from which an entry takes no further command.
+    pub batch_bytes_max: usize,
+    /// The most entries under way; the commands that come meanwhile share the next one.
+    pub batches_in_flight_max: usize,
+}
+
+impl Default for ProposeLimits {
+    fn default() -> Self {
+        Self {
+            pending_max: 5_000,
+            timeout: Duration::from_secs(7),
+            batch_commands_max: 1_024,
+            batch_bytes_max: 1024 * 1024,
+            batches_in_flight_max: 16,
+        }
+    }
+}
+
+/// The door to the log. Cheap to clone.
+#[derive(Clone)]
+pub struct Proposer {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    queue: mpsc::UnboundedSender<(Command, Reply)>,
+    barrier: barrier::Barrier,
+    pending: AtomicUsize,
+    limits: ProposeLimits,
+    node: Node,
+}
+
+impl Proposer {
+    /// Starts the batcher and the barrier on the current runtime.
+    pub fn start(node: Node, limits: ProposeLimits) -> Self {
+        let (queue, commands) = mpsc::unbounded_channel();
+        tokio::spawn(batcher::run(commands, node.clone(), limits));
+        let barrier = barrier::Barrier::start(node.clone(), limits.timeout);
+        Self { inner: Arc::new(Inner { queue, barrier, pending: AtomicUsize::new(0), limits, node }) }
+    }
+
+    /// Commands that wait for their outcome.
+    pub fn pending(&self) -> usize {
+        self.inner.pending.load(Ordering::Relaxed)
+    }
+
+    /// Gets `command` through the log and returns what it answered, after it was published.
+    ///
+    /// # Errors
+    /// `TooManyRequests` when too many wait, `Timeout` or `DeadlineExceeded` (no leader) when the
+    /// outcome did not come in time: it may still be applied. `Stopped` when the server ends.
+    pub async fn propose(&self, command: Command) -> Result<Applied, RequestError> {
+        let inner = &*self.inner;
+        let _pending = Pending::enter(&inner.pending, inner.limits.pending_max)?;
+        let (reply, outcome) = oneshot::channel();
+        inner.queue.send((command, reply)).map_err(|_| RequestError::Stopped)?;
+        match tokio::time::timeout(inner.limits.timeout, outcome).await {
+            Ok(Ok(result)) => result,
+            // The entry is gone without an outcome: it may or may not be committed later.
+            Ok(Err(_)) if inner.node.status().is_stopped() => Err(RequestError::Stopped),
+            Ok(Err(_)) => Err(RequestError::Timeout),
+            Err(_) if inner.node.status().leader().is_none() => Err(RequestError::DeadlineExceeded),
+            Err(_) => Err(RequestError::Timeout),
+        }
+    }
+
+    /// Returns when a read of the published state is linearizable.
+    ///
+    /// A leader that is the only voter needs no round: nobody else can commit, and what was
+    /// answered was published before. Otherwise all reads that wait share one confirmation.
+    ///
+    /// # Errors
+    /// `Timeout`, `NoLeader` or `LeaderChanged` as etcd answers them.
+    pub async fn read_barrier(&self) -> Result<(), RequestError> {
+        if self.inner.node.status().is_sole_leader() {
+            return Ok(());
+        }
+        self.inner.barrier.wait().await
+    }
+
+    /// The member that this proposer belongs to.
+    pub fn node(&self) -> &Node {
+        &self.inner.node
+    }
+}
+
+/// Counts a waiting command for as long as it lives.
+struct Pending<'a>(&'a AtomicUsize);
+
+impl<'a> Pending<'a> {
+    fn enter(count: &'a AtomicUsize, max: usize) -> Result<Self, RequestError> {
+        if count.fetch_add(1, Ordering::Relaxed) >= max {
+            count.fetch_sub(1, Ordering::Relaxed);
+            return Err(RequestError::TooManyRequests);
+        }
+        Ok(Self(count))
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,190 @@
+//! The type configuration that openraft runs with, and what one log entry of ours carries.
+//!
+//! ```text
+//! propose ─► LogData { payload, local } ─► log store (payload to disk) ─► state machine (local, or payload decoded)
+//! ```
+//!
+//! `leader_id_std` is used so that one term has one leader, as clients of `raft_term` expect.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::apply::{Command, Outcome};
+use crate::types::{RequestError, Term};
+
+openraft::declare_raft_types!(
+    /// openraft with our payload, our member description and standard Raft terms.
+    pub TypeConfig:
+        D = LogData,
+        R = (),
+        NodeId = u64,
+        Node = PeerNode,
+        Term = u64,
+        LeaderId = openraft::impls::leader_id_std::LeaderId<u64, u64>,
+        AsyncRuntime = openraft_rt_tokio::TokioRuntime,
+);
+
+/// The Raft handle, with the state machine that drives our `Machine`.
+pub type Raft = ();
+/// A log id of ours: term and index.
+pub type LogId = openraft::type_config::alias::LogIdOf<TypeConfig>;
+/// A log entry of ours.
+pub type Entry = openraft::type_config::alias::EntryOf<TypeConfig>;
+/// A vote of ours.
+pub type Vote = openraft::type_config::alias::VoteOf<TypeConfig>;
+/// A membership with the log id that made it.
+pub type StoredMembership = openraft::type_config::alias::StoredMembershipOf<TypeConfig>;
+/// A membership of ours.
+pub type Membership = openraft::Membership<u64, PeerNode>;
+
+/// What the cluster knows of a member besides its id.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PeerNode {
+    /// Its name; empty until it has started once.
+    pub name: String,
+    /// Where other members reach it.
+    pub peer_urls: Vec<String>,
+    /// Where clients reach it.
+    pub client_urls: Vec<String>,
+}
+
+/// A command's outcome with the term of the entry that held it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Applied {
+    /// What it answers.
+    pub outcome: Outcome,
+    /// For the response's header.
+    pub term: Term,
+}
+
+/// Where a proposal's outcome goes. Dropped without an answer, the outcome is unknown.
+pub type Reply = oneshot::Sender<Result<Applied, RequestError>>;
+
+/// The commands and waiters of a batch that this process proposed itself.
+///
+/// They ride along with the entry in memory, so that applying it needs no decoding and no table
+/// of waiters. On a follower and after a restart there is none, and the payload is decoded.
+#[derive(Debug)]
+pub struct LocalBatch {
+    proposals: Mutex<Option<Proposals>>,
+    appended: AtomicBool,
+}
+
+/// Commands and, at the same places, where their outcomes go.
+#[derive(Debug, Default)]
+pub struct Proposals {
+    /// The commands, in the order in which they are applied.
+    pub commands: Vec<Command>,
+    /// One for each command.
+    pub replies: Vec<Reply>,
+    /// Held until the batch is applied: bounds the batches under way.
+    pub permit: Option<tokio::sync::OwnedSemaphorePermit>,
+}
+
+impl LocalBatch {
+    /// Marks that the batch has reached the log: from here on its outcome may be unknown.
+    pub fn mark_appended(&self) {
+        self.appended.store(true, Ordering::Release);
+    }
+
+    /// Takes the proposals out; the second caller gets none.
+    pub fn take(&self) -> Option<Proposals> {
+        self.proposals.lock().take()
+    }
+}
+
+impl Drop for LocalBatch {
+    /// A batch that never reached the log was certainly not applied: its waiters learn so.
+    fn drop(&mut self) {
+        if !*self.appended.get_mut()
+            && let Some(proposals) = self.proposals.get_mut().take()
+        {
+            for reply in proposals.replies {
+                // A waiter that has gone away needs no answer.
+                let _ = reply.send(Err(RequestError::NoLeader));
+            }
+        }
+    }
+}
+
+/// The application part of a log entry.
+#[derive(Clone)]
+pub struct LogData {
+    /// The commands as `apply::codec` encodes them.
+    pub payload: Bytes,
+    /// The same commands with their waiters, where they were proposed by this process.
+    pub local: Option<Arc<LocalBatch>>,
+}
+
+impl LogData {
+    /// An entry that this process proposes.
+    pub fn proposed(payload: Bytes, proposals: Proposals) -> Self {
+        let local = LocalBatch { proposals: Mutex::new(Some(proposals)), appended: AtomicBool::new(false) };
+        Self { payload, local: Some(Arc::new(local)) }
+    }
+
+    /// An entry that was read from the log or came from another member.
+    pub fn stored(payload: Bytes) -> Self {
+        Self { payload, local: None }
+    }
+}
+
+impl PartialEq for LogData {
+    fn eq(&self, other: &Self) -> bool {
+        self.payload == other.payload
+    }
+}
+
+impl fmt::Debug for LogData {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LogData({} bytes)", self.payload.len())
+    }
+}
+
+impl fmt::Display for LogData {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.payload.len())
+    }
+}
+
+/// A log id from its parts.
+pub fn log_id(term: u64, index: u64) -> LogId {
+    LogId::new_term_index(term, index)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch() -> (LogData, oneshot::Receiver<Result<Applied, RequestError>>) {
+        let (reply, answer) = oneshot::channel();
+        let commands = vec![Command::Compact { revision: 1 }];
+        (LogData::proposed(Bytes::new(), Proposals { commands, replies: vec![reply], permit: None }), answer)
+    }
+
+    #[test]
+    fn a_batch_that_never_reached_the_log_is_refused_for_certain() {
+        let (data, mut answer) = batch();
+        drop(data);
+        assert_eq!(answer.try_recv(), Ok(Err(RequestError::NoLeader)));
+    }
+
+    #[test]
+    fn a_batch_lost_after_it_reached_the_log_has_an_unknown_outcome() {
+        let (data, mut answer) = batch();
+        data.local.as_ref().expect("just made with one").mark_appended();
+        drop(data);
+        assert_eq!(answer.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+    }
+
+    #[test]
+    fn log_ids_order_by_term_then_index() {
+        assert!(log_id(1, 9) < log_id(2, 1));
+        assert!(log_id(2, 1) < log_id(2, 2));
+    }
+}

@@ -1,0 +1,56 @@
+//! The read barrier: one confirmation of leadership for all reads that wait.
+//!
+//! A read that comes while a confirmation is under way waits for the next one, since the running
+//! one may have taken its log position before the read began.
+
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::consensus::Node;
+use crate::types::RequestError;
+
+type Waiter = oneshot::Sender<Result<(), RequestError>>;
+
+/// The most reads that one confirmation answers at a time; more only means another round.
+const WAITERS_MAX: usize = 4_096;
+
+/// Reads wait here.
+pub(super) struct Barrier {
+    waiters: mpsc::UnboundedSender<Waiter>,
+    timeout: Duration,
+}
+
+impl Barrier {
+    /// Starts the task that confirms.
+    pub(super) fn start(node: Node, timeout: Duration) -> Self {
+        let (waiters, queue) = mpsc::unbounded_channel();
+        tokio::spawn(run(queue, node, timeout));
+        Self { waiters, timeout }
+    }
+
+    /// Waits for a confirmation that began after this call.
+    pub(super) async fn wait(&self) -> Result<(), RequestError> {
+        let (waiter, confirmed) = oneshot::channel();
+        self.waiters.send(waiter).map_err(|_| RequestError::Stopped)?;
+        match tokio::time::timeout(self.timeout, confirmed).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(RequestError::Stopped),
+            Err(_) => Err(RequestError::Timeout),
+        }
+    }
+}
+
+async fn run(mut queue: mpsc::UnboundedReceiver<Waiter>, node: Node, timeout: Duration) {
+    let mut waiting = Vec::new();
+    while queue.recv_many(&mut waiting, WAITERS_MAX).await > 0 {
+        let result = match tokio::time::timeout(timeout, node.confirm_read()).await {
+            Ok(result) => result,
+            Err(_) => Err(RequestError::Timeout),
+        };
+        for waiter in waiting.drain(..) {
+            // A reader that has gone away needs no answer.
+            let _ = waiter.send(result.clone());
+        }
+    }
+}
