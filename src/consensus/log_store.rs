@@ -1,0 +1,254 @@
+//! The adapter between openraft's log store and our `wal`.
+//!
+//! ```text
+//! append ─► cache (with waiters) + wal queue ─► log thread: write, fsync ─► IOFlushed
+//! read   ─► cache, else wal
+//! ```
+
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, Range, RangeBounds};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{Stream, stream};
+use openraft::entry::RaftEntry;
+use openraft::storage::{EntriesStreamResult, IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use openraft::{EntryPayload, OptionalSend};
+use tokio::sync::oneshot;
+
+use super::codec::{decode_membership, decode_vote, encode_membership, encode_vote};
+use super::index::{from_raft, to_raft};
+use super::log_cache::LogCache;
+use super::status::NodeStatus;
+use super::types::{Entry, LogData, LogId, StoredMembership, TypeConfig, Vote, log_id};
+use crate::types::Term;
+use crate::wal::{EntryId, Wal, WalEntry};
+
+/// An entry of openraft's with nothing in it.
+const KIND_BLANK: u8 = 0;
+/// An entry of commands (`apply::codec`).
+const KIND_COMMANDS: u8 = 1;
+/// An entry that changes the membership (`consensus::codec`).
+const KIND_MEMBERSHIP: u8 = 2;
+
+/// The most payload bytes read from the log at a time while it is replayed.
+const READ_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// openraft's log store over our `wal`. Cheap to clone; each clone can read.
+#[derive(Clone)]
+pub struct LogStore {
+    wal: Arc<Wal>,
+    cache: Arc<LogCache>,
+    status: Arc<NodeStatus>,
+    vote: Arc<parking_lot::Mutex<Option<Vote>>>,
+}
+
+impl LogStore {
+    /// Wraps an opened log; `vote` is what was recovered with it.
+    ///
+    /// # Errors
+    /// The stored vote is not one of ours.
+    pub fn new(
+        wal: Arc<Wal>,
+        vote: Option<&[u8]>,
+        cache: Arc<LogCache>,
+        status: Arc<NodeStatus>,
+    ) -> Result<Self, io::Error> {
+        let vote = vote.map(decode_vote).transpose().map_err(io::Error::other)?;
+        Ok(Self { wal, cache, status, vote: Arc::new(parking_lot::Mutex::new(vote)) })
+    }
+
+    fn read(&self, range: Range<u64>, bytes_max: usize) -> Result<Vec<Entry>, io::Error> {
+        if range.is_empty() {
+            return Ok(Vec::new());
+        }
+        if let Some(entries) = self.cache.range(range.clone(), bytes_max) {
+            return Ok(entries);
+        }
+        let stored = self.wal.read(to_raft(range.start)..to_raft(range.end), bytes_max)?;
+        stored.into_iter().map(entry_of).collect()
+    }
+}
+
+fn wal_entry(entry: &Entry) -> WalEntry {
+    let (kind, payload) = match &entry.payload {
+        EntryPayload::Blank => (KIND_BLANK, Bytes::new()),
+        EntryPayload::Normal(data) => (KIND_COMMANDS, data.payload.clone()),
+        EntryPayload::Membership(membership) => {
+            let stored = StoredMembership::new(Some(entry.log_id), membership.clone());
+            (KIND_MEMBERSHIP, encode_membership(&stored))
+        }
+    };
+    WalEntry { id: wal_id(entry.log_id), kind, payload }
+}
+
+fn wal_id(id: LogId) -> EntryId {
+    EntryId { term: Term(id.leader_id.term), index: to_raft(id.index) }
+}
+
+fn raft_id(id: EntryId) -> LogId {
+    log_id(id.term.get(), from_raft(id.index))
+}
+
+fn entry_of(stored: WalEntry) -> Result<Entry, io::Error> {
+    let payload = match stored.kind {
+        KIND_BLANK => EntryPayload::Blank,
+        KIND_COMMANDS => EntryPayload::Normal(LogData::stored(stored.payload)),
+        KIND_MEMBERSHIP => {
+            let membership = decode_membership(&stored.payload).map_err(invalid)?;
+            EntryPayload::Membership(membership.membership().clone())
+        }
+        other => return Err(invalid(format!("log entry {} is of kind {other}, unknown here", stored.id.index))),
+    };
+    Ok(Entry { log_id: raft_id(stored.id), payload })
+}
+
+fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+fn bounds(range: &impl RangeBounds<u64>, next: u64) -> Range<u64> {
+    let start = match range.start_bound() {
+        Bound::Included(start) => *start,
+        Bound::Excluded(start) => start + 1,
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(end) => end + 1,
+        Bound::Excluded(end) => *end,
+        Bound::Unbounded => next,
+    };
+    start..end.min(next).max(start)
+}
+
+impl LogStore {
+    /// The index that the next entry gets.
+    fn next_index(&self) -> u64 {
+        let (last, purged) = (self.wal.last(), self.wal.purged());
+        last.or(purged).map_or(0, |id| from_raft(id.index) + 1)
+    }
+
+    /// Waits for the log thread's answer to what `start` puts in its queue.
+    async fn synced(
+        &self,
+        start: impl FnOnce(&Wal, Box<dyn FnOnce(io::Result<()>) + Send>),
+    ) -> Result<(), io::Error> {
+        let (done, synced) = oneshot::channel();
+        // A receiver that is gone means that Raft ended meanwhile.
+        start(&self.wal, Box::new(move |result| drop(done.send(result))));
+        synced.await.unwrap_or_else(|_| Err(io::Error::other("the log thread has ended")))
+    }
+}
+
+impl RaftLogReader<TypeConfig> for LogStore {
+    async fn entries_stream<RB>(
+        &mut self,
+        range: RB,
+    ) -> impl Stream<Item = EntriesStreamResult<TypeConfig>> + OptionalSend
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        let store = self.clone();
+        let range = bounds(&range, self.next_index());
+        // Read in bounded pieces: a replay may be longer than memory.
+        let pieces = stream::unfold(Some(range), move |left| {
+            let store = store.clone();
+            async move {
+                let range = left.filter(|range| !range.is_empty())?;
+                match store.read(range.clone(), READ_BYTES_MAX) {
+                    Ok(entries) => {
+                        let next = entries.last().map(|last| last.index() + 1..range.end);
+                        Some((entries.into_iter().map(Ok).collect::<Vec<_>>(), next))
+                    }
+                    Err(error) => Some((vec![Err(error)], None)),
+                }
+            }
+        });
+        let entries = futures::StreamExt::flat_map(pieces, stream::iter);
+        Box::pin(entries)
+    }
+
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<Entry>, io::Error> {
+        let mut left = bounds(&range, self.next_index());
+        let mut found = Vec::new();
+        while !left.is_empty() {
+            let piece = self.read(left.clone(), usize::MAX)?;
+            let Some(last) = piece.last() else { break };
+            left.start = last.index() + 1;
+            found.extend(piece);
+        }
+        Ok(found)
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
+        self.read(bounds(&(start..end), self.next_index()), READ_BYTES_MAX)
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
+        Ok(*self.vote.lock())
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
+        let purged = self.wal.purged().map(raft_id);
+        let last = self.wal.last().map(raft_id).or(purged);
+        Ok(LogState { last_purged_log_id: purged, last_log_id: last })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        let bytes = encode_vote(vote);
+        self.synced(|wal, done| wal.save_vote(bytes, done)).await?;
+        *self.vote.lock() = Some(*vote);
+        Ok(())
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let mut records = Vec::new();
+        for entry in entries {
+            match &entry.payload {
+                EntryPayload::Normal(data) => {
+                    if let Some(local) = &data.local {
+                        local.mark_appended();
+                    }
+                }
+                // From the moment another voter may count, no read may skip the confirmation.
+                EntryPayload::Membership(membership) => {
+                    if !membership.voter_ids().eq([self.status.member().get()]) {
+                        self.status.set_sole_leader(false);
+                    }
+                }
+                EntryPayload::Blank => {}
+            }
+            records.push(wal_entry(&entry));
+            self.cache.push(entry);
+        }
+        self.wal.append(records, move |result| callback.io_completed(result));
+        Ok(())
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
+        self.cache.truncate_after(last.map(|id| id.index));
+        let keep = last.map_or(crate::types::RaftIndex(0), |id| to_raft(id.index));
+        self.synced(|wal, done| wal.truncate_after(keep, done)).await
+    }
+
+    async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
+        let id = wal_id(upto);
+        self.synced(|wal, done| wal.purge_to(id, done)).await
+    }
+}

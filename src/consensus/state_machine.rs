@@ -1,0 +1,177 @@
+//! The adapter between openraft's state machine and our `Machine`.
+//!
+//! ```text
+//! committed entries ─► Machine::apply … ─► Machine::publish ─► on_publish (watchers) ─► replies
+//! ```
+//!
+//! The order is the law of the house: publish, then notify, then answer. What openraft calls the
+//! applied state is the store's position, which is in the same batch as the data.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use openraft::entry::RaftEntry;
+use openraft::storage::{EntryResponder, RaftStateMachine};
+use openraft::type_config::alias::{SnapshotMetaOf, SnapshotOf};
+use openraft::{EntryPayload, OptionalSend};
+
+use super::codec::{decode_membership, encode_membership};
+use super::index::{from_raft, log_id_of, position_of};
+use super::log_cache::LogCache;
+use super::snapshots::{SnapshotBuilder, Snapshots};
+use super::status::NodeStatus;
+use super::types::{Applied, LogData, LogId, Reply, StoredMembership, TypeConfig};
+use crate::apply::{Command, Machine, Outcome, codec};
+use crate::storage::{AppliedPosition, EventBatch, Table};
+use crate::types::RequestError;
+
+/// Called after each publish and before anyone is answered: the batch (if keys changed) and the revision.
+pub type OnPublish = Box<dyn FnMut(Option<Arc<EventBatch>>, i64) + Send + Sync>;
+
+/// Where the membership lies in the meta table.
+pub const MEMBERSHIP_KEY: &[u8] = b"membership";
+
+/// Entries that share one publish at most; bounds how long a waiter waits while a log is replayed.
+const ENTRIES_PER_PUBLISH_MAX: usize = 256;
+
+/// Our `Machine` as openraft drives it. It is owned by openraft's worker task and by nobody else.
+pub struct StateMachine {
+    machine: Machine,
+    on_publish: OnPublish,
+    cache: Arc<LogCache>,
+    status: Arc<NodeStatus>,
+    snapshots: Arc<Snapshots>,
+    applied: Option<LogId>,
+    membership: StoredMembership,
+}
+
+impl StateMachine {
+    /// Wraps a machine that was opened at `position`; `membership` is what its meta table holds.
+    pub fn new(
+        machine: Machine,
+        position: AppliedPosition,
+        membership: Option<&[u8]>,
+        on_publish: OnPublish,
+        cache: Arc<LogCache>,
+        status: Arc<NodeStatus>,
+        snapshots: Arc<Snapshots>,
+    ) -> Result<Self, io::Error> {
+        let membership = match membership {
+            Some(bytes) => decode_membership(bytes).map_err(io::Error::other)?,
+            None => StoredMembership::default(),
+        };
+        status.set_applied(position.index);
+        Ok(Self { machine, on_publish, cache, status, snapshots, applied: log_id_of(position), membership })
+    }
+
+    /// The machine, for work that has to be done by its one owner (compaction steps).
+    pub fn machine_mut(&mut self) -> &mut Machine {
+        &mut self.machine
+    }
+
+    fn apply_normal(&mut self, position: AppliedPosition, data: &LogData, answers: &mut Answers) -> io::Result<()> {
+        if let Some(proposals) = data.local.as_ref().and_then(|local| local.take()) {
+            let outcomes = self.machine.apply(position, &proposals.commands);
+            answers.add(position, proposals.replies, outcomes);
+        } else {
+            let commands: Vec<Command> = codec::decode_batch(data.payload.clone()).map_err(|error| {
+                io::Error::new(io::ErrorKind::InvalidData, format!("log entry {}: {error}", position.index))
+            })?;
+            self.machine.apply(position, &commands);
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self, position: AppliedPosition, answers: &mut Answers) {
+        let batch = self.machine.publish(position);
+        (self.on_publish)(batch, self.machine.revision());
+        self.status.set_applied(position.index);
+        self.cache.trim(from_raft(position.index));
+        answers.send();
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotData = PathBuf;
+    type SnapshotBuilder = SnapshotBuilder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        Ok((self.applied, self.membership.clone()))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
+    where
+        S: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        let mut answers = Answers::default();
+        let mut unpublished = 0;
+        let mut position = AppliedPosition::default();
+        while let Some(next) = entries.next().await {
+            let (entry, responder) = next?;
+            let log_id = entry.log_id();
+            position = position_of(log_id);
+            match &entry.payload {
+                EntryPayload::Blank => {}
+                EntryPayload::Normal(data) => self.apply_normal(position, data, &mut answers)?,
+                EntryPayload::Membership(membership) => {
+                    self.membership = StoredMembership::new(Some(log_id), membership.clone());
+                    let bytes = encode_membership(&self.membership);
+                    self.machine.put_meta(Table::Meta, Bytes::from_static(MEMBERSHIP_KEY), Some(bytes));
+                }
+            }
+            self.applied = Some(log_id);
+            if let Some(responder) = responder {
+                responder.send(());
+            }
+            unpublished += 1;
+            if unpublished == ENTRIES_PER_PUBLISH_MAX {
+                self.publish(position, &mut answers);
+                unpublished = 0;
+            }
+        }
+        if unpublished > 0 {
+            self.publish(position, &mut answers);
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+        self.snapshots.builder(self.machine.reader(), self.membership.clone())
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMetaOf<TypeConfig>,
+        _snapshot: PathBuf,
+    ) -> Result<(), io::Error> {
+        // Nobody sends one before there is a peer transport; refuse rather than pretend.
+        Err(io::Error::other(format!("a snapshot up to {:?} came, but this release has no peers", meta.last_log_id)))
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<SnapshotOf<TypeConfig, PathBuf>>, io::Error> {
+        Ok(self.snapshots.current())
+    }
+}
+
+/// Outcomes that wait for their publish.
+#[derive(Default)]
+struct Answers(Vec<(Reply, Applied)>);
+
+impl Answers {
+    fn add(&mut self, position: AppliedPosition, replies: Vec<Reply>, outcomes: Vec<Outcome>) {
+        debug_assert_eq!(replies.len(), outcomes.len(), "one outcome for each command");
+        let applied = outcomes.into_iter().map(|outcome| Applied { outcome, term: position.term });
+        self.0.extend(replies.into_iter().zip(applied));
+    }
+
+    fn send(&mut self) {
+        for (reply, applied) in self.0.drain(..) {
+            let answer: Result<Applied, RequestError> = Ok(applied);
+            // Whoever stopped waiting needs no answer.
+            let _ = reply.send(answer);
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! What the rest of the server may know of Raft without asking it: a handful of atomics.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::types::{MemberId, RaftIndex, Term};
+
+/// This member's place in the cluster, as last seen. Read by every request, written by Raft's watchers.
+#[derive(Debug)]
+pub struct NodeStatus {
+    member: MemberId,
+    leader: AtomicU64,
+    term: AtomicU64,
+    committed: AtomicU64,
+    applied: AtomicU64,
+    sole_leader: AtomicBool,
+    learner: AtomicBool,
+    stopped: AtomicBool,
+    leader_changes: AtomicU64,
+}
+
+impl NodeStatus {
+    /// The status of a member that has seen nothing yet.
+    pub fn new(member: MemberId) -> Self {
+        Self {
+            member,
+            leader: AtomicU64::new(0),
+            term: AtomicU64::new(0),
+            committed: AtomicU64::new(0),
+            applied: AtomicU64::new(0),
+            sole_leader: AtomicBool::new(false),
+            learner: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+            leader_changes: AtomicU64::new(0),
+        }
+    }
+
+    /// This member.
+    pub fn member(&self) -> MemberId {
+        self.member
+    }
+
+    /// The leader, if one is known.
+    pub fn leader(&self) -> Option<MemberId> {
+        match self.leader.load(Ordering::Acquire) {
+            0 => None,
+            id => Some(MemberId(id)),
+        }
+    }
+
+    /// Whether this member leads.
+    pub fn is_leader(&self) -> bool {
+        self.leader() == Some(self.member)
+    }
+
+    /// Whether this member leads and is the only voter, so that nobody else can commit anything.
+    pub fn is_sole_leader(&self) -> bool {
+        self.sole_leader.load(Ordering::Acquire)
+    }
+
+    /// Whether this member has no vote.
+    pub fn is_learner(&self) -> bool {
+        self.learner.load(Ordering::Relaxed)
+    }
+
+    /// Whether Raft has ended.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    /// The current term.
+    pub fn term(&self) -> Term {
+        Term(self.term.load(Ordering::Acquire))
+    }
+
+    /// The last entry known to be committed.
+    pub fn committed(&self) -> RaftIndex {
+        RaftIndex(self.committed.load(Ordering::Acquire))
+    }
+
+    /// The last entry applied and published.
+    pub fn applied(&self) -> RaftIndex {
+        RaftIndex(self.applied.load(Ordering::Acquire))
+    }
+
+    /// How often the leader changed since the start.
+    pub fn leader_changes(&self) -> u64 {
+        self.leader_changes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_leader(&self, leader: Option<MemberId>) {
+        let new = leader.map_or(0, MemberId::get);
+        if self.leader.swap(new, Ordering::AcqRel) != new && new != 0 {
+            self.leader_changes.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn set_term(&self, term: Term) {
+        self.term.fetch_max(term.get(), Ordering::AcqRel);
+    }
+
+    pub(super) fn set_applied(&self, index: RaftIndex) {
+        self.applied.fetch_max(index.get(), Ordering::AcqRel);
+        self.committed.fetch_max(index.get(), Ordering::AcqRel);
+    }
+
+    pub(super) fn set_committed(&self, index: RaftIndex) {
+        self.committed.fetch_max(index.get(), Ordering::AcqRel);
+    }
+
+    pub(super) fn set_sole_leader(&self, sole: bool) {
+        self.sole_leader.store(sole, Ordering::Release);
+    }
+
+    pub(super) fn set_learner(&self, learner: bool) {
+        self.learner.store(learner, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_stopped(&self) {
+        self.set_sole_leader(false);
+        self.stopped.store(true, Ordering::Release);
+    }
+}
