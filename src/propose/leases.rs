@@ -4,3 +4,124 @@
 //! tick ─► Lessor::expired ─► LeaseExpire ─► log ─► apply (keys deleted, lease gone)
 //! tick ─► Lessor::checkpoints ─► LeaseCheckpoint ─► log ─► remaining time survives a restart
 //! ```
+//!
+//! Leadership gained starts the clocks (with the election timeout on top), lost stops them. An
+//! expiry is proposed only here, on the member whose clocks said so, and never forwarded.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use super::Proposer;
+use crate::apply::Command;
+use crate::env::Env;
+use crate::lease::Lessor;
+use crate::types::{LeaseId, RequestError};
+
+/// How often expired leases are looked for.
+const TICK: Duration = Duration::from_millis(100);
+/// The most leases that one entry ends; their keys go in it too, so it bounds an apply.
+const EXPIRE_MAX: usize = 1_000;
+/// Entries of expired leases proposed one after the other in a tick, so that writes get between them.
+const EXPIRE_ROUNDS_MAX: usize = 8;
+/// The most leases of one checkpoint.
+const CHECKPOINT_MAX: usize = 10_000;
+/// Ticks between two looks for checkpoints (one of 64 shards each).
+const CHECKPOINT_TICKS: u32 = 5;
+
+/// Ends leases in time while this member leads.
+pub struct LeaseKeeper {
+    lessor: Arc<Lessor>,
+    proposer: Proposer,
+    env: Env,
+    election_timeout: Duration,
+}
+
+impl LeaseKeeper {
+    /// A keeper that isn't running yet; `election_timeout` is added to every deadline on promotion.
+    pub fn new(lessor: Arc<Lessor>, proposer: Proposer, env: Env, election_timeout: Duration) -> Self {
+        Self { lessor, proposer, env, election_timeout }
+    }
+
+    /// Runs until the task is aborted.
+    pub fn spawn(self) -> JoinHandle<()> {
+        tokio::spawn(async move { self.run().await })
+    }
+
+    async fn run(self) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut ticks = 0_u32;
+        loop {
+            tick.tick().await;
+            let leads = self.proposer.node().status().is_leader();
+            if leads != self.lessor.is_leading() {
+                self.follow_leadership(leads);
+            }
+            if !leads {
+                continue;
+            }
+            self.expire().await;
+            ticks = ticks.wrapping_add(1);
+            if ticks.is_multiple_of(CHECKPOINT_TICKS) {
+                let remaining = self.lessor.checkpoints(self.env.clock.now(), CHECKPOINT_MAX);
+                self.checkpoint(remaining).await;
+            }
+        }
+    }
+
+    fn follow_leadership(&self, leads: bool) {
+        if leads {
+            self.lessor.promote(self.env.clock.now(), self.election_timeout);
+        } else {
+            self.lessor.demote();
+        }
+    }
+
+    async fn expire(&self) {
+        for _ in 0..EXPIRE_ROUNDS_MAX {
+            let ids = self.lessor.expired(self.env.clock.now(), EXPIRE_MAX);
+            let count = ids.len();
+            if count == 0 {
+                return;
+            }
+            if let Err(error) = self.proposer.propose(Command::LeaseExpire { ids: ids.clone() }).await {
+                self.give_back(&ids, &error);
+                return;
+            }
+            if count < EXPIRE_MAX {
+                return;
+            }
+        }
+    }
+
+    /// What surely didn't enter the log is tried again at the next tick; the rest after a while.
+    fn give_back(&self, ids: &[LeaseId], error: &RequestError) {
+        if matches!(error, RequestError::TooManyRequests | RequestError::NoLeader) {
+            self.lessor.release(ids, self.env.clock.now());
+        }
+        tracing::warn!(leases = ids.len(), %error, "failed to revoke expired leases, will retry");
+    }
+
+    async fn checkpoint(&self, remaining: Vec<(LeaseId, i64)>) {
+        if remaining.is_empty() {
+            return;
+        }
+        if let Err(error) = self.proposer.propose(Command::LeaseCheckpoint { remaining }).await {
+            tracing::debug!(%error, "lease checkpoint not taken");
+        }
+    }
+
+    /// Writes down what all leases have left; for an orderly stop.
+    pub async fn checkpoint_all(lessor: &Lessor, proposer: &Proposer, env: &Env) {
+        let all = lessor.checkpoints_at_stop(env.clock.now());
+        for part in all.chunks(CHECKPOINT_MAX) {
+            let command = Command::LeaseCheckpoint { remaining: part.to_vec() };
+            if let Err(error) = proposer.propose(command).await {
+                tracing::warn!(%error, "lease checkpoint at stop not taken");
+                return;
+            }
+        }
+    }
+}
