@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use openraft::vote::{RaftLeaderId, RaftVote as _};
+use openraft::vote::RaftLeaderId;
 
 use super::types::{LogId, Membership, PeerNode, StoredMembership, Vote, log_id};
 
@@ -19,7 +19,7 @@ const VERSION: u8 = 1;
 
 /// Bytes that are no vote or membership of ours.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CodecError {
+pub(super) enum CodecError {
     /// They end early.
     #[error("the record ends early")]
     Short,
@@ -32,7 +32,7 @@ pub enum CodecError {
 }
 
 /// Encodes a vote.
-pub fn encode_vote(vote: &Vote) -> Bytes {
+pub(super) fn encode_vote(vote: &Vote) -> Bytes {
     let mut out = BytesMut::with_capacity(18);
     out.put_u8(VERSION);
     out.put_u64_le(vote.leader_id().term());
@@ -42,7 +42,7 @@ pub fn encode_vote(vote: &Vote) -> Bytes {
 }
 
 /// Decodes a vote.
-pub fn decode_vote(mut bytes: &[u8]) -> Result<Vote, CodecError> {
+pub(super) fn decode_vote(mut bytes: &[u8]) -> Result<Vote, CodecError> {
     version(&mut bytes)?;
     let term = u64_le(&mut bytes)?;
     let node = u64_le(&mut bytes)?;
@@ -51,7 +51,7 @@ pub fn decode_vote(mut bytes: &[u8]) -> Result<Vote, CodecError> {
 }
 
 /// Encodes a membership together with the log id that made it.
-pub fn encode_membership(stored: &StoredMembership) -> Bytes {
+pub(super) fn encode_membership(stored: &StoredMembership) -> Bytes {
     let mut out = BytesMut::with_capacity(256);
     out.put_u8(VERSION);
     match stored.log_id() {
@@ -86,7 +86,7 @@ pub fn encode_membership(stored: &StoredMembership) -> Bytes {
 }
 
 /// Decodes a membership and the log id that made it.
-pub fn decode_membership(mut bytes: &[u8]) -> Result<StoredMembership, CodecError> {
+pub(super) fn decode_membership(mut bytes: &[u8]) -> Result<StoredMembership, CodecError> {
     version(&mut bytes)?;
     let present = u8_of(&mut bytes)? != 0;
     let (term, index) = (u64_le(&mut bytes)?, u64_le(&mut bytes)?);

@@ -5,22 +5,22 @@ use crate::storage::AppliedPosition;
 use crate::types::{RaftIndex, Term};
 
 /// Our index of an entry that openraft calls `index`.
-pub const fn to_raft(index: u64) -> RaftIndex {
+pub(super) const fn to_raft(index: u64) -> RaftIndex {
     RaftIndex(index + 1)
 }
 
 /// openraft's index of our `index`; ours is never 0 for an entry.
-pub const fn from_raft(index: RaftIndex) -> u64 {
+pub(super) const fn from_raft(index: RaftIndex) -> u64 {
     index.0.saturating_sub(1)
 }
 
 /// The position after the entry `id`.
-pub fn position_of(id: LogId) -> AppliedPosition {
+pub(super) fn position_of(id: LogId) -> AppliedPosition {
     AppliedPosition { index: to_raft(id.index), term: Term(id.leader_id.term) }
 }
 
 /// The entry that a position is after; `None` for the empty state.
-pub fn log_id_of(position: AppliedPosition) -> Option<LogId> {
+pub(super) fn log_id_of(position: AppliedPosition) -> Option<LogId> {
     (position.index.get() > 0).then(|| log_id(position.term.get(), from_raft(position.index)))
 }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::{Stream, stream};
 use openraft::entry::RaftEntry;
-use openraft::storage::{EntriesStreamResult, IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::{EntryPayload, OptionalSend};
 use tokio::sync::oneshot;
 
@@ -84,7 +84,7 @@ fn wal_entry(entry: &Entry) -> WalEntry {
 }
 
 fn wal_id(id: LogId) -> EntryId {
-    EntryId { term: Term(id.leader_id.term), index: to_raft(id.index) }
+    EntryId { term: Term(id.leader_id.term), index: to_raft(id.index), node: None }
 }
 
 fn raft_id(id: EntryId) -> LogId {
@@ -132,7 +132,7 @@ impl LogStore {
     /// Waits for the log thread's answer to what `start` puts in its queue.
     async fn synced(
         &self,
-        start: impl FnOnce(&Wal, Box<dyn FnOnce(io::Result<()>) + Send>),
+        start: impl FnOnce(&Wal, Box<dyn FnOnce(io::Result<()>) + Send + 'static>),
     ) -> Result<(), io::Error> {
         let (done, synced) = oneshot::channel();
         // A receiver that is gone means that Raft ended meanwhile.
@@ -145,7 +145,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
     async fn entries_stream<RB>(
         &mut self,
         range: RB,
-    ) -> impl Stream<Item = EntriesStreamResult<TypeConfig>> + OptionalSend
+    ) -> impl Stream<Item = Result<Entry, io::Error>> + OptionalSend
     where
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
@@ -213,6 +213,17 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         Ok(())
     }
 
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
+        if let Some(committed) = committed {
+            self.wal.note_committed(wal_id(committed));
+        }
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
+        Ok(self.wal.committed().map(raft_id))
+    }
+
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>
     where
         I: IntoIterator<Item = Entry> + OptionalSend,
@@ -243,7 +254,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
         self.cache.truncate_after(last.map(|id| id.index));
-        let keep = last.map_or(crate::types::RaftIndex(0), |id| to_raft(id.index));
+        let keep = last.map(|id| to_raft(id.index));
         self.synced(|wal, done| wal.truncate_after(keep, done)).await
     }
 

@@ -5,5 +5,23 @@
 //! ```
 
 mod codec;
+mod index;
+mod log_cache;
+mod log_store;
 mod network;
+mod node;
+mod snapshots;
+mod state_machine;
+mod status;
 mod types;
+
+pub use log_cache::LogCache;
+pub use log_store::LogStore;
+pub use node::{Node, NodeConfig, StartError};
+pub use snapshots::{Save, SavedSnapshot, SnapshotBuilder, Snapshots};
+pub use state_machine::{MEMBERSHIP_KEY, OnPublish, StateMachine};
+pub use status::NodeStatus;
+pub use types::{Applied, LocalBatch, PeerNode, Proposals, Reply};
+
+#[cfg(test)]
+mod tests;

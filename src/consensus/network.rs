@@ -24,7 +24,7 @@ use super::types::{PeerNode, TypeConfig, Vote};
 
 /// The transport of a cluster of one.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct NoPeers;
+pub(super) struct NoPeers;
 
 impl RaftNetworkFactory<TypeConfig> for NoPeers {
     type Network = NoPeer;
@@ -36,7 +36,7 @@ impl RaftNetworkFactory<TypeConfig> for NoPeers {
 
 /// A member that can't be reached.
 #[derive(Clone, Copy, Debug)]
-pub struct NoPeer {
+pub(super) struct NoPeer {
     target: u64,
 }
 

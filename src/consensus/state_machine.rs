@@ -24,7 +24,7 @@ use super::log_cache::LogCache;
 use super::snapshots::{SnapshotBuilder, Snapshots};
 use super::status::NodeStatus;
 use super::types::{Applied, LogData, LogId, Reply, StoredMembership, TypeConfig};
-use crate::apply::{Command, Machine, Outcome, codec};
+use crate::apply::{Command, Machine, MachineError, Outcome, codec};
 use crate::storage::{AppliedPosition, EventBatch, Table};
 use crate::types::RequestError;
 
@@ -74,24 +74,29 @@ impl StateMachine {
 
     fn apply_normal(&mut self, position: AppliedPosition, data: &LogData, answers: &mut Answers) -> io::Result<()> {
         if let Some(proposals) = data.local.as_ref().and_then(|local| local.take()) {
-            let outcomes = self.machine.apply(position, &proposals.commands);
+            let outcomes = self.machine.apply(position, &proposals.commands).map_err(failed)?;
             answers.add(position, proposals.replies, outcomes);
         } else {
             let commands: Vec<Command> = codec::decode_batch(data.payload.clone()).map_err(|error| {
                 io::Error::new(io::ErrorKind::InvalidData, format!("log entry {}: {error}", position.index))
             })?;
-            self.machine.apply(position, &commands);
+            self.machine.apply(position, &commands).map_err(failed)?;
         }
         Ok(())
     }
 
-    fn publish(&mut self, position: AppliedPosition, answers: &mut Answers) {
-        let batch = self.machine.publish(position);
-        (self.on_publish)(batch, self.machine.revision());
+    fn publish(&mut self, position: AppliedPosition, answers: &mut Answers) -> io::Result<()> {
+        let batch = self.machine.publish(position).map_err(failed)?;
+        (self.on_publish)(batch, self.machine.store_mut().revision());
         self.status.set_applied(position.index);
         self.cache.trim(from_raft(position.index));
         answers.send();
+        Ok(())
     }
+}
+
+fn failed(error: MachineError) -> io::Error {
+    io::Error::other(error)
 }
 
 impl RaftStateMachine<TypeConfig> for StateMachine {
@@ -119,7 +124,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 EntryPayload::Membership(membership) => {
                     self.membership = StoredMembership::new(Some(log_id), membership.clone());
                     let bytes = encode_membership(&self.membership);
-                    self.machine.put_meta(Table::Meta, Bytes::from_static(MEMBERSHIP_KEY), Some(bytes));
+                    self.machine.store_mut().put_meta(Table::Meta, Bytes::from_static(MEMBERSHIP_KEY), Some(bytes));
                 }
             }
             self.applied = Some(log_id);
@@ -128,18 +133,18 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             }
             unpublished += 1;
             if unpublished == ENTRIES_PER_PUBLISH_MAX {
-                self.publish(position, &mut answers);
+                self.publish(position, &mut answers)?;
                 unpublished = 0;
             }
         }
         if unpublished > 0 {
-            self.publish(position, &mut answers);
+            self.publish(position, &mut answers)?;
         }
         Ok(())
     }
 
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
-        self.snapshots.builder(self.machine.reader(), self.membership.clone())
+        self.snapshots.builder(self.machine.reader().snapshot(), self.membership.clone())
     }
 
     async fn install_snapshot(

@@ -30,17 +30,17 @@ openraft::declare_raft_types!(
 );
 
 /// The Raft handle, with the state machine that drives our `Machine`.
-pub type Raft = ();
+pub(super) type Raft = openraft::Raft<TypeConfig, super::state_machine::StateMachine>;
 /// A log id of ours: term and index.
-pub type LogId = openraft::type_config::alias::LogIdOf<TypeConfig>;
+pub(super) type LogId = openraft::type_config::alias::LogIdOf<TypeConfig>;
 /// A log entry of ours.
-pub type Entry = openraft::type_config::alias::EntryOf<TypeConfig>;
+pub(super) type Entry = openraft::type_config::alias::EntryOf<TypeConfig>;
 /// A vote of ours.
-pub type Vote = openraft::type_config::alias::VoteOf<TypeConfig>;
+pub(super) type Vote = openraft::type_config::alias::VoteOf<TypeConfig>;
 /// A membership with the log id that made it.
-pub type StoredMembership = openraft::type_config::alias::StoredMembershipOf<TypeConfig>;
+pub(super) type StoredMembership = openraft::type_config::alias::StoredMembershipOf<TypeConfig>;
 /// A membership of ours.
-pub type Membership = openraft::Membership<u64, PeerNode>;
+pub(super) type Membership = openraft::Membership<u64, PeerNode>;
 
 /// What the cluster knows of a member besides its id.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -153,7 +153,7 @@ impl fmt::Display for LogData {
 }
 
 /// A log id from its parts.
-pub fn log_id(term: u64, index: u64) -> LogId {
+pub(super) fn log_id(term: u64, index: u64) -> LogId {
     LogId::new_term_index(term, index)
 }
 

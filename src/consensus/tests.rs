@@ -1,0 +1,132 @@
+//! openraft's own suite on our log, and a node of one on a disk that forgets.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use openraft::storage::RaftStateMachine;
+use openraft::testing::log::{StoreBuilder, Suite};
+use tokio::sync::oneshot;
+
+use super::state_machine::StateMachine;
+use super::types::TypeConfig;
+use super::*;
+use crate::apply::{Command, Machine, PutOp, codec};
+use crate::env::{CrashStyle, Env, MemDisk};
+use crate::lease::Lessor;
+use crate::storage::{AppliedPosition, Store};
+use crate::types::{MemberId, RequestError};
+use crate::wal::{Wal, WalOptions};
+
+const DIR: &str = "/member/wal";
+
+fn env(disk: &MemDisk) -> Env {
+    Env { disk: Arc::new(disk.clone()), ..Env::real() }
+}
+
+fn options() -> WalOptions {
+    WalOptions { segment_bytes: 64 * 1024, ..WalOptions::default() }
+}
+
+fn no_snapshots() -> Arc<Snapshots> {
+    let save: Save = Box::new(|_, _, path| Ok(path.join("none")));
+    Snapshots::new("/member/snap".into(), save, None).expect("no snapshot to read")
+}
+
+/// The log and an empty machine over `disk`, as the server opens them.
+fn open(disk: &MemDisk) -> (LogStore, StateMachine, Arc<NodeStatus>) {
+    let env = env(disk);
+    let (wal, recovered) = Wal::open(env.clone(), Path::new(DIR), options()).expect("the log opens");
+    let status = Arc::new(NodeStatus::new(MemberId(1)));
+    let cache = Arc::new(LogCache::default());
+    let log = LogStore::new(Arc::new(wal), recovered.vote.as_deref(), cache.clone(), status.clone())
+        .expect("the vote is ours");
+    let (leases, _lessor) = Lessor::new(env.clock.now());
+    let machine = Machine::open(Store::in_memory(), &Default::default(), leases).expect("an empty store");
+    let publish: OnPublish = Box::new(|_, _| {});
+    let position = AppliedPosition::default();
+    let machine = StateMachine::new(machine, position, None, publish, cache, status.clone(), no_snapshots())
+        .expect("no membership to read");
+    (log, machine, status)
+}
+
+struct Builder;
+
+impl StoreBuilder<TypeConfig, LogStore, StateMachine> for Builder {
+    async fn build(&self) -> Result<((), LogStore, StateMachine), openraft::StorageError<TypeConfig>> {
+        let (log, machine, _) = open(&MemDisk::new());
+        Ok(((), log, machine))
+    }
+}
+
+#[tokio::test]
+async fn openrafts_log_suite_passes() {
+    Suite::test_all(Builder).await.expect("every case of the suite");
+}
+
+fn config() -> NodeConfig {
+    NodeConfig {
+        member: MemberId(1),
+        peer: PeerNode { name: "one".into(), ..PeerNode::default() },
+        heartbeat: Duration::from_millis(100),
+        election_timeout: Duration::from_millis(1000),
+    }
+}
+
+async fn start(disk: &MemDisk) -> Node {
+    let (log, machine, status) = open(disk);
+    let node = Node::start(config(), log, machine, status).await.expect("the node starts");
+    node.ready().await.expect("a leader of one");
+    node
+}
+
+async fn put(node: &Node, key: &str) -> Result<Applied, RequestError> {
+    let commands = vec![Command::Put(PutOp { key: Bytes::copy_from_slice(key.as_bytes()), ..PutOp::default() })];
+    let mut payload = BytesMut::new();
+    codec::encode_batch(&commands, &mut payload);
+    let (reply, answer) = oneshot::channel();
+    node.append(payload.freeze(), Proposals { commands, replies: vec![reply], permit: None }).await?;
+    answer.await.expect("an outcome")
+}
+
+#[tokio::test]
+async fn a_node_of_one_answers_after_the_entry_is_on_disk() {
+    let disk = MemDisk::new();
+    let node = start(&disk).await;
+    assert!(node.status().is_sole_leader());
+    let first = put(&node, "a").await.expect("it is applied");
+    assert_eq!(first.outcome.revision, 2);
+    let second = put(&node, "b").await.expect("it is applied");
+    assert_eq!(second.outcome.revision, 3);
+    assert_eq!(second.term, node.status().term());
+    node.shutdown().await.expect("an orderly end");
+    assert_eq!(put(&node, "c").await, Err(RequestError::Stopped));
+}
+
+/// The store of this test is in memory and lost; the log alone brings every acknowledged write back.
+#[tokio::test]
+async fn after_a_power_cut_the_log_brings_back_what_was_acknowledged() {
+    let disk = MemDisk::new();
+    let node = start(&disk).await;
+    for key in ["a", "b", "c"] {
+        put(&node, key).await.expect("it is applied");
+    }
+    let after = disk.fork();
+    after.crash(CrashStyle::LoseAll);
+    node.shutdown().await.expect("an orderly end");
+
+    let node = start(&after).await;
+    let revision = node.with_machine(|machine| machine.machine_mut().store_mut().revision()).await;
+    assert_eq!(revision, Ok(4));
+    assert_eq!(put(&node, "d").await.expect("it goes on").outcome.revision, 5);
+    node.shutdown().await.expect("an orderly end");
+}
+
+#[tokio::test]
+async fn what_openraft_sees_of_an_empty_machine_is_nothing() {
+    let (_, mut machine, _) = open(&MemDisk::new());
+    let (applied, membership) = machine.applied_state().await.expect("no disk is touched");
+    assert_eq!(applied, None);
+    assert_eq!(membership.log_id(), &None);
+}
