@@ -10,11 +10,7 @@ use crate::apply::{Command, codec};
 use crate::consensus::{Node, Proposals, Reply};
 
 /// Runs until the queue is closed or Raft has ended.
-pub(super) async fn run(
-    mut commands: mpsc::UnboundedReceiver<(Command, Reply)>,
-    node: Node,
-    limits: ProposeLimits,
-) {
+pub(super) async fn run(mut commands: mpsc::UnboundedReceiver<(Command, Reply)>, node: Node, limits: ProposeLimits) {
     let in_flight = Arc::new(Semaphore::new(limits.batches_in_flight_max));
     let mut waiting = Vec::with_capacity(limits.batch_commands_max);
     loop {
