@@ -64,6 +64,7 @@ pub fn parse(
         }
     }
     let config = config.finish().map_err(CliError::Invalid)?;
+    warnings.extend(config.without_effect().map(|(flag, why)| Warning::NoEffect { flag, why }));
     Ok(Action::Run(Box::new(Run { config, warnings })))
 }
 

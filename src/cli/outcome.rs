@@ -98,6 +98,13 @@ pub enum Warning {
         /// The key.
         key: String,
     },
+    /// A flag that changes nothing.
+    NoEffect {
+        /// Its name.
+        flag: &'static str,
+        /// Why, and what to do instead.
+        why: &'static str,
+    },
     /// A flag that is going away.
     Deprecated {
         /// What to say.
@@ -124,6 +131,7 @@ impl Warning {
             Self::UnknownKey { key } => {
                 tracing::warn!(key, "ignored an unknown key of the config file");
             }
+            Self::NoEffect { flag, why } => tracing::warn!(flag, "flag without effect: {why}"),
             Self::Deprecated { text } => tracing::warn!("{text}"),
         }
     }

@@ -4,8 +4,10 @@ use super::{Config, ConfigError};
 
 /// A reason to refuse, and the test for it.
 struct Missing {
-    /// Flag or flags, as typed.
+    /// What it is called where no single flag asks for it.
     what: &'static str,
+    /// How the names of the flags start that ask for it.
+    flags: &'static [&'static str],
     /// What is not there.
     why: &'static str,
     /// What to do.
@@ -17,19 +19,22 @@ const PLAIN: &str = "Leave it out, use http:// URLs on loopback, and put a TLS p
 
 const MISSING: [Missing; 7] = [
     Missing {
-        what: "--cert-file, --key-file, --client-cert-auth, --trusted-ca-file, --auto-tls, …",
+        what: "TLS for clients",
+        flags: &["cert-file", "key-file", "client-", "trusted-ca-file", "auto-tls"],
         why: "TLS for clients is not available yet",
         instead: PLAIN,
         asked: |config| asks_tls(&config.client_tls),
     },
     Missing {
-        what: "--peer-cert-file, --peer-key-file, --peer-client-cert-auth, --peer-auto-tls, …",
+        what: "TLS between members",
+        flags: &["peer-"],
         why: "TLS between members is not available yet",
         instead: PLAIN,
         asked: |config| asks_tls(&config.peer_tls),
     },
     Missing {
         what: "an https:// or unixs:// listen URL",
+        flags: &["listen-"],
         why: "TLS is not available yet",
         instead: "Type http:// or unix:// instead",
         asked: |config| {
@@ -42,13 +47,15 @@ const MISSING: [Missing; 7] = [
         },
     },
     Missing {
-        what: "--auth-token=jwt",
+        what: "--auth-token",
+        flags: &["auth-token"],
         why: "JWT tokens are not available yet",
         instead: "Type --auth-token=simple",
         asked: |config| config.auth.token != "simple" && !config.auth.token.is_empty(),
     },
     Missing {
-        what: "--discovery-token, --discovery-endpoints, --discovery-srv, --discovery",
+        what: "--discovery",
+        flags: &["discovery"],
         why: "finding a cluster by discovery is not available yet",
         instead: "Name the member by --initial-cluster",
         asked: |config| {
@@ -61,12 +68,14 @@ const MISSING: [Missing; 7] = [
     },
     Missing {
         what: "--force-new-cluster",
+        flags: &["force-new-cluster"],
         why: "starting alone from the data of a lost cluster is not available yet",
         instead: "Leave it out",
         asked: |config| config.features.force_new_cluster,
     },
     Missing {
         what: "--initial-cluster with several members",
+        flags: &[],
         why: "clusters of more than one member are not available yet",
         instead: "Leave --initial-cluster out for a cluster of one",
         asked: |config| config.clustering.initial_cluster.len() > 1,
@@ -89,8 +98,36 @@ fn asks_tls(tls: &super::Tls) -> bool {
 /// Refuses the first thing asked for that isn't there.
 pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     match MISSING.iter().find(|missing| (missing.asked)(config)) {
-        Some(missing) => Err(ConfigError::new(missing.what, missing.why, missing.instead)),
+        Some(missing) => Err(ConfigError::new(named(config, missing), missing.why, missing.instead)),
         None => Ok(()),
+    }
+}
+
+/// The flags that were given of those that the row is about.
+fn named(config: &Config, missing: &Missing) -> String {
+    let given: Vec<_> = config
+        .given
+        .iter()
+        .filter(|name| missing.flags.iter().any(|start| name.starts_with(start)))
+        .map(|name| format!("--{name}"))
+        .collect();
+    if given.is_empty() { missing.what.to_owned() } else { given.join(", ") }
+}
+
+/// Flags that are taken and change nothing, and what to say of each.
+const WITHOUT_EFFECT: [(&str, &str); 6] = [
+    ("enable-log-rotation", "log files are not rotated: use logrotate with copytruncate"),
+    ("enable-distributed-tracing", "traces are not sent yet"),
+    ("enable-pprof", "profiles are not served: use perf"),
+    ("memory-mlock", "there is no mapped file to lock"),
+    ("unsafe-no-fsync", "rusd always waits for the disk"),
+    ("corrupt-check-time", "members are not compared yet"),
+];
+
+impl Config {
+    /// Flags that were given and have no effect, each with why.
+    pub fn without_effect(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        WITHOUT_EFFECT.into_iter().filter(|(name, _)| self.is_given(name))
     }
 }
 
@@ -124,6 +161,15 @@ mod tests {
             config.set(flag, value).expect("a well-formed value");
             let error = config.finish().expect_err(name);
             assert!(error.why.contains("not available"), "{name}: {error}");
+            assert!(error.what.contains(name) || name.starts_with("listen"), "{name}: {error}");
         }
+    }
+
+    #[test]
+    fn what_changes_nothing_is_said() {
+        let mut config = Config::default();
+        config.set(flags::find("enable-pprof").expect("known"), "true").expect("well-formed");
+        let names: Vec<_> = config.without_effect().map(|(name, _)| name).collect();
+        assert_eq!(names, ["enable-pprof"]);
     }
 }
