@@ -1,4 +1,4 @@
-//! `Version`: one entry of a key's history as the index holds it, and `KeyMeta`: the same for others.
+//! `Version`: one step of a key's history as the index holds it, and `KeyMeta`: the same for others.
 
 use crate::types::{LeaseId, Revision};
 
@@ -13,4 +13,80 @@ pub struct KeyMeta {
     pub version: i64,
     /// The lease, or none.
     pub lease: LeaseId,
+}
+
+/// A put or a tombstone in a key's history (48 bytes, so that a leaf stays small).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Version {
+    main: i64,
+    create: i64,
+    /// 0 for a tombstone, which therefore ends a generation.
+    version: i64,
+    lease: i64,
+    hash: u64,
+    sub: u32,
+}
+
+impl Version {
+    /// A put; `hash` is the record's digest.
+    pub fn put(meta: KeyMeta, hash: u64) -> Self {
+        Self {
+            main: meta.modified.main,
+            create: meta.create,
+            version: meta.version,
+            lease: meta.lease.get(),
+            hash,
+            sub: sub_of(meta.modified),
+        }
+    }
+
+    /// The end of a generation.
+    pub fn tombstone(at: Revision) -> Self {
+        Self { main: at.main, create: 0, version: 0, lease: 0, hash: 0, sub: sub_of(at) }
+    }
+
+    /// Where it was written.
+    pub fn modified(&self) -> Revision {
+        Revision::new(self.main, i64::from(self.sub))
+    }
+
+    /// The main part of where it was written.
+    pub fn main(&self) -> i64 {
+        self.main
+    }
+
+    /// Main revision of the put that began the generation; 0 for a tombstone.
+    pub fn create(&self) -> i64 {
+        self.create
+    }
+
+    /// Puts since creation; 0 for a tombstone.
+    pub fn version(&self) -> i64 {
+        self.version
+    }
+
+    /// Whether it is a put.
+    pub fn is_live(&self) -> bool {
+        self.version != 0
+    }
+
+    /// The record's digest; 0 for a tombstone, so that it can be summed without asking.
+    pub fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    /// The public side; `None` for a tombstone.
+    pub fn meta(&self) -> Option<KeyMeta> {
+        self.is_live().then(|| KeyMeta {
+            create: self.create,
+            modified: self.modified(),
+            version: self.version,
+            lease: LeaseId(self.lease),
+        })
+    }
+}
+
+/// A command's size bounds its changes far below `u32`; the order inside a revision is kept in any case.
+fn sub_of(at: Revision) -> u32 {
+    u32::try_from(at.sub).unwrap_or(u32::MAX)
 }

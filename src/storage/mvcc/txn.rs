@@ -3,8 +3,11 @@
 use bytes::Bytes;
 
 use super::Store;
-use crate::storage::{KeyMeta, RangeQuery, RangeResult};
-use crate::types::{KeyRange, KeyValue, LeaseId, RequestError};
+use super::range::View;
+use crate::storage::digest::record_hash;
+use crate::storage::index::Version;
+use crate::storage::{KeyMeta, RangeQuery, RangeResult, ReadError, Record, VersionRecord};
+use crate::types::{KeyRange, KeyValue, LeaseId, RequestError, Revision};
 
 /// What a put found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -13,68 +16,138 @@ pub struct PutOutcome {
     pub prev: Option<KeyMeta>,
 }
 
+/// One change that isn't published yet.
+#[derive(Debug)]
+pub(super) struct Change {
+    pub(super) at: Revision,
+    pub(super) record: Record,
+    /// Where the version before it lies.
+    pub(super) prev: Option<Revision>,
+}
+
 /// One command's changes. Dropped without [`WriteTxn::commit`], it takes all of them back.
 #[derive(Debug)]
 pub struct WriteTxn<'a> {
     store: &'a mut Store,
+    /// Changes of earlier commands that wait for the same publish.
+    before: usize,
 }
 
 impl<'a> WriteTxn<'a> {
     pub(super) fn new(store: &'a mut Store) -> Self {
-        Self { store }
+        let before = store.changes.len();
+        Self { store, before }
     }
 
     /// The header's revision: the store's own until something is changed, then one more.
     pub fn revision(&self) -> i64 {
-        self.store.revision()
+        self.store.revision + i64::from(self.changed())
     }
 
     /// Whether something was changed.
     pub fn changed(&self) -> bool {
-        false
+        self.store.changes.len() > self.before
     }
 
     /// A range read that sees this command's changes.
+    ///
+    /// Errors: `Compacted` or `FutureRevision` for the revision asked for; `Storage` if the disk fails.
     pub fn range(&self, query: &RangeQuery) -> Result<RangeResult, RequestError> {
-        let _ = query;
-        Ok(RangeResult::default())
+        self.view().range(query, |at| self.store.fetch(at)).map_err(refused)
     }
 
     /// Whether a read at `revision` is possible now: `Compacted` or `FutureRevision` if not; 0 or less is the latest.
     pub fn check_revision(&self, revision: i64) -> Result<(), RequestError> {
-        let _ = revision;
-        Ok(())
+        self.view().resolve(revision).map(|_| ())
     }
 
-    /// What the index knows of one key.
+    /// What the index knows of one living key.
     pub fn meta_of(&self, key: &[u8]) -> Option<KeyMeta> {
-        let _ = key;
-        None
+        self.store.index.get(key, None)?.meta()
+    }
+
+    /// Living keys of `range`, in O(log n).
+    pub fn count(&self, range: &KeyRange) -> i64 {
+        self.store.index.count(range, None)
     }
 
     /// Calls `each` for every living key of `range` in order.
-    pub fn visit(&self, range: &KeyRange, each: impl FnMut(&KeyMeta, &[u8])) {
-        let _ = (range, each);
+    pub fn visit(&self, range: &KeyRange, mut each: impl FnMut(&KeyMeta, &[u8])) {
+        for (key, version) in self.store.index.range(range, None) {
+            if let Some(meta) = version.meta() {
+                each(&meta, key);
+            }
+        }
     }
 
     /// One pair, read from disk if need be.
     pub fn value_of(&self, key: &[u8]) -> Result<Option<KeyValue>, RequestError> {
-        let _ = key;
-        Ok(None)
+        let Some(version) = self.store.index.get(key, None) else { return Ok(None) };
+        let at = version.modified();
+        Ok(self.store.fetch(at).map_err(refused)?.key_value(at))
     }
 
     /// Puts one pair.
     pub fn put(&mut self, key: Bytes, value: Bytes, lease: LeaseId) -> PutOutcome {
-        let _ = (key, value, lease);
-        PutOutcome::default()
+        let at = self.next();
+        let mut written = (at.main, 1);
+        let prev = self.store.index.put(&key, |prev| {
+            if let Some(prev) = prev {
+                written = (prev.create, prev.version + 1);
+            }
+            let meta = KeyMeta { create: written.0, modified: at, version: written.1, lease };
+            Version::put(meta, record_hash(&key, &value, &meta))
+        });
+        let version = VersionRecord { value, create_revision: written.0, version: written.1, lease };
+        self.push(at, Record { key, version: Some(version) }, prev);
+        PutOutcome { prev }
     }
 
     /// Deletes every living key of `range`; what they were, in key order.
     pub fn delete(&mut self, range: &KeyRange) -> Vec<(Bytes, KeyMeta)> {
-        let _ = range;
-        Vec::new()
+        let mut deleted = Vec::new();
+        self.visit(range, |meta, key| deleted.push((Bytes::copy_from_slice(key), *meta)));
+        for (key, _) in &deleted {
+            let at = self.next();
+            let prev = self.store.index.tombstone(key, at);
+            self.push(at, Record { key: key.clone(), version: None }, prev);
+        }
+        deleted
     }
 
     /// Keeps the changes. They are shown by the next [`Store::publish`].
-    pub fn commit(self) {}
+    pub fn commit(mut self) {
+        self.store.revision = self.revision();
+        self.before = self.store.changes.len();
+    }
+
+    /// Where the next change stands.
+    fn next(&self) -> Revision {
+        let sub = self.store.changes.len() - self.before;
+        Revision::new(self.store.revision + 1, sub.cast_signed() as i64)
+    }
+
+    fn push(&mut self, at: Revision, record: Record, prev: Option<KeyMeta>) {
+        self.store.changes.push(Change { at, record, prev: prev.map(|prev| prev.modified) });
+    }
+
+    fn view(&self) -> View<'_> {
+        View { index: &self.store.index, revision: self.revision(), compact: self.store.compact.revision }
+    }
+}
+
+impl Drop for WriteTxn<'_> {
+    fn drop(&mut self) {
+        for change in self.store.changes.drain(self.before..).rev() {
+            self.store.index.undo(&change.record.key);
+        }
+    }
+}
+
+/// A transaction may wait for the disk, so it is never told that it would have to.
+fn refused(error: ReadError) -> RequestError {
+    match error {
+        ReadError::Request(error) => error,
+        ReadError::NeedsDisk => RequestError::Storage(error.to_string()),
+    }
 }

@@ -4,60 +4,77 @@
 //! Store ─ publish ─► ArcSwap<Published> ─ one load ─► Snapshot (frozen) ─► index ─► value
 //! ```
 //!
-//! Nothing here writes: a [`StoreReader`] can be given to anyone.
+//! Nothing here writes: a [`StoreReader`] can be given to anyone. Readers take no lock and never
+//! wait for the writer.
 
+mod gauge;
+mod reader;
 mod snapshot;
 
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+
+pub use reader::StoreReader;
 pub use snapshot::{Disk, HashKv, ReadError, Snapshot};
 
-use crate::storage::{AppliedPosition, History, HistoryError, Record};
-use crate::types::{Revision, StorageError};
+use super::mvcc::View;
+use crate::env::Clock;
+use crate::storage::AppliedPosition;
+use crate::storage::index::Index;
+use crate::storage::values::ValueReader;
+use gauge::SnapshotGauge;
 
-/// The read side of the store; cheap to clone.
+/// Everything that belongs to one revision. It never changes once it is published.
 #[derive(Clone, Debug)]
-pub struct StoreReader {}
+pub(super) struct Published {
+    pub(super) index: Index,
+    pub(super) revision: i64,
+    pub(super) compact: Compaction,
+    pub(super) position: AppliedPosition,
+    pub(super) logical_size: u64,
+}
 
-impl StoreReader {
-    /// What is published now, frozen; counted in [`StoreReader::snapshots_live`] until it is dropped.
-    pub fn snapshot(&self) -> Snapshot {
-        Snapshot {}
+impl Published {
+    fn view(&self) -> View<'_> {
+        View { index: &self.index, revision: self.revision, compact: self.compact.revision }
     }
+}
 
-    /// The current revision, without a snapshot.
-    pub fn revision(&self) -> i64 {
-        1
-    }
+/// What was compacted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Compaction {
+    /// The lowest readable revision; −1 before the first compaction, as in etcd.
+    pub(super) revision: i64,
+    /// What it was before that.
+    pub(super) previous: i64,
+}
 
-    /// What of the log the published state holds.
-    pub fn position(&self) -> AppliedPosition {
-        AppliedPosition::default()
-    }
+impl Compaction {
+    pub(super) const NEVER: Self = Self { revision: -1, previous: -1 };
+}
 
-    /// Snapshots that someone holds.
-    pub fn snapshots_live(&self) -> u64 {
-        0
-    }
+/// What the writer and all readers share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) published: ArcSwap<Published>,
+    pub(super) values: ValueReader,
+    /// The published compact revision.
+    pub(super) compacted: watch::Sender<i64>,
+    /// The revision up to which removed versions are really gone.
+    pub(super) reclaimed: watch::Sender<i64>,
+    gauge: SnapshotGauge,
+}
 
-    /// The events from main revision `from_main` on, of at most `revisions_max` revisions and about
-    /// `bytes_max` bytes of keys and values, but at least one whole revision.
-    ///
-    /// May block on the engine: call it where blocking is allowed.
-    pub fn events(&self, from_main: i64, revisions_max: usize, bytes_max: usize) -> Result<History, HistoryError> {
-        let _ = (revisions_max, bytes_max);
-        Ok(History { events: Vec::new(), next_main: from_main })
-    }
-
-    /// The record written at `at`, for an event's previous pair; `None` if it was compacted away.
-    ///
-    /// May block on the engine unless [`StoreReader::cached`] has it.
-    pub fn record(&self, at: Revision) -> Result<Option<Record>, StorageError> {
-        let _ = at;
-        Ok(None)
-    }
-
-    /// The record written at `at` if it is in memory.
-    pub fn cached(&self, at: Revision) -> Option<Record> {
-        let _ = at;
-        None
+impl Shared {
+    pub(super) fn new(published: Published, values: ValueReader, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            compacted: watch::Sender::new(published.compact.revision),
+            reclaimed: watch::Sender::new(Compaction::NEVER.revision),
+            published: ArcSwap::from_pointee(published),
+            values,
+            gauge: SnapshotGauge::new(clock),
+        }
     }
 }

@@ -1,7 +1,11 @@
-//! `Snapshot`: one published state, held.
+//! `Snapshot`: one published state, held; and the reads that it shares with `StoreReader`.
 
-use crate::storage::{AppliedPosition, KeyMeta, RangeQuery, RangeResult, Scoped};
-use crate::types::{KeyRange, KeyValue, RequestError, StorageError};
+use std::sync::Arc;
+
+use super::{Published, Shared};
+use crate::storage::values::ValueReader;
+use crate::storage::{AppliedPosition, KeyMeta, RangeQuery, RangeResult, Record, Scoped, digest};
+use crate::types::{KeyRange, KeyValue, RequestError, Revision, StorageError};
 
 /// Whether a read may wait for the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,78 +33,166 @@ impl From<StorageError> for ReadError {
     }
 }
 
-/// A published state that doesn't change any more.
-#[derive(Debug)]
-pub struct Snapshot {}
-
-impl Snapshot {
-    /// The current revision in it.
-    pub fn revision(&self) -> i64 {
-        1
-    }
-
-    /// The lowest readable revision; −1 if nothing was ever compacted.
-    pub fn compact_revision(&self) -> i64 {
-        -1
-    }
-
-    /// Up to where the log is in it.
-    pub fn position(&self) -> AppliedPosition {
-        AppliedPosition::default()
-    }
-
-    /// Bytes of all kept records, for the quota and for `db_size_in_use`.
-    pub fn logical_size(&self) -> u64 {
-        0
-    }
-
-    /// The digest of the living keys at [`Snapshot::revision`]; equal on every member at that revision.
-    pub fn digest(&self) -> u64 {
-        0
-    }
-
-    /// Living keys in `range` now, in O(log n).
-    pub fn count(&self, range: &KeyRange) -> i64 {
-        let _ = range;
-        0
-    }
-
-    /// A range read after the rules of 02 §3.
-    pub fn range(&self, query: &RangeQuery, disk: Disk) -> Result<Scoped<RangeResult>, ReadError> {
-        let _ = (query, disk);
-        Ok(Scoped { value: RangeResult::default(), revision: 1, term: self.position().term })
-    }
-
-    /// One key as of now.
-    pub fn get(&self, key: &[u8], disk: Disk) -> Result<Scoped<Option<KeyValue>>, ReadError> {
-        let _ = (key, disk);
-        Ok(Scoped { value: None, revision: 1, term: self.position().term })
-    }
-
-    /// What the index knows of one key now.
-    pub fn meta_of(&self, key: &[u8]) -> Option<KeyMeta> {
-        let _ = key;
-        None
-    }
-
-    /// The digest of the keys living at `revision` (0 or less: now), with the revision it is of.
-    pub fn hash_kv(&self, revision: i64) -> Result<Scoped<HashKv>, ReadError> {
-        let _ = revision;
-        Ok(Scoped {
-            value: HashKv { hash: 0, compact_revision: -1, hash_revision: 1 },
-            revision: 1,
-            term: self.position().term,
-        })
-    }
-}
-
 /// What members compare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HashKv {
     /// The digest folded to the wire's 32 bits.
     pub hash: u32,
-    /// The compact revision then, as the wire has it (0 if there is none).
+    /// The compact revision that it goes with; −1 if nothing was ever compacted, and the one before
+    /// if the hash is of the compact revision itself (E78).
     pub compact_revision: i64,
     /// The revision that was hashed.
     pub hash_revision: i64,
+}
+
+/// A published state that doesn't change any more.
+///
+/// It keeps the memory of its index alive; values that a compaction removed meanwhile are gone,
+/// and reading one gives `Compacted`.
+#[derive(Debug)]
+pub struct Snapshot {
+    published: Arc<Published>,
+    shared: Arc<Shared>,
+    /// Where the gauge counts it.
+    slot: usize,
+}
+
+impl Snapshot {
+    pub(super) fn new(published: Arc<Published>, shared: Arc<Shared>) -> Self {
+        let slot = shared.gauge.enter();
+        Self { published, shared, slot }
+    }
+
+    /// The current revision in it.
+    pub fn revision(&self) -> i64 {
+        self.published.revision
+    }
+
+    /// The lowest readable revision; −1 if nothing was ever compacted.
+    pub fn compact_revision(&self) -> i64 {
+        self.published.compact.revision
+    }
+
+    /// Up to where the log is in it.
+    pub fn position(&self) -> AppliedPosition {
+        self.published.position
+    }
+
+    /// Bytes of all kept records, for the quota and for `db_size_in_use`.
+    pub fn logical_size(&self) -> u64 {
+        self.published.logical_size
+    }
+
+    /// The digest of the living keys at [`Snapshot::revision`]; equal on every member at that revision.
+    pub fn digest(&self) -> u64 {
+        self.published.index.summary().digest
+    }
+
+    /// The digest of the living keys of `range`, in O(log n): two members that differ find where by halving.
+    pub fn digest_of(&self, range: &KeyRange) -> u64 {
+        self.published.index.summary_of(range).digest
+    }
+
+    /// Living keys in `range` now, in O(log n).
+    pub fn count(&self, range: &KeyRange) -> i64 {
+        self.published.index.count(range, None)
+    }
+
+    /// Keys that the index holds something of, those with only a tombstone included.
+    pub fn index_len(&self) -> usize {
+        self.published.index.len()
+    }
+
+    /// A range read (02 §3 of the rules).
+    ///
+    /// Errors: `Compacted`, `FutureRevision`; [`ReadError::NeedsDisk`] only with [`Disk::Never`].
+    pub fn range(&self, query: &RangeQuery, disk: Disk) -> Result<Scoped<RangeResult>, ReadError> {
+        range(&self.published, &self.shared.values, query, disk)
+    }
+
+    /// One key as of [`Snapshot::revision`].
+    ///
+    /// Errors: [`ReadError::NeedsDisk`] only with [`Disk::Never`].
+    pub fn get(&self, key: &[u8], disk: Disk) -> Result<Scoped<Option<KeyValue>>, ReadError> {
+        get(&self.published, &self.shared.values, key, disk)
+    }
+
+    /// What the index knows of one living key.
+    pub fn meta_of(&self, key: &[u8]) -> Option<KeyMeta> {
+        self.published.index.get(key, None)?.meta()
+    }
+
+    /// Calls `each` for every living key of `range` in order until it says to stop by `false`.
+    pub fn visit(&self, range: &KeyRange, mut each: impl FnMut(&KeyMeta, &[u8]) -> bool) {
+        for (key, version) in self.published.index.range(range, None) {
+            if let Some(meta) = version.meta()
+                && !each(&meta, key)
+            {
+                return;
+            }
+        }
+    }
+
+    /// The digest of the keys living at `revision` (0 or less: now), equal on every member whatever
+    /// it has compacted. O(1) now, a walk of the index for an older revision.
+    ///
+    /// Errors: `Compacted`, `FutureRevision`.
+    pub fn hash_kv(&self, revision: i64) -> Result<Scoped<HashKv>, RequestError> {
+        let state = &*self.published;
+        let all = KeyRange::all();
+        let digest = match state.view().resolve(revision)? {
+            None => state.index.summary().digest,
+            at @ Some(_) => state.index.range(&all, at).fold(0_u64, |sum, (_, found)| sum.wrapping_add(found.hash())),
+        };
+        let hash_revision = if revision > 0 { revision } else { state.revision };
+        let compact = state.compact;
+        let compact_revision = if hash_revision == compact.revision { compact.previous } else { compact.revision };
+        Ok(scoped(state, HashKv { hash: digest::fold(digest), compact_revision, hash_revision }))
+    }
+}
+
+impl Drop for Snapshot {
+    fn drop(&mut self) {
+        self.shared.gauge.leave(self.slot);
+    }
+}
+
+pub(super) fn range(
+    state: &Published,
+    values: &ValueReader,
+    query: &RangeQuery,
+    disk: Disk,
+) -> Result<Scoped<RangeResult>, ReadError> {
+    Ok(scoped(state, state.view().range(query, |at| fetch(values, at, disk))?))
+}
+
+pub(super) fn get(
+    state: &Published,
+    values: &ValueReader,
+    key: &[u8],
+    disk: Disk,
+) -> Result<Scoped<Option<KeyValue>>, ReadError> {
+    let found = match state.index.get(key, None) {
+        None => None,
+        Some(version) => {
+            let at = version.modified();
+            fetch(values, at, disk)?.key_value(at)
+        }
+    };
+    Ok(scoped(state, found))
+}
+
+fn scoped<T>(state: &Published, value: T) -> Scoped<T> {
+    Scoped { value, revision: state.revision, term: state.position.term }
+}
+
+/// The record that the index names. It is absent only if a compaction passed this state meanwhile.
+fn fetch(values: &ValueReader, at: Revision, disk: Disk) -> Result<Record, ReadError> {
+    if let Some(record) = values.cached(at) {
+        return Ok(record);
+    }
+    match disk {
+        Disk::Never => Err(ReadError::NeedsDisk),
+        Disk::Allowed => Ok(values.record(at)?.ok_or(RequestError::Compacted)?),
+    }
 }

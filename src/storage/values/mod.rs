@@ -67,6 +67,8 @@ pub struct VersionHead {
     pub lease: LeaseId,
     /// Length of the value in bytes.
     pub value_bytes: u64,
+    /// The record's digest (`storage::digest`), which covers the value.
+    pub digest: u64,
 }
 
 /// A row of a small table, to set or (with `None`) to unset.

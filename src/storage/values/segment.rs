@@ -5,6 +5,7 @@
 //! value: crc32c u32 LE over key and the rest · layout u8 (1) · entries
 //! entry: main - base (u8) · sub varint · kind u8 (1 tombstone, 2 version)
 //!        version only: create, version, lease (varints, lease zigzag) · value length varint
+//!                      · record digest u64 LE
 //!        key length varint · key
 //! ```
 //!
@@ -17,6 +18,7 @@ use super::RecordHead;
 use super::state::Totals;
 use crate::storage::Record;
 use crate::storage::backend::codec::{CodecError, Cursor, put_varint, unzigzag, zigzag};
+use crate::storage::digest::of_record as digest_of_record;
 use crate::types::{LeaseId, Revision};
 
 const SHIFT: u32 = 7;
@@ -67,6 +69,7 @@ impl Segment {
                 put_varint(out, version.version as u64);
                 put_varint(out, zigzag(version.lease.get()));
                 put_varint(out, version.value.len() as u64);
+                out.extend_from_slice(&digest_of_record(at, record).to_le_bytes());
             }
         }
         put_varint(out, record.key.len() as u64);
@@ -139,6 +142,7 @@ pub(super) struct HeadRef<'a> {
     key: &'a [u8],
     version: Option<(i64, i64, LeaseId)>,
     value_len: u64,
+    record_digest: u64,
 }
 
 impl HeadRef<'_> {
@@ -156,6 +160,7 @@ impl HeadRef<'_> {
                 version,
                 lease,
                 value_bytes: self.value_len,
+                digest: self.record_digest,
             }),
         }
     }
@@ -168,12 +173,14 @@ fn entry<'a>(base: u64, cursor: &mut Cursor<'a>) -> Result<(Revision, HeadRef<'a
     }
     let main = i64::try_from(base << SHIFT).map_err(|_| CodecError::Number)? | i64::from(low);
     let at = Revision::new(main, cursor.signed()?);
-    let mut head = HeadRef { key: &[], version: None, value_len: 0 };
+    let mut head = HeadRef { key: &[], version: None, value_len: 0, record_digest: 0 };
     match cursor.byte()? {
         TOMBSTONE => {}
         VERSION => {
             head.version = Some((cursor.signed()?, cursor.signed()?, LeaseId(unzigzag(cursor.varint()?))));
             head.value_len = cursor.varint()?;
+            let digest = cursor.take(8)?.try_into().map_err(|_| CodecError::Short)?;
+            head.record_digest = u64::from_le_bytes(digest);
         }
         kind => return Err(CodecError::Kind(kind)),
     }
@@ -249,6 +256,7 @@ mod tests {
         assert_eq!(heads[1].1.key, "b");
         let version = heads[1].1.version.expect("a version");
         assert_eq!((version.create_revision, version.version, version.value_bytes), (2, 3, 2));
+        assert_eq!(version.digest, digest_of_record(heads[1].0, &record("b", "22")));
         assert_eq!(version.lease, LeaseId(-1));
         assert!(heads[2].1.version.is_none());
     }

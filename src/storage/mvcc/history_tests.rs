@@ -1,0 +1,183 @@
+//! The past: events from a revision on, compaction made physical, restart.
+
+use bytes::Bytes;
+
+use super::{Store, StoreConfig};
+use crate::env::Env;
+use crate::storage::backend::{Engine, MemoryImage};
+use crate::storage::{AppliedPosition, Disk, HistoryError, Table, values};
+use crate::types::{EventKind, KeyRange, LeaseId, RaftIndex, Revision, Term};
+
+fn open(image: &MemoryImage) -> (Store, super::Opened) {
+    Store::open(&Env::real(), StoreConfig::new(Engine::Memory(image.clone()), "memory")).unwrap()
+}
+
+fn show(store: &mut Store) -> i64 {
+    let revision = store.revision();
+    store.publish(AppliedPosition { index: RaftIndex(revision.cast_unsigned()), term: Term(1) });
+    revision
+}
+
+fn put(store: &mut Store, key: &str, value: &str) -> i64 {
+    let mut txn = store.begin();
+    txn.put(Bytes::copy_from_slice(key.as_bytes()), Bytes::copy_from_slice(value.as_bytes()), LeaseId::NONE);
+    txn.commit();
+    show(store)
+}
+
+fn delete(store: &mut Store, key: &str) -> i64 {
+    let mut txn = store.begin();
+    txn.delete(&KeyRange::single(Bytes::copy_from_slice(key.as_bytes())));
+    txn.commit();
+    show(store)
+}
+
+fn compact(store: &mut Store, revision: i64) {
+    store.compact(revision).unwrap();
+    show(store);
+    while !store.compact_step(1).done {}
+}
+
+/// Closes and opens the store; with the main revisions of the records that are stored.
+fn reopen(store: Store, image: &MemoryImage) -> (Store, Vec<i64>) {
+    drop(store);
+    let config = StoreConfig::new(Engine::Memory(image.clone()), "memory");
+    let (writer, _, loaded) = values::open(&Env::real(), config.values).unwrap();
+    let stored = loaded.records.map(|head| head.unwrap().0.main).collect();
+    drop(writer);
+    (open(image).0, stored)
+}
+
+#[test]
+fn compaction_removes_what_nobody_can_read_any_more() {
+    let image = MemoryImage::default();
+    let (mut store, _) = open(&image);
+    for value in ["1", "2", "3"] {
+        put(&mut store, "k", value);
+    }
+    put(&mut store, "gone", "1");
+    let end = delete(&mut store, "gone");
+    put(&mut store, "k", "4");
+    let (mut store, stored) = reopen(store, &image);
+    assert_eq!(stored, [2, 3, 4, 5, 6, 7]);
+    let mut reclaimed = store.reader().reclaimed();
+    compact(&mut store, end);
+    assert_eq!(*reclaimed.borrow_and_update(), end);
+    let (mut store, stored) = reopen(store, &image);
+    assert_eq!(stored, [4, 6, 7], "the tombstone at the revision itself stays");
+    compact(&mut store, end + 1);
+    let (store, stored) = reopen(store, &image);
+    assert_eq!(stored, [7]);
+    assert_eq!(store.reader().snapshot().index_len(), 1);
+}
+
+#[test]
+fn a_watcher_from_the_compact_revision_still_sees_the_deletion() {
+    let mut store = Store::in_memory();
+    put(&mut store, "k", "1");
+    let end = delete(&mut store, "k");
+    compact(&mut store, end);
+    let history = store.reader().events(end, 10, 1000).unwrap();
+    assert_eq!(history.events.iter().map(|event| event.kind).collect::<Vec<_>>(), [EventKind::Delete]);
+    assert!(matches!(store.reader().events(end - 1, 10, 1000), Err(HistoryError::Compacted(at)) if at == end));
+}
+
+#[test]
+fn events_come_in_whole_revisions_and_within_bounds() {
+    let mut store = Store::in_memory();
+    for _ in 0..600 {
+        let mut txn = store.begin();
+        txn.put("a".into(), "1234".into(), LeaseId::NONE);
+        txn.put("b".into(), "1234".into(), LeaseId::NONE);
+        txn.commit();
+    }
+    show(&mut store);
+    let reader = store.reader();
+    let mains = |from, revisions, bytes| {
+        let history = reader.events(from, revisions, bytes).unwrap();
+        (history.events.iter().map(|event| event.revision.main).collect::<Vec<_>>(), history.next_main)
+    };
+    assert_eq!(mains(600, 9, 1000), (vec![600, 600, 601, 601], 602));
+    assert_eq!(mains(3, 2, 1000), (vec![3, 3, 4, 4], 5));
+    assert_eq!(mains(3, 0, 0), (vec![3, 3], 4));
+    assert_eq!(mains(3, 9, 11), (vec![3, 3, 4, 4], 5));
+    assert_eq!(mains(602, 9, 1000), (vec![], 602));
+    assert_eq!(mains(700, 9, 1000), (vec![], 700));
+    let mut from = 0;
+    let mut seen = Vec::new();
+    while from < 602 {
+        let history = reader.events(from, 77, usize::MAX).unwrap();
+        seen.extend(history.events.iter().map(|event| event.revision));
+        from = history.next_main;
+    }
+    let want: Vec<_> = (2..602).flat_map(|main| [Revision::new(main, 0), Revision::new(main, 1)]).collect();
+    assert_eq!(seen, want);
+}
+
+#[test]
+fn a_restart_finds_the_same_state_and_goes_on_compacting() {
+    let image = MemoryImage::default();
+    let (mut store, opened) = open(&image);
+    assert_eq!((opened.position, opened.meta.len()), (AppliedPosition::default(), 0));
+    for n in 0..50 {
+        put(&mut store, &format!("key{}", n % 7), &n.to_string());
+    }
+    delete(&mut store, "key3");
+    store.put_meta(Table::Lease, "l".into(), Some("x".into()));
+    store.compact(40).unwrap();
+    show(&mut store);
+    store.compact_step(3);
+    let digest = store.reader().snapshot().digest();
+    let (store, stored) = reopen(store, &image);
+    assert_eq!(stored.len(), 51 - 3, "only begun");
+    drop(store);
+
+    let (mut store, opened) = open(&image);
+    assert_eq!(opened.position.index, RaftIndex(52));
+    assert_eq!(opened.leases, [(Bytes::from("l"), Bytes::from("x"))]);
+    let snapshot = store.reader().snapshot();
+    assert_eq!((snapshot.revision(), snapshot.compact_revision(), snapshot.digest()), (52, 40, digest));
+    assert_eq!(snapshot.get(b"key5", Disk::Allowed).unwrap().value.unwrap().value, "47");
+    assert!(store.is_compacting());
+    while !store.compact_step(1000).done {}
+    let (store, stored) = reopen(store, &image);
+    assert_eq!(stored.len(), 7 + 12);
+    assert_eq!(store.reader().snapshot().digest(), digest);
+}
+
+#[test]
+fn the_revision_survives_when_everything_is_deleted_and_compacted() {
+    let image = MemoryImage::default();
+    let (mut store, _) = open(&image);
+    put(&mut store, "k", "1");
+    put(&mut store, "k", "2");
+    let end = delete(&mut store, "k");
+    compact(&mut store, end);
+    let (mut store, _) = reopen(store, &image);
+    assert_eq!((store.revision(), store.compact_revision()), (end, end));
+    assert_eq!(put(&mut store, "k", "3"), end + 1);
+    compact(&mut store, end + 1);
+    let (mut store, stored) = reopen(store, &image);
+    assert_eq!(stored, [end + 1]);
+    assert_eq!(store.begin().meta_of(b"k").unwrap().version, 1);
+}
+
+#[test]
+fn a_pass_under_way_isnt_begun_anew_by_the_next_compaction() {
+    let mut store = Store::in_memory();
+    for n in 0..100 {
+        put(&mut store, &format!("key{}", n % 10), "v");
+    }
+    store.compact(50).unwrap();
+    show(&mut store);
+    assert!(!store.compact_step(1).done);
+    store.compact(90).unwrap();
+    show(&mut store);
+    let reclaimed = store.reader().reclaimed();
+    let mut reached = vec![*reclaimed.borrow()];
+    while !store.compact_step(5).done {
+        reached.push(*reclaimed.borrow());
+    }
+    reached.dedup();
+    assert_eq!((reached, *reclaimed.borrow()), (vec![-1, 50], 90));
+}

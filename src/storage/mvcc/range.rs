@@ -1,0 +1,183 @@
+//! The range read: one function for snapshots and for transactions (02 §3 of the rules).
+//!
+//! ```text
+//! revision check ─► keys from the index ─► revision filters ─► sort ─► limit ─► values
+//! ```
+//!
+//! Everything but a sort by value is decided by the index, so that values are fetched only for the
+//! pairs that are returned.
+
+use bytes::Bytes;
+
+use crate::storage::index::{Index, Version};
+use crate::storage::{RangeQuery, RangeResult, ReadError, Record, SortOrder, SortTarget};
+use crate::types::{KeyValue, RequestError, Revision};
+
+/// A state to read from: the index with the bounds of what may be read.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::storage) struct View<'a> {
+    pub(in crate::storage) index: &'a Index,
+    /// The newest readable revision.
+    pub(in crate::storage) revision: i64,
+    /// The oldest readable revision.
+    pub(in crate::storage) compact: i64,
+}
+
+impl View<'_> {
+    /// Where in the index a read at `revision` looks: `None` is the newest state.
+    pub(in crate::storage) fn resolve(&self, revision: i64) -> Result<Option<i64>, RequestError> {
+        match revision {
+            ..=0 => Ok(None),
+            _ if revision > self.revision => Err(RequestError::FutureRevision),
+            _ if revision < self.compact => Err(RequestError::Compacted),
+            _ if revision == self.revision => Ok(None),
+            _ => Ok(Some(revision)),
+        }
+    }
+
+    /// Answers `query`; `fetch` gets the record of a revision that the index names.
+    pub(in crate::storage) fn range(
+        &self,
+        query: &RangeQuery,
+        mut fetch: impl FnMut(Revision) -> Result<Record, ReadError>,
+    ) -> Result<RangeResult, ReadError> {
+        let at = self.resolve(query.revision)?;
+        if query.count_only {
+            return Ok(RangeResult { kvs: Vec::new(), more: false, count: self.index.count(&query.range, at) });
+        }
+        let (mut picked, count) = self.select(query, at);
+        if query.target == SortTarget::Value {
+            return by_value(query, picked, count, fetch);
+        }
+        sort_by_meta(query, &mut picked);
+        let more = cut(query, &mut picked);
+        let kvs = picked.into_iter().map(|found| found.pair(query.keys_only, &mut fetch)).collect::<Result<_, _>>()?;
+        Ok(RangeResult { kvs, more, count })
+    }
+
+    /// The keys that the filters let through, in key order, and how many there are in the range.
+    fn select<'a>(&'a self, query: &'a RangeQuery, at: Option<i64>) -> (Vec<Found<'a>>, i64) {
+        let limit = scan_limit(query);
+        let mut found = self.index.range(&query.range, at);
+        let mut picked = Vec::new();
+        let mut scanned = 0;
+        for (key, version) in found.by_ref() {
+            scanned += 1;
+            if passes(query, version) {
+                picked.push(Found { key, version });
+            }
+            if picked.len() >= limit {
+                break;
+            }
+        }
+        let count = match at {
+            None if scanned < 2 && query.range.is_single() => scanned,
+            None => self.index.count(&query.range, None),
+            Some(_) => scanned + found.count() as i64,
+        };
+        (picked, count)
+    }
+}
+
+/// A key of the range with its version at the revision that is read.
+#[derive(Clone, Copy)]
+struct Found<'a> {
+    key: &'a [u8],
+    version: &'a Version,
+}
+
+impl Found<'_> {
+    fn pair(
+        &self,
+        keys_only: bool,
+        fetch: &mut impl FnMut(Revision) -> Result<Record, ReadError>,
+    ) -> Result<KeyValue, ReadError> {
+        if keys_only {
+            return Ok(KeyValue {
+                key: Bytes::copy_from_slice(self.key),
+                create_revision: self.version.create(),
+                mod_revision: self.version.main(),
+                version: self.version.version(),
+                // etcd 3.7 leaves the lease out of keys-only answers.
+                ..KeyValue::default()
+            });
+        }
+        let at = self.version.modified();
+        fetch(at)?.key_value(at).ok_or_else(|| {
+            ReadError::Request(RequestError::Storage(format!("the record of revision {at} should be a put")))
+        })
+    }
+}
+
+/// How many pairs are enough. With an order other than the key's, all have to be looked at; with
+/// `None`, etcd cuts the scan first and sorts what is left (E17).
+fn scan_limit(query: &RangeQuery) -> usize {
+    let scan_order =
+        query.order == SortOrder::None || (query.order == SortOrder::Ascend && query.target == SortTarget::Key);
+    // Filters don't matter when the scan's order is the answer's: the limit then counts what passed.
+    let cut_first = if query.target == SortTarget::Key { scan_order } else { scan_order && !is_filtered(query) };
+    match usize::try_from(query.limit) {
+        Ok(limit @ 1..) if cut_first => limit.saturating_add(1),
+        _ => usize::MAX,
+    }
+}
+
+fn is_filtered(query: &RangeQuery) -> bool {
+    [query.min_mod_revision, query.max_mod_revision, query.min_create_revision, query.max_create_revision]
+        .iter()
+        .any(|bound| *bound != 0)
+}
+
+fn passes(query: &RangeQuery, version: &Version) -> bool {
+    let within = |revision: i64, min: i64, max: i64| (min == 0 || revision >= min) && (max == 0 || revision <= max);
+    within(version.main(), query.min_mod_revision, query.max_mod_revision)
+        && within(version.create(), query.min_create_revision, query.max_create_revision)
+}
+
+/// Sorts as asked; equal ones stay in key order, so that every member gives the same answer.
+fn sort_by_meta(query: &RangeQuery, picked: &mut [Found<'_>]) {
+    let number = |found: &Found<'_>| match query.target {
+        SortTarget::Version => found.version.version(),
+        SortTarget::Create => found.version.create(),
+        SortTarget::Mod => found.version.main(),
+        SortTarget::Key | SortTarget::Value => 0,
+    };
+    match (query.target, query.order) {
+        (SortTarget::Key, SortOrder::Descend) => picked.reverse(),
+        (SortTarget::Key, _) => {}
+        (_, SortOrder::Descend) => picked.sort_by_key(|found| std::cmp::Reverse(number(found))),
+        (_, _) => picked.sort_by_key(number),
+    }
+}
+
+/// Cuts at the limit; whether there was more.
+fn cut<T>(query: &RangeQuery, picked: &mut Vec<T>) -> bool {
+    match usize::try_from(query.limit) {
+        Ok(limit @ 1..) if picked.len() > limit => {
+            picked.truncate(limit);
+            true
+        }
+        _ => false,
+    }
+}
+
+/// The only order that needs all values before the limit. Keys-only answers keep their lease here (E21).
+fn by_value(
+    query: &RangeQuery,
+    picked: Vec<Found<'_>>,
+    count: i64,
+    mut fetch: impl FnMut(Revision) -> Result<Record, ReadError>,
+) -> Result<RangeResult, ReadError> {
+    let mut kvs = picked.into_iter().map(|found| found.pair(false, &mut fetch)).collect::<Result<Vec<_>, _>>()?;
+    match query.order {
+        SortOrder::Descend => kvs.sort_by(|a, b| b.value.cmp(&a.value)),
+        SortOrder::None | SortOrder::Ascend => kvs.sort_by(|a, b| a.value.cmp(&b.value)),
+    }
+    let more = cut(query, &mut kvs);
+    if query.keys_only {
+        for kv in &mut kvs {
+            kv.value = Bytes::new();
+        }
+    }
+    Ok(RangeResult { kvs, more, count })
+}

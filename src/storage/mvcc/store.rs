@@ -1,0 +1,120 @@
+//! `Store`: the mutable state and how it is published.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::reclaim::Reclaim;
+use super::txn::{Change, WriteTxn};
+use crate::storage::index::Index;
+use crate::storage::publish::{Compaction, Published, Shared};
+use crate::storage::values::{RowChange, ValueWriter};
+use crate::storage::{AppliedPosition, EventBatch, EventEntry, ReadError, Record, StoreReader, Table};
+use crate::types::{RequestError, Revision, StorageError};
+
+/// The row of [`Table::Meta`] that says what was compacted.
+pub(super) const COMPACT_KEY: &[u8] = b"compact_revision";
+
+/// The writer of the versioned store.
+///
+/// Invariants: `index` is the state after all of `changes`; `revision` is the main revision of the
+/// last committed change; between commands `changes` holds committed ones only.
+#[derive(Debug)]
+pub struct Store {
+    pub(super) index: Index,
+    pub(super) revision: i64,
+    pub(super) compact: Compaction,
+    /// Changes that aren't published yet, by revision.
+    pub(super) changes: Vec<Change>,
+    /// Changes of other tables that aren't published yet.
+    pub(super) rows: Vec<RowChange>,
+    pub(super) values: ValueWriter,
+    pub(super) shared: Arc<Shared>,
+    pub(super) reclaim: Reclaim,
+}
+
+impl Store {
+    /// The read side.
+    pub fn reader(&self) -> StoreReader {
+        StoreReader::new(Arc::clone(&self.shared))
+    }
+
+    /// The revision after the last committed change.
+    pub fn revision(&self) -> i64 {
+        self.revision
+    }
+
+    /// The lowest readable revision; −1 if nothing was ever compacted.
+    pub fn compact_revision(&self) -> i64 {
+        self.compact.revision
+    }
+
+    /// The store thread's side: durable position, health, sizes, flush.
+    pub fn values(&self) -> &ValueWriter {
+        &self.values
+    }
+
+    /// Begins one command. A revision is taken only if something is changed.
+    pub fn begin(&mut self) -> WriteTxn<'_> {
+        WriteTxn::new(self)
+    }
+
+    /// Sets (or removes, with `None`) a pair of another table in the same batch as the changes around it.
+    pub fn put_meta(&mut self, table: Table, key: Bytes, value: Option<Bytes>) {
+        self.rows.push((table, key, value));
+    }
+
+    /// Forgets history below `revision` at once; the space is given back by [`Store::compact_step`].
+    ///
+    /// Errors: `Compacted` if it isn't above the last one, `FutureRevision` above the current one.
+    pub fn compact(&mut self, revision: i64) -> Result<(), RequestError> {
+        if revision <= self.compact.revision {
+            return Err(RequestError::Compacted);
+        }
+        if revision > self.revision {
+            return Err(RequestError::FutureRevision);
+        }
+        self.compact = Compaction { revision, previous: self.compact.revision };
+        let row = [self.compact.revision.to_be_bytes(), self.compact.previous.to_be_bytes()].concat();
+        self.put_meta(Table::Meta, Bytes::from_static(COMPACT_KEY), Some(row.into()));
+        Ok(())
+    }
+
+    /// Shows everything committed since the last time to readers, and hands it to the disk.
+    ///
+    /// `None` if no key changed, or if the disk has failed: then nothing is shown any more, and
+    /// [`ValueWriter::health`] says why. Called once for each applied Raft batch.
+    pub fn publish(&mut self, position: AppliedPosition) -> Option<Arc<EventBatch>> {
+        let changes = std::mem::take(&mut self.changes);
+        let events: Vec<_> =
+            changes.iter().map(|change| EventEntry::new(change.record.event(change.at), change.prev)).collect();
+        let records = changes.into_iter().map(|change| (change.at, change.record)).collect();
+        self.values.append(records, std::mem::take(&mut self.rows), position).ok()?;
+        self.show(position);
+        let (first, last) = (events.first()?.event.revision.main, events.last()?.event.revision.main);
+        Some(Arc::new(EventBatch { first_main: first, last_main: last, events }))
+    }
+
+    /// Replaces what readers see.
+    pub(super) fn show(&mut self, position: AppliedPosition) {
+        self.shared.published.store(Arc::new(Published {
+            index: self.index.clone(),
+            revision: self.revision,
+            compact: self.compact,
+            position,
+            logical_size: self.values.logical_size(),
+        }));
+        if self.reclaim.allow(self.compact.revision) {
+            self.shared.compacted.send_replace(self.compact.revision);
+        }
+    }
+
+    /// The record of a revision that the index names, waiting for the disk if need be.
+    pub(super) fn fetch(&self, at: Revision) -> Result<Record, ReadError> {
+        if let Ok(found) = self.changes.binary_search_by_key(&at, |change| change.at) {
+            return Ok(self.changes[found].record.clone());
+        }
+        let missing = || StorageError::Closed(format!("the record of revision {at} is missing"));
+        Ok(self.shared.values.record(at)?.ok_or_else(missing)?)
+    }
+}

@@ -1,0 +1,182 @@
+//! `StoreReader`: the read side that can be given to anyone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::snapshot::{self, Disk, ReadError, Snapshot};
+use super::{Published, Shared};
+use crate::storage::{AppliedPosition, History, HistoryError, RangeQuery, RangeResult, Record, Scoped};
+use crate::types::{KeyValue, Revision, StorageError};
+
+/// Records that one look into the past takes at a time.
+const PAGE_RECORDS: usize = 512;
+
+/// The read side of the store; a clone costs one reference count.
+#[derive(Clone, Debug)]
+pub struct StoreReader {
+    shared: Arc<Shared>,
+}
+
+impl StoreReader {
+    pub(in crate::storage) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// What is published now, frozen; counted in [`StoreReader::snapshots_live`] until it is dropped.
+    ///
+    /// One wait-free load. A single short read is cheaper by [`StoreReader::get`] or
+    /// [`StoreReader::range`], which hold nothing.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::new(self.shared.published.load_full(), Arc::clone(&self.shared))
+    }
+
+    /// One key as of now, without a snapshot: one load, one descent, one look at the values in memory.
+    ///
+    /// Errors: [`ReadError::NeedsDisk`] if the value isn't in memory and `disk` is [`Disk::Never`].
+    pub fn get(&self, key: &[u8], disk: Disk) -> Result<Scoped<Option<KeyValue>>, ReadError> {
+        self.with(|published| snapshot::get(published, &self.shared.values, key, disk))
+    }
+
+    /// A range read of what is published now, without a snapshot (02 §3 of the rules).
+    ///
+    /// Errors: `Compacted`, `FutureRevision`; [`ReadError::NeedsDisk`] as in [`StoreReader::get`].
+    pub fn range(&self, query: &RangeQuery, disk: Disk) -> Result<Scoped<RangeResult>, ReadError> {
+        self.with(|published| snapshot::range(published, &self.shared.values, query, disk))
+    }
+
+    /// The current revision.
+    pub fn revision(&self) -> i64 {
+        self.with(|published| published.revision)
+    }
+
+    /// The lowest readable revision; −1 if nothing was ever compacted.
+    pub fn compact_revision(&self) -> i64 {
+        self.with(|published| published.compact.revision)
+    }
+
+    /// Up to where the log is in the published state.
+    pub fn position(&self) -> AppliedPosition {
+        self.with(|published| published.position)
+    }
+
+    /// Bytes of all kept records, for the quota and for `db_size_in_use`.
+    pub fn logical_size(&self) -> u64 {
+        self.with(|published| published.logical_size)
+    }
+
+    /// Snapshots that someone holds.
+    pub fn snapshots_live(&self) -> u64 {
+        self.shared.gauge.live()
+    }
+
+    /// How long the oldest held snapshot has been held, to the second.
+    pub fn snapshot_age_max(&self) -> Duration {
+        self.shared.gauge.oldest()
+    }
+
+    /// The published compact revision, as it goes up.
+    pub fn compacted(&self) -> watch::Receiver<i64> {
+        self.shared.compacted.subscribe()
+    }
+
+    /// The compact revision whose removed versions are really gone, as it goes up.
+    ///
+    /// A caller that wants the space back waits until it is at or above the revision it compacted at.
+    pub fn reclaimed(&self) -> watch::Receiver<i64> {
+        self.shared.reclaimed.subscribe()
+    }
+
+    /// The events from main revision `from_main` on, of at most `revisions_max` revisions and about
+    /// `bytes_max` bytes of keys and values, but at least one whole revision if there is one.
+    ///
+    /// May block on the engine: call it where blocking is allowed.
+    ///
+    /// Errors: [`HistoryError::Compacted`] if `from_main` is below the compact revision, also if it
+    /// came to be so meanwhile.
+    pub fn events(&self, from_main: i64, revisions_max: usize, bytes_max: usize) -> Result<History, HistoryError> {
+        let revision = self.readable_from(from_main)?;
+        let end = Revision::new(revision.saturating_add(1), 0);
+        let mut taken = Taken::new(from_main.max(0), revisions_max, bytes_max);
+        while taken.next < end && !taken.full {
+            let page = self.shared.values.scan(taken.next, end, PAGE_RECORDS)?;
+            let last = page.len() < PAGE_RECORDS;
+            taken.take(page);
+            if last && !taken.full {
+                taken.next = end;
+            }
+        }
+        // What a compaction removed while we read is missing from the pages.
+        self.readable_from(from_main)?;
+        Ok(History { next_main: taken.next.main.max(from_main), events: taken.events })
+    }
+
+    /// The record written at `at`, for an event's previous pair; `None` if it was compacted away.
+    ///
+    /// May block on the engine unless [`StoreReader::cached`] has it.
+    pub fn record(&self, at: Revision) -> Result<Option<Record>, StorageError> {
+        self.shared.values.record(at)
+    }
+
+    /// The record written at `at` if it is in memory.
+    pub fn cached(&self, at: Revision) -> Option<Record> {
+        self.shared.values.cached(at)
+    }
+
+    /// The current revision, if events from `from_main` on are still there.
+    fn readable_from(&self, from_main: i64) -> Result<i64, HistoryError> {
+        self.with(|published| match published.compact.revision {
+            compact if from_main < compact => Err(HistoryError::Compacted(compact)),
+            _ => Ok(published.revision),
+        })
+    }
+
+    /// A short read of what is published now; the guard spares the reference count that all readers would fight for.
+    fn with<T>(&self, read: impl FnOnce(&Published) -> T) -> T {
+        read(&self.shared.published.load())
+    }
+}
+
+/// Events taken so far. Invariant: `next` is where the next page begins, which is the start of a
+/// revision that wasn't touched once `full` is set.
+struct Taken {
+    events: Vec<crate::types::Event>,
+    next: Revision,
+    full: bool,
+    main: i64,
+    revisions_left: usize,
+    bytes_left: usize,
+}
+
+impl Taken {
+    fn new(from_main: i64, revisions_max: usize, bytes_max: usize) -> Self {
+        Self {
+            events: Vec::new(),
+            next: Revision::new(from_main, 0),
+            full: false,
+            main: -1,
+            revisions_left: revisions_max.max(1),
+            bytes_left: bytes_max,
+        }
+    }
+
+    /// Takes records in order until a revision begins that is too many.
+    fn take(&mut self, page: Vec<(Revision, Record)>) {
+        for (at, record) in page {
+            if at.main != self.main {
+                if self.revisions_left == 0 || (self.bytes_left == 0 && !self.events.is_empty()) {
+                    self.next = Revision::new(at.main, 0);
+                    self.full = true;
+                    return;
+                }
+                self.revisions_left -= 1;
+                self.main = at.main;
+            }
+            let value = record.version.as_ref().map_or(0, |version| version.value.len());
+            self.bytes_left = self.bytes_left.saturating_sub(record.key.len() + value);
+            self.events.push(record.event(at));
+            self.next = Revision::new(at.main, at.sub + 1);
+        }
+    }
+}
