@@ -258,7 +258,7 @@ fn the_hash_depends_on_the_state_alone() {
     put(&mut store, "a", "later");
     assert_eq!(at(&store, 7), Ok(seven));
     assert_ne!(at(&store, 8).unwrap().hash, seven.hash);
-    assert_eq!(at(&store, 9), Err(RequestError::FutureRevision));
+    assert_eq!(at(&store, 9), Err(RequestError::FutureRevision.into()));
     store.compact(6).unwrap();
     store.compact(7).unwrap();
     show(&mut store);
@@ -266,5 +266,5 @@ fn the_hash_depends_on_the_state_alone() {
     let compacted = at(&store, 7).unwrap();
     assert_eq!((compacted.hash, compacted.compact_revision), (seven.hash, 6), "E78: the one before");
     assert_eq!(at(&store, 8).unwrap().compact_revision, 7);
-    assert_eq!(at(&store, 6), Err(RequestError::Compacted));
+    assert_eq!(at(&store, 6), Err(RequestError::Compacted.into()));
 }

@@ -137,7 +137,7 @@ impl Snapshot {
     /// it has compacted. O(1) now, a walk of the index for an older revision.
     ///
     /// Errors: `Compacted`, `FutureRevision`.
-    pub fn hash_kv(&self, revision: i64) -> Result<Scoped<HashKv>, RequestError> {
+    pub fn hash_kv(&self, revision: i64) -> Result<Scoped<HashKv>, ReadError> {
         let state = &*self.published;
         let all = KeyRange::all();
         let digest = match state.view().resolve(revision)? {
