@@ -8,6 +8,12 @@
 //!
 //! Files and comments may differ; whatever is seen on the wire or in JSON may not.
 
+#![allow(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "the test starts real processes, which live in the real world"
+)]
+
 #[path = "support/peers.rs"]
 mod peers;
 

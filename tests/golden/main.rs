@@ -8,6 +8,12 @@
 //!
 //! `cargo xtask golden --record` writes what etcd answers into the files: read the diff.
 
+#![allow(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "the test starts real processes, which live in the real world"
+)]
+
 mod player;
 mod render;
 mod script;

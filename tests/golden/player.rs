@@ -103,8 +103,9 @@ impl Player {
         let header = status.header.unwrap_or_default();
         self.known.variables.insert("self".to_owned(), header.member_id.to_string());
         self.known.variables.insert("cluster".to_owned(), header.cluster_id.to_string());
-        self.known.variables.insert("client".to_owned(), self.server.client_url());
-        self.known.variables.insert("peer".to_owned(), self.server.peer_url());
+        let [client, peer] = self.server.urls();
+        self.known.variables.insert("client".to_owned(), client);
+        self.known.variables.insert("peer".to_owned(), peer);
     }
 
     async fn step(&mut self, step: &Step) -> Result<Vec<String>, String> {

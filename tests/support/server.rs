@@ -70,19 +70,15 @@ impl Server {
         panic!("{kind:?} does not serve: {refused}");
     }
 
-    /// Where clients reach it.
-    pub(crate) fn client_url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
-    }
-
-    /// Where other members would reach it.
-    pub(crate) fn peer_url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.peer_port)
+    /// Where clients reach it, and where other members would.
+    pub(crate) fn urls(&self) -> [String; 2] {
+        [self.port, self.peer_port].map(|port| format!("http://127.0.0.1:{port}"))
     }
 
     /// A new connection.
     pub(crate) async fn connect(&self) -> Channel {
-        Endpoint::from_shared(self.client_url())
+        let [client, _] = self.urls();
+        Endpoint::from_shared(client)
             .expect("the address is well formed")
             .connect()
             .await
@@ -110,9 +106,9 @@ impl Server {
             if let Ok(Some(status)) = self.child.try_wait() {
                 return Err(format!("it ended with {status}\n{}", self.log_tail()));
             }
-            let endpoint = Endpoint::from_shared(self.client_url())
-                .expect("the address is well formed")
-                .timeout(Duration::from_secs(2));
+            let [client, _] = self.urls();
+            let endpoint =
+                Endpoint::from_shared(client).expect("the address is well formed").timeout(Duration::from_secs(2));
             if let Ok(channel) = endpoint.connect().await
                 && let Ok(status) = MaintenanceClient::new(channel).status(StatusRequest {}).await
                 && status.get_ref().leader != 0

@@ -1,0 +1,218 @@
+//! One of the two servers: carries out steps and keeps what its watchers are told.
+//!
+//! ```text
+//! Step ─► typed client ─► answer as comparable text (canon)
+//! watch stream ─► reader task ─► log: watcher ─► what it was told, in order
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rusd_proto::etcdserverpb::kv_client::KvClient;
+use rusd_proto::etcdserverpb::lease_client::LeaseClient;
+use rusd_proto::etcdserverpb::watch_client::WatchClient;
+use rusd_proto::etcdserverpb::watch_request::RequestUnion;
+use rusd_proto::etcdserverpb::{
+    LeaseLeasesRequest, RangeResponse, ResponseHeader, WatchCancelRequest, WatchRequest, WatchResponse,
+};
+use tokio::sync::mpsc::{self, UnboundedSender};
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::Status;
+use tonic::transport::Channel;
+
+use crate::canon;
+use crate::server::{Kind, Server};
+use crate::steps::Step;
+
+/// What each watcher was told since the last look.
+pub(crate) type Log = BTreeMap<i64, Vec<String>>;
+
+/// An answer to compare, and the revision its header had (0: none).
+pub(crate) struct Answer {
+    pub(crate) text: Result<String, String>,
+    pub(crate) revision: i64,
+}
+
+/// A server and our connection to it.
+pub(crate) struct Side {
+    server: Server,
+    kv: KvClient<Channel>,
+    lease: LeaseClient<Channel>,
+    requests: UnboundedSender<WatchRequest>,
+    log: Arc<Mutex<Log>>,
+    reader: JoinHandle<()>,
+}
+
+impl Side {
+    pub(crate) async fn start(kind: Kind) -> Option<Self> {
+        let server = Server::start(kind, &[], "differential").await?;
+        let channel = server.connect().await;
+        let log = Arc::default();
+        let (requests, reader) = watch(channel.clone(), Arc::clone(&log));
+        Some(Self { server, kv: kv_client(&channel), lease: LeaseClient::new(channel), requests, log, reader })
+    }
+
+    /// Kill the server, start it again, open a new watch stream.
+    pub(crate) async fn restart(&mut self) {
+        self.reader.abort();
+        self.server.restart().await;
+        let channel = self.server.connect().await;
+        self.kv = kv_client(&channel);
+        self.lease = LeaseClient::new(channel.clone());
+        self.log = Arc::default();
+        (self.requests, self.reader) = watch(channel, Arc::clone(&self.log));
+    }
+
+    /// What the watchers were told and isn't forgotten yet.
+    pub(crate) fn log(&self) -> Log {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Forget what was compared; more may have come since.
+    pub(crate) fn forget(&self, compared: &Log) {
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        for (watcher, lines) in compared {
+            if let Some(all) = log.get_mut(watcher) {
+                all.drain(..lines.len());
+            }
+        }
+        log.retain(|_, lines| !lines.is_empty());
+    }
+
+    pub(crate) async fn carry_out(&mut self, step: &Step) -> Answer {
+        let mut revision = 0;
+        let text = self.call(step, &mut revision).await.map_err(|s| format!("{:?}: {}", s.code(), s.message()));
+        Answer { text, revision }
+    }
+
+    async fn call(&mut self, step: &Step, revision: &mut i64) -> Result<String, Status> {
+        let mut seen = |header: &mut Option<ResponseHeader>| *revision = canon::header(header);
+        Ok(match step {
+            Step::Range(request) => {
+                let mut answer = self.kv.range(request.clone()).await?.into_inner();
+                seen(&mut answer.header);
+                canon::range(request, &mut answer);
+                format!("{answer:#?}")
+            }
+            Step::RangeStream(request) => {
+                let mut parts = self.kv.range_stream(request.clone()).await?.into_inner();
+                let mut whole = RangeResponse::default();
+                while let Some(part) = parts.message().await? {
+                    let part = part.range_response.unwrap_or_default();
+                    let kvs = whole.kvs.into_iter().chain(part.kvs.clone()).collect();
+                    whole = RangeResponse { kvs, ..part };
+                }
+                seen(&mut whole.header);
+                canon::range(request, &mut whole);
+                format!("{whole:#?}")
+            }
+            Step::Put(request) => {
+                let mut answer = self.kv.put(request.clone()).await?.into_inner();
+                seen(&mut answer.header);
+                format!("{answer:#?}")
+            }
+            Step::Delete(request) => {
+                let mut answer = self.kv.delete_range(request.clone()).await?.into_inner();
+                seen(&mut answer.header);
+                format!("{answer:#?}")
+            }
+            Step::Txn(request) => {
+                let mut answer = self.kv.txn(request.clone()).await?.into_inner();
+                seen(&mut answer.header);
+                canon::txn(request, &mut answer);
+                format!("{answer:#?}")
+            }
+            Step::Compact(request) => {
+                let mut answer = self.kv.compact(*request).await?.into_inner();
+                seen(&mut answer.header);
+                format!("{answer:#?}")
+            }
+            Step::Grant(request) => {
+                let mut answer = self.lease.lease_grant(*request).await?.into_inner();
+                seen(&mut answer.header);
+                format!("{answer:#?}")
+            }
+            Step::Revoke(request) => {
+                let mut answer = self.lease.lease_revoke(*request).await?.into_inner();
+                seen(&mut answer.header);
+                format!("{answer:#?}")
+            }
+            Step::KeepAlive(request) => {
+                let once = futures::stream::iter([*request]);
+                let mut answers = self.lease.lease_keep_alive(once).await?.into_inner();
+                let mut answer = answers.message().await?.unwrap_or_default();
+                seen(&mut answer.header);
+                format!("{answer:#?}")
+            }
+            Step::TimeToLive(request) => {
+                let mut answer = self.lease.lease_time_to_live(*request).await?.into_inner();
+                seen(&mut answer.header);
+                answer.ttl = answer.ttl.signum();
+                answer.keys.sort();
+                format!("{answer:#?}")
+            }
+            Step::Leases => {
+                let mut answer = self.lease.lease_leases(LeaseLeasesRequest {}).await?.into_inner();
+                seen(&mut answer.header);
+                answer.leases.sort_by_key(|lease| lease.id);
+                format!("{answer:#?}")
+            }
+            Step::Watch(request) => self.watch_request(RequestUnion::CreateRequest(request.clone())),
+            Step::Cancel(watch_id) => {
+                self.watch_request(RequestUnion::CancelRequest(WatchCancelRequest { watch_id: *watch_id }))
+            }
+            Step::Restart => {
+                self.restart().await;
+                String::new()
+            }
+        })
+    }
+
+    fn watch_request(&self, request: RequestUnion) -> String {
+        // A broken stream shows in the log.
+        self.requests.send(WatchRequest { request_union: Some(request) }).ok();
+        String::new()
+    }
+}
+
+fn kv_client(channel: &Channel) -> KvClient<Channel> {
+    KvClient::new(channel.clone()).max_decoding_message_size(usize::MAX)
+}
+
+/// Opens a watch stream; what comes on it goes into the log.
+fn watch(channel: Channel, log: Arc<Mutex<Log>>) -> (UnboundedSender<WatchRequest>, JoinHandle<()>) {
+    let (sender, requests) = mpsc::unbounded_channel();
+    let reader = tokio::spawn(async move {
+        let note = |watcher: i64, lines: Vec<String>| {
+            log.lock().unwrap_or_else(PoisonError::into_inner).entry(watcher).or_default().extend(lines);
+        };
+        let mut client = WatchClient::new(channel).max_decoding_message_size(usize::MAX);
+        let mut stream = match client.watch(UnboundedReceiverStream::new(requests)).await {
+            Ok(stream) => stream.into_inner(),
+            Err(status) => return note(-2, vec![format!("{status}")]),
+        };
+        loop {
+            match stream.message().await {
+                Ok(Some(message)) => note(message.watch_id, lines(message)),
+                Ok(None) => return note(-2, vec!["the stream ended".to_owned()]),
+                Err(status) => return note(-2, vec![format!("{status}")]),
+            }
+        }
+    });
+    (sender, reader)
+}
+
+/// A message as lines: how events are spread over messages is the server's own affair.
+fn lines(message: WatchResponse) -> Vec<String> {
+    let mut lines = Vec::new();
+    if message.created || message.canceled {
+        let revision = message.header.unwrap_or_default().revision;
+        lines.push(format!(
+            "created {} canceled {} at {revision}, compacted {}: {}",
+            message.created, message.canceled, message.compact_revision, message.cancel_reason
+        ));
+    }
+    lines.extend(message.events.into_iter().map(|event| format!("{event:?}")));
+    lines
+}
