@@ -24,6 +24,8 @@ mod output;
 mod request;
 mod session;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 pub use encode::HeaderIds;
 pub use history::HistorySource;

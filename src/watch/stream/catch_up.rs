@@ -16,7 +16,8 @@ use super::watchers::{State, Target};
 use super::work::{Shape, Work};
 use crate::storage::HistoryError;
 
-/// A gap above this is read without being in the hub's groups: the mailbox would only fill up meanwhile.
+/// A gap up to about this is read after joining the hub's groups. The mailbox stands still meanwhile, so it must be
+/// short.
 const GAP_REVISIONS_MAX: i64 = 1000;
 
 /// Where the catching up of a stream stands; one cohort at a time.
@@ -207,7 +208,8 @@ impl StreamCore {
         match (gap, end >= until) {
             (true, false) => self.read(cohort, end + 1, until, true),
             (true, true) => self.make_live(&cohort),
-            (false, _) if end >= self.hub.revision() => self.join_live(cohort),
+            // Near is enough: under steady writes a round never ends at the newest revision.
+            (false, _) if self.hub.revision() - end <= GAP_REVISIONS_MAX => self.join_live(cohort),
             (false, _) => self.behind.extend(cohort),
         }
         true
@@ -218,7 +220,7 @@ impl StreamCore {
         let revision = self.attach(&cohort);
         let next = cohort.iter().filter_map(|target| self.watchers.get(*target)).map(|watcher| watcher.next).min();
         match next {
-            Some(next) if next <= revision && revision - next >= GAP_REVISIONS_MAX => {
+            Some(next) if next <= revision && revision - next >= 2 * GAP_REVISIONS_MAX => {
                 self.detach_all_idle();
                 self.behind.extend(cohort);
             }

@@ -305,7 +305,7 @@ impl StreamCore {
         if std::mem::take(&mut self.tick) {
             for watcher in self.watchers.iter_mut().filter(|watcher| watcher.progress_notify) {
                 let quiet = std::mem::replace(&mut watcher.quiet, true);
-                if quiet && watcher.state() == State::Live && watcher.next <= through + 1 {
+                if quiet && watcher.state() == State::Live && watcher.start <= through {
                     out.control(ids, &Control { revision: through, watch_id: watcher.id, ..Control::default() });
                 }
             }

@@ -54,7 +54,7 @@ impl StreamCore {
             return Err(REASON_DUPLICATE_ID.to_owned());
         };
         let start = create.start_revision;
-        let target = self.watchers.add(id, GroupKey { range, kinds: create.kinds }, create, start);
+        let target = self.watchers.add(id, GroupKey { range, kinds: create.kinds }, create);
         let mut current = self.hub.revision();
         if start == 0 || start > current {
             current = self.attach(&[target]);
@@ -105,7 +105,7 @@ impl StreamCore {
     pub(super) fn may_progress(&self, current: i64) -> bool {
         self.watchers.len() > 0
             && self.watchers.compacted() == 0
-            && self.watchers.iter().all(|watcher| watcher.next <= current + 1)
+            && self.watchers.iter().all(|watcher| watcher.start <= current)
     }
 }
 

@@ -24,6 +24,8 @@ pub(super) struct Watcher {
     serial: u64,
     pub(super) group: u32,
     state: State,
+    /// The start revision asked for; progress isn't spoken of below it.
+    pub(super) start: i64,
     /// The lowest revision not yet sent; what is below is skipped. Only grows.
     pub(super) next: i64,
     pub(super) prev_kv: bool,
@@ -108,7 +110,7 @@ impl Watchers {
     }
 
     /// Adds a watcher under a free id. It is behind until it is made live.
-    pub(super) fn add(&mut self, id: i64, key: GroupKey, create: &CreateWatch, next: i64) -> Target {
+    pub(super) fn add(&mut self, id: i64, key: GroupKey, create: &CreateWatch) -> Target {
         let range_bytes = key.range.start.len() + key.range.wire_end().len();
         let group = self.local_group(key);
         if let Some(Some(group)) = self.groups.get_mut(group as usize) {
@@ -120,7 +122,8 @@ impl Watchers {
             serial: self.serials,
             group,
             state: State::Behind,
-            next,
+            start: create.start_revision,
+            next: create.start_revision,
             prev_kv: create.prev_kv,
             fragment: create.fragment,
             progress_notify: create.progress_notify,
