@@ -49,10 +49,10 @@ fn changes(ops: &[Op]) -> Result<Changes, RequestError> {
         }
     }
     for op in ops {
-        if let Op::Put(op) = op {
-            if all.deletes.contains(&op.key) || !all.puts.insert(op.key.clone()) {
-                return Err(RequestError::DuplicateKey);
-            }
+        if let Op::Put(op) = op
+            && (all.deletes.contains(&op.key) || !all.puts.insert(op.key.clone()))
+        {
+            return Err(RequestError::DuplicateKey);
         }
     }
     Ok(all)

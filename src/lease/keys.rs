@@ -10,7 +10,7 @@ pub(super) enum LeaseKeys {
     #[default]
     None,
     One(Bytes),
-    Many(Box<BTreeSet<Bytes>>),
+    Many(BTreeSet<Bytes>),
 }
 
 impl LeaseKeys {
@@ -19,7 +19,7 @@ impl LeaseKeys {
             Self::None => *self = Self::One(key),
             Self::One(first) => {
                 if *first != key {
-                    *self = Self::Many(Box::new(BTreeSet::from([std::mem::take(first), key])));
+                    *self = Self::Many(BTreeSet::from([std::mem::take(first), key]));
                 }
             }
             Self::Many(keys) => {

@@ -66,7 +66,6 @@ pub struct Lessor {
 
 impl Lessor {
     /// No leases, not leading. `origin` is the clock's present; no later time may lie before it.
-    #[expect(clippy::new_ret_no_self, reason = "the writer's half is as much the result as the shared half")]
     pub fn new(origin: Instant) -> (LeaseWriter, Arc<Self>) {
         let lessor = Arc::new(Self {
             origin,

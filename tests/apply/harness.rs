@@ -1,0 +1,148 @@
+//! A machine with a log of its own, and short words for commands.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use rusd::apply::{
+    Command, Compare, CompareResult, CompareTarget, DeleteOp, DeleteResult, Machine, Op, Outcome, PutOp, PutResult,
+    Response, TxnOp, TxnResult,
+};
+use rusd::lease::Lessor;
+use rusd::storage::{AppliedPosition, Disk, EventBatch, Opened, RangeQuery, Store};
+use rusd::types::{EventKind, KeyRange, KeyValue, LeaseId, RaftIndex, RequestError, Term};
+
+/// One member without a cluster.
+pub struct Node {
+    pub machine: Machine,
+    index: u64,
+    /// What the last entry published.
+    pub events: Option<Arc<EventBatch>>,
+}
+
+impl Node {
+    pub fn new() -> Self {
+        Self::over(Store::in_memory(), &Opened::default())
+    }
+
+    pub fn over(store: Store, opened: &Opened) -> Self {
+        let (writer, _) = Lessor::new(Instant::now());
+        let machine = Machine::open(store, opened, writer).unwrap();
+        Self { machine, index: opened.position.index.get(), events: None }
+    }
+
+    pub fn next(&mut self) -> AppliedPosition {
+        self.index += 1;
+        AppliedPosition { index: RaftIndex(self.index), term: Term(1) }
+    }
+
+    /// Applies and publishes one entry with one command.
+    pub fn run(&mut self, command: Command) -> Outcome {
+        let position = self.next();
+        let mut outcomes = self.machine.apply(position, &[command]).unwrap();
+        self.events = self.machine.publish(position).unwrap();
+        assert_eq!(outcomes[0].revision, self.revision());
+        outcomes.remove(0)
+    }
+
+    pub fn revision(&self) -> i64 {
+        self.machine.reader().snapshot().revision()
+    }
+
+    /// The events of the last entry: kind, key, main revision.
+    pub fn event_list(&self) -> Vec<(EventKind, String, i64)> {
+        let Some(batch) = &self.events else { return Vec::new() };
+        let text = |key: &Bytes| String::from_utf8_lossy(key).into_owned();
+        batch.events.iter().map(|e| (e.event.kind, text(&e.event.kv.key), e.event.kv.mod_revision)).collect()
+    }
+
+    pub fn get(&self, key: &str) -> Option<KeyValue> {
+        let found = self.machine.reader().snapshot().range(&RangeQuery::latest(one(key)), Disk::Allowed).unwrap();
+        found.value.kvs.into_iter().next()
+    }
+
+    pub fn put(&mut self, op: PutOp) -> Result<PutResult, RequestError> {
+        match self.run(Command::Put(op)).result? {
+            Response::Put(result) => Ok(result),
+            other => panic!("{other:?} to a put"),
+        }
+    }
+
+    pub fn delete(&mut self, range: KeyRange) -> DeleteResult {
+        match self.run(Command::DeleteRange(DeleteOp { range, prev_kv: true })).result {
+            Ok(Response::DeleteRange(result)) => result,
+            other => panic!("{other:?} to a delete"),
+        }
+    }
+
+    pub fn txn(&mut self, op: TxnOp) -> Result<TxnResult, RequestError> {
+        match self.run(Command::Txn(op)).result? {
+            Response::Txn(result) => Ok(result),
+            other => panic!("{other:?} to a txn"),
+        }
+    }
+
+    pub fn grant(&mut self, id: i64) -> Result<Response, RequestError> {
+        self.run(Command::LeaseGrant { id: LeaseId(id), ttl_secs: 100 }).result
+    }
+
+    pub fn keys_of(&self, lease: i64) -> Option<Vec<Bytes>> {
+        self.machine.lessor().keys(LeaseId(lease))
+    }
+}
+
+pub fn one(key: &str) -> KeyRange {
+    KeyRange::single(key.to_owned())
+}
+
+pub fn span(key: &str, end: &str) -> KeyRange {
+    KeyRange::from_wire(key.to_owned().into(), end.to_owned().into())
+}
+
+pub fn put(key: &str, value: &str) -> PutOp {
+    PutOp { key: key.to_owned().into(), value: value.to_owned().into(), ..PutOp::default() }
+}
+
+pub fn leased(key: &str, value: &str, lease: i64) -> PutOp {
+    PutOp { lease: LeaseId(lease), ..put(key, value) }
+}
+
+pub fn op_put(key: &str, value: &str) -> Op {
+    Op::Put(put(key, value))
+}
+
+pub fn op_delete(range: KeyRange) -> Op {
+    Op::Delete(DeleteOp { range, prev_kv: true })
+}
+
+pub fn op_range(range: KeyRange) -> Op {
+    op_range_at(range, 0)
+}
+
+pub fn op_range_at(range: KeyRange, revision: i64) -> Op {
+    Op::Range(RangeQuery { revision, ..RangeQuery::latest(range) })
+}
+
+pub fn then(success: Vec<Op>) -> TxnOp {
+    TxnOp { success, ..TxnOp::default() }
+}
+
+pub fn compare(range: KeyRange, result: CompareResult, target: CompareTarget) -> Compare {
+    Compare { range, result, target }
+}
+
+pub fn equals(key: &str, value: &str) -> Compare {
+    compare(one(key), CompareResult::Equal, CompareTarget::Value(value.to_owned().into()))
+}
+
+/// A pair in 05's notation.
+pub fn kv(key: &str, value: &str, create: i64, modified: i64, version: i64, lease: i64) -> KeyValue {
+    KeyValue {
+        key: key.to_owned().into(),
+        value: value.to_owned().into(),
+        create_revision: create,
+        mod_revision: modified,
+        version,
+        lease: LeaseId(lease),
+    }
+}

@@ -1,0 +1,11 @@
+//! The machine as its callers see it: 05's cases, a plain model, and sameness however entries are cut.
+
+mod alarm_cases;
+mod commands;
+mod determinism;
+mod harness;
+mod key_cases;
+mod lease_cases;
+mod model;
+mod model_test;
+mod txn_cases;
