@@ -4,9 +4,7 @@ use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use rusd::admit;
-use rusd::apply::{
-    AlarmKind, AlarmOp, Command, Compare, CompareResult, CompareTarget, DeleteOp, Op, PutOp, TxnOp,
-};
+use rusd::apply::{AlarmKind, AlarmOp, Command, Compare, CompareResult, CompareTarget, DeleteOp, Op, PutOp, TxnOp};
 use rusd::storage::RangeQuery;
 use rusd::types::{KeyRange, LeaseId, Limits, MemberId};
 
@@ -34,15 +32,16 @@ fn lease() -> impl Strategy<Value = LeaseId> {
 
 fn put() -> impl Strategy<Value = PutOp> {
     let lease = prop_oneof![2 => Just(LeaseId::NONE), 1 => lease()];
-    (key(), value(), lease, any::<bool>(), prop_oneof![5 => Just((false, false)), 1 => any::<(bool, bool)>()])
-        .prop_map(|(key, value, lease, prev_kv, (ignore_value, ignore_lease))| PutOp {
+    (key(), value(), lease, any::<bool>(), prop_oneof![5 => Just((false, false)), 1 => any::<(bool, bool)>()]).prop_map(
+        |(key, value, lease, prev_kv, (ignore_value, ignore_lease))| PutOp {
             key,
             value: if ignore_value { Bytes::new() } else { value },
             lease: if ignore_lease { LeaseId::NONE } else { lease },
             prev_kv,
             ignore_value,
             ignore_lease,
-        })
+        },
+    )
 }
 
 fn delete() -> impl Strategy<Value = DeleteOp> {

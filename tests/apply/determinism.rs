@@ -86,8 +86,11 @@ fn play(commands: &[Command], cut: &Cut) -> Seen {
 }
 
 fn cut() -> impl Strategy<Value = Cut> {
-    (vec(1..6usize, 1..4), vec(1..4usize, 1..4), 0..4usize)
-        .prop_map(|(entries, publishes, restart)| Cut { entries, publishes, restart })
+    (vec(1..6usize, 1..4), vec(1..4usize, 1..4), 0..4usize).prop_map(|(entries, publishes, restart)| Cut {
+        entries,
+        publishes,
+        restart,
+    })
 }
 
 proptest! {
