@@ -76,9 +76,9 @@ fn query() -> impl Strategy<Value = RangeQuery> {
 
 fn txn() -> impl Strategy<Value = TxnOp> {
     let leaf = prop_oneof![
-        query().prop_map(Op::Range),
+        1 => query().prop_map(Op::Range),
         3 => put().prop_map(Op::Put),
-        delete().prop_map(Op::Delete),
+        1 => delete().prop_map(Op::Delete),
     ];
     let op = leaf.prop_recursive(3, 16, 3, |inner| {
         (vec(compare(), 0..2), vec(inner.clone(), 0..3), vec(inner, 0..3))
