@@ -1,17 +1,20 @@
 //! The same commands give the same answers, events and state, however the log is cut into entries
 //! and publishes, and whether or not the member restarts in between.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use rusd::apply::{Command, Outcome, codec};
-use rusd::env::Env;
-use rusd::storage::backend::{Engine, MemoryImage};
-use rusd::storage::{Disk, RangeQuery, Store, StoreConfig};
-use rusd::types::{EventKind, KeyRange, KeyValue};
+use rusd::apply::{AlarmKind, AlarmOp, Command, Outcome, codec};
+use rusd::env::ManualSpawn;
+use rusd::lease::LeaseStatus;
+use rusd::storage::backend::MemoryImage;
+use rusd::storage::{AppliedPosition, Disk, RangeQuery};
+use rusd::types::{EventKind, KeyRange, KeyValue, LeaseId, MemberId};
 
 use crate::commands::command;
-use crate::harness::Node;
+use crate::harness::{Node, leased};
 
 /// All that a member can be compared by.
 #[derive(Debug, PartialEq)]
@@ -20,8 +23,8 @@ struct Seen {
     events: Vec<(EventKind, KeyValue, i64)>,
     digest: u64,
     keys: Vec<KeyValue>,
-    leases: Vec<(i64, Vec<Bytes>)>,
-    alarms: usize,
+    leases: Vec<(LeaseId, LeaseStatus, Vec<Bytes>)>,
+    alarms: Vec<(MemberId, AlarmKind)>,
 }
 
 /// How one member gets the log.
@@ -31,73 +34,147 @@ struct Cut {
     entries: Vec<usize>,
     /// Entries before a publish.
     publishes: Vec<usize>,
-    /// Publishes before a restart, 0 for none.
-    restart: usize,
+    /// Publishes before the store thread runs, 0 for never.
+    flush: usize,
+    /// Publishes before a power cut, 0 for none.
+    crash: usize,
 }
 
-fn open(image: &MemoryImage) -> Node {
-    let mut config = StoreConfig::new(Engine::Memory(image.clone()), "memory");
-    config.values.inline = true;
-    let (store, opened) = Store::open(&Env::real(), config).unwrap();
-    Node::over(store, &opened)
+impl Cut {
+    fn plain() -> Self {
+        Self { entries: vec![1], publishes: vec![1], flush: 0, crash: 0 }
+    }
+}
+
+/// A member, its disk and its log.
+struct Member {
+    disk: MemoryImage,
+    spawn: ManualSpawn,
+    node: Node,
+    log: Vec<(AppliedPosition, Bytes)>,
+    outcomes: Vec<Vec<Outcome>>,
+    events: Vec<(EventKind, KeyValue, i64)>,
+}
+
+impl Member {
+    fn new() -> Self {
+        let (disk, spawn) = (MemoryImage::default(), ManualSpawn::default());
+        let node = Node::open(&disk, &spawn);
+        Self { disk, spawn, node, log: Vec::new(), outcomes: Vec::new(), events: Vec::new() }
+    }
+
+    /// Applies an entry, through the log's bytes as on every member.
+    fn entry(&mut self, commands: &[Command]) {
+        let position = self.node.next();
+        let mut bytes = BytesMut::new();
+        codec::encode_batch(commands, &mut bytes);
+        let bytes = bytes.freeze();
+        let outcomes = self.node.machine.apply(position, &codec::decode_batch(bytes.clone()).unwrap()).unwrap();
+        self.log.push((position, bytes));
+        self.outcomes.push(outcomes);
+    }
+
+    fn publish(&mut self) {
+        if let Some(batch) = self.node.machine.publish(self.node.machine.applied()).unwrap() {
+            self.events.extend(batch.events.iter().map(|e| (e.event.kind, e.event.kv.clone(), e.event.revision.sub)));
+        }
+    }
+
+    /// Loses what was not flushed, and gets it back from the log with the same outcomes.
+    fn crash(&mut self) {
+        let last = self.node.machine.applied();
+        self.spawn.clear();
+        self.node = Node::open(&self.disk, &self.spawn);
+        let durable = self.node.machine.applied();
+        let lost = self.log.iter().zip(&self.outcomes).filter(|((position, _), _)| *position > durable);
+        for ((position, bytes), before) in lost {
+            let again = self.node.machine.apply(*position, &codec::decode_batch(bytes.clone()).unwrap()).unwrap();
+            assert_eq!(again, *before);
+        }
+        self.node.resume();
+        self.node.machine.publish(last).unwrap();
+    }
+
+    fn seen(&self) -> Seen {
+        let snapshot = self.node.machine.reader().snapshot();
+        let lessor = self.node.machine.lessor();
+        let mut leases = lessor.ids();
+        leases.sort_unstable();
+        lessor.promote(self.node.start, Duration::ZERO);
+        Seen {
+            outcomes: self.outcomes.concat(),
+            events: self.events.clone(),
+            digest: snapshot.digest(),
+            keys: snapshot.range(&RangeQuery::latest(KeyRange::all()), Disk::Allowed).unwrap().value.kvs,
+            leases: leases
+                .into_iter()
+                .map(|id| (id, lessor.remaining(id, self.node.start).unwrap(), lessor.keys(id).unwrap()))
+                .collect(),
+            alarms: self.node.machine.alarms().load().list(None),
+        }
+    }
 }
 
 fn play(commands: &[Command], cut: &Cut) -> Seen {
-    let image = MemoryImage::default();
-    let mut node = open(&image);
-    let (mut outcomes, mut events) = (Vec::new(), Vec::new());
+    let mut member = Member::new();
     let mut entries = cut.entries.iter().cycle();
     let mut publishes = cut.publishes.iter().cycle();
     let mut rest = commands;
     let mut published = 0;
     while !rest.is_empty() {
-        let mut position = node.machine.applied();
         for _ in 0..*publishes.next().unwrap() {
             let (entry, left) = rest.split_at(rest.len().min(*entries.next().unwrap()));
             rest = left;
-            position = node.next();
-            // Through the log's bytes, as on every member.
-            let mut bytes = BytesMut::new();
-            codec::encode_batch(entry, &mut bytes);
-            let entry = codec::decode_batch(bytes.freeze()).unwrap();
-            outcomes.extend(node.machine.apply(position, &entry).unwrap());
+            member.entry(entry);
         }
-        if let Some(batch) = node.machine.publish(position).unwrap() {
-            events.extend(batch.events.iter().map(|e| (e.event.kind, e.event.kv.clone(), e.event.revision.sub)));
-        }
+        member.publish();
         published += 1;
-        if cut.restart > 0 && published % cut.restart == 0 {
-            drop(node);
-            node = open(&image);
-            assert_eq!(node.machine.applied(), position);
+        if cut.flush > 0 && published % cut.flush == 0 {
+            member.spawn.run("store");
+        }
+        if cut.crash > 0 && published % cut.crash == 0 {
+            member.crash();
         }
     }
-    let snapshot = node.machine.reader().snapshot();
-    let mut leases: Vec<_> = node.machine.lessor().ids();
-    leases.sort_unstable();
-    Seen {
-        outcomes,
-        events,
-        digest: snapshot.digest(),
-        keys: snapshot.range(&RangeQuery::latest(KeyRange::all()), Disk::Allowed).unwrap().value.kvs,
-        leases: leases.into_iter().map(|id| (id.get(), node.machine.lessor().keys(id).unwrap())).collect(),
-        alarms: node.machine.alarms().load().list(None).len(),
-    }
+    member.seen()
 }
 
 fn cut() -> impl Strategy<Value = Cut> {
-    (vec(1..6usize, 1..4), vec(1..4usize, 1..4), 0..4usize).prop_map(|(entries, publishes, restart)| Cut {
-        entries,
-        publishes,
-        restart,
-    })
+    (vec(1..6usize, 1..4), vec(1..4usize, 1..4), 0..4usize, 0..6usize)
+        .prop_map(|(entries, publishes, flush, crash)| Cut { entries, publishes, flush, crash })
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
     #[test]
     fn members_agree_however_the_log_is_cut(commands in vec(command(), 1..60), cut in cut()) {
-        let plain = Cut { entries: vec![1], publishes: vec![1], restart: 0 };
-        prop_assert_eq!(play(&commands, &cut), play(&commands, &plain));
+        prop_assert_eq!(play(&commands, &cut), play(&commands, &Cut::plain()));
     }
+}
+
+#[test]
+fn leases_attachments_and_alarms_survive_a_restart() {
+    let mut member = Member::new();
+    let commands = [
+        Command::LeaseGrant { id: LeaseId(7), ttl_secs: 100 },
+        Command::LeaseGrant { id: LeaseId(8), ttl_secs: 100 },
+        Command::LeaseGrant { id: LeaseId(9), ttl_secs: 100 },
+        Command::Put(leased("b", "1", 7)),
+        Command::Put(leased("a", "1", 7)),
+        Command::Put(leased("c", "1", 9)),
+        Command::LeaseCheckpoint { remaining: vec![(LeaseId(8), 33)] },
+        Command::LeaseRevoke { id: LeaseId(9) },
+        Command::Alarm(AlarmOp { activate: true, member: MemberId(5), kind: Some(AlarmKind::NoSpace) }),
+    ];
+    member.entry(&commands);
+    member.publish();
+    let before = member.seen();
+    member.spawn.run("store");
+    member.crash();
+    assert_eq!(member.seen(), before);
+    let status = |granted_secs, remaining_secs| LeaseStatus { granted_secs, remaining_secs };
+    let keys = |keys: &[&'static str]| keys.iter().copied().map(Bytes::from).collect::<Vec<_>>();
+    let leases = [(LeaseId(7), status(100, 99), keys(&["a", "b"])), (LeaseId(8), status(100, 32), keys(&[]))];
+    assert_eq!(before.leases, leases);
+    assert_eq!(before.alarms, [(MemberId(5), AlarmKind::NoSpace)]);
 }

@@ -1,20 +1,25 @@
 //! A machine with a log of its own, and short words for commands.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rusd::apply::{
     Command, Compare, CompareResult, CompareTarget, DeleteOp, DeleteResult, Machine, Op, Outcome, PutOp, PutResult,
     Response, TxnOp, TxnResult,
 };
+use rusd::env::{Env, ManualSpawn};
 use rusd::lease::Lessor;
-use rusd::storage::{AppliedPosition, Disk, EventBatch, Opened, RangeQuery, Store};
+use rusd::storage::backend::{Engine, MemoryImage};
+use rusd::storage::mvcc::StoreConfig;
+use rusd::storage::{AppliedPosition, Disk, EventBatch, RangeQuery, Store};
 use rusd::types::{EventKind, KeyRange, KeyValue, LeaseId, RaftIndex, RequestError, Term};
 
 /// One member without a cluster.
 pub struct Node {
     pub machine: Machine,
+    /// The lessor's origin.
+    pub start: Instant,
     index: u64,
     /// What the last entry published.
     pub events: Option<Arc<EventBatch>>,
@@ -22,13 +27,26 @@ pub struct Node {
 
 impl Node {
     pub fn new() -> Self {
-        Self::over(Store::in_memory(), &Opened::default())
+        Self::open(&MemoryImage::default(), &ManualSpawn::default())
     }
 
-    pub fn over(store: Store, opened: &Opened) -> Self {
-        let (writer, _) = Lessor::new(Instant::now());
-        let machine = Machine::open(store, opened, writer).unwrap();
-        Self { machine, index: opened.position.index.get(), events: None }
+    /// On a disk that holds what was there whenever `spawn` last ran "store".
+    pub fn open(disk: &MemoryImage, spawn: &ManualSpawn) -> Self {
+        let mut config = StoreConfig::new(Engine::Memory(disk.clone()), "memory");
+        config.values.cache_bytes = 4 << 20;
+        config.values.flush_interval = Duration::ZERO;
+        let env = Env { spawn: Arc::new(spawn.clone()), ..Env::real() };
+        let (store, opened) = Store::open(&env, config).unwrap();
+        let start = Instant::now();
+        let (writer, _) = Lessor::new(start);
+        let machine = Machine::open(store, &opened, writer).unwrap();
+        let index = machine.applied().index.get();
+        Self { machine, start, index, events: None }
+    }
+
+    /// Goes on after what was applied without this.
+    pub fn resume(&mut self) {
+        self.index = self.machine.applied().index.get();
     }
 
     pub fn next(&mut self) -> AppliedPosition {
