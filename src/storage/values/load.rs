@@ -47,7 +47,8 @@ pub(super) fn load(engine: &Arc<dyn Backend>, config: &BackendConfig) -> Result<
     let mut tables = [Table::Meta, Table::Lease, Table::Auth].into_iter().map(|table| {
         let mut rows = Vec::new();
         engine.visit(table, &[], None, &mut |key, value| {
-            if key.first() != Some(&0) {
+            // The engine side's own rows are in `Meta` only: a lease's key may well begin with a zero byte.
+            if table != Table::Meta || key.first() != Some(&0) {
                 counted.add_row(table.id(), key, value);
                 rows.push((compact(key), compact(value)));
             }
