@@ -165,6 +165,15 @@ impl Node {
             .map_err(|_| RequestError::Stopped)
     }
 
+    /// The members, by id, with whether each is a learner.
+    pub fn members(&self) -> Vec<(MemberId, PeerNode, bool)> {
+        let metrics = self.raft.server_metrics().borrow_watched().clone();
+        let membership = metrics.membership_config.membership();
+        let voters: Vec<_> = membership.voter_ids().collect();
+        let member = |(id, node): (&u64, &PeerNode)| (MemberId(*id), node.clone(), !voters.contains(id));
+        membership.nodes().map(member).collect()
+    }
+
     /// Ends Raft in order; what was appended is on disk already.
     pub async fn shutdown(&self) -> io::Result<()> {
         self.status.set_stopped();

@@ -1,0 +1,67 @@
+//! The proposer and the node as the API sees them.
+
+use crate::api::{MemberInfo, Propose, Standing, Waiting};
+use crate::apply::{Command, Outcome};
+use crate::propose::Proposer;
+use crate::types::{MemberId, RequestError};
+
+/// [`Propose`] over this member's own proposer.
+pub(super) struct Door {
+    proposer: Proposer,
+}
+
+impl Door {
+    pub(super) fn new(proposer: Proposer) -> Self {
+        Self { proposer }
+    }
+}
+
+impl Propose for Door {
+    fn propose(&self, command: Command) -> Waiting<Result<Outcome, RequestError>> {
+        let proposer = self.proposer.clone();
+        Box::pin(async move { Ok(proposer.propose(command).await?.outcome) })
+    }
+
+    fn read_barrier(&self) -> Option<Waiting<Result<(), RequestError>>> {
+        if self.proposer.node().status().is_sole_leader() {
+            return None;
+        }
+        let proposer = self.proposer.clone();
+        Some(Box::pin(async move { proposer.read_barrier().await }))
+    }
+
+    fn standing(&self) -> Standing {
+        let status = self.proposer.node().status();
+        Standing {
+            leader: status.leader(),
+            term: status.term(),
+            committed: status.committed(),
+            applied: status.applied(),
+            is_learner: status.is_learner(),
+        }
+    }
+
+    fn move_leader(&self, to: MemberId) -> Waiting<Result<(), RequestError>> {
+        let status = self.proposer.node().status();
+        let result = if !status.is_leader() {
+            Err(RequestError::NotLeader)
+        } else if to == status.member() {
+            Ok(())
+        } else {
+            // The only member is this one: whoever was named is no voter.
+            Err(RequestError::BadLeaderTransferee)
+        };
+        Box::pin(std::future::ready(result))
+    }
+
+    fn members(&self) -> Vec<MemberInfo> {
+        let member = |(id, node, is_learner): (MemberId, crate::consensus::PeerNode, bool)| MemberInfo {
+            id,
+            name: node.name,
+            peer_urls: node.peer_urls,
+            client_urls: node.client_urls,
+            is_learner,
+        };
+        self.proposer.node().members().into_iter().map(member).collect()
+    }
+}

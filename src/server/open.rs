@@ -1,0 +1,103 @@
+//! Opening what lies in the data directory: the store, the log, and the one from the other.
+//!
+//! ```text
+//! store ─► whole? ─────────────────────────────────────────────► position P ─┐
+//!          damaged ─► set aside ─► newest snapshot, or nothing ─► position P ─┴─► log must begin at P or before
+//! ```
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::env::Env;
+use crate::ops::config::{Config, EngineKind};
+use crate::ops::data_dir::DataDir;
+use crate::ops::metrics::Metrics;
+use crate::storage::backend::{self, Engine};
+use crate::storage::{Opened, Store, StoreConfig};
+use crate::types::{RaftIndex, StorageError};
+use crate::wal::{Recovered, Wal, WalError, WalOptions};
+
+use super::gauges::LogTimes;
+
+/// Why the data can't be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The store.
+    #[error("opening the store: {0}")]
+    Store(#[from] StorageError),
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] WalError),
+    /// The store was damaged or lost, and what is left can't bring it back.
+    #[error(
+        "the store in {store} can't be rebuilt: it stands after entry {have}, and the log begins after entry {purged}. \
+         Restore a snapshot into a new data directory, or put the old one back"
+    )]
+    Gap {
+        /// The store's directory.
+        store: String,
+        /// What the store holds.
+        have: RaftIndex,
+        /// What the log has dropped.
+        purged: RaftIndex,
+    },
+}
+
+/// Store and log, opened and fitting together.
+pub(super) struct Opening {
+    pub(super) store: Store,
+    pub(super) opened: Opened,
+    pub(super) wal: Arc<Wal>,
+    pub(super) recovered: Recovered,
+}
+
+/// Opens both.
+///
+/// # Errors
+/// See [`OpenError`].
+pub(super) fn open(
+    env: &Env,
+    config: &Config,
+    data: &DataDir,
+    metrics: &Arc<Metrics>,
+) -> Result<Opening, OpenError> {
+    let options = WalOptions { observer: Some(Arc::new(LogTimes(metrics.clone()))), ..WalOptions::default() };
+    let (wal, recovered) = Wal::open(env.clone(), data.wal(), options)?;
+    if let Some(cut) = &recovered.cut {
+        tracing::warn!(
+            path = %cut.path.display(), offset = cut.offset, bytes = cut.bytes,
+            "the log ended in an unfinished write, as after a crash; cut it (nothing acknowledged was in it)"
+        );
+    }
+    let dir = data.store();
+    let (store, opened) = match open_store(env, config, data) {
+        Err(error @ StorageError::Damaged { .. }) => {
+            let aside = backend::quarantine(env, &dir)?;
+            tracing::error!(
+                %error, aside = %aside.display(),
+                "the store is damaged; set it aside and rebuild it from the newest snapshot and the log"
+            );
+            super::rebuild::from_snapshot(env, &store_config(config, data, &dir), &data.snapshots())?
+        }
+        result => result?,
+    };
+    let purged = recovered.purged.map_or(RaftIndex(0), |id| id.index);
+    if opened.position.index < purged {
+        return Err(OpenError::Gap { store: dir.display().to_string(), have: opened.position.index, purged });
+    }
+    Ok(Opening { store, opened, wal: Arc::new(wal), recovered })
+}
+
+fn open_store(env: &Env, config: &Config, data: &DataDir) -> Result<(Store, Opened), StorageError> {
+    Store::open(env, store_config(config, data, &data.store()))
+}
+
+fn store_config(config: &Config, data: &DataDir, dir: &Path) -> StoreConfig {
+    let engine = match data.format().engine {
+        EngineKind::Sled => Engine::Sled,
+        EngineKind::Redb => Engine::Redb,
+    };
+    let mut store = StoreConfig::new(engine, dir);
+    store.values.cache_bytes = config.engine.cache_bytes;
+    store
+}

@@ -1,0 +1,71 @@
+//! What runs beside the requests: snapshots and the purge of the log they allow, and what clients
+//! ask of the store's upkeep.
+//!
+//! ```text
+//! log grew by more than the state is large ─► snapshot ─► durable? ─► purge the log, but for a tail
+//! ```
+
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use crate::consensus::Node;
+use crate::storage::StoreReader;
+use crate::types::RaftIndex;
+
+/// How often is looked whether a snapshot is due.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// When a snapshot is due and what of the log stays.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SnapshotPolicy {
+    /// `--snapshot-count`: the fewest entries between two snapshots.
+    pub(super) entries_min: u64,
+    /// The fewest bytes of log between two snapshots; a larger state raises it to its own size, so
+    /// that snapshots never cost more disk writes than the log does.
+    pub(super) bytes_min: u64,
+    /// Entries that stay in the log behind a snapshot, for members that are a little behind.
+    pub(super) keep_entries: u64,
+}
+
+/// Takes snapshots and purges the log.
+pub(super) struct Upkeep {
+    pub(super) node: Node,
+    pub(super) reader: StoreReader,
+    pub(super) policy: SnapshotPolicy,
+}
+
+impl Upkeep {
+    /// Runs until the task is aborted or Raft has ended.
+    pub(super) fn spawn(self, log_bytes: impl Fn() -> u64 + Send + 'static) -> JoinHandle<()> {
+        tokio::spawn(async move { self.run(log_bytes).await })
+    }
+
+    async fn run(self, log_bytes: impl Fn() -> u64) {
+        let mut bytes_at_last = log_bytes();
+        let mut purged = RaftIndex(0);
+        let mut tick = tokio::time::interval(LOOK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            let done = self.node.snapshot_index().unwrap_or(RaftIndex(0));
+            let entries = self.node.status().applied().get().saturating_sub(done.get());
+            let bytes = log_bytes().saturating_sub(bytes_at_last);
+            let due = entries >= self.policy.entries_min
+                && bytes >= self.policy.bytes_min.max(self.reader.logical_size());
+            if due {
+                bytes_at_last = log_bytes();
+                if self.node.trigger_snapshot().await.is_err() {
+                    return;
+                }
+            }
+            let target = RaftIndex(done.get().saturating_sub(self.policy.keep_entries));
+            if target > purged {
+                if self.node.purge(target).await.is_err() {
+                    return;
+                }
+                purged = target;
+            }
+        }
+    }
+}
