@@ -1,45 +1,180 @@
 //! The only place that wires all of it.
+//!
+//! ```text
+//! run ─► data directory ─► store and log ─► machine ─► raft ─► proposer ─► services ─► listeners ─► ready
+//! signal, or a fatal error of log, raft or store ─► listeners closed ─► leases written down ─► raft ─► store
+//! ```
 
-use std::time::Instant;
+mod core;
+mod door;
+mod gauges;
+mod maintain;
+mod open;
+mod rebuild;
+mod upkeep;
 
-use crate::ops::Config;
-use crate::ops::data_dir::DataDirError;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Semaphore, watch};
+
+use self::core::Core;
+use crate::api::{self, Address, ConnOptions, ListenError, Listener, SocketOptions};
+use crate::apply::MachineError;
+use crate::cli::version::RUSD_VERSION;
+use crate::consensus::StartError;
+use crate::env::Env;
+use crate::ops::banner::Banner;
+use crate::ops::config::{Config, ConfigError, Url};
+use crate::ops::data_dir::{DataDir, DataDirError};
 use crate::ops::logging::Style;
-use crate::ops::signals::Signal;
+use crate::ops::metrics::{Metrics, MetricsOptions};
+use crate::ops::signals::{self, Signal};
+use crate::types::RequestError;
+use crate::watch::StreamEnd;
+
+/// gRPC's number for "unavailable".
+const UNAVAILABLE: i32 = 14;
 
 /// What a server is started with.
 #[derive(Debug)]
 pub struct Start {
-    /// Checked.
+    /// The settings.
     pub config: Config,
-    /// Who reads the log.
+    /// How it speaks to whoever started it.
     pub style: Style,
-    /// When the process began.
+    /// When the process began, for the time it took to be ready.
     pub begun: Instant,
 }
 
-/// Why it stopped.
+/// Why a server ended in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stopped {
-    /// It was asked to.
+    /// A signal asked for it.
     Signal(Signal),
-    /// The member was removed from its cluster.
+    /// This member was removed from its cluster.
     Removed,
 }
 
-/// Why it didn't start, or couldn't go on.
+/// Why a server could not start, or had to end.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    /// The data directory can't be used.
+    /// A setting.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The data directory.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
+    /// Store or log.
+    #[error(transparent)]
+    Open(#[from] open::OpenError),
+    /// What the store holds besides keys.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    /// Raft.
+    #[error(transparent)]
+    Raft(#[from] StartError),
+    /// A socket.
+    #[error("{0}. Stop whoever has it, or type another --listen-client-urls")]
+    Listen(#[from] ListenError),
+    /// The metrics' tables.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// The runtime or the signal handlers.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// Something below ended while serving.
+    #[error("{0}")]
+    Fatal(String),
 }
 
-/// Runs the member until it is asked to stop.
+/// Runs a server until it is asked to end.
 ///
 /// # Errors
-/// [`ServerError`].
+/// What keeps it from starting, or made it end: see [`ServerError`].
 pub fn run(start: Start) -> Result<Stopped, ServerError> {
-    crate::ops::data_dir::DataDir::open(&crate::env::RealDisk, &start.config)?;
-    Ok(Stopped::Removed)
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("rusd").build()?;
+    let stopped = runtime.block_on(serve(start));
+    // Blocking work of clients that are gone is not waited for.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    stopped
+}
+
+async fn serve(start: Start) -> Result<Stopped, ServerError> {
+    let Start { config, style, begun } = start;
+    let signal = signals::first()?;
+    let env = Env::real();
+    let data = DataDir::open(env.disk.as_ref(), &config)?;
+    let metrics = Arc::new(Metrics::new(&MetricsOptions {
+        member: data.identity().member,
+        server_version: "3.7.1",
+        cluster_version: "3.7.0",
+        rusd_version: RUSD_VERSION,
+        feature_gates: config.member.feature_gates.clone(),
+    })?);
+    let listeners = bind(&config, &env)?;
+    let core = Core::start(&config, &data, &env, &metrics).await?;
+    let shutdown = watch::Sender::new(false);
+    let services = core.services(&data, &env, &metrics)?;
+    let connections = Arc::new(Semaphore::new(connections_max()));
+    let serving = tokio::spawn(api::serve(listeners, services, connections, shutdown.subscribe()));
+    let members = core.node.members().len();
+    tracing::info!(
+        address = %join(&config.member.listen_client_urls), traffic = "grpc+http",
+        "serving client traffic insecurely; this is strongly discouraged!"
+    );
+    Banner::new(RUSD_VERSION, &config, &data, members, env.clock.now().saturating_duration_since(begun)).announce(style);
+
+    let ended = core.wait(signal).await;
+    match &ended {
+        Ok(stopped) => tracing::info!(reason = ?stopped, "received signal; shutting down"),
+        Err(error) => tracing::error!(%error, "ending: the server can't go on"),
+    }
+    shutdown.send_replace(true);
+    core.hub.end_all(&StreamEnd { code: UNAVAILABLE, message: RequestError::Stopped.to_string() });
+    if serving.await.is_err() {
+        tracing::warn!("the listeners ended with a panic");
+    }
+    core.stop(&env, ended.is_ok()).await;
+    ended
+}
+
+/// All sockets, bound before anything slow is done, so that a port that is taken is noticed at once.
+fn bind(config: &Config, env: &Env) -> Result<Vec<(Listener, ConnOptions)>, ListenError> {
+    let sockets = SocketOptions {
+        reuse_port: config.member.socket_reuse_port,
+        reuse_address: config.member.socket_reuse_address,
+    };
+    let grpc = ConnOptions {
+        concurrent_streams_max: config.member.max_concurrent_streams,
+        keepalive_interval: config.member.keep_alive.interval,
+        keepalive_timeout: config.member.keep_alive.timeout,
+        ..ConnOptions::default()
+    };
+    let pages = ConnOptions { grpc: false, ..grpc };
+    let clients = config.member.listen_client_urls.iter().map(|url| (url, grpc));
+    let http = config.member.listen_client_http_urls.iter().map(|url| (url, pages));
+    let metrics = config.monitoring.listen_metrics_urls.iter().map(|url| (url, pages));
+    clients
+        .chain(http)
+        .chain(metrics)
+        .map(|(url, options)| Ok((Listener::bind(&address(url), sockets, env.disk.as_ref())?, options)))
+        .collect()
+}
+
+fn address(url: &Url) -> Address {
+    if url.is_unix() { Address::Unix(url.address().into()) } else { Address::Tcp(url.address().to_owned()) }
+}
+
+fn join(urls: &[Url]) -> String {
+    let urls: Vec<_> = urls.iter().map(ToString::to_string).collect();
+    urls.join(",")
+}
+
+/// etcd's bound: the limit of open files less what the process needs for itself.
+fn connections_max() -> usize {
+    const OWN_FILES: u64 = 150;
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(1 << 20);
+    usize::try_from(limit.saturating_sub(OWN_FILES)).unwrap_or(usize::MAX).clamp(64, Semaphore::MAX_PERMITS)
 }

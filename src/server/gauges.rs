@@ -1,24 +1,36 @@
 //! Where the figures of `/metrics` come from: rooms that know nothing of metrics are asked here.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::consensus::NodeStatus;
 use crate::lease::Lessor;
 use crate::ops::metrics::{Figure, Metrics};
 use crate::propose::Proposer;
-use crate::storage::{Disk, StoreReader};
+use crate::storage::StoreReader;
 use crate::types::{KeyRange, Limits};
 use crate::wal::{GroupStats, WalObserver};
 use crate::watch::WatchHub;
 
-/// Times of the log's groups, as etcd names them.
+/// Times and bytes of the log's groups, under etcd's names.
 #[derive(Debug)]
-pub(super) struct LogTimes(pub(super) Arc<Metrics>);
+pub(super) struct LogCounters {
+    metrics: Arc<Metrics>,
+    /// Bytes written since the start.
+    pub(super) bytes: AtomicU64,
+}
 
-impl WalObserver for LogTimes {
+impl LogCounters {
+    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics, bytes: AtomicU64::new(0) }
+    }
+}
+
+impl WalObserver for LogCounters {
     fn group_synced(&self, stats: GroupStats) {
-        self.0.histograms.wal_fsync.observe(stats.sync.as_secs_f64());
-        self.0.histograms.wal_write.observe(stats.write.as_secs_f64());
+        self.bytes.fetch_add(stats.bytes as u64, Ordering::Relaxed);
+        self.metrics.histograms.wal_fsync.observe(stats.sync.as_secs_f64());
+        self.metrics.histograms.wal_write.observe(stats.write.as_secs_f64());
     }
 }
 
@@ -30,6 +42,7 @@ pub(super) struct Sources {
     pub(super) hub: WatchHub,
     pub(super) lessor: Arc<Lessor>,
     pub(super) limits: Limits,
+    pub(super) counters: Arc<LogCounters>,
 }
 
 fn flag(value: bool) -> f64 {
@@ -38,7 +51,7 @@ fn flag(value: bool) -> f64 {
 
 /// Gives each figure its source.
 pub(super) fn connect(metrics: &Metrics, sources: Sources) {
-    let Sources { status, proposer, reader, hub, lessor, limits } = sources;
+    let Sources { status, proposer, reader, hub, lessor, limits, counters } = sources;
     let of = |figure, source: fn(&NodeStatus) -> f64| {
         let status = status.clone();
         metrics.sample(figure, move || source(&status));
@@ -52,6 +65,7 @@ pub(super) fn connect(metrics: &Metrics, sources: Sources) {
     let quota = limits.quota_bytes.unwrap_or(0) as f64;
     metrics.sample(Figure::QuotaBytes, move || quota);
     metrics.sample(Figure::Leases, move || lessor.len() as f64);
+    metrics.sample(Figure::WalBytes, move || counters.bytes.load(Ordering::Relaxed) as f64);
     store(metrics, reader);
     watch(metrics, hub);
 }

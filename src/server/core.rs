@@ -1,0 +1,271 @@
+//! Everything below the API, started in the order in which it depends on each other and ended in
+//! the reverse.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+
+use super::door::Door;
+use super::gauges::{self, LogCounters, Sources};
+use super::maintain::Keeper;
+use super::open::{self, Opening};
+use super::upkeep::{SnapshotPolicy, Upkeep};
+use super::{ServerError, Stopped, rebuild};
+use crate::api::watch::WatchService;
+use crate::api::{NodeInfo, RpcMetrics, Services};
+use crate::apply::{AlarmView, Command, Machine};
+use crate::consensus::{
+    LogCache, LogStore, MEMBERSHIP_KEY, Node, NodeConfig, NodeStatus, OnPublish, PeerNode, Snapshots, StateMachine,
+};
+use crate::env::Env;
+use crate::lease::Lessor;
+use crate::ops::config::{AutoCompaction, Config, Url};
+use crate::ops::data_dir::DataDir;
+use crate::ops::metrics::Metrics;
+use crate::ops::signals::Signal;
+use crate::propose::{LeaseKeeper, ProposeLimits, Proposer};
+use crate::storage::compaction::{self, AutoCompactor, ReclaimOptions, Reclaimer};
+use crate::storage::values::Health;
+use crate::storage::StoreReader;
+use crate::types::Limits;
+use crate::wal::Wal;
+use crate::watch::{HeaderIds, HeaderSource, WatchHub, WatchLimits};
+
+/// Log bytes from which a snapshot is worth it, however small the state is.
+const SNAPSHOT_BYTES_MIN: u64 = 64 * 1024 * 1024;
+/// Answers to large reads that are held in memory at a time.
+const LARGE_READS_MAX: usize = 4;
+/// How long the parts get to end after the listeners have.
+const STOP_MAX: Duration = Duration::from_secs(5);
+
+/// A running member without its listeners.
+pub(super) struct Core {
+    pub(super) node: Node,
+    pub(super) hub: WatchHub,
+    proposer: Proposer,
+    reader: StoreReader,
+    lessor: Arc<Lessor>,
+    alarms: AlarmView,
+    limits: Limits,
+    wal: Arc<Wal>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+fn peer(config: &Config) -> PeerNode {
+    let texts = |urls: &[Url]| urls.iter().map(ToString::to_string).collect();
+    PeerNode {
+        name: config.member.name.clone(),
+        peer_urls: texts(&config.clustering.initial_advertise_peer_urls),
+        client_urls: texts(&config.clustering.advertise_client_urls),
+    }
+}
+
+impl Core {
+    /// Opens the data, starts Raft and the workers, and waits until this member can serve.
+    pub(super) async fn start(
+        config: &Config,
+        data: &DataDir,
+        env: &Env,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, ServerError> {
+        let counters = Arc::new(LogCounters::new(metrics.clone()));
+        let Opening { store, opened, wal, recovered } = open::open(env, config, data, counters.clone())?;
+        let reader = store.reader();
+        let limits = config.limits();
+        let (leases, lessor) = Lessor::new(env.clock.now());
+        let machine = Machine::open(store, &opened, leases)?;
+        let alarms = machine.alarms();
+        let hub = WatchHub::new(
+            reader.clone(),
+            WatchLimits::new(&limits, config.features.watch_progress_notify_interval),
+        );
+        let status = Arc::new(NodeStatus::new(data.identity().member));
+        let cache = Arc::new(LogCache::default());
+        let snapshots = Snapshots::new(
+            data.snapshots(),
+            rebuild::save(env.clone(), reader.clone()),
+            rebuild::newest(env, &data.snapshots()),
+        )?;
+        let membership = opened.meta.iter().find(|(key, _)| key == MEMBERSHIP_KEY).map(|(_, value)| value);
+        let state = StateMachine::new(
+            machine,
+            opened.position,
+            membership.map(AsRef::as_ref),
+            notifier(hub.clone(), lessor.clone(), env.clone()),
+            cache.clone(),
+            status.clone(),
+            snapshots,
+        )?;
+        let log = LogStore::new(wal.clone(), recovered.vote.as_deref(), cache, status.clone())?;
+        let node_config = NodeConfig {
+            member: data.identity().member,
+            peer: peer(config),
+            heartbeat: config.member.heartbeat_interval,
+            election_timeout: config.member.election_timeout,
+        };
+        let node = Node::start(node_config, log, state, status.clone()).await?;
+        let propose_limits = ProposeLimits {
+            pending_max: limits.proposals_pending_max,
+            timeout: limits.request_timeout,
+            ..ProposeLimits::default()
+        };
+        let proposer = Proposer::start(node.clone(), propose_limits);
+        node.ready().await.map_err(|error| ServerError::Fatal(error.to_string()))?;
+        lessor.promote(env.clock.now(), config.member.election_timeout);
+        let sources = Sources {
+            status,
+            proposer: proposer.clone(),
+            reader: reader.clone(),
+            hub: hub.clone(),
+            lessor: lessor.clone(),
+            limits: limits.clone(),
+            counters: counters.clone(),
+        };
+        gauges::connect(metrics, sources);
+        let mut core = Self { node, hub, proposer, reader, lessor, alarms, limits, wal, workers: Vec::new() };
+        core.start_workers(config, env, counters)?;
+        Ok(core)
+    }
+
+    fn start_workers(&mut self, config: &Config, env: &Env, counters: Arc<LogCounters>) -> Result<(), ServerError> {
+        let election = config.member.election_timeout;
+        self.workers.push(
+            LeaseKeeper::new(self.lessor.clone(), self.proposer.clone(), env.clone(), election).spawn(),
+        );
+        let options = ReclaimOptions {
+            batch_limit: config.features.compaction_batch_limit,
+            sleep_interval: config.features.compaction_sleep_interval,
+        };
+        let node = self.node.clone();
+        let step = move |records_max| {
+            let node = node.clone();
+            async move {
+                let step = move |state: &mut StateMachine| state.machine_mut().store_mut().compact_step(records_max);
+                node.with_machine(step).await.ok()
+            }
+        };
+        self.workers.push(Reclaimer::new(self.reader.clone(), options).run(step));
+        let mode = match config.auto_compaction()? {
+            AutoCompaction::Off => compaction::AutoCompaction::Off,
+            AutoCompaction::Periodic(retention) => compaction::AutoCompaction::Periodic(retention),
+            AutoCompaction::Revision(keep) => compaction::AutoCompaction::Revision(keep),
+        };
+        if let Some(auto) = AutoCompactor::new(mode, self.reader.clone()) {
+            let status = self.node.status().clone();
+            let proposer = self.proposer.clone();
+            let propose = move |revision| {
+                let proposer = proposer.clone();
+                async move { proposer.propose(Command::Compact { revision }).await?.outcome.result.map(drop) }
+            };
+            self.workers.push(auto.run(move || status.is_leader(), propose));
+        }
+        let policy = SnapshotPolicy {
+            entries_min: config.member.snapshot_count,
+            bytes_min: SNAPSHOT_BYTES_MIN,
+            keep_entries: config.member.snapshot_catchup_entries.max(10_000),
+        };
+        let upkeep = Upkeep { node: self.node.clone(), reader: self.reader.clone(), policy };
+        self.workers.push(upkeep.spawn(move || counters.bytes.load(Ordering::Relaxed)));
+        Ok(())
+    }
+
+    /// What the listeners serve.
+    pub(super) fn services(
+        &self,
+        data: &DataDir,
+        env: &Env,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Arc<Services>, ServerError> {
+        let identity = data.identity();
+        let header: HeaderSource = {
+            let status = self.node.status().clone();
+            Arc::new(move || HeaderIds {
+                cluster_id: identity.cluster.get(),
+                member_id: identity.member.get(),
+                raft_term: status.term().get(),
+            })
+        };
+        let leader = self.node.status().clone();
+        let watch = WatchService::new(self.hub.clone(), header, self.limits.request_bytes_max)
+            .with_leader_check(Arc::new(move || leader.leader().is_some()));
+        let text = metrics.clone();
+        Ok(Arc::new(Services {
+            proposer: Arc::new(Door::new(self.proposer.clone())),
+            maintain: Arc::new(Keeper::new(env.clone(), self.reader.clone(), data.snapshots())),
+            reader: self.reader.clone(),
+            lessor: self.lessor.clone(),
+            alarms: self.alarms.clone(),
+            watch,
+            env: env.clone(),
+            info: NodeInfo { cluster_id: identity.cluster, member_id: identity.member },
+            limits: self.limits.clone(),
+            metrics: Arc::new(RpcMetrics::register(metrics.registry())?),
+            metrics_text: Arc::new(move || text.encode().unwrap_or_else(|error| format!("# {error}\n"))),
+            large_reads: Arc::new(Semaphore::new(LARGE_READS_MAX)),
+        }))
+    }
+
+    /// Waits for a signal, or for the end of a part without which the server can't go on.
+    pub(super) async fn wait(&self, signal: impl Future<Output = Signal>) -> Result<Stopped, ServerError> {
+        let mut raft = self.node.fatal();
+        let mut log = self.wal.fatal();
+        let mut store = self.reader.values().health();
+        let raft_ended = async {
+            let reason = raft.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+            reason.unwrap_or_else(|| "raft ended".to_owned())
+        };
+        let log_ended = async {
+            match log.wait_for(Option::is_some).await.ok().and_then(|fatal| fatal.clone()) {
+                Some(fatal) => fatal.to_string(),
+                None => std::future::pending().await,
+            }
+        };
+        let store_failed = async {
+            match store.wait_for(|health| matches!(health, Health::Failed(_))).await {
+                Ok(health) => format!("the store can't write any more: {:?}", *health),
+                Err(_) => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            signal = signal => Ok(Stopped::Signal(signal)),
+            // The log says why raft ended, so it is asked first.
+            reason = log_ended => Err(ServerError::Fatal(reason)),
+            reason = store_failed => Err(ServerError::Fatal(reason)),
+            reason = raft_ended => Err(ServerError::Fatal(reason)),
+        }
+    }
+
+    /// Ends all of it; `orderly` if it still works.
+    pub(super) async fn stop(self, env: &Env, orderly: bool) {
+        for worker in &self.workers {
+            worker.abort();
+        }
+        let stopping = async {
+            if orderly {
+                LeaseKeeper::checkpoint_all(&self.lessor, &self.proposer, env).await;
+                if let Err(error) = self.reader.values().flush().await {
+                    tracing::warn!(%error, "the store was not flushed; the log will bring the rest back");
+                }
+            }
+            if let Err(error) = self.node.shutdown().await {
+                tracing::warn!(%error, "raft did not end in order");
+            }
+        };
+        if tokio::time::timeout(STOP_MAX, stopping).await.is_err() {
+            tracing::warn!("gave up waiting for an orderly end; nothing acknowledged is lost");
+        }
+    }
+}
+
+/// After each publish: watchers first, then the clocks of new leases.
+fn notifier(hub: WatchHub, lessor: Arc<Lessor>, env: Env) -> OnPublish {
+    Box::new(move |batch, revision| {
+        hub.notify(batch, revision);
+        lessor.arm(env.clock.now());
+    })
+}

@@ -1,0 +1,52 @@
+//! The store's upkeep as clients ask for it: sizes, checksums, a snapshot to save.
+
+use std::io::Read;
+use std::path::PathBuf;
+
+use crate::api::{Maintain, Waiting};
+use crate::env::Env;
+use crate::storage::StoreReader;
+use crate::types::StorageError;
+
+/// [`Maintain`] over the store's read side.
+pub(super) struct Keeper {
+    env: Env,
+    reader: StoreReader,
+    /// Where files for `snapshot save` are built.
+    scratch: PathBuf,
+}
+
+impl Keeper {
+    pub(super) fn new(env: Env, reader: StoreReader, scratch: PathBuf) -> Self {
+        Self { env, reader, scratch }
+    }
+}
+
+impl Maintain for Keeper {
+    fn disk_size(&self) -> u64 {
+        self.reader.values().disk_size().unwrap_or(0)
+    }
+
+    fn defragment(&self) -> Result<(), StorageError> {
+        // The engines give space back by themselves; what is pending goes to disk first.
+        futures::executor::block_on(self.reader.values().flush()).map(drop)
+    }
+
+    fn snapshot_file(&self) -> Result<(Box<dyn Read + Send>, u64), StorageError> {
+        super::rebuild::export(&self.env, &self.reader.snapshot(), &self.scratch)
+    }
+
+    fn hash(&self) -> Result<u32, StorageError> {
+        let digest = self.reader.snapshot().digest();
+        Ok((digest ^ (digest >> 32)) as u32)
+    }
+
+    fn compacted(&self) -> Waiting<()> {
+        let reader = self.reader.clone();
+        Box::pin(async move {
+            let target = *reader.compacted().borrow();
+            // A closed channel means that the store has ended: there is nothing left to wait for.
+            let _ = reader.reclaimed().wait_for(|reclaimed| *reclaimed >= target).await;
+        })
+    }
+}
