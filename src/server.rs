@@ -124,7 +124,8 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
         address = %join(&config.member.listen_client_urls), traffic = "grpc+http",
         "serving client traffic insecurely; this is strongly discouraged!"
     );
-    Banner::new(RUSD_VERSION, &config, &data, members, env.clock.now().saturating_duration_since(begun)).announce(style);
+    Banner::new(RUSD_VERSION, &config, &data, members, env.clock.now().saturating_duration_since(begun))
+        .announce(style);
 
     let ended = core.wait(signal).await;
     match &ended {

@@ -28,9 +28,9 @@ use crate::ops::data_dir::DataDir;
 use crate::ops::metrics::Metrics;
 use crate::ops::signals::Signal;
 use crate::propose::{LeaseKeeper, ProposeLimits, Proposer};
+use crate::storage::StoreReader;
 use crate::storage::compaction::{self, AutoCompactor, ReclaimOptions, Reclaimer};
 use crate::storage::values::Health;
-use crate::storage::StoreReader;
 use crate::types::Limits;
 use crate::wal::Wal;
 use crate::watch::{HeaderIds, HeaderSource, WatchHub, WatchLimits};
@@ -79,10 +79,8 @@ impl Core {
         let (leases, lessor) = Lessor::new(env.clock.now());
         let machine = Machine::open(store, &opened, leases)?;
         let alarms = machine.alarms();
-        let hub = WatchHub::new(
-            reader.clone(),
-            WatchLimits::new(&limits, config.features.watch_progress_notify_interval),
-        );
+        let hub =
+            WatchHub::new(reader.clone(), WatchLimits::new(&limits, config.features.watch_progress_notify_interval));
         let status = Arc::new(NodeStatus::new(data.identity().member));
         let cache = Arc::new(LogCache::default());
         let snapshots = Snapshots::new(
@@ -133,9 +131,7 @@ impl Core {
 
     fn start_workers(&mut self, config: &Config, env: &Env, counters: Arc<LogCounters>) -> Result<(), ServerError> {
         let election = config.member.election_timeout;
-        self.workers.push(
-            LeaseKeeper::new(self.lessor.clone(), self.proposer.clone(), env.clone(), election).spawn(),
-        );
+        self.workers.push(LeaseKeeper::new(self.lessor.clone(), self.proposer.clone(), env.clone(), election).spawn());
         let options = ReclaimOptions {
             batch_limit: config.features.compaction_batch_limit,
             sleep_interval: config.features.compaction_sleep_interval,

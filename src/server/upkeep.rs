@@ -51,8 +51,8 @@ impl Upkeep {
             let done = self.node.snapshot_index().unwrap_or(RaftIndex(0));
             let entries = self.node.status().applied().get().saturating_sub(done.get());
             let bytes = log_bytes().saturating_sub(bytes_at_last);
-            let due = entries >= self.policy.entries_min
-                && bytes >= self.policy.bytes_min.max(self.reader.logical_size());
+            let due =
+                entries >= self.policy.entries_min && bytes >= self.policy.bytes_min.max(self.reader.logical_size());
             if due {
                 bytes_at_last = log_bytes();
                 if self.node.trigger_snapshot().await.is_err() {
