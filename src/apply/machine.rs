@@ -257,6 +257,3 @@ impl Machine {
         Ok(Response::Alarm(answer))
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -90,7 +90,7 @@ fn txn() -> impl Strategy<Value = TxnOp> {
 }
 
 /// A command that admission lets through.
-pub fn command() -> impl Strategy<Value = Command> {
+pub(crate) fn command() -> impl Strategy<Value = Command> {
     let kind = prop_oneof![3 => Just(Some(AlarmKind::NoSpace)), 1 => Just(Some(AlarmKind::Corrupt)), 1 => Just(None)];
     let alarm = (prop::bool::weighted(0.3), 1..3u64, kind);
     prop_oneof![

@@ -8,7 +8,7 @@ use rusd::apply::{
     Command, Compare, CompareResult, CompareTarget, DeleteOp, DeleteResult, Machine, Op, Outcome, PutOp, PutResult,
     Response, TxnOp, TxnResult,
 };
-use rusd::env::{Env, ManualSpawn};
+use rusd::env::{Clock, Env, ManualSpawn, SystemClock};
 use rusd::lease::Lessor;
 use rusd::storage::backend::{Engine, MemoryImage};
 use rusd::storage::mvcc::StoreConfig;
@@ -16,28 +16,28 @@ use rusd::storage::{AppliedPosition, Disk, EventBatch, RangeQuery, Store};
 use rusd::types::{EventKind, KeyRange, KeyValue, LeaseId, RaftIndex, RequestError, Term};
 
 /// One member without a cluster.
-pub struct Node {
-    pub machine: Machine,
+pub(crate) struct Node {
+    pub(crate) machine: Machine,
     /// The lessor's origin.
-    pub start: Instant,
+    pub(crate) start: Instant,
     index: u64,
     /// What the last entry published.
-    pub events: Option<Arc<EventBatch>>,
+    pub(crate) events: Option<Arc<EventBatch>>,
 }
 
 impl Node {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::open(&MemoryImage::default(), &ManualSpawn::default())
     }
 
     /// On a disk that holds what was there whenever `spawn` last ran "store".
-    pub fn open(disk: &MemoryImage, spawn: &ManualSpawn) -> Self {
+    pub(crate) fn open(disk: &MemoryImage, spawn: &ManualSpawn) -> Self {
         let mut config = StoreConfig::new(Engine::Memory(disk.clone()), "memory");
         config.values.cache_bytes = 4 << 20;
         config.values.flush_interval = Duration::ZERO;
         let env = Env { spawn: Arc::new(spawn.clone()), ..Env::real() };
         let (store, opened) = Store::open(&env, config).unwrap();
-        let start = Instant::now();
+        let start = SystemClock.now();
         let (writer, _) = Lessor::new(start);
         let machine = Machine::open(store, &opened, writer).unwrap();
         let index = machine.applied().index.get();
@@ -45,17 +45,17 @@ impl Node {
     }
 
     /// Goes on after what was applied without this.
-    pub fn resume(&mut self) {
+    pub(crate) fn resume(&mut self) {
         self.index = self.machine.applied().index.get();
     }
 
-    pub fn next(&mut self) -> AppliedPosition {
+    pub(crate) fn next(&mut self) -> AppliedPosition {
         self.index += 1;
         AppliedPosition { index: RaftIndex(self.index), term: Term(1) }
     }
 
     /// Applies and publishes one entry with one command.
-    pub fn run(&mut self, command: Command) -> Outcome {
+    pub(crate) fn run(&mut self, command: Command) -> Outcome {
         let position = self.next();
         let mut outcomes = self.machine.apply(position, &[command]).unwrap();
         self.events = self.machine.publish(position).unwrap();
@@ -63,98 +63,98 @@ impl Node {
         outcomes.remove(0)
     }
 
-    pub fn revision(&self) -> i64 {
+    pub(crate) fn revision(&self) -> i64 {
         self.machine.reader().snapshot().revision()
     }
 
     /// The events of the last entry: kind, key, main revision.
-    pub fn event_list(&self) -> Vec<(EventKind, String, i64)> {
+    pub(crate) fn event_list(&self) -> Vec<(EventKind, String, i64)> {
         let Some(batch) = &self.events else { return Vec::new() };
         let text = |key: &Bytes| String::from_utf8_lossy(key).into_owned();
         batch.events.iter().map(|e| (e.event.kind, text(&e.event.kv.key), e.event.kv.mod_revision)).collect()
     }
 
-    pub fn get(&self, key: &str) -> Option<KeyValue> {
+    pub(crate) fn get(&self, key: &str) -> Option<KeyValue> {
         let found = self.machine.reader().snapshot().range(&RangeQuery::latest(one(key)), Disk::Allowed).unwrap();
         found.value.kvs.into_iter().next()
     }
 
-    pub fn put(&mut self, op: PutOp) -> Result<PutResult, RequestError> {
+    pub(crate) fn put(&mut self, op: PutOp) -> Result<PutResult, RequestError> {
         match self.run(Command::Put(op)).result? {
             Response::Put(result) => Ok(result),
             other => panic!("{other:?} to a put"),
         }
     }
 
-    pub fn delete(&mut self, range: KeyRange) -> DeleteResult {
+    pub(crate) fn delete(&mut self, range: KeyRange) -> DeleteResult {
         match self.run(Command::DeleteRange(DeleteOp { range, prev_kv: true })).result {
             Ok(Response::DeleteRange(result)) => result,
             other => panic!("{other:?} to a delete"),
         }
     }
 
-    pub fn txn(&mut self, op: TxnOp) -> Result<TxnResult, RequestError> {
+    pub(crate) fn txn(&mut self, op: TxnOp) -> Result<TxnResult, RequestError> {
         match self.run(Command::Txn(op)).result? {
             Response::Txn(result) => Ok(result),
             other => panic!("{other:?} to a txn"),
         }
     }
 
-    pub fn grant(&mut self, id: i64) -> Result<Response, RequestError> {
+    pub(crate) fn grant(&mut self, id: i64) -> Result<Response, RequestError> {
         self.run(Command::LeaseGrant { id: LeaseId(id), ttl_secs: 100 }).result
     }
 
-    pub fn keys_of(&self, lease: i64) -> Option<Vec<Bytes>> {
+    pub(crate) fn keys_of(&self, lease: i64) -> Option<Vec<Bytes>> {
         self.machine.lessor().keys(LeaseId(lease))
     }
 }
 
-pub fn one(key: &str) -> KeyRange {
+pub(crate) fn one(key: &str) -> KeyRange {
     KeyRange::single(key.to_owned())
 }
 
-pub fn span(key: &str, end: &str) -> KeyRange {
+pub(crate) fn span(key: &str, end: &str) -> KeyRange {
     KeyRange::from_wire(key.to_owned().into(), end.to_owned().into())
 }
 
-pub fn put(key: &str, value: &str) -> PutOp {
+pub(crate) fn put(key: &str, value: &str) -> PutOp {
     PutOp { key: key.to_owned().into(), value: value.to_owned().into(), ..PutOp::default() }
 }
 
-pub fn leased(key: &str, value: &str, lease: i64) -> PutOp {
+pub(crate) fn leased(key: &str, value: &str, lease: i64) -> PutOp {
     PutOp { lease: LeaseId(lease), ..put(key, value) }
 }
 
-pub fn op_put(key: &str, value: &str) -> Op {
+pub(crate) fn op_put(key: &str, value: &str) -> Op {
     Op::Put(put(key, value))
 }
 
-pub fn op_delete(range: KeyRange) -> Op {
+pub(crate) fn op_delete(range: KeyRange) -> Op {
     Op::Delete(DeleteOp { range, prev_kv: true })
 }
 
-pub fn op_range(range: KeyRange) -> Op {
+pub(crate) fn op_range(range: KeyRange) -> Op {
     op_range_at(range, 0)
 }
 
-pub fn op_range_at(range: KeyRange, revision: i64) -> Op {
+pub(crate) fn op_range_at(range: KeyRange, revision: i64) -> Op {
     Op::Range(RangeQuery { revision, ..RangeQuery::latest(range) })
 }
 
-pub fn then(success: Vec<Op>) -> TxnOp {
+pub(crate) fn then(success: Vec<Op>) -> TxnOp {
     TxnOp { success, ..TxnOp::default() }
 }
 
-pub fn compare(range: KeyRange, result: CompareResult, target: CompareTarget) -> Compare {
+pub(crate) fn compare(range: KeyRange, result: CompareResult, target: CompareTarget) -> Compare {
     Compare { range, result, target }
 }
 
-pub fn equals(key: &str, value: &str) -> Compare {
+pub(crate) fn equals(key: &str, value: &str) -> Compare {
     compare(one(key), CompareResult::Equal, CompareTarget::Value(value.to_owned().into()))
 }
 
 /// A pair in 05's notation.
-pub fn kv(key: &str, value: &str, create: i64, modified: i64, version: i64, lease: i64) -> KeyValue {
+pub(crate) fn kv(key: &str, value: &str, create: i64, modified: i64, version: i64, lease: i64) -> KeyValue {
     KeyValue {
         key: key.to_owned().into(),
         value: value.to_owned().into(),

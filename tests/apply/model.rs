@@ -13,24 +13,24 @@ use rusd::types::{EventKind, KeyRange, KeyValue, LeaseId, MemberId, RequestError
 type Keys = BTreeMap<Bytes, KeyValue>;
 
 /// Kind, pair (of a delete: only the key), main revision.
-pub type PlainEvent = (EventKind, Bytes, Bytes, i64);
+pub(crate) type PlainEvent = (EventKind, Bytes, Bytes, i64);
 
 /// The whole state.
 #[derive(Clone, Debug)]
-pub struct Model {
-    pub keys: Keys,
+pub(crate) struct Model {
+    pub(crate) keys: Keys,
     /// The keys after each revision, from revision 1 on.
     past: Vec<Keys>,
     compacted: i64,
-    pub leases: BTreeMap<LeaseId, (i64, i64)>,
-    pub alarms: BTreeSet<(MemberId, AlarmKind)>,
-    pub events: Vec<PlainEvent>,
+    pub(crate) leases: BTreeMap<LeaseId, (i64, i64)>,
+    pub(crate) alarms: BTreeSet<(MemberId, AlarmKind)>,
+    pub(crate) events: Vec<PlainEvent>,
     /// Whether the command under way has changed something.
     changed: bool,
 }
 
 impl Model {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             keys: Keys::new(),
             past: vec![Keys::new()],
@@ -42,15 +42,15 @@ impl Model {
         }
     }
 
-    pub fn revision(&self) -> i64 {
+    pub(crate) fn revision(&self) -> i64 {
         self.past.len() as i64
     }
 
-    pub fn keys_of(&self, lease: LeaseId) -> Vec<Bytes> {
+    pub(crate) fn keys_of(&self, lease: LeaseId) -> Vec<Bytes> {
         self.keys.values().filter(|kv| kv.lease == lease).map(|kv| kv.key.clone()).collect()
     }
 
-    pub fn apply(&mut self, command: &Command) -> Outcome {
+    pub(crate) fn apply(&mut self, command: &Command) -> Outcome {
         self.events.clear();
         let before = self.clone();
         let result = self.run(command);

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state_machine};
+use rusd::env::{Clock, SystemClock};
 use rusd::lease::{EXPIRE_RETRY, LeaseWriter, Lessor, Renewal};
 use rusd::types::LeaseId;
 
@@ -209,7 +210,7 @@ impl StateMachineTest for Real {
     type Reference = Plain;
 
     fn init_test(_: &Plain) -> Self {
-        let start = Instant::now();
+        let start = SystemClock.now();
         let (writer, lessor) = Lessor::new(start);
         Self { writer, lessor, start, plain: Plain::default() }
     }

@@ -1,7 +1,8 @@
 //! How fast renewals and expiry are. Figures, not assertions: run in release with `--ignored --nocapture`.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use rusd::env::{Clock, SystemClock};
 use rusd::lease::Lessor;
 use rusd::types::LeaseId;
 
@@ -10,12 +11,12 @@ const LEASES: i64 = 1_000_000;
 #[test]
 #[ignore = "a measurement"]
 fn a_million_leases() {
-    let origin = Instant::now();
+    let origin = SystemClock.now();
     let (mut writer, lessor) = Lessor::new(origin);
     lessor.promote(origin, Duration::ZERO);
     let id = |n: i64| LeaseId(n.wrapping_mul(0x5851_f42d_4c95_7f2d) & i64::MAX);
     let timed = |what: &str, count: i64, run: &mut dyn FnMut()| {
-        let start = Instant::now();
+        let start = SystemClock.now();
         run();
         println!("{what}: {:.0} ns each", start.elapsed().as_nanos() as f64 / count as f64);
     };

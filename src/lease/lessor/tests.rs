@@ -11,7 +11,7 @@ fn secs(secs: u64) -> Duration {
 
 /// A leading lessor and its origin.
 fn leading() -> (LeaseWriter, Arc<Lessor>, Instant) {
-    let origin = Instant::now();
+    let origin = crate::env::Clock::now(&crate::env::SystemClock);
     let (writer, lessor) = Lessor::new(origin);
     lessor.promote(origin, Duration::ZERO);
     (writer, lessor, origin)

@@ -1,1 +1,0 @@
-//! The machine against 05's cases.
