@@ -8,8 +8,14 @@ use crate::storage::backend::{Engine, MemoryImage};
 use crate::storage::{AppliedPosition, Disk, HistoryError, Table, values};
 use crate::types::{EventKind, KeyRange, LeaseId, RaftIndex, Revision, Term};
 
+fn config(image: &MemoryImage) -> StoreConfig {
+    let mut config = StoreConfig::new(Engine::Memory(image.clone()), "memory");
+    config.values.cache_bytes = 16 << 20;
+    config
+}
+
 fn open(image: &MemoryImage) -> (Store, super::Opened) {
-    Store::open(&Env::real(), StoreConfig::new(Engine::Memory(image.clone()), "memory")).unwrap()
+    Store::open(&Env::real(), config(image)).unwrap()
 }
 
 fn show(store: &mut Store) -> i64 {
@@ -41,8 +47,7 @@ fn compact(store: &mut Store, revision: i64) {
 /// Closes and opens the store; with the main revisions of the records that are stored.
 fn reopen(store: Store, image: &MemoryImage) -> (Store, Vec<i64>) {
     drop(store);
-    let config = StoreConfig::new(Engine::Memory(image.clone()), "memory");
-    let (writer, _, loaded) = values::open(&Env::real(), config.values).unwrap();
+    let (writer, _, loaded) = values::open(&Env::real(), config(image).values).unwrap();
     let stored = loaded.records.map(|head| head.unwrap().0.main).collect();
     drop(writer);
     (open(image).0, stored)

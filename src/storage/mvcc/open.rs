@@ -81,7 +81,8 @@ impl Store {
 
     /// An empty store whose disk is memory; for tests and for trying things out.
     pub fn in_memory() -> Self {
-        let config = StoreConfig::new(Engine::Memory(MemoryImage::default()), "memory");
+        let mut config = StoreConfig::new(Engine::Memory(MemoryImage::default()), "memory");
+        config.values.cache_bytes = 16 << 20;
         let (store, _) = Self::open(&Env::real(), config).expect("an empty map opens, and one more thread can be had");
         store
     }

@@ -1,0 +1,252 @@
+//! The storage engine in-process, against the floors of the design: puts, gets, ranges, scans,
+//! compaction, restart, and the index alone. The engine below is the memory one, so that the
+//! figures are those of the index, the published state and the record path.
+//!
+//! `cargo bench --bench store`; a name after `--` selects.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use rusd::env::Env;
+use rusd::storage::backend::{Engine, MemoryImage};
+use rusd::storage::index::{Index, Version};
+use rusd::storage::{AppliedPosition, Disk, KeyMeta, RangeQuery, Store, StoreConfig};
+use rusd::types::{KeyRange, LeaseId, RaftIndex, Revision, Term};
+
+const KEYS: u64 = 1_000_000;
+const VALUE_BYTES: usize = 256;
+
+/// A key of 24 bytes; neighbours in number are far apart in order.
+fn key(number: u64) -> Bytes {
+    format!("/bench/{:017}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15) % 100_000_000_000_000_000).into()
+}
+
+fn value() -> Bytes {
+    Bytes::from(vec![b'v'; VALUE_BYTES])
+}
+
+fn position(revision: i64) -> AppliedPosition {
+    AppliedPosition { index: RaftIndex(revision.cast_unsigned()), term: Term(1) }
+}
+
+fn put(store: &mut Store, key: Bytes, value: Bytes) {
+    let mut txn = store.begin();
+    txn.put(key, value, LeaseId::NONE);
+    txn.commit();
+}
+
+fn show(store: &mut Store) {
+    let revision = store.revision();
+    black_box(store.publish(position(revision)));
+}
+
+fn config(image: &MemoryImage) -> StoreConfig {
+    let mut config = StoreConfig::new(Engine::Memory(image.clone()), "memory");
+    config.values.cache_bytes = 1 << 30;
+    config
+}
+
+fn filled(image: &MemoryImage, keys: u64) -> Store {
+    let (mut store, _) = Store::open(&Env::real(), config(image)).expect("open");
+    for number in 0..keys {
+        put(&mut store, key(number), value());
+        if number % 100 == 99 {
+            show(&mut store);
+        }
+    }
+    show(&mut store);
+    store
+}
+
+fn random(state: &mut u64) -> u64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    *state
+}
+
+/// Resident memory of this process in bytes; 0 where it can't be told.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    status.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * 4096
+}
+
+fn version(main: i64) -> impl FnOnce(Option<KeyMeta>) -> Version {
+    move |prev| {
+        let meta = KeyMeta {
+            create: prev.map_or(main, |prev| prev.create),
+            modified: Revision::new(main, 0),
+            version: prev.map_or(1, |prev| prev.version + 1),
+            lease: LeaseId::NONE,
+        };
+        Version::put(meta, main.cast_unsigned())
+    }
+}
+
+fn index(c: &mut Criterion) {
+    let mut group = c.benchmark_group("index");
+    group.measurement_time(Duration::from_secs(3)).sample_size(10);
+    let before = resident();
+    let mut index = Index::default();
+    for number in 0..KEYS {
+        index.put(&key(number), version(number.cast_signed() + 2));
+    }
+    println!("index: {} bytes a key of 24 bytes, inserted in random order", (resident() - before) / KEYS);
+    let keys: Vec<Bytes> = (0..KEYS).map(key).collect();
+    let mut seed = 1;
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("lookup", |b| {
+        b.iter(|| black_box(index.get(&keys[(random(&mut seed) % KEYS) as usize], None).is_some()));
+    });
+    let mut main = KEYS.cast_signed() + 2;
+    for batch in [1, 10, 100] {
+        group.throughput(Throughput::Elements(batch));
+        let mut published = index.clone();
+        group.bench_function(format!("insert, published every {batch}"), |b| {
+            b.iter(|| {
+                for _ in 0..batch {
+                    main += 1;
+                    index.put(&key(main.cast_unsigned()), version(main));
+                }
+                published = index.clone();
+            });
+        });
+    }
+    group.bench_function("upsert of a key with history, published every 1", |b| {
+        let mut published = index.clone();
+        b.iter(|| {
+            main += 1;
+            index.put(&keys[(random(&mut seed) % 10_000) as usize], version(main));
+            published = index.clone();
+        });
+        black_box(published.len());
+    });
+    group.bench_function("count of half the keys", |b| {
+        let range = KeyRange::from_wire(key(1), Bytes::from_static(b"/c"));
+        b.iter(|| black_box(index.count(&range, None)));
+    });
+    group.finish();
+}
+
+fn writes(c: &mut Criterion) {
+    let mut group = c.benchmark_group("write");
+    group.measurement_time(Duration::from_secs(4)).sample_size(10);
+    let mut store = filled(&MemoryImage::default(), 100_000);
+    let mut number = 0;
+    for batch in [1, 10, 100] {
+        group.throughput(Throughput::Elements(batch));
+        group.bench_function(format!("put, published every {batch}"), |b| {
+            b.iter(|| {
+                for _ in 0..batch {
+                    number += 1;
+                    put(&mut store, key(number % 1_000_000), value());
+                }
+                show(&mut store);
+            });
+        });
+    }
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("txn of 10 puts", |b| {
+        b.iter(|| {
+            let mut txn = store.begin();
+            for _ in 0..10 {
+                number += 1;
+                txn.put(key(number % 1_000_000), value(), LeaseId::NONE);
+            }
+            txn.commit();
+            show(&mut store);
+        });
+    });
+    group.finish();
+}
+
+fn reads(c: &mut Criterion) {
+    let mut group = c.benchmark_group("read");
+    group.measurement_time(Duration::from_secs(3)).sample_size(10).throughput(Throughput::Elements(1));
+    let store = filled(&MemoryImage::default(), 100_000);
+    let reader = store.reader();
+    let keys: Vec<Bytes> = (0..100_000).map(key).collect();
+    let mut seed = 7;
+    group.bench_function("get", |b| {
+        b.iter(|| {
+            let key = &keys[(random(&mut seed) % 100_000) as usize];
+            black_box(reader.get(key, Disk::Allowed).expect("read").value.is_some())
+        });
+    });
+    for len in [10, 100] {
+        group.bench_function(format!("range of {len}"), |b| {
+            b.iter(|| {
+                let start = keys[(random(&mut seed) % 100_000) as usize].clone();
+                let range = KeyRange::from_wire(start, Bytes::from_static(&[0]));
+                let query = RangeQuery { limit: len, ..RangeQuery::latest(range) };
+                black_box(reader.range(&query, Disk::Allowed).expect("read").value.kvs.len())
+            });
+        });
+    }
+    group.bench_function("snapshot", |b| b.iter(|| black_box(reader.snapshot().revision())));
+    group.finish();
+}
+
+fn compaction(c: &mut Criterion) {
+    let mut group = c.benchmark_group("compaction");
+    group.sample_size(10).throughput(Throughput::Elements(100_000));
+    group.bench_function("removal of 100 000 old versions", |b| {
+        b.iter_batched(
+            || {
+                let mut store = filled(&MemoryImage::default(), 50_000);
+                for round in 0..2_u64 {
+                    for number in 0..50_000 {
+                        put(&mut store, key(number), value());
+                        if (round + number) % 100 == 0 {
+                            show(&mut store);
+                        }
+                    }
+                }
+                let revision = store.revision();
+                store.compact(revision).expect("compact");
+                show(&mut store);
+                store
+            },
+            |mut store| {
+                let mut longest = Duration::ZERO;
+                loop {
+                    let start = Instant::now();
+                    let step = store.compact_step(1000);
+                    longest = longest.max(start.elapsed());
+                    if step.done {
+                        break;
+                    }
+                }
+                assert!(longest < Duration::from_secs(1));
+                store
+            },
+            BatchSize::PerIteration,
+        );
+    });
+    group.finish();
+}
+
+fn restart(c: &mut Criterion) {
+    let mut group = c.benchmark_group("restart");
+    group.sample_size(10);
+    let image = MemoryImage::default();
+    drop(filled(&image, KEYS));
+    group.bench_function("open with 1 000 000 keys", |b| {
+        b.iter_custom(|rounds| {
+            let mut spent = Duration::ZERO;
+            for _ in 0..rounds {
+                let start = Instant::now();
+                let (store, _) = Store::open(&Env::real(), config(&image)).expect("open");
+                spent += start.elapsed();
+                assert_eq!(store.reader().snapshot().count(&KeyRange::all()), KEYS.cast_signed());
+            }
+            spent
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, index, writes, reads, compaction, restart);
+criterion_main!(benches);
