@@ -45,7 +45,7 @@ impl HistorySource for StoreReader {
         }
         let range = KeyRange::single(bytes::Bytes::copy_from_slice(key));
         let query = RangeQuery { revision: mod_revision - 1, ..RangeQuery::latest(range) };
-        match self.snapshot().range(&query, Disk::Allowed) {
+        match self.range(&query, Disk::Allowed) {
             Ok(found) => Ok(found.value.kvs.into_iter().next()),
             Err(ReadError::Request(crate::types::RequestError::Storage(text))) => Err(StorageError::Closed(text)),
             Err(_) => Ok(None),

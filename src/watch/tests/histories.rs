@@ -6,9 +6,9 @@ fn from(start_revision: i64, range: KeyRange) -> CreateWatch {
     CreateWatch { start_revision, ..watch(range) }
 }
 
-/// 15220. Cause: progress was sent beside the event channel and could overtake events that still waited in it.
-/// Symptom: a client took the progress revision as its resume point and lost events. Now: progress is written only
-/// after a drain of the mailbox that found nothing, with the revision from before that drain.
+// 15220. Cause: progress was sent beside the event channel and could overtake events that still waited in it.
+// Symptom: a client took the progress revision as its resume point and lost events. Now: progress is written only
+// after a drain of the mailbox that found nothing, with the revision from before that drain.
 #[test]
 fn progress_is_in_step_with_the_stream_15220() {
     let world = World::with(WatchLimits { stream_bytes_max: 4 * 1024, ..WatchLimits::default() });
@@ -38,8 +38,8 @@ fn progress_is_in_step_with_the_stream_15220() {
     }
 }
 
-/// 15271. Cause: after a partition and a snapshot the member's watchers were synced again from a wrong revision.
-/// Symptom: a watch went back in time. Now: each watcher's next revision only grows.
+// 15271. Cause: after a partition and a snapshot the member's watchers were synced again from a wrong revision.
+// Symptom: a watch went back in time. Now: each watcher's next revision only grows.
 #[test]
 fn an_installed_snapshot_neither_repeats_nor_skips_15271() {
     let world = World::new();
@@ -58,8 +58,8 @@ fn an_installed_snapshot_neither_repeats_nor_skips_15271() {
     assert_eq!(seen, ["+a@3", "+a@4", "+a@5", "+a@6"]);
 }
 
-/// 17247. Cause: a watcher that moved from the unsynced to the synced set could be given the event it had just read.
-/// Symptom: a duplicate event. Now: what is below `next` is skipped, and the hub says no revision twice.
+// 17247. Cause: a watcher that moved from the unsynced to the synced set could be given the event it had just read.
+// Symptom: a duplicate event. Now: what is below `next` is skipped, and the hub says no revision twice.
 #[test]
 fn nothing_is_said_twice_17247() {
     let world = World::new();
@@ -74,8 +74,8 @@ fn nothing_is_said_twice_17247() {
     assert_eq!(seen, ["0@2 +a@2", "1@2 +a@2", "1@2 created"]);
 }
 
-/// 17529. Cause: under load a starved stream's pending events were dropped when its watchers were synced.
-/// Symptom: silently lost events. Now: an overflow remembers the first lost revision, and history fills it.
+// 17529. Cause: under load a starved stream's pending events were dropped when its watchers were synced.
+// Symptom: silently lost events. Now: an overflow remembers the first lost revision, and history fills it.
 #[test]
 fn a_starved_stream_loses_nothing_17529() {
     let world = World::with(WatchLimits { stream_bytes_max: 2 * 1024, ..WatchLimits::default() });
@@ -100,8 +100,8 @@ fn a_starved_stream_loses_nothing_17529() {
     assert_eq!(revisions, (2..=world.revision()).collect::<Vec<_>>());
 }
 
-/// 18089 and 19179. Cause: a tombstone exactly at the compaction revision was removed.
-/// Symptom: a watch from that revision missed the delete. Now: the event at the compaction revision is delivered.
+// 18089 and 19179. Cause: a tombstone exactly at the compaction revision was removed.
+// Symptom: a watch from that revision missed the delete. Now: the event at the compaction revision is delivered.
 #[test]
 fn a_delete_at_the_compaction_revision_is_seen_18089_19179() {
     let world = World::new();
@@ -114,8 +114,8 @@ fn a_delete_at_the_compaction_revision_is_seen_18089_19179() {
     assert_eq!(client.brief(), ["0@4 -a@4"]);
 }
 
-/// 20221. Cause: a watcher on a future revision was put into the unsynced set after a restore.
-/// Symptom: it got events below its start revision. Now: `next` starts at the start revision, whatever happens.
+// 20221. Cause: a watcher on a future revision was put into the unsynced set after a restore.
+// Symptom: it got events below its start revision. Now: `next` starts at the start revision, whatever happens.
 #[test]
 fn a_future_watcher_gets_no_old_events_20221() {
     let world = World::new();
