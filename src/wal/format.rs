@@ -3,7 +3,7 @@
 //! ```text
 //! header, 64 bytes
 //!   0 magic "rusd-wal"   8 format u32        12 end of the previous segment u32
-//!  16 sequence u64      24 first index u64   32 previous segment's last crc u32   36 zero u32
+//!  16 sequence u64      24 first index u64   32 previous segment's last crc u32   36 flags u32 (1: the file was used before)
 //!  40 salt u64          48 end of the first group u32     52 zero u64     60 crc32c of bytes 0..60
 //!
 //! record, 36 bytes and the payload, padded with zeros to a multiple of 4
@@ -39,6 +39,8 @@ pub(super) struct Header {
     pub(super) previous_crc: u32,
     pub(super) previous_end: u32,
     pub(super) salt: u64,
+    /// Whether bytes of an older segment may stand behind the end.
+    pub(super) is_recycled: bool,
     /// Where the group ends that was synced before the segment got its name.
     pub(super) head_end: u32,
 }
@@ -104,6 +106,7 @@ impl Header {
         bytes[16..24].copy_from_slice(&self.sequence.to_le_bytes());
         bytes[24..32].copy_from_slice(&self.first_index.to_le_bytes());
         bytes[32..36].copy_from_slice(&self.previous_crc.to_le_bytes());
+        bytes[36..40].copy_from_slice(&u32::from(self.is_recycled).to_le_bytes());
         bytes[40..48].copy_from_slice(&self.salt.to_le_bytes());
         Self::finish(&mut bytes, self.head_end);
         bytes
@@ -142,6 +145,7 @@ impl Header {
             previous_crc: u32_at(bytes, 32),
             previous_end: u32_at(bytes, 12),
             salt: u64_at(bytes, 40),
+            is_recycled: u32_at(bytes, 36) & 1 != 0,
             head_end: u32_at(bytes, 48),
         })
     }
@@ -205,6 +209,12 @@ impl Head {
     /// The whole record's length, padding included.
     pub(super) fn total(&self) -> usize {
         self.payload_end.next_multiple_of(ALIGN)
+    }
+
+    /// Whether bytes that are no valid record may still be the start of one that was to follow
+    /// `chain` in a write that started at one of `groups`.
+    pub(super) fn is_trace(bytes: &[u8], chain: u32, groups: [u32; 2]) -> bool {
+        u32_at(bytes, 8) == chain || groups.iter().any(|group| *group > 0 && u32_at(bytes, 12) == *group)
     }
 
     /// Whether `record`, [`Head::total`] bytes long, is what was written.
@@ -313,6 +323,7 @@ mod tests {
             previous_crc: 8,
             previous_end: 640,
             salt: u64::MAX - 3,
+            is_recycled: true,
             head_end: 200,
         };
         let bytes = header.encode();

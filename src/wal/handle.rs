@@ -59,10 +59,16 @@ impl Wal {
         let mut log = Log::new(opened, options.cache_bytes);
         let chores = Arc::new(Chores::default());
         if let Some(active) = &active {
-            chores.remove(log.drop_segments(active.sequence));
+            chores.discard(log.drop_segments(active.sequence));
         }
         let shared = Arc::new(Shared { log: Mutex::new(log), fatal: watch::Sender::new(None) });
-        let keeper = Keeper { env: env.clone(), dir: dir.to_owned(), options: options.clone(), chores: chores.clone() };
+        let keeper = Keeper {
+            env: env.clone(),
+            dir: dir.to_owned(),
+            options: options.clone(),
+            chores: chores.clone(),
+            draft: None,
+        };
         let spawned = |result: io::Result<_>| result.map_err(WalError::io("start the threads of", dir));
         let keeper = spawned(env.spawn.spawn(Self::KEEPER, Box::new(keeper)))?;
         let writer = Writer {
@@ -73,6 +79,7 @@ impl Wal {
             chores: chores.clone(),
             keeper: keeper.clone(),
             needs_mark: active.is_some(),
+            wanted_spare: 0,
             active,
             head,
             new_committed: None,

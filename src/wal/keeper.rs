@@ -1,10 +1,12 @@
-//! The background half: makes the next segment's file ahead, removes files that hold nothing any more.
+//! The background half: has the next segment's file ready, takes away files that hold nothing any more.
 //!
 //! ```text
-//! log thread ── takes the spare ──► keeper makes another (allocate + fsync), or says the disk is full
-//!            └─ after a durable purge ──► keeper removes the oldest file, syncs the directory, the next …
+//! log thread ── the segment is half full ──► keeper has a spare ready: allocate, zeros bit by bit, fsync
+//!            └─ after a durable purge ─────► keeper makes the oldest file the spare, or removes it,
+//!                                            and syncs the directory; then the next …
 //! ```
-//! Files go oldest first with a directory sync between them, so that a crash never leaves a hole.
+//! Files go oldest first with a directory sync between them, so that a crash never leaves a hole. In
+//! the steady state the purge gives a file back before the next is needed, and nothing is allocated.
 
 use std::collections::VecDeque;
 use std::io;
@@ -17,7 +19,7 @@ use parking_lot::Mutex;
 
 use crate::env::{Env, Step, Worker};
 
-use super::segment::{DRAFT_SUFFIX, Spare, fitting_bytes};
+use super::segment::{DRAFT_SUFFIX, Segment, Spare, fitting_bytes};
 use super::types::WalOptions;
 
 /// How long to wait before the disk is asked for room again.
@@ -34,7 +36,9 @@ pub(super) struct Chores {
 #[derive(Debug, Default)]
 struct Desk {
     spare: Option<Spare>,
-    remove: VecDeque<PathBuf>,
+    /// The segment that the next spare will be; `None` while it isn't needed yet.
+    wanted: Option<u64>,
+    unused: VecDeque<Segment>,
     is_closing: bool,
 }
 
@@ -43,13 +47,21 @@ pub(super) struct Keeper {
     pub(super) dir: PathBuf,
     pub(super) options: WalOptions,
     pub(super) chores: Arc<Chores>,
+    /// A spare that is zeroed up to here.
+    pub(super) draft: Option<(Spare, u32)>,
 }
 
 impl Chores {
     /// The file made ahead, if it is at least this long.
     pub(super) fn take_spare(&self, least: u32) -> Option<Spare> {
         let mut desk = self.desk.lock();
+        desk.wanted = None;
         desk.spare.take_if(|spare| spare.capacity >= least)
+    }
+
+    /// Asks for the file of this segment.
+    pub(super) fn want_spare(&self, sequence: u64) {
+        self.desk.lock().wanted = Some(sequence);
     }
 
     /// A name that no other draft of this run has: a spare keeps its own until its first group is
@@ -58,9 +70,9 @@ impl Chores {
         format!("draft-{}{DRAFT_SUFFIX}", self.drafts.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Hands over files to remove, oldest first.
-    pub(super) fn remove(&self, paths: Vec<PathBuf>) {
-        self.desk.lock().remove.extend(paths);
+    /// Hands over segments that hold nothing any more, oldest first.
+    pub(super) fn discard(&self, segments: Vec<Segment>) {
+        self.desk.lock().unused.extend(segments);
     }
 
     pub(super) fn close(&self) {
@@ -85,27 +97,28 @@ impl Chores {
 
 impl Worker for Keeper {
     fn step(&mut self) -> Step {
-        let (remove, needs_spare) = {
+        let (unused, has_spare, wanted) = {
             let mut desk = self.chores.desk.lock();
-            if desk.is_closing && desk.remove.is_empty() {
+            if desk.is_closing && desk.unused.is_empty() {
                 return Step::Stopped;
             }
-            (desk.remove.pop_front(), desk.spare.is_none() && !desk.is_closing)
+            let wanted = desk.wanted.filter(|_| desk.spare.is_none() && !desk.is_closing);
+            (desk.unused.pop_front(), desk.spare.is_some(), wanted)
         };
-        if let Some(path) = remove {
-            let removed = self.env.disk.remove(&path).and_then(|()| self.env.disk.sync_dir(&self.dir));
-            if let Err(error) = removed {
-                // It holds nothing that counts; the next start tries again.
-                tracing::warn!(path = %path.display(), %error, "an old raft log file could not be removed");
-            }
-            return Step::Worked;
+        if let Some(mut segment) = unused {
+            let Err(error) = self.discard(&mut segment, has_spare) else { return Step::Worked };
+            tracing::warn!(path = %segment.path.display(), %error, "an old raft log file could not be removed");
+            let mut desk = self.chores.desk.lock();
+            // Newer ones must stay as long as it does; at the latest the next start removes them.
+            desk.unused.push_front(segment);
+            return if desk.is_closing { Step::Stopped } else { Step::IdleFor(RETRY) };
         }
-        if needs_spare {
-            return self.make_spare();
+        if let Some(sequence) = wanted {
+            return self.make_spare(sequence);
         }
         if self.chores.is_space_low() {
             let free = self.env.disk.free_bytes(&self.dir).unwrap_or(0);
-            if free < u64::from(self.wanted()) {
+            if free < u64::from(self.options.segment_bytes) {
                 return Step::IdleFor(RETRY);
             }
             self.chores.set_space_low(false);
@@ -115,28 +128,63 @@ impl Worker for Keeper {
 }
 
 impl Keeper {
-    fn wanted(&self) -> u32 {
-        fitting_bytes(&*self.env.disk, &self.dir, &self.options)
+    /// Makes an unused file the spare if nobody reads it any more and it is of full length.
+    fn discard(&self, segment: &mut Segment, has_spare: bool) -> io::Result<()> {
+        let disk = &self.env.disk;
+        let is_free = Arc::get_mut(&mut segment.file).is_some();
+        let is_whole = segment.file.size()? == u64::from(self.options.segment_bytes);
+        let draft = self.dir.join(self.chores.draft_name());
+        let recycle = is_free && is_whole && !has_spare && self.draft.is_none();
+        let gone = if recycle { disk.rename(&segment.path, &draft) } else { disk.remove(&segment.path) };
+        match gone {
+            // An earlier try came as far as this.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return disk.sync_dir(&self.dir),
+            gone => gone?,
+        }
+        // The old name must be gone for good before the file gets other contents.
+        disk.sync_dir(&self.dir)?;
+        if recycle {
+            let file = segment.file.clone();
+            let spare = Spare { path: draft, file, capacity: self.options.segment_bytes, is_recycled: true };
+            self.chores.desk.lock().spare = Some(spare);
+        }
+        Ok(())
     }
 
-    fn make_spare(&self) -> Step {
-        let wanted = self.wanted();
-        let least = WalOptions::SEGMENT_BYTES_MIN.min(wanted);
-        match Spare::make(&*self.env.disk, &self.dir.join(self.chores.draft_name()), wanted, least) {
-            Ok(spare) => {
+    fn make_spare(&mut self, sequence: u64) -> Step {
+        let wanted = fitting_bytes(&*self.env.disk, &self.dir, sequence, &self.options);
+        match self.advance(wanted) {
+            Ok(None) => Step::Worked,
+            Ok(Some(spare)) => {
                 self.chores.set_space_low(spare.capacity < wanted);
                 self.chores.desk.lock().spare = Some(spare);
                 Step::Worked
             }
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
-                self.chores.set_space_low(true);
-                Step::IdleFor(RETRY)
-            }
             Err(error) => {
-                // The log thread makes its own when it needs one, and reports what it meets.
-                tracing::warn!(%error, "the raft log's next file could not be made ahead");
+                if error.kind() == io::ErrorKind::StorageFull {
+                    self.chores.set_space_low(true);
+                } else {
+                    // The log thread makes its own when it needs one, and reports what it meets.
+                    tracing::warn!(%error, "the raft log's next file could not be made ahead");
+                }
                 Step::IdleFor(RETRY)
             }
         }
+    }
+
+    /// Goes on with the draft by one part; gives it when it is done.
+    fn advance(&mut self, wanted: u32) -> io::Result<Option<Spare>> {
+        let Some((spare, zeroed)) = self.draft.take() else {
+            let least = WalOptions::SEGMENT_BYTES_MIN.min(wanted);
+            let path = self.dir.join(self.chores.draft_name());
+            self.draft = Some((Spare::make(&*self.env.disk, &path, wanted, least)?, 0));
+            return Ok(None);
+        };
+        let zeroed = spare.fill(zeroed)?;
+        if zeroed >= spare.capacity {
+            return Ok(Some(spare));
+        }
+        self.draft = Some((spare, zeroed));
+        Ok(None)
     }
 }

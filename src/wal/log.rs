@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -215,7 +214,7 @@ impl Log {
         durable_op: u64,
         created: Option<(u64, Segment)>,
         active: u64,
-    ) -> Vec<PathBuf> {
+    ) -> Vec<Segment> {
         let mut has_purged = false;
         for change in changes {
             match *change {
@@ -239,13 +238,13 @@ impl Log {
 
     /// Forgets the segments before the first that holds an entry; `active` always stays. A log that
     /// was never purged keeps its first one, by which a start knows that nothing is missing.
-    pub(super) fn drop_segments(&mut self, active: u64) -> Vec<PathBuf> {
+    pub(super) fn drop_segments(&mut self, active: u64) -> Vec<Segment> {
         if self.purged.is_none() {
             return Vec::new();
         }
         let keep = self.places.first().map_or(active, |(_, place)| place.segment.min(active));
         let kept = self.segments.split_off(&keep);
-        std::mem::replace(&mut self.segments, kept).into_values().map(|segment| segment.path).collect()
+        std::mem::replace(&mut self.segments, kept).into_values().collect()
     }
 
     /// The entries in `from..to` as far as the log has them, those after the first only while they

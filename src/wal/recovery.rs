@@ -19,7 +19,7 @@ use super::places::Place;
 use super::replay::Replay;
 use super::scan::{self, Opening, Scanned};
 use super::segment::{Active, DRAFT_SUFFIX, Segment, parse_name};
-use super::types::{Recovered, TornTail, WalError, WalOptions};
+use super::types::{EntryId, Recovered, TornTail, WalError, WalOptions};
 
 const ZERO_BYTES: usize = 1024 * 1024;
 
@@ -90,7 +90,12 @@ pub(super) fn recover(env: &Env, dir: &Path, options: &WalOptions) -> Result<Ope
     disk.sync_dir(dir).map_err(WalError::io("sync", dir))?;
 
     let last = replay.last();
-    replay.committed = replay.committed.filter(|committed| last.is_some_and(|last| committed.index <= last.index));
+    let is_known = |id: &EntryId| {
+        let purged = replay.purged.is_some_and(|purged| id.index <= purged.index);
+        purged || replay.places.get(id.index.get()).and_then(|_| replay.terms.id(id.index.get())) == Some(*id)
+    };
+    let committed = replay.committed.filter(is_known);
+    replay.committed = committed;
     let recovered =
         Recovered { vote: replay.vote.clone(), purged: replay.purged, last, committed: replay.committed, cut };
     let active = Active {
@@ -206,6 +211,7 @@ mod tests {
                 previous_crc: 0,
                 previous_end: 0,
                 salt: 0,
+                is_recycled: false,
                 head_end: super::super::format::HEADER_BYTES_U32,
             };
             let mut whole = header.encode().to_vec();

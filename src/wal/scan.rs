@@ -5,6 +5,7 @@
 //!                                     │ B lies in the first group (synced before the file had its name) ─► damage
 //!                                     │ only zeros follow ─► clean end
 //!                                     │ a valid record follows whose group starts after B ─► damage
+//!                                     │ a used file, and nothing of this segment's own follows ─► clean end
 //!                                     └ else ─► torn: the last, unsynced write; cut at B
 //! ```
 //! A group is written only after the one before was synced. So a valid record of a group that starts
@@ -156,12 +157,21 @@ pub(super) fn scan(
     if scanned.end < opening.header.head_end {
         return Err(damaged(path, end, "a bad record in what was synced when the segment was made"));
     }
-    scanned.torn_bytes = window.occupied(end).map_err(WalError::io("read", path))?;
-    let later = later_group(&mut window, scanned.end, end + scanned.torn_bytes, opening.seed);
-    if let Some(later) = later.map_err(WalError::io("read", path))? {
-        let what = format!("a bad record, with a valid one of a later write at byte {later}");
-        return Err(damaged(path, end, what));
-    }
+    let occupied = window.occupied(end).map_err(WalError::io("read", path))?;
+    let is_torn = match later(&mut window, &scanned, end + occupied, opening.seed)
+        .map_err(WalError::io("read", path))?
+    {
+        Later::LaterWrite(at) => {
+            return Err(damaged(path, end, format!("a bad record, with a valid one of a later write at byte {at}")));
+        }
+        Later::SameWrite => true,
+        Later::Nothing if opening.header.is_recycled => {
+            let start = window.get(end, RECORD_BYTES).map_err(WalError::io("read", path))?;
+            start.is_some_and(|start| Head::is_trace(start, scanned.chain, [scanned.last_group, scanned.end]))
+        }
+        Later::Nothing => true,
+    };
+    scanned.torn_bytes = if is_torn { occupied } else { 0 };
     Ok(scanned)
 }
 
@@ -177,21 +187,35 @@ pub(super) fn record_at<'w>(
     Ok(record.filter(|record| head.is_intact(record, seed)).map(|record| (head, record)))
 }
 
-/// The first valid record behind `bad` whose group starts behind it, too.
-fn later_group(window: &mut Window<'_>, bad: u32, end: u64, seed: u32) -> io::Result<Option<u32>> {
+/// What stands behind the end.
+enum Later {
+    Nothing,
+    /// Valid records of the write that the end lies in.
+    SameWrite,
+    /// A valid record of a write that came after it.
+    LaterWrite(u32),
+}
+
+/// Looks for valid records of this segment behind the end of the valid part.
+fn later(window: &mut Window<'_>, scanned: &Scanned, end: u64, seed: u32) -> io::Result<Later> {
     let step = u32::try_from(ALIGN).unwrap_or(4);
+    let bad = scanned.end;
+    let mut found = Later::Nothing;
     let mut offset = bad.saturating_add(step);
     while u64::from(offset) < end {
         if let Some(fixed) = window.get(offset.into(), RECORD_BYTES)?
             && let Some(head) = Head::parse(fixed)
-            && head.group > bad
             && head.group <= offset
+            && (head.group >= bad || head.group == scanned.last_group)
             && let Some(record) = window.get(offset.into(), head.total())?
             && head.is_intact(record, seed)
         {
-            return Ok(Some(offset));
+            if head.group > bad {
+                return Ok(Later::LaterWrite(offset));
+            }
+            found = Later::SameWrite;
         }
         offset = offset.saturating_add(step);
     }
-    Ok(None)
+    Ok(found)
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! queue ─► encode until the group or the segment is full ─► one write ─► one fdatasync ─► publish ─► callbacks, in order
-//!                            │ no room: a new segment = the spare file; header, vote, purge and the
+//!                            │ no room: a new segment in a file made ahead; header, vote, purge and the
 //!                            │ group in one write, fsync, rename to its name, fsync of the directory
 //! ```
 //! A crash at any line leaves: before the write, nothing; after the write, a torn or whole group that
@@ -24,7 +24,7 @@ use super::handle::Shared;
 use super::keeper::{Chores, RETRY};
 use super::log::{Change, Done, Queued, Work};
 use super::places::Place;
-use super::segment::{Active, Segment, Spare, name};
+use super::segment::{Active, FIRST_BYTES, Segment, Spare, fitting_bytes, name};
 use super::types::{EntryId, Fatal, GroupStats, WalOptions};
 use bytes::Bytes;
 
@@ -45,6 +45,8 @@ pub(super) struct Writer {
     /// A mark is due: after a start and before an end.
     pub(super) needs_mark: bool,
     pub(super) has_closed: bool,
+    /// The segment whose file the keeper was asked for last.
+    pub(super) wanted_spare: u64,
     pub(super) pending: VecDeque<Queued>,
     pub(super) group: Group,
 }
@@ -273,12 +275,13 @@ impl Writer {
             restated.iter().filter_map(|(_, id, payload)| id.map(|id| format::encoded_len(&id, payload.len()))).sum();
         let least = u32::try_from(HEADER_BYTES + head_bytes + needed)
             .map_err(|_| Stop::Fatal(self.fatal_in_dir("make a segment in", &io::ErrorKind::FileTooLarge.into())))?;
-        let spare = self.take_spare(least)?;
         let (previous_crc, previous_end, sequence) =
             self.active.as_ref().map_or((0, 0, 1), |old| (old.chain.previous, old.offset, old.sequence + 1));
+        let spare = self.take_spare(least, sequence)?;
         let first_index = self.shared.log.lock().next_index_on_disk(self.head.purged);
         let salt = self.env.rng.next_u64();
-        let header = Header { sequence, first_index, previous_crc, previous_end, salt, head_end: 0 };
+        let is_recycled = spare.is_recycled;
+        let header = Header { sequence, first_index, previous_crc, previous_end, salt, is_recycled, head_end: 0 };
         let header = header.encode();
         let seed = Header::seed(&header);
         self.group.bytes.extend_from_slice(&header);
@@ -299,20 +302,37 @@ impl Writer {
         Ok(())
     }
 
-    fn take_spare(&self, least: u32) -> Result<Spare, Stop> {
-        let spare = self.chores.take_spare(least).map_or_else(
-            || {
-                let wanted = super::segment::fitting_bytes(&*self.env.disk, &self.dir, &self.options);
-                let least = least.max(WalOptions::SEGMENT_BYTES_MIN.min(wanted));
-                Spare::make(&*self.env.disk, &self.dir.join(self.chores.draft_name()), wanted, least)
-            },
-            Ok,
-        );
-        self.keeper.wake();
-        spare.map_err(|error| match error.kind() {
+    /// The keeper's spare; if it has none, one made here, and zeroed only if that is quickly done.
+    fn take_spare(&self, least: u32, sequence: u64) -> Result<Spare, Stop> {
+        if let Some(spare) = self.chores.take_spare(least) {
+            return Ok(spare);
+        }
+        let wanted = fitting_bytes(&*self.env.disk, &self.dir, sequence, &self.options);
+        let least = least.max(WalOptions::SEGMENT_BYTES_MIN.min(wanted));
+        let make = || {
+            let spare = Spare::make(&*self.env.disk, &self.dir.join(self.chores.draft_name()), wanted, least)?;
+            let mut zeroed = if spare.capacity <= FIRST_BYTES { 0 } else { spare.capacity };
+            while zeroed < spare.capacity {
+                zeroed = spare.fill(zeroed)?;
+            }
+            Ok(spare)
+        };
+        make().map_err(|error: io::Error| match error.kind() {
             io::ErrorKind::StorageFull => Stop::Full,
             _ => Stop::Fatal(self.fatal_in_dir("make a segment in", &error)),
         })
+    }
+
+    /// Asks for the next segment's file once this one is half full; a purge may give one until then.
+    fn order_spare(&mut self) {
+        if let Some(active) = &self.active
+            && active.offset >= active.capacity / 2
+            && self.wanted_spare <= active.sequence
+        {
+            self.wanted_spare = active.sequence + 1;
+            self.chores.want_spare(self.wanted_spare);
+            self.keeper.wake();
+        }
     }
 
     fn fatal_in_dir(&self, action: &'static str, error: &io::Error) -> Fatal {
@@ -343,9 +363,10 @@ impl Writer {
             done(Ok(()));
         }
         if !unused.is_empty() {
-            self.chores.remove(unused);
+            self.chores.discard(unused);
             self.keeper.wake();
         }
+        self.order_spare();
     }
 
     fn fail(&mut self, fatal: Fatal) -> Step {
