@@ -139,7 +139,8 @@ impl Lessor {
         self.shard(id).leases.get(&id).map(|lease| lease.keys.to_vec())
     }
 
-    /// Changes whenever leases are gone, for those who wait for the end of one.
+    /// Changes whenever leases are gone, released, or no longer kept here, for those who wait for
+    /// the end of one: ask again then.
     pub fn ended(&self) -> watch::Receiver<u64> {
         self.ended.subscribe()
     }
@@ -168,6 +169,7 @@ impl Lessor {
         for shard in &self.shards {
             shard.lock().demote();
         }
+        self.announce();
     }
 
     /// Starts the clocks of leases granted since the last time; cheap if there are none. Called
@@ -250,6 +252,7 @@ impl Lessor {
         for id in ids {
             self.shard(*id).release(*id, self.ms(now));
         }
+        self.announce();
     }
 
     /// All leases, those first that end first; by id where this member doesn't lead.

@@ -202,3 +202,15 @@ fn absurd_times_do_not_overflow() {
     }
     lessor.checkpoints_at_stop(start);
 }
+
+#[test]
+fn who_waits_for_an_end_is_woken_when_it_will_not_come() {
+    let (mut writer, lessor, start) = leading();
+    writer.grant(LeaseId(1), TTL);
+    let mut ended = lessor.ended();
+    lessor.release(&[LeaseId(1)], start);
+    assert!(ended.has_changed().unwrap());
+    ended.mark_unchanged();
+    lessor.demote();
+    assert!(ended.has_changed().unwrap());
+}
