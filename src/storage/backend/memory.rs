@@ -20,6 +20,13 @@ pub struct MemoryImage {
     rows: Arc<Mutex<Rows>>,
 }
 
+impl MemoryImage {
+    /// Takes another image's content over.
+    pub(super) fn replace(&self, other: &Self) {
+        *self.rows.lock() = std::mem::take(&mut *other.rows.lock());
+    }
+}
+
 /// The engine: a live map over the flushed image.
 #[derive(Debug)]
 pub(super) struct Memory {
@@ -119,6 +126,10 @@ impl Backend for Memory {
         Ok(())
     }
 
+    fn room(&self, _bytes: u64) -> Result<(), StorageError> {
+        Ok(())
+    }
+
     fn size(&self) -> Result<u64, StorageError> {
         let live = self.live.read();
         live.check()?;
@@ -126,6 +137,9 @@ impl Backend for Memory {
     }
 
     fn close(&self) -> Result<(), StorageError> {
+        if self.live.read().closed {
+            return Ok(());
+        }
         self.flush()?;
         let mut live = self.live.write();
         live.closed = true;

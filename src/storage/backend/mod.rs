@@ -7,21 +7,26 @@
 //!
 //! An engine knows tables, keys and bytes; it knows nothing of revisions, records or Raft. One
 //! thread writes, removes and flushes; any thread reads. After a crash an engine holds exactly
-//! what it held at its last finished [`Backend::flush`], or at a later write, never a part of one.
+//! what it held at its last finished [`Backend::flush`], or after a later write, never a part of
+//! one; removals since that flush may have happened or not, key by key.
 
 use std::fmt;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::env::Env;
+use crate::env::{Access, Env};
 use crate::types::StorageError;
 
 mod batch;
 pub mod codec;
+mod home;
 mod memory;
+mod redb;
+mod sled;
 
 pub use batch::Batch;
+pub use home::{Home, quarantine};
 pub use memory::MemoryImage;
 
 /// The logical tables. Their numbers are on disk and never change.
@@ -54,6 +59,10 @@ impl Table {
 pub enum Engine {
     /// An ordered map; what is flushed lives in the image, which outlives the engine.
     Memory(MemoryImage),
+    /// sled 1.0: compresses, gives space back by itself. The default.
+    Sled,
+    /// redb: strict memory, cheap cold reads, twice the disk.
+    Redb,
 }
 
 impl Engine {
@@ -61,6 +70,8 @@ impl Engine {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Memory(_) => "memory",
+            Self::Sled => "sled",
+            Self::Redb => "redb",
         }
     }
 }
@@ -114,8 +125,31 @@ pub trait Backend: Send + Sync + fmt::Debug {
         visitor: &mut Visitor<'_>,
     ) -> Result<(), StorageError>;
 
-    /// Applies a batch: all of it or nothing, readable at return, durable after the next flush.
+    /// Applies a batch: all of it or nothing, readable at return, durable after the next flush at
+    /// the latest (an engine may make it durable earlier).
     fn write(&self, batch: &Batch) -> Result<(), StorageError>;
+
+    /// Calls `visitor` for each of the keys that is there, in the order given. Cheaper than as many
+    /// gets, and never in the writer's way.
+    fn get_many(
+        &self,
+        table: Table,
+        keys: &mut dyn Iterator<Item = Vec<u8>>,
+        visitor: &mut Visitor<'_>,
+    ) -> Result<(), StorageError> {
+        for key in keys {
+            if let Some(value) = self.get(table, &key)?
+                && visitor(&key, &value).is_break()
+            {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether `bytes` more may be written and flushed (0 for removals); [`StorageError::Full`] if
+    /// not. Asked before a write, since a disk that is full in the middle of one may cost the engine its handle.
+    fn room(&self, bytes: u64) -> Result<(), StorageError>;
 
     /// Removes keys for good and gives their space back; absent keys are skipped. Not atomic.
     fn remove(&self, table: Table, keys: &[Vec<u8>]) -> Result<(), StorageError>;
@@ -153,8 +187,37 @@ pub trait Backend: Send + Sync + fmt::Debug {
 ///
 /// # Errors
 /// [`StorageError::Damaged`] if what is there can't be trusted, I/O errors otherwise.
-pub fn open(_env: &Env, config: &BackendConfig) -> Result<Arc<dyn Backend>, StorageError> {
-    match &config.engine {
-        Engine::Memory(image) => Ok(Arc::new(memory::Memory::open(image.clone()))),
+pub fn open(env: &Env, config: &BackendConfig) -> Result<Arc<dyn Backend>, StorageError> {
+    Ok(match &config.engine {
+        Engine::Memory(image) => Arc::new(memory::Memory::open(image.clone())),
+        Engine::Sled => Arc::new(sled::Sled::open(env, config)?),
+        Engine::Redb => Arc::new(redb::Redb::open(env, config)?),
+    })
+}
+
+/// Refuses when `bytes` more would leave less than the reserve. A flush may write several times
+/// what it was given: whole leaves or pages, and a log of them. Removals (0 bytes) may use half of
+/// the reserve, since they give more back.
+fn check_room(env: &Env, config: &BackendConfig, bytes: u64) -> Result<(), StorageError> {
+    let free = env.disk.free_bytes(&config.dir).map_err(|error| StorageError::io("measure", &config.dir, error))?;
+    let reserve = if bytes == 0 { config.reserve_bytes / 2 } else { config.reserve_bytes };
+    if free < reserve.saturating_add(bytes.saturating_mul(3)) {
+        return Err(StorageError::Full { path: config.dir.clone() });
     }
+    Ok(())
+}
+
+/// Bytes of all files below a directory.
+fn disk_usage(env: &Env, dir: &Path) -> Result<u64, StorageError> {
+    let io = |error| StorageError::io("measure", dir, error);
+    let mut bytes = 0;
+    for name in env.disk.list(dir).map_err(io)? {
+        let path = dir.join(name);
+        bytes += match env.disk.list(&path) {
+            Ok(_) => disk_usage(env, &path)?,
+            // Not a directory; or gone since, as a log that was merged.
+            Err(_) => env.disk.open(&path, Access::Read).and_then(|file| file.size()).unwrap_or(0),
+        };
+    }
+    Ok(bytes)
 }

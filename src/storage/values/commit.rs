@@ -1,118 +1,130 @@
-//! One step of the store thread: everything that came in goes to the engine under one flush.
+//! One step of the store thread: some parts of the work go to the engine under one flush.
 //!
 //! ```text
-//! records of the pending map ─► Kv      removals ─► Kv (removed), Index (rewritten)
-//! their heads ─► Index (the last segment is rewritten until it is full)
-//! rows ─► Meta, Lease, Auth             position and totals ─► Meta
+//! records of the pending map ─► Kv          ┐
+//! their heads ─► Index (segments rewritten) │ one batch, then the removals
+//! rows ─► Meta, Lease, Auth                 │ from Kv, then one flush
+//! position, totals, what is removed ─► Meta ┘
 //! ```
 //!
-//! A step either ends with a finished flush and a new state, or with an error and the old one.
+//! The batch is atomic and holds a position with all that belongs to it. Removals are not atomic:
+//! the batch takes them out of the segments and totals and notes them in a row, and a start does
+//! again what the row says.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::btree_map::Entry;
 
 use super::pending::View;
-use super::queue::Work;
+use super::queue::Part;
 use super::segment::Segment;
 use super::shared::Shared;
-use super::state::{STATE_KEY, State};
+use super::state::{REMOVING_KEY, STATE_KEY, State, encode_removing};
 use crate::storage::backend::codec::encode_record;
 use crate::storage::backend::{Backend, Batch, Table};
 use crate::types::{Revision, StorageError};
 
-/// A batch of about this size is written at a time; all of a step's are under one flush.
-const BATCH_BYTES: usize = 4 << 20;
-
 /// The engine's content as of the last finished flush.
-#[derive(Debug)]
-pub(super) struct Committer {
-    shared: Arc<Shared>,
-    state: State,
-    /// The last segment, still growing.
-    tail: Segment,
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Content {
+    pub(super) state: State,
+    /// Whether the row of removals is there.
+    pub(super) removing: bool,
+}
+
+impl Content {
+    /// Writes and flushes; gives the new content. The engine is in between after an error.
+    pub(super) fn advance<'a>(
+        self,
+        shared: &Shared,
+        engine: &dyn Backend,
+        parts: impl Iterator<Item = &'a Part> + Clone,
+        remove: &[Revision],
+    ) -> Result<Self, StorageError> {
+        let mut step = Step { shared, engine, batch: Batch::default(), state: self.state, segments: BTreeMap::new() };
+        let view = shared.pending.view();
+        for part in parts.clone() {
+            if let Some((first, last)) = part.mains {
+                step.records(&view, first, last)?;
+            }
+            step.state.position = part.position;
+        }
+        step.rows(parts)?;
+        let empty = step.removals(remove)?;
+        for segment in step.segments.values() {
+            step.batch.put_with(Table::Index, &Segment::key(segment.base()), |out| segment.encode(out));
+        }
+        if !remove.is_empty() {
+            step.batch.put(Table::Meta, REMOVING_KEY, &encode_removing(remove));
+        } else if self.removing {
+            step.batch.delete(Table::Meta, REMOVING_KEY);
+        }
+        step.batch.put(Table::Meta, STATE_KEY, &step.state.encode());
+        engine.write(&step.batch)?;
+        remove_physically(engine, remove, &empty)?;
+        engine.flush()?;
+        Ok(Self { state: step.state, removing: !remove.is_empty() })
+    }
+}
+
+/// Removes records, and segments that list nothing any more.
+pub(super) fn remove_physically(
+    engine: &dyn Backend,
+    records: &[Revision],
+    segments: &[u64],
+) -> Result<(), StorageError> {
+    if !records.is_empty() {
+        let keys: Vec<Vec<u8>> = records.iter().map(|at| at.to_bytes().to_vec()).collect();
+        engine.remove(Table::Kv, &keys)?;
+    }
+    if !segments.is_empty() {
+        let keys: Vec<Vec<u8>> = segments.iter().map(|base| Segment::key(*base).to_vec()).collect();
+        engine.remove(Table::Index, &keys)?;
+    }
+    Ok(())
 }
 
 /// A step under way.
 struct Step<'a> {
+    shared: &'a Shared,
     engine: &'a dyn Backend,
     batch: Batch,
     state: State,
-    tail: Segment,
-}
-
-impl Committer {
-    /// Continues from a state that was read at opening.
-    pub(super) fn new(shared: Arc<Shared>, state: State) -> Self {
-        Self { shared, state, tail: Segment::default() }
-    }
-
-    pub(super) fn state(&self) -> &State {
-        &self.state
-    }
-
-    /// Writes and flushes.
-    pub(super) fn commit(&mut self, work: &Work, remove: &[Revision]) -> Result<(), StorageError> {
-        let engine = self.shared.engine();
-        let mut step = Step { engine: &*engine, batch: Batch::default(), state: self.state, tail: self.tail.clone() };
-        if let Some((first, last)) = work.mains {
-            step.records(&self.shared, &self.shared.pending.view(), first, last)?;
-        }
-        step.rows(work)?;
-        step.removals(&self.shared, remove)?;
-        if let Some(position) = work.position {
-            step.state.position = position;
-        }
-        step.batch.put(Table::Meta, STATE_KEY, &step.state.encode());
-        step.write()?;
-        engine.flush()?;
-        (self.state, self.tail) = (step.state, step.tail);
-        Ok(())
-    }
+    /// Segments that the step changes.
+    segments: BTreeMap<u64, Segment>,
 }
 
 impl Step<'_> {
-    fn write(&mut self) -> Result<(), StorageError> {
-        self.engine.write(&self.batch)?;
-        self.batch.clear();
-        Ok(())
-    }
-
-    fn records(&mut self, shared: &Shared, view: &View, first: i64, last: i64) -> Result<(), StorageError> {
+    fn records(&mut self, view: &View, first: i64, last: i64) -> Result<(), StorageError> {
         let end = Revision::new(last.saturating_add(1), 0);
         for (at, record) in view.range(Revision::new(first, 0), end) {
             self.batch.put_with(Table::Kv, &at.to_bytes(), |out| encode_record(at, record, out));
-            let base = Segment::base_of(at.main);
-            if base != self.tail.base() || self.tail.is_empty() {
-                self.put_tail();
-                self.tail = self.segment(shared, base)?.unwrap_or_else(|| Segment::new(base));
-            }
-            self.tail.push(at, record, &mut self.state.records);
-            if self.batch.bytes() >= BATCH_BYTES {
-                self.write()?;
-            }
+            let mut totals = self.state.records;
+            self.segment(Segment::base_of(at.main))?.push(at, record, &mut totals);
+            self.state.records = totals;
         }
-        self.put_tail();
         Ok(())
     }
 
-    fn put_tail(&mut self) {
-        let tail = &self.tail;
-        if !tail.is_empty() {
-            self.batch.put_with(Table::Index, &Segment::key(tail.base()), |out| tail.encode(out));
-        }
+    /// A segment to change: the one that the step has already, or the engine's, or a new one.
+    fn segment(&mut self, base: u64) -> Result<&mut Segment, StorageError> {
+        Ok(match self.segments.entry(base) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                let stored = self.engine.get(Table::Index, &Segment::key(base))?;
+                let segment = match stored {
+                    Some(value) => Segment::decode(base, &value)
+                        .map_err(|error| self.shared.undecodable(format_args!("segment {base}"), error))?,
+                    None => Segment::new(base),
+                };
+                entry.insert(segment)
+            }
+        })
     }
 
-    fn segment(&self, shared: &Shared, base: u64) -> Result<Option<Segment>, StorageError> {
-        let stored = self.engine.get(Table::Index, &Segment::key(base))?;
-        stored
-            .map(|value| Segment::decode(base, &value))
-            .transpose()
-            .map_err(|error| shared.undecodable(format_args!("segment {base}"), error))
-    }
-
-    fn rows(&mut self, work: &Work) -> Result<(), StorageError> {
+    /// The last change of each row; what was there is counted out.
+    fn rows<'a>(&mut self, parts: impl Iterator<Item = &'a Part>) -> Result<(), StorageError> {
         let mut last: BTreeMap<(Table, &[u8]), Option<&[u8]>> = BTreeMap::new();
-        for (table, key, value) in &work.rows {
+        for (table, key, value) in parts.flat_map(|part| &part.rows) {
             last.insert((*table, key), value.as_deref());
         }
         for ((table, key), value) in last {
@@ -130,38 +142,21 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// Removes the records, rewrites the segments that listed them and drops the empty ones.
-    fn removals(&mut self, shared: &Shared, remove: &[Revision]) -> Result<(), StorageError> {
-        if remove.is_empty() {
-            return Ok(());
-        }
-        self.write()?;
-        let mut sorted = remove.to_vec();
-        sorted.sort_unstable();
-        let keys: Vec<Vec<u8>> = sorted.iter().map(|at| at.to_bytes().to_vec()).collect();
-        self.engine.remove(Table::Kv, &keys)?;
+    /// Takes revisions (ascending) out of their segments; gives the segments that are then empty.
+    fn removals(&mut self, remove: &[Revision]) -> Result<Vec<u64>, StorageError> {
         let mut empty = Vec::new();
-        for group in sorted.chunk_by(|a, b| Segment::base_of(a.main) == Segment::base_of(b.main)) {
+        for group in remove.chunk_by(|a, b| Segment::base_of(a.main) == Segment::base_of(b.main)) {
             let base = Segment::base_of(group[0].main);
-            let Some(mut segment) = self.segment(shared, base)? else {
-                continue;
-            };
+            let (shared, mut totals) = (self.shared, self.state.records);
+            let segment = self.segment(base)?;
             segment
-                .retain(&mut self.state.records, |at| group.binary_search(&at).is_err())
+                .retain(&mut totals, |at| group.binary_search(&at).is_err())
                 .map_err(|error| shared.undecodable(format_args!("segment {base}"), error))?;
-            if base == self.tail.base() {
-                self.tail = segment.clone();
-            }
             if segment.is_empty() {
-                empty.push(Segment::key(base).to_vec());
-            } else {
-                self.batch.put_with(Table::Index, &Segment::key(base), |out| segment.encode(out));
+                empty.push(base);
             }
-            if self.batch.bytes() >= BATCH_BYTES {
-                self.write()?;
-            }
+            self.state.records = totals;
         }
-        self.engine.remove(Table::Index, &empty)?;
-        Ok(())
+        Ok(empty)
     }
 }

@@ -2,15 +2,17 @@
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::RecordHead;
+use super::commit::{Content, remove_physically};
 use super::segment::Segment;
-use super::state::{STATE_KEY, State, Totals};
-use super::{RecordHead, shared::compact};
+use super::state::{REMOVING_KEY, STATE_KEY, State, Totals, decode_removing, is_own_row};
 use crate::storage::AppliedPosition;
-use crate::storage::backend::{Backend, BackendConfig, Table};
+use crate::storage::backend::{Backend, Home, Table};
 use crate::types::{Revision, StorageError};
 
 /// Bytes of segments that are read at a time.
@@ -31,46 +33,58 @@ pub struct Loaded {
     pub records: RecordHeads,
 }
 
-/// Reads the account and the small tables, and checks the one by the other.
-pub(super) fn load(engine: &Arc<dyn Backend>, config: &BackendConfig) -> Result<(State, Loaded), StorageError> {
+/// Finishes what a crash interrupted, reads the account and the small tables, and checks the one
+/// by the other.
+pub(super) fn load(home: &Home, engine: &Arc<dyn Backend>) -> Result<(Content, Loaded), StorageError> {
+    let dir = home.engine_dir();
     let damaged = |what: String| StorageError::Damaged {
-        path: config.dir.clone(),
+        path: dir.clone(),
         offset: 0,
         what: format!("{what} ({})", engine.name()),
     };
-    let stored = engine.get(Table::Meta, STATE_KEY)?;
-    let state = match &stored {
-        Some(bytes) => State::decode(bytes).map_err(|error| damaged(format!("the state row: {error}")))?,
+    let state = match engine.get(Table::Meta, STATE_KEY)? {
+        Some(bytes) => State::decode(&bytes).map_err(|error| damaged(format!("the state row: {error}")))?,
         None => State::default(),
     };
+    home.cross_examine(state.position)?;
+    let removing = engine.get(Table::Meta, REMOVING_KEY)?;
+    if let Some(bytes) = &removing {
+        let revisions = decode_removing(bytes).map_err(|error| damaged(format!("the row of removals: {error}")))?;
+        remove_again(&**engine, &revisions)?;
+    }
     let mut counted = Totals::default();
-    let mut tables = [Table::Meta, Table::Lease, Table::Auth].into_iter().map(|table| {
+    let mut rows = |table| {
         let mut rows = Vec::new();
         engine.visit(table, &[], None, &mut |key, value| {
-            // The engine side's own rows are in `Meta` only: a lease's key may well begin with a zero byte.
-            if table != Table::Meta || key.first() != Some(&0) {
+            if !is_own_row(table, key) {
                 counted.add_row(table.id(), key, value);
-                rows.push((compact(key), compact(value)));
+                rows.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
             }
             ControlFlow::Continue(())
         })?;
         Ok::<_, StorageError>(rows)
-    });
-    let mut next = || tables.next().unwrap_or_else(|| Ok(Vec::new()));
-    let (meta, lease, auth) = (next()?, next()?, next()?);
-    drop(tables);
+    };
+    let (meta, lease, auth) = (rows(Table::Meta)?, rows(Table::Lease)?, rows(Table::Auth)?);
     if !state.rows_match(counted) {
         return Err(damaged("the small tables are not what was written".into()));
     }
-    let records = RecordHeads {
-        engine: Arc::clone(engine),
-        expected: state.records,
-        counted: Totals::default(),
-        next: Some(0),
-        heads: VecDeque::new(),
-        config: config.clone(),
-    };
-    Ok((state, Loaded { position: state.position, meta, lease, auth, records }))
+    let records = RecordHeads::new(Arc::clone(engine), dir, state.records);
+    let content = Content { state, removing: removing.is_some() };
+    Ok((content, Loaded { position: state.position, meta, lease, auth, records }))
+}
+
+/// Does removals again whose batch is in but which a crash may have cut short.
+fn remove_again(engine: &dyn Backend, revisions: &[Revision]) -> Result<(), StorageError> {
+    let mut bases: Vec<u64> = revisions.iter().map(|at| Segment::base_of(at.main)).collect();
+    bases.dedup();
+    let mut empty = Vec::new();
+    for base in bases {
+        let stored = engine.get(Table::Index, &Segment::key(base))?;
+        if stored.is_some_and(|value| Segment::decode(base, &value).is_ok_and(|segment| segment.is_empty())) {
+            empty.push(base);
+        }
+    }
+    remove_physically(engine, revisions, &empty)
 }
 
 /// The heads of all records in revision order. After the last one it compares what it saw with
@@ -83,17 +97,21 @@ pub struct RecordHeads {
     /// The next segment to read; `None` after the last.
     next: Option<u64>,
     heads: VecDeque<(Revision, RecordHead)>,
-    config: BackendConfig,
+    dir: PathBuf,
 }
 
 impl RecordHeads {
+    pub(super) fn new(engine: Arc<dyn Backend>, dir: PathBuf, expected: Totals) -> Self {
+        Self { engine, expected, counted: Totals::default(), next: Some(0), heads: VecDeque::new(), dir }
+    }
+
     /// How many records there are.
     pub fn count(&self) -> u64 {
         self.expected.count
     }
 
     fn damaged(&self, what: String) -> StorageError {
-        StorageError::Damaged { path: self.config.dir.clone(), offset: 0, what }
+        StorageError::Damaged { path: self.dir.clone(), offset: 0, what }
     }
 
     /// Reads about [`PAGE_BYTES`] of segments; keys are slices of the segments' buffers.
@@ -118,7 +136,7 @@ impl RecordHeads {
             let heads = &mut self.heads;
             Segment::heads(base, &value, &mut self.counted, |at, head| heads.push_back((at, head.to_head(&value))))
                 .map_err(|error| StorageError::Damaged {
-                    path: self.config.dir.clone(),
+                    path: self.dir.clone(),
                     offset: 0,
                     what: format!("segment {base}: {error}"),
                 })?;

@@ -18,15 +18,17 @@ use bytes::Bytes;
 
 use crate::env::Env;
 use crate::storage::Record;
-use crate::storage::backend::{self, BackendConfig, Engine, Table};
+use crate::storage::backend::{BackendConfig, Engine, Home, Table};
 use crate::types::{LeaseId, StorageError};
 
 mod commit;
+mod core;
 mod hot;
 mod load;
 mod pending;
 mod queue;
 mod reader;
+mod replace;
 mod segment;
 mod shared;
 mod state;
@@ -35,6 +37,7 @@ mod writer;
 
 pub use load::{Loaded, RecordHeads};
 pub use reader::ValueReader;
+pub use replace::Replacement;
 pub use shared::Health;
 pub use writer::ValueWriter;
 
@@ -112,11 +115,12 @@ impl ValuesConfig {
 /// caller puts the directory aside and rebuilds it from a snapshot and the log.
 pub fn open(env: &Env, mut config: ValuesConfig) -> Result<(ValueWriter, ValueReader, Loaded), StorageError> {
     config.backend.cache_bytes = config.cache_bytes / 4;
-    let engine = backend::open(env, &config.backend)?;
-    let (state, loaded) = load::load(&engine, &config.backend)?;
-    let shared = Arc::new(shared::Shared::new(engine, &config, &state));
+    let home = Home::open(env, &config.backend)?;
+    let engine = home.engine()?;
+    let (content, loaded) = load::load(&home, &engine)?;
+    let shared = Arc::new(shared::Shared::new(engine, &config, core::Core::new(home, content)));
     let reader = ValueReader::new(Arc::clone(&shared));
-    let writer = ValueWriter::start(env, shared, config, state)?;
+    let writer = ValueWriter::start(env, shared, &config)?;
     Ok((writer, reader, loaded))
 }
 

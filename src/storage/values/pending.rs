@@ -8,7 +8,7 @@
 //! binary search over few chunks and one index. Readers take no lock: they load the directory,
 //! and a slot is a `OnceLock` that is set once. A chunk goes when everything in it is durable.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
@@ -59,6 +59,9 @@ pub(super) struct Pending {
     /// Held while the directory is replaced; never by readers.
     change: Mutex<()>,
     bytes: AtomicU64,
+    /// Main revisions up to this one are on the engine; some may be here still, in a chunk that
+    /// isn't wholly durable.
+    retired: AtomicI64,
 }
 
 impl Pending {
@@ -80,7 +83,9 @@ impl Pending {
 
     /// What is here now, held for a walk.
     pub(super) fn view(&self) -> View {
-        View { directory: self.directory.load_full() }
+        // In this order: a chunk that goes between the two loads is then still in the view.
+        let directory = self.directory.load_full();
+        View { directory, retired: self.retired.load(Ordering::Acquire) }
     }
 
     /// Bytes that are not durable yet.
@@ -91,6 +96,7 @@ impl Pending {
     /// Everything up to `main` is durable and readable on the engine: `bytes` of it may go.
     pub(super) fn retire(&self, main: i64, bytes: u64) {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.retired.fetch_max(main, Ordering::Release);
         let _change = self.change.lock();
         let directory = self.directory.load();
         // The last chunk stays: the writer may be filling it.
@@ -105,6 +111,7 @@ impl Pending {
         let _change = self.change.lock();
         self.directory.store(Arc::default());
         self.bytes.store(0, Ordering::Relaxed);
+        self.retired.store(0, Ordering::Release);
     }
 }
 
@@ -181,12 +188,14 @@ impl PendingWriter {
 #[derive(Debug)]
 pub(super) struct View {
     directory: Arc<Directory>,
+    retired: i64,
 }
 
 impl View {
-    /// The lowest main revision that may be here; everything below is on the engine.
-    pub(super) fn first_main(&self) -> Option<i64> {
-        self.directory.first().map(|chunk| chunk.first)
+    /// The lowest revision that has to be looked for here; everything below is on the engine.
+    pub(super) fn first(&self) -> Option<Revision> {
+        let first = self.directory.first()?.first;
+        Some(Revision::new(first.max(self.retired.saturating_add(1)), 0))
     }
 
     /// The records with `from <= revision < to`, in order.

@@ -14,21 +14,31 @@ use crate::env::WorkerHandle;
 use crate::storage::AppliedPosition;
 use crate::types::Revision;
 
-/// Work that has come in since the last time it was taken.
-#[derive(Debug, Default)]
-pub(super) struct Work {
-    /// Main revisions of the records in the pending map that are not written: first and last.
+/// Appends are joined to parts of about this size.
+const PART_BYTES: u64 = 1 << 20;
+
+/// Consecutive appends: what leads from one position to another, and is written in one batch.
+#[derive(Debug)]
+pub(super) struct Part {
+    /// Main revisions of the records, which are in the pending map: first and last.
     pub(super) mains: Option<(i64, i64)>,
-    /// Bytes that they hold in the pending map.
+    /// Bytes that the records hold in the pending map.
     pub(super) bytes: u64,
     /// Changes of small tables, in order.
     pub(super) rows: Vec<RowChange>,
     /// The position that all of this leads to.
-    pub(super) position: Option<AppliedPosition>,
-    /// Revisions to remove for good.
-    pub(super) remove: VecDeque<Revision>,
-    /// Who waits for the flush.
-    pub(super) waiters: Vec<oneshot::Sender<AppliedPosition>>,
+    pub(super) position: AppliedPosition,
+}
+
+/// Work that has come in since the last time it was taken.
+#[derive(Debug, Default)]
+pub(super) struct Work {
+    /// In order.
+    pub(super) parts: VecDeque<Part>,
+    /// Revisions to remove for good once the position is durable.
+    pub(super) remove: VecDeque<(AppliedPosition, Vec<Revision>)>,
+    /// Who waits for which position to be durable; it is filled in when the work is taken.
+    pub(super) waiters: Vec<(AppliedPosition, oneshot::Sender<AppliedPosition>)>,
     /// No more will come.
     pub(super) last: bool,
     /// Don't wait for the interval.
@@ -37,20 +47,31 @@ pub(super) struct Work {
 
 impl Work {
     pub(super) fn is_empty(&self) -> bool {
-        self.position.is_none() && self.remove.is_empty() && self.waiters.is_empty() && !self.last
+        self.parts.is_empty() && self.remove.is_empty() && self.waiters.is_empty() && !self.last
+    }
+
+    /// Adds an append.
+    pub(super) fn append(&mut self, mut part: Part) {
+        match self.parts.back_mut().filter(|back| back.bytes + part.bytes <= PART_BYTES) {
+            Some(back) => {
+                back.mains = match (back.mains, part.mains) {
+                    (Some((first, _)), Some((_, last))) => Some((first, last)),
+                    (mine, theirs) => mine.or(theirs),
+                };
+                back.bytes += part.bytes;
+                back.rows.append(&mut part.rows);
+                back.position = part.position;
+            }
+            None => self.parts.push_back(part),
+        }
     }
 
     /// Adds what came later.
     pub(super) fn merge(&mut self, later: Self) {
-        self.mains = match (self.mains, later.mains) {
-            (Some((first, _)), Some((_, last))) => Some((first, last)),
-            (mine, theirs) => mine.or(theirs),
-        };
-        self.bytes += later.bytes;
-        self.rows.extend(later.rows);
-        self.position = later.position.or(self.position);
+        self.parts.extend(later.parts);
         self.remove.extend(later.remove);
-        self.waiters.extend(later.waiters);
+        let target = self.parts.back().map_or_else(AppliedPosition::default, |part| part.position);
+        self.waiters.extend(later.waiters.into_iter().map(|(_, waiter)| (target, waiter)));
         self.last |= later.last;
         self.urgent |= later.urgent;
     }

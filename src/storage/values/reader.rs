@@ -15,9 +15,6 @@ use crate::storage::backend::Table;
 use crate::storage::backend::codec::decode_record;
 use crate::types::{Revision, StorageError};
 
-/// Bytes of records that one look at the engine takes at most; longer scans take several.
-const PAGE_BYTES: usize = 1 << 20;
-
 /// Reads records. It has no method that writes.
 #[derive(Clone, Debug)]
 pub struct ValueReader {
@@ -43,19 +40,10 @@ impl ValueReader {
         if let Some(record) = self.cached(at) {
             return Ok(Some(record));
         }
-        let engine = self.shared.engine();
-        let Some(bytes) = engine.get(Table::Kv, &at.to_bytes())? else {
-            // It may have been on its way out of the pending map into an engine that was replaced.
-            if let Some(record) = self.cached(at) {
-                return Ok(Some(record));
-            }
-            return if self.listed(at, Revision::new(at.main, at.sub.saturating_add(1)))?.is_empty() {
-                Ok(None)
-            } else {
-                Err(self.shared.damaged(format_args!("the record of revision {at} is missing")))
-            };
+        let Some(bytes) = self.shared.read(|engine| engine.get(Table::Kv, &at.to_bytes()))? else {
+            return if self.is_listed(at)? { Err(self.missing(at)) } else { Ok(None) };
         };
-        let record = self.decode(at, bytes)?;
+        let record = self.decode(at, bytes.into())?;
         self.shared.hot.insert(at, record.clone());
         Ok(Some(record))
     }
@@ -69,91 +57,85 @@ impl ValueReader {
         // Taken first: what leaves the pending map later is still in this view, and what had left
         // it before is on the engine.
         let view = self.shared.pending.view();
-        let border = view.first_main().map_or(to, |main| to.min(Revision::new(main, 0)));
+        let border = view.first().map_or(to, |first| to.min(first));
         let mut found = Vec::new();
-        let mut next = from;
-        while next < border && found.len() < limit {
-            let (page, end) = self.page(next, border, limit - found.len())?;
-            found.extend(page);
-            next = end;
+        let mut base = Segment::base_of(from.main);
+        while Revision::new((base << 7) as i64, 0) < border && found.len() < limit {
+            let Some((next, mut revisions)) = self.segment(base)? else {
+                break;
+            };
+            revisions.retain(|at| *at >= from && *at < border);
+            revisions.truncate(limit - found.len());
+            self.records(&revisions, &mut found)?;
+            base = next + 1;
         }
         let left = limit - found.len();
-        found.extend(view.range(from, to).take(left).map(|(at, record)| (at, record.clone())));
+        found.extend(view.range(from.max(border), to).take(left).map(|(at, record)| (at, record.clone())));
         Ok(found)
     }
 
-    /// Some records of the engine from `from` on, and where the next page begins.
-    fn page(
-        &self,
-        from: Revision,
-        to: Revision,
-        limit: usize,
-    ) -> Result<(Vec<(Revision, Record)>, Revision), StorageError> {
-        let mut raw: Vec<(Option<Revision>, Bytes)> = Vec::new();
-        let mut bytes = 0;
-        let mut stopped = false;
-        self.shared.engine().visit(Table::Kv, &from.to_bytes(), Some(&to.to_bytes()), &mut |key, value| {
-            raw.push((Revision::from_bytes(key), Bytes::copy_from_slice(value)));
-            bytes += value.len();
-            stopped = raw.len() >= limit || bytes >= PAGE_BYTES;
-            if stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    /// The records of these revisions, which a segment lists.
+    fn records(&self, revisions: &[Revision], found: &mut Vec<(Revision, Record)>) -> Result<(), StorageError> {
+        let mut stored: Vec<(Revision, Bytes)> = Vec::with_capacity(revisions.len());
+        self.shared.read(|engine| {
+            stored.clear();
+            let mut keys = revisions.iter().map(|at| at.to_bytes().to_vec());
+            engine.get_many(Table::Kv, &mut keys, &mut |key, value| {
+                stored.extend(Revision::from_bytes(key).map(|at| (at, Bytes::copy_from_slice(value))));
+                ControlFlow::Continue(())
+            })
         })?;
-        let mut page = Vec::with_capacity(raw.len());
-        for (at, bytes) in raw {
-            let at = at.ok_or_else(|| self.shared.damaged("a record's key is not a revision"))?;
-            page.push((at, self.decode_bytes(at, &bytes)?));
-        }
-        let end = match page.last() {
-            Some((last, _)) if stopped => Revision::new(last.main, last.sub.saturating_add(1)),
-            _ => to,
-        };
-        for at in self.listed(from, end)? {
-            // Looked up again: it may have been removed between the two looks.
-            if page.binary_search_by_key(&at, |(found, _)| *found).is_err()
-                && self.shared.engine().get(Table::Kv, &at.to_bytes())?.is_none()
-                && !self.listed(at, Revision::new(at.main, at.sub.saturating_add(1)))?.is_empty()
-            {
-                return Err(self.shared.damaged(format_args!("the record of revision {at} is missing")));
+        let mut stored = stored.into_iter().peekable();
+        for at in revisions {
+            match stored.next_if(|(got, _)| got == at) {
+                Some((_, bytes)) => found.push((*at, self.decode(*at, bytes)?)),
+                // Removed between the two looks, or damage.
+                None if self.is_listed(*at)? => return Err(self.missing(*at)),
+                None => {}
             }
         }
-        Ok((page, end))
+        Ok(())
     }
 
-    /// The revisions that the segments list with `from <= revision < to`.
-    fn listed(&self, from: Revision, to: Revision) -> Result<Vec<Revision>, StorageError> {
-        let (first, last) = (Segment::base_of(from.main), Segment::base_of(to.main));
-        let mut listed = Vec::new();
-        let mut failed = None;
-        let end = last.checked_add(1).map(Segment::key);
-        self.shared.engine().visit(
-            Table::Index,
-            &Segment::key(first),
-            end.as_ref().map(<[u8; 8]>::as_slice),
-            &mut |key, value| {
-                let base = key.try_into().map(u64::from_be_bytes).unwrap_or(u64::MAX);
-                let keep = |at, _: super::segment::HeadRef<'_>| {
-                    if at >= from && at < to {
-                        listed.push(at);
-                    }
-                };
-                match Segment::heads(base, value, &mut Totals::default(), keep) {
-                    Ok(()) => ControlFlow::Continue(()),
-                    Err(error) => {
-                        failed = Some(self.shared.undecodable(format_args!("segment {base}"), error));
-                        ControlFlow::Break(())
-                    }
-                }
-            },
-        )?;
-        failed.map_or(Ok(listed), Err)
+    /// The first segment from `base` on: its base and the revisions that it lists.
+    fn segment(&self, base: u64) -> Result<Option<(u64, Vec<Revision>)>, StorageError> {
+        // In a dense stretch of history the very segment is there, and a get is in nobody's way.
+        let mut first =
+            self.shared.read(|engine| engine.get(Table::Index, &Segment::key(base)))?.map(|value| (base, value));
+        if first.is_none() {
+            self.shared.read(|engine| {
+                engine.visit(Table::Index, &Segment::key(base), None, &mut |key, value| {
+                    first = key.try_into().ok().map(|key| (u64::from_be_bytes(key), value.to_vec()));
+                    ControlFlow::Break(())
+                })
+            })?;
+        }
+        let Some((base, value)) = first else {
+            return Ok(None);
+        };
+        let mut revisions = Vec::new();
+        Segment::heads(base, &value, &mut Totals::default(), |at, _| revisions.push(at))
+            .map_err(|error| self.shared.undecodable(format_args!("segment {base}"), error))?;
+        Ok(Some((base, revisions)))
     }
 
-    fn decode(&self, at: Revision, bytes: Vec<u8>) -> Result<Record, StorageError> {
-        self.decode_bytes(at, &bytes.into())
+    fn is_listed(&self, at: Revision) -> Result<bool, StorageError> {
+        let base = Segment::base_of(at.main);
+        let Some(value) = self.shared.read(|engine| engine.get(Table::Index, &Segment::key(base)))? else {
+            return Ok(false);
+        };
+        let mut listed = false;
+        Segment::heads(base, &value, &mut Totals::default(), |found, _| listed |= found == at)
+            .map_err(|error| self.shared.undecodable(format_args!("segment {base}"), error))?;
+        Ok(listed)
     }
 
-    fn decode_bytes(&self, at: Revision, bytes: &Bytes) -> Result<Record, StorageError> {
-        decode_record(at, bytes)
+    fn missing(&self, at: Revision) -> StorageError {
+        self.shared.damaged(format_args!("the record of revision {at} is missing"))
+    }
+
+    fn decode(&self, at: Revision, bytes: Bytes) -> Result<Record, StorageError> {
+        decode_record(at, &bytes)
             .map_err(|error| self.shared.undecodable(format_args!("the record of revision {at}"), error))
     }
 

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
 use super::ValuesConfig;
+use super::core::Core;
 use super::hot::Hot;
 use super::pending::Pending;
 use super::queue::Queue;
-use super::state::State;
 use crate::storage::AppliedPosition;
 use crate::storage::backend::Backend;
 use crate::storage::backend::codec::CodecError;
@@ -38,6 +38,8 @@ pub(super) struct Shared {
     pub(super) pending_bytes_max: u64,
     pub(super) hot: Hot,
     pub(super) queue: Queue,
+    /// The store thread's.
+    pub(super) core: Mutex<Core>,
     pub(super) durable: watch::Sender<AppliedPosition>,
     pub(super) health: watch::Sender<Health>,
     /// Logical bytes of all records: appended ones count at once, removed ones when they go.
@@ -58,7 +60,7 @@ impl Shared {
     pub(super) fn flush(&self) -> impl Future<Output = Result<AppliedPosition, StorageError>> + Send + use<> {
         let (sender, receiver) = oneshot::channel();
         self.queue.add(|work| {
-            work.waiters.push(sender);
+            work.waiters.push((AppliedPosition::default(), sender));
             work.urgent = true;
         });
         if self.failed().is_some() {
@@ -68,13 +70,15 @@ impl Shared {
         async move { receiver.await.map_err(|_| StorageError::Closed("the storage engine was given up".into())) }
     }
 
-    pub(super) fn new(engine: Arc<dyn Backend>, config: &ValuesConfig, state: &State) -> Self {
+    pub(super) fn new(engine: Arc<dyn Backend>, config: &ValuesConfig, core: Core) -> Self {
+        let state = core.content.state;
         Self {
             engine: ArcSwap::from_pointee(engine),
             pending: Arc::default(),
             pending_bytes_max: (config.cache_bytes / 4).max(1 << 20),
             hot: Hot::new(config.cache_bytes / 2),
             queue: Queue::default(),
+            core: Mutex::new(core),
             durable: watch::Sender::new(state.position),
             health: watch::Sender::new(Health::Good),
             logical_bytes: AtomicU64::new(state.records.bytes),
@@ -86,6 +90,21 @@ impl Shared {
         Arc::clone(&self.engine.load())
     }
 
+    /// Runs `read` on the engine; again if it was replaced by another one meanwhile.
+    pub(super) fn read<T>(
+        &self,
+        mut read: impl FnMut(&dyn Backend) -> Result<T, StorageError>,
+    ) -> Result<T, StorageError> {
+        loop {
+            let engine = self.engine();
+            let result = read(&*engine);
+            let replaced = matches!(result, Err(StorageError::Closed(_))) && !Arc::ptr_eq(&engine, &self.engine());
+            if !replaced {
+                return result;
+            }
+        }
+    }
+
     /// An error for bytes of the engine that are not what was written.
     pub(super) fn damaged(&self, what: impl std::fmt::Display) -> StorageError {
         StorageError::Damaged { path: self.dir.to_path_buf(), offset: 0, what: what.to_string() }
@@ -94,9 +113,4 @@ impl Shared {
     pub(super) fn undecodable(&self, what: impl std::fmt::Display, error: CodecError) -> StorageError {
         self.damaged(format_args!("{what}: {error}"))
     }
-}
-
-/// A row with its own copy of the bytes: what came off the wire is a slice of a larger buffer.
-pub(super) fn compact(bytes: &[u8]) -> Bytes {
-    Bytes::copy_from_slice(bytes)
 }

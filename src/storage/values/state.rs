@@ -3,12 +3,20 @@
 //! It is one row of `Meta`, written in the batch that changes the rest, so that it is always
 //! exactly as old as the content.
 
-use crate::storage::AppliedPosition;
-use crate::storage::backend::codec::CodecError;
-use crate::types::{RaftIndex, Term};
+use crate::storage::backend::codec::{CodecError, Cursor, put_varint};
+use crate::storage::{AppliedPosition, Table};
+use crate::types::{RaftIndex, Revision, Term};
 
 /// The row's key in `Meta`. Keys that begin with a zero byte are the engine side's own.
 pub(super) const STATE_KEY: &[u8] = b"\0state";
+
+/// The row of removals that may not be through: what a start does again.
+pub(super) const REMOVING_KEY: &[u8] = b"\0removing";
+
+/// Whether a row of `Meta` is one of these.
+pub(super) fn is_own_row(table: Table, key: &[u8]) -> bool {
+    table == Table::Meta && key.first() == Some(&0)
+}
 
 const LAYOUT: u8 = 1;
 const LEN: usize = 1 + 7 * 8 + 4;
@@ -111,6 +119,41 @@ impl State {
     }
 }
 
+/// The row of removals: crc32c of the rest, layout, and the ascending revisions, main as a
+/// difference to the one before.
+pub(super) fn encode_removing(revisions: &[Revision]) -> Vec<u8> {
+    let mut out = vec![0, 0, 0, 0, LAYOUT];
+    let mut last = 0;
+    for at in revisions {
+        put_varint(&mut out, (at.main - last) as u64);
+        put_varint(&mut out, at.sub as u64);
+        last = at.main;
+    }
+    let crc = crc32c::crc32c(&out[4..]);
+    out[..4].copy_from_slice(&crc.to_le_bytes());
+    out
+}
+
+/// The inverse of [`encode_removing`].
+pub(super) fn decode_removing(bytes: &[u8]) -> Result<Vec<Revision>, CodecError> {
+    let (crc, rest) = bytes.split_first_chunk::<4>().ok_or(CodecError::Short)?;
+    if u32::from_le_bytes(*crc) != crc32c::crc32c(rest) {
+        return Err(CodecError::Checksum);
+    }
+    let mut cursor = Cursor::new(rest);
+    match cursor.byte()? {
+        LAYOUT => {}
+        layout => return Err(CodecError::Kind(layout)),
+    }
+    let mut revisions = Vec::new();
+    let mut main = 0i64;
+    while !cursor.is_empty() {
+        main = main.checked_add(cursor.signed()?).ok_or(CodecError::Number)?;
+        revisions.push(Revision::new(main, cursor.signed()?));
+    }
+    Ok(revisions)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,5 +172,26 @@ mod tests {
             damaged[bit / 8] ^= 1 << (bit % 8);
             assert!(State::decode(&damaged).is_err(), "bit {bit}");
         }
+    }
+
+    #[test]
+    fn removals_come_back_and_every_flipped_bit_is_seen() {
+        let revisions = [Revision::new(2, 0), Revision::new(2, 3), Revision::new(i64::MAX, 1)];
+        let bytes = encode_removing(&revisions);
+        assert_eq!(decode_removing(&bytes).as_deref(), Ok(&revisions[..]));
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(decode_removing(&damaged).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn any_removals_are_refused_or_read_without_a_panic() {
+        bolero::check!().with_type::<Vec<u8>>().for_each(|rest| {
+            let mut bytes = crc32c::crc32c(rest).to_le_bytes().to_vec();
+            bytes.extend_from_slice(rest);
+            let _ = decode_removing(&bytes);
+        });
     }
 }

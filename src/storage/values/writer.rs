@@ -6,13 +6,14 @@ use std::sync::atomic::Ordering;
 use tokio::sync::watch;
 
 use super::pending::PendingWriter;
+use super::queue::Part;
 use super::shared::{Health, Shared};
-use super::state::State;
+use super::state::is_own_row;
 use super::worker::StoreWorker;
 use super::{RowChange, ValuesConfig, record_bytes};
 use crate::env::Env;
 use crate::storage::AppliedPosition;
-use crate::storage::Record;
+use crate::storage::{Record, Table};
 use crate::types::{Revision, StorageError};
 
 /// What a record in the pending map costs besides its logical bytes.
@@ -21,25 +22,27 @@ const PENDING_OVERHEAD_BYTES: u64 = 80;
 /// Hands records to the store thread. There is one writer; dropping it flushes and closes.
 #[derive(Debug)]
 pub struct ValueWriter {
-    shared: Arc<Shared>,
-    pending: PendingWriter,
+    pub(super) shared: Arc<Shared>,
+    pub(super) pending: PendingWriter,
     flush_bytes: u64,
-    last_main: i64,
+    pub(super) last_main: i64,
+    /// Of the last append.
+    pub(super) position: AppliedPosition,
 }
 
 impl ValueWriter {
-    pub(super) fn start(
-        env: &Env,
-        shared: Arc<Shared>,
-        config: ValuesConfig,
-        state: State,
-    ) -> Result<Self, StorageError> {
-        let flush_bytes = config.flush_bytes.min(shared.pending_bytes_max / 2);
-        let pending = PendingWriter::new(Arc::clone(&shared.pending));
-        let worker = StoreWorker::new(env.clone(), Arc::clone(&shared), config, state);
+    pub(super) fn start(env: &Env, shared: Arc<Shared>, config: &ValuesConfig) -> Result<Self, StorageError> {
+        let worker = StoreWorker::new(env.clone(), Arc::clone(&shared), config);
         let thread = env.spawn.spawn("store", Box::new(worker));
         shared.queue.serve(thread.map_err(|error| StorageError::io("start a thread for", &*shared.dir, error))?);
-        Ok(Self { shared, pending, flush_bytes, last_main: i64::MIN })
+        let position = *shared.durable.borrow();
+        Ok(Self {
+            pending: PendingWriter::new(Arc::clone(&shared.pending)),
+            flush_bytes: config.flush_bytes.min(shared.pending_bytes_max / 2),
+            last_main: i64::MIN,
+            position,
+            shared,
+        })
     }
 
     /// Takes the records and row changes that lead to `position`; readers see them at return.
@@ -60,6 +63,11 @@ impl ValueWriter {
         let in_order = records.is_sorted_by(|(a, _), (b, _)| a < b);
         if !in_order || records.first().is_some_and(|(at, _)| at.main <= self.last_main || at.main < 0) {
             return Err(StorageError::Mismatch("records were appended out of order".into()));
+        }
+        let misplaced =
+            |(table, key, _): &RowChange| matches!(table, Table::Kv | Table::Index) || is_own_row(*table, key);
+        if rows.iter().any(misplaced) {
+            return Err(StorageError::Mismatch("a row was appended to a table that keeps its own".into()));
         }
         let mains = records.first().zip(records.last()).map(|((first, _), (last, _))| (first.main, last.main));
         let mut bytes = 0;
@@ -87,11 +95,9 @@ impl ValueWriter {
         self.last_main = mains.map_or(self.last_main, |(_, last)| last);
         self.shared.logical_bytes.fetch_add(logical, Ordering::Relaxed);
         let urgent = self.shared.pending.bytes() >= self.flush_bytes;
+        self.position = position;
         self.shared.queue.add(|work| {
-            work.mains = mains.map(|(first, last)| (work.mains.map_or(first, |(first, _)| first), last)).or(work.mains);
-            work.bytes += bytes;
-            work.rows.extend(rows);
-            work.position = Some(position);
+            work.append(Part { mains, bytes, rows, position });
             work.urgent |= urgent;
         });
         Ok(())
@@ -114,7 +120,8 @@ impl ValueWriter {
     /// Removes records for good, some at a time. The caller has stored a compaction point that
     /// makes them unreadable; after a crash it finds those that are left and asks again.
     pub fn remove(&mut self, revisions: Vec<Revision>) {
-        self.shared.queue.add(|work| work.remove.extend(revisions));
+        let after = self.position;
+        self.shared.queue.add(|work| work.remove.push_back((after, revisions)));
     }
 
     /// The position of the last finished flush: the Raft log isn't needed up to there.

@@ -1,0 +1,276 @@
+//! The sled engine, with a fence around each of its known traps.
+//!
+//! ```text
+//! write ─► one batch of one tree (keys carry the table) ─► flush ─► many bytes since opening? recycle
+//! get   ─► a reader slot's clone of the tree              visit ─► under the writer's lock
+//! ```
+//!
+//! - A leaf written since opening stays in memory: the handle is closed and opened again
+//!   ([`handle`]) when [`Sled::recycle_bytes`] were written. Readers wait only then.
+//! - A leaf holds up to 128 values of any size and is rewritten as a whole: large values are kept
+//!   in pieces ([`pieces`]).
+//! - Dropping a clone or an iterator flushes: clones stay in their slots, and what iterates holds
+//!   the writer's lock. A flush at any moment is harmless, since a step is one atomic batch.
+//! - `Batch::remove` leaves empty leaves behind: [`Backend::remove`] uses `Tree::remove`.
+//! - A damaged metadata log is read as a shorter one, and reads may then spin: the log is checked
+//!   by us before it is opened ([`verify`]), and opening has a time limit.
+//! - After an I/O error the handle refuses everything and dropping it may hang: it is dropped on a
+//!   helper thread, and the engine is opened again by the caller.
+
+use std::fmt;
+use std::io;
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use sled::{InlineArray, Tree};
+
+use super::{Backend, BackendConfig, Batch, Table, Visitor};
+use crate::env::Env;
+use crate::types::StorageError;
+
+mod handle;
+mod pieces;
+mod verify;
+
+use handle::Handle;
+
+/// Entries in a leaf: smaller leaves are cheaper to rewrite, larger ones compress better.
+const FANOUT: usize = 128;
+/// Clones of the tree for concurrent reads (a tree can be sent but not shared).
+const READERS: usize = 4;
+
+type Reader = Mutex<Option<Tree<FANOUT>>>;
+
+/// The engine.
+pub(super) struct Sled {
+    env: Env,
+    config: BackendConfig,
+    /// The writer's handle; `None` once closed or failed.
+    writer: Mutex<Option<Handle>>,
+    readers: Box<[Reader]>,
+    next_reader: AtomicUsize,
+    failed: AtomicBool,
+    recycle_bytes: u64,
+}
+
+impl fmt::Debug for Sled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sled").field("dir", &self.config.dir).finish_non_exhaustive()
+    }
+}
+
+impl Sled {
+    /// Opens what is in the directory, or makes it.
+    pub(super) fn open(env: &Env, config: &BackendConfig) -> Result<Self, StorageError> {
+        let writer = Handle::open(env, config)?;
+        let readers = (0..READERS).map(|_| Mutex::new(Some(writer.tree()))).collect();
+        Ok(Self {
+            env: env.clone(),
+            config: config.clone(),
+            writer: Mutex::new(Some(writer)),
+            readers,
+            next_reader: AtomicUsize::new(0),
+            failed: AtomicBool::new(false),
+            // What is written since opening counts as the engine's cache, hence the half.
+            recycle_bytes: (config.cache_bytes / 2).clamp(4 << 20, 64 << 20),
+        })
+    }
+
+    fn closed(&self) -> StorageError {
+        StorageError::Closed(format!("the sled engine in {}", self.config.dir.display()))
+    }
+
+    /// Runs `work` on a reader's tree.
+    fn read<T>(&self, work: impl FnOnce(&Tree<FANOUT>) -> Result<T, StorageError>) -> Result<T, StorageError> {
+        let first = self.next_reader.fetch_add(1, Ordering::Relaxed);
+        let order = (0..self.readers.len()).map(|step| &self.readers[(first + step) % self.readers.len()]);
+        let slot = order.into_iter().find_map(Mutex::try_lock);
+        let slot = slot.unwrap_or_else(|| self.readers[first % self.readers.len()].lock());
+        let tree = slot.as_ref().ok_or_else(|| self.closed())?;
+        guarded(&self.config, || work(tree))
+    }
+
+    /// Runs `work` on the writer's handle; an error other than a full disk ends the engine.
+    fn write_with<T>(&self, work: impl FnOnce(&mut Handle) -> Result<T, StorageError>) -> Result<T, StorageError> {
+        let mut writer = self.writer.lock();
+        let handle = writer.as_mut().filter(|_| !self.failed.load(Ordering::Relaxed)).ok_or_else(|| self.closed())?;
+        let result = guarded(&self.config, || work(handle));
+        if result.is_err() {
+            self.failed.store(true, Ordering::Relaxed);
+        }
+        result
+    }
+
+    /// Closes the handle and opens another, with readers shut out meanwhile.
+    fn recycle(&self, writer: &mut Option<Handle>) -> Result<(), StorageError> {
+        let mut slots: Vec<_> = self.readers.iter().map(Mutex::lock).collect();
+        let trees = slots.iter_mut().filter_map(|slot| slot.take()).collect();
+        if let Some(handle) = writer.take() {
+            handle.close(&self.env, &self.config, trees)?;
+        }
+        let handle = Handle::open(&self.env, &self.config)?;
+        for slot in &mut slots {
+            **slot = Some(handle.tree());
+        }
+        *writer = Some(handle);
+        Ok(())
+    }
+}
+
+impl Backend for Sled {
+    fn name(&self) -> &'static str {
+        "sled"
+    }
+
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+        self.read(|tree| pieces::get(tree, &self.config, &full_key(table, key)))
+    }
+
+    fn get_many(
+        &self,
+        table: Table,
+        keys: &mut dyn Iterator<Item = Vec<u8>>,
+        visitor: &mut Visitor<'_>,
+    ) -> Result<(), StorageError> {
+        self.read(|tree| {
+            for key in keys {
+                if let Some(value) = pieces::get(tree, &self.config, &full_key(table, &key))?
+                    && visitor(&key, &value).is_break()
+                {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn visit(
+        &self,
+        table: Table,
+        start: &[u8],
+        end: Option<&[u8]>,
+        visitor: &mut Visitor<'_>,
+    ) -> Result<(), StorageError> {
+        self.write_with(|handle| {
+            let tree = handle.tree_ref();
+            let end = end.map_or(vec![table.id() + 1], |end| full_key(table, end));
+            for pair in tree.range(full_key(table, start)..end) {
+                let (key, value) = pair.map_err(|error| failure(&self.config, "read", error))?;
+                let flow = match pieces::inline(&value) {
+                    Some(value) => visitor(&key[1..], value),
+                    // Gone in between only if it was removed, and the writer's lock is ours.
+                    None => match pieces::get(tree, &self.config, &key)? {
+                        Some(value) => visitor(&key[1..], &value),
+                        None => ControlFlow::Continue(()),
+                    },
+                };
+                if flow.is_break() {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn write(&self, batch: &Batch) -> Result<(), StorageError> {
+        self.write_with(|handle| {
+            let tree = handle.tree_ref();
+            let mut writes = sled::Batch::default();
+            for (table, key, value) in batch.iter() {
+                // Records are written once and never in another length; the rest may have pieces to drop.
+                if table != Table::Kv {
+                    pieces::drop_old(tree, &self.config, &full_key(table, key), value, &mut writes)?;
+                }
+                match value {
+                    Some(value) => pieces::put(&full_key(table, key), value, &mut writes),
+                    None => writes.remove(full_key(table, key)),
+                }
+            }
+            tree.apply_batch(writes).map_err(|error| failure(&self.config, "write to", error))?;
+            handle.written += batch.bytes() as u64;
+            Ok(())
+        })
+    }
+
+    fn remove(&self, table: Table, keys: &[Vec<u8>]) -> Result<(), StorageError> {
+        self.write_with(|handle| {
+            for key in keys {
+                // A removal rewrites a leaf; a typical one's size stands for it.
+                handle.written += 4096;
+                pieces::remove(handle.tree_ref(), &self.config, &full_key(table, key))?;
+            }
+            Ok(())
+        })
+    }
+
+    fn flush(&self) -> Result<(), StorageError> {
+        self.write_with(|handle| {
+            handle.tree_ref().flush().map(drop).map_err(|error| failure(&self.config, "flush", error))
+        })?;
+        let mut writer = self.writer.lock();
+        if writer.as_ref().is_some_and(|handle| handle.written >= self.recycle_bytes) {
+            let result = self.recycle(&mut writer);
+            if result.is_err() {
+                self.failed.store(true, Ordering::Relaxed);
+            }
+            result?;
+        }
+        Ok(())
+    }
+
+    fn room(&self, bytes: u64) -> Result<(), StorageError> {
+        super::check_room(&self.env, &self.config, bytes)
+    }
+
+    fn size(&self) -> Result<u64, StorageError> {
+        super::disk_usage(&self.env, &self.config.dir)
+    }
+
+    fn close(&self) -> Result<(), StorageError> {
+        let mut writer = self.writer.lock();
+        let trees = self.readers.iter().filter_map(|slot| slot.lock().take()).collect();
+        self.failed.store(true, Ordering::Relaxed);
+        match writer.take() {
+            Some(handle) => handle.close(&self.env, &self.config, trees),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Sled {
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            tracing::warn!(%error, "closing sled failed");
+        }
+    }
+}
+
+/// One tree holds all tables: the table's number comes first.
+fn full_key(table: Table, key: &[u8]) -> Vec<u8> {
+    let mut full = Vec::with_capacity(key.len() + 1);
+    full.push(table.id());
+    full.extend_from_slice(key);
+    full
+}
+
+/// Turns a panic of the engine into damage: it asserts where it doubts what it read.
+fn guarded<T>(config: &BackendConfig, work: impl FnOnce() -> Result<T, StorageError>) -> Result<T, StorageError> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(damaged(config, "sled met what it can't read and panicked")))
+}
+
+fn damaged(config: &BackendConfig, what: &str) -> StorageError {
+    StorageError::Damaged { path: config.dir.clone(), offset: 0, what: what.to_owned() }
+}
+
+fn failure(config: &BackendConfig, action: &'static str, error: io::Error) -> StorageError {
+    match error.kind() {
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => damaged(config, &error.to_string()),
+        _ => StorageError::io(action, &config.dir, error),
+    }
+}
+
+/// Short name for what goes into a batch.
+type Bytes = InlineArray;

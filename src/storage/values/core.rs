@@ -1,0 +1,198 @@
+//! What the store thread works on, behind one lock: the home, the work that was taken, the content.
+//!
+//! The lock is the store thread's; the writer takes it only to put a snapshot in place of
+//! everything.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::commit::Content;
+use super::queue::Work;
+use super::segment::Segment;
+use super::shared::{Health, Shared};
+use super::state::{REMOVING_KEY, STATE_KEY, State};
+use crate::storage::backend::{Backend, Home, Table};
+use crate::storage::{Record, VersionRecord};
+use crate::types::{Revision, StorageError};
+
+/// The most bytes of records in a step, so that a batch's copies are small.
+const STEP_BYTES: u64 = 8 << 20;
+/// The most segments that removals of one step rewrite.
+const REMOVE_SEGMENTS_MAX: usize = 512;
+
+#[derive(Debug)]
+pub(super) struct Core {
+    pub(super) home: Home,
+    pub(super) content: Content,
+    /// What was taken and isn't durable.
+    pub(super) work: Work,
+    /// Removals whose compaction point is durable.
+    remove: BTreeSet<Revision>,
+    /// The engine failed and may hold a part of the work: it must be opened again first.
+    pub(super) reopen: bool,
+}
+
+impl Core {
+    pub(super) fn new(home: Home, content: Content) -> Self {
+        Self { home, content, work: Work::default(), remove: BTreeSet::new(), reopen: false }
+    }
+
+    /// Whether there is nothing to do.
+    pub(super) fn is_idle(&self) -> bool {
+        self.work.is_empty() && self.remove.is_empty()
+    }
+
+    /// Whether a step right after this one makes sense: more appends wait than one step takes.
+    pub(super) fn is_behind(&self) -> bool {
+        !self.work.parts.is_empty()
+    }
+
+    /// Commits a step's worth of what there is.
+    pub(super) fn step(&mut self, shared: &Shared, remove_step: usize) -> Result<(), StorageError> {
+        if self.reopen {
+            self.open_again(shared)?;
+        }
+        let engine = shared.engine();
+        let (mut parts, mut bytes) = (0, 0);
+        for part in &self.work.parts {
+            if parts > 0 && bytes + part.bytes > STEP_BYTES {
+                break;
+            }
+            (parts, bytes) = (parts + 1, bytes + part.bytes);
+        }
+        let remove = self.due_removals(remove_step);
+        if parts > 0
+            && let Err(error) = engine.room(bytes.max(1))
+        {
+            if remove.is_empty() {
+                return Err(error);
+            }
+            // Removals may make the room.
+            parts = 0;
+        }
+        if parts == 0 && remove.is_empty() {
+            self.notify(shared);
+            return Ok(());
+        }
+        engine.room(0)?;
+        // Until this is through, the engine may hold a part of it.
+        self.reopen = true;
+        let before = self.content.state;
+        let after = self.content.advance(shared, &*engine, self.work.parts.range(..parts), &remove)?;
+        if after.state.position != before.position {
+            self.home.testify(after.state.position)?;
+        }
+        self.content = after;
+        self.reopen = false;
+        self.finish(shared, parts, &remove, before);
+        Ok(())
+    }
+
+    /// Moves removals whose turn has come to the sorted set, and takes the first of them.
+    fn due_removals(&mut self, count_max: usize) -> Vec<Revision> {
+        while let Some((after, _)) = self.work.remove.front()
+            && *after <= self.content.state.position
+            && let Some((_, revisions)) = self.work.remove.pop_front()
+        {
+            self.remove.extend(revisions);
+        }
+        let mut segments = 0;
+        let mut last = None;
+        let within = |at: &&Revision| {
+            let base = Some(Segment::base_of(at.main));
+            segments += usize::from(base != last);
+            last = base;
+            segments <= REMOVE_SEGMENTS_MAX
+        };
+        self.remove.iter().take(count_max).take_while(within).copied().collect()
+    }
+
+    /// Publishes a finished step and lets go of what it was made from.
+    fn finish(&mut self, shared: &Shared, parts: usize, remove: &[Revision], before: State) {
+        let mut appended = 0;
+        for part in self.work.parts.drain(..parts) {
+            if let Some((first, last)) = part.mains {
+                appended += keep_hot(shared, first, last);
+                shared.pending.retire(last, part.bytes);
+            }
+        }
+        for at in remove {
+            self.remove.remove(at);
+            shared.hot.remove(*at);
+        }
+        let removed = before.records.bytes.wrapping_add(appended).wrapping_sub(self.content.state.records.bytes);
+        shared.logical_bytes.fetch_sub(removed, Ordering::Relaxed);
+        shared.queue.signal_room();
+        self.notify(shared);
+        shared.health.send_if_modified(|health| std::mem::replace(health, Health::Good) != Health::Good);
+    }
+
+    fn notify(&mut self, shared: &Shared) {
+        let position = self.content.state.position;
+        shared.durable.send_if_modified(|durable| std::mem::replace(durable, position) != position);
+        for (_, waiter) in self.work.waiters.extract_if(.., |(target, _)| *target <= position) {
+            let _ = waiter.send(position);
+        }
+    }
+
+    /// Takes the engine up again after a failure: it must hold what the last flush left, or what
+    /// was written after it as a whole.
+    fn open_again(&mut self, shared: &Shared) -> Result<(), StorageError> {
+        let _ = shared.engine().close();
+        let engine = self.home.engine()?;
+        let content = read_content(shared, &*engine)?;
+        let (known, found) = (self.content.state.position, content.state.position);
+        let last = self.work.parts.back().map_or(known, |part| part.position);
+        if found < known || found > last {
+            return Err(shared.damaged("an engine that failed came back with another state"));
+        }
+        shared.engine.store(Arc::new(engine));
+        self.reopen = false;
+        // What turned out to be written already is not written again.
+        let parts = self.work.parts.iter().take_while(|part| part.position <= found).count();
+        self.home.testify(found)?;
+        let before = std::mem::replace(&mut self.content, content).state;
+        self.finish(shared, parts, &[], before);
+        Ok(())
+    }
+}
+
+/// The engine's own account of itself.
+pub(super) fn read_content(shared: &Shared, engine: &dyn Backend) -> Result<Content, StorageError> {
+    let stored = engine.get(Table::Meta, STATE_KEY)?;
+    let state = stored.map_or(Ok(State::default()), |bytes| State::decode(&bytes));
+    let state = state.map_err(|error| shared.undecodable("the state row", error))?;
+    Ok(Content { state, removing: engine.get(Table::Meta, REMOVING_KEY)?.is_some() })
+}
+
+/// Copies records that are durable now to the hot cache; returns their logical bytes.
+fn keep_hot(shared: &Shared, first: i64, last: i64) -> u64 {
+    let mut bytes = 0;
+    let view = shared.pending.view();
+    for (at, record) in view.range(Revision::new(first, 0), Revision::new(last.saturating_add(1), 0)) {
+        bytes += super::record_bytes(record);
+        if record.version.is_some() {
+            shared.hot.insert(at, detached(record));
+        }
+    }
+    bytes
+}
+
+/// The record in one allocation of its own: what came off the wire is a slice of a whole frame,
+/// and keeping the slice would keep the frame.
+fn detached(record: &Record) -> Record {
+    let value = record.version.as_ref().map_or(&[][..], |version| &version.value);
+    let mut both = BytesMut::with_capacity(record.key.len() + value.len());
+    both.put_slice(&record.key);
+    both.put_slice(value);
+    let both: Bytes = both.freeze();
+    let split = record.key.len();
+    let version = record.version.as_ref();
+    Record {
+        key: both.slice(..split),
+        version: version.map(|version| VersionRecord { value: both.slice(split..), ..version.clone() }),
+    }
+}

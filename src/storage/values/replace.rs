@@ -1,0 +1,165 @@
+//! Putting a snapshot in place of everything: a new generation is filled beside the old one, and
+//! then takes over in one step.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use super::ValueWriter;
+use super::commit::Content;
+use super::core::Core;
+use super::segment::Segment;
+use super::shared::Health;
+use super::state::{STATE_KEY, State, is_own_row};
+use crate::storage::backend::codec::encode_record;
+use crate::storage::backend::{Backend, Batch, Home, Table};
+use crate::storage::{AppliedPosition, Record};
+use crate::types::{Revision, StorageError};
+
+/// A batch of about this size is written at a time.
+const BATCH_BYTES: usize = 4 << 20;
+/// And this much is flushed at a time, so that an engine can bound its memory.
+const FLUSH_BYTES: usize = 16 << 20;
+
+/// A new content under construction. Nothing is changed until [`Replacement::finish`]; dropping it
+/// before leaves the old content.
+#[derive(Debug)]
+pub struct Replacement<'a> {
+    writer: &'a mut ValueWriter,
+    home: Home,
+    engine: Arc<dyn Backend>,
+    batch: Batch,
+    unflushed: usize,
+    state: State,
+    segment: Segment,
+    last: Option<Revision>,
+}
+
+impl ValueWriter {
+    /// Begins a new content.
+    ///
+    /// # Errors
+    /// Those of opening an engine.
+    pub fn replace(&mut self) -> Result<Replacement<'_>, StorageError> {
+        let home = self.shared.core.lock().home.next()?;
+        let engine = home.engine()?;
+        Ok(Replacement {
+            writer: self,
+            home,
+            engine,
+            batch: Batch::default(),
+            unflushed: 0,
+            state: State::default(),
+            segment: Segment::default(),
+            last: None,
+        })
+    }
+}
+
+impl Replacement<'_> {
+    /// Adds a record; in ascending order.
+    ///
+    /// # Errors
+    /// [`StorageError::Mismatch`] out of order, and the engine's.
+    pub fn record(&mut self, at: Revision, record: &Record) -> Result<(), StorageError> {
+        if at.main < 0 || at.sub < 0 || self.last.is_some_and(|last| at <= last) {
+            return Err(StorageError::Mismatch("records of a snapshot are out of order".into()));
+        }
+        self.last = Some(at);
+        let base = Segment::base_of(at.main);
+        if base != self.segment.base() {
+            self.put_segment();
+            self.segment = Segment::new(base);
+        }
+        self.segment.push(at, record, &mut self.state.records);
+        self.batch.put_with(Table::Kv, &at.to_bytes(), |out| encode_record(at, record, out));
+        self.write_full()
+    }
+
+    /// Adds a row of a small table; each key once.
+    ///
+    /// # Errors
+    /// [`StorageError::Mismatch`] for a row that isn't the caller's, and the engine's.
+    pub fn row(&mut self, table: Table, key: Bytes, value: Bytes) -> Result<(), StorageError> {
+        if matches!(table, Table::Kv | Table::Index) || is_own_row(table, &key) {
+            return Err(StorageError::Mismatch("a snapshot's row belongs to a table that keeps its own".into()));
+        }
+        self.state.rows.add_row(table.id(), &key, &value);
+        self.batch.put(table, &key, &value);
+        self.write_full()
+    }
+
+    fn put_segment(&mut self) {
+        let segment = &self.segment;
+        if !segment.is_empty() {
+            self.batch.put_with(Table::Index, &Segment::key(segment.base()), |out| segment.encode(out));
+        }
+    }
+
+    fn write_full(&mut self) -> Result<(), StorageError> {
+        if self.batch.bytes() < BATCH_BYTES {
+            return Ok(());
+        }
+        self.engine.room(self.batch.bytes() as u64)?;
+        self.engine.write(&self.batch)?;
+        self.unflushed += self.batch.bytes();
+        self.batch.clear();
+        if self.unflushed >= FLUSH_BYTES {
+            self.engine.flush()?;
+            self.unflushed = 0;
+        }
+        Ok(())
+    }
+
+    /// Makes the new content the only one, durably. What was appended before and not written is
+    /// dropped: the snapshot is of a later position.
+    ///
+    /// # Errors
+    /// Those of the engine; the old content is then still in place.
+    pub fn finish(mut self, position: AppliedPosition) -> Result<(), StorageError> {
+        self.put_segment();
+        self.state.position = position;
+        self.batch.put(Table::Meta, STATE_KEY, &self.state.encode());
+        self.engine.write(&self.batch)?;
+        self.engine.flush()?;
+        self.home.testify(position)?;
+
+        let shared = Arc::clone(&self.writer.shared);
+        let mut core = shared.core.lock();
+        if let Health::Failed(why) = &*shared.health.borrow() {
+            // The store thread is gone; values have to be opened anew.
+            return Err(StorageError::Closed(why.clone()));
+        }
+        let dropped = core.work.parts.len();
+        let waiters = std::mem::take(&mut core.work.waiters);
+        tracing::debug!(dropped, "a snapshot takes the place of the content");
+        drop(shared.queue.take());
+        let in_memory = self.engine.name() == "memory";
+        if in_memory {
+            // The image that outlives engines takes the content over, so it has to be opened again.
+            self.engine.close()?;
+        }
+        self.home.take_over(&core.home)?;
+        let engine = if in_memory { self.home.engine()? } else { self.engine };
+        let old = shared.engine.swap(Arc::new(engine));
+        self.writer.pending.clear();
+        shared.hot.clear();
+        if let Err(error) = old.close() {
+            tracing::warn!(%error, "closing the storage engine that a snapshot replaced failed");
+        }
+        let old_home =
+            std::mem::replace(&mut *core, Core::new(self.home, Content { state: self.state, removing: false })).home;
+        old_home.remove();
+        self.writer.last_main = self.last.map_or(i64::MIN, |last| last.main);
+        self.writer.position = position;
+        shared.logical_bytes.store(self.state.records.bytes, Ordering::Relaxed);
+        shared.durable.send_replace(position);
+        shared.health.send_replace(Health::Good);
+        shared.queue.signal_room();
+        for (_, waiter) in waiters {
+            let _ = waiter.send(position);
+        }
+        Ok(())
+    }
+}

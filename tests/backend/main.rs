@@ -1,0 +1,12 @@
+//! The engines behind their door, and the values over them: one suite for all three.
+//!
+//! `conformance` says what an engine is; `values` what is built on it; `crash`, `damage`,
+//! `full_disk` and `recycle` what must hold when things go wrong.
+
+mod common;
+mod conformance;
+mod crash;
+mod damage;
+mod full_disk;
+mod recycle;
+mod values;
