@@ -71,7 +71,7 @@ pub(super) fn open(
     let dir = data.store();
     let (store, opened) = match open_store(env, config, data) {
         Err(error @ StorageError::Damaged { .. }) => {
-            let aside = dir.clone();
+            let aside = backend::quarantine(env, &dir)?;
             tracing::error!(
                 %error, aside = %aside.display(),
                 "the store is damaged; set it aside and rebuild it from the newest snapshot and the log"
@@ -93,8 +93,8 @@ fn open_store(env: &Env, config: &Config, data: &DataDir) -> Result<(Store, Open
 
 fn store_config(config: &Config, data: &DataDir, dir: &Path) -> StoreConfig {
     let engine = match data.format().engine {
-        EngineKind::Sled => Engine::Memory(Default::default()),
-        EngineKind::Redb => Engine::Memory(Default::default()),
+        EngineKind::Sled => Engine::Sled,
+        EngineKind::Redb => Engine::Redb,
     };
     let mut store = StoreConfig::new(engine, dir);
     store.values.cache_bytes = config.engine.cache_bytes;
