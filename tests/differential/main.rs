@@ -27,9 +27,9 @@ mod server;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rusd_proto::etcdserverpb::{RangeRequest, WatchCreateRequest};
+use rusd_proto::etcdserverpb::{PutRequest, RangeRequest, WatchCreateRequest};
 use server::Kind;
-use side::Side;
+use side::{Log, Side};
 use steps::{Step, Steps};
 use tokio::time::sleep;
 
@@ -38,11 +38,9 @@ const STEPS_DEFAULT: u64 = 3000;
 const SEED_DEFAULT: u64 = 20_261_125;
 /// The watchers' logs are compared at least this often.
 const STEPS_BETWEEN_DRAINS: u64 = 100;
-/// Longest wait for the slower server's events.
+/// Longest wait for the slower server's events: 20 s.
 const DRAIN_POLLS_MAX: u32 = 1000;
-const DRAIN_POLL: Duration = Duration::from_millis(10);
-/// etcd looks for watchers with a past start every 100 ms.
-const CATCH_UP: Duration = Duration::from_millis(150);
+const DRAIN_POLL: Duration = Duration::from_millis(20);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_answer_alike() {
@@ -68,7 +66,7 @@ async fn run(left: &mut Side, right: &mut Side, steps: u64, seed: u64) -> Result
         // Events under way would see the compaction, the cancellation or the kill or not, by chance.
         let drains = matches!(step, Step::Compact(_) | Step::Cancel(_) | Step::Restart);
         if drains || at % STEPS_BETWEEN_DRAINS == 0 {
-            drain(left, right).await.map_err(|error| format!("before step {at}: {error}"))?;
+            revision = drain(left, right, at).await.map_err(|error| format!("before step {at}: {error}"))?;
         }
         revision = revision.max(equal(left, right, &step, &mut refused).await.map_err(|e| format!("step {at}: {e}"))?);
         plan.saw(revision);
@@ -79,7 +77,7 @@ async fn run(left: &mut Side, right: &mut Side, steps: u64, seed: u64) -> Result
             plan.compacted(compacted);
         }
     }
-    drain(left, right).await?;
+    revision = drain(left, right, steps).await?;
     // All that is left of the history, once as states and once as events.
     let everything = Bytes::from_static(&[0]);
     for revision in compacted..=revision {
@@ -95,8 +93,7 @@ async fn run(left: &mut Side, right: &mut Side, steps: u64, seed: u64) -> Result
         ..WatchCreateRequest::default()
     });
     equal(left, right, &step, &mut refused).await?;
-    sleep(CATCH_UP).await;
-    drain(left, right).await?;
+    drain(left, right, steps).await?;
     Ok(refused)
 }
 
@@ -110,28 +107,36 @@ async fn equal(left: &mut Side, right: &mut Side, step: &Step, refused: &mut u64
     Ok(one.revision)
 }
 
-/// Waits until both servers' watchers were told the same.
-async fn drain(left: &Side, right: &Side) -> Result<(), String> {
-    sleep(CATCH_UP).await;
-    for _ in 0..DRAIN_POLLS_MAX {
-        let (one, two) = (left.log(), right.log());
-        if one == two {
-            left.forget(&one);
-            right.forget(&one);
-            return Ok(());
+/// Takes a revision, waits until both servers' watchers were told everything up to it, and compares.
+async fn drain(left: &mut Side, right: &mut Side, at: u64) -> Result<i64, String> {
+    let mark = Step::Put(PutRequest { key: "drain".into(), value: at.to_string().into(), ..PutRequest::default() });
+    let revision = equal(left, right, &mark, &mut 0).await?;
+    for poll in 0..=DRAIN_POLLS_MAX {
+        for (side, name) in [(&*left, "etcd"), (&*right, "rusd")] {
+            if side.progress() < revision {
+                if poll == DRAIN_POLLS_MAX {
+                    return Err(format!("{name}: no progress to {revision}, only to {}", side.progress()));
+                }
+                side.ask_progress();
+            }
+        }
+        if left.progress() >= revision && right.progress() >= revision {
+            break;
         }
         sleep(DRAIN_POLL).await;
     }
     let (one, two) = (left.log(), right.log());
-    for watcher in one.keys().chain(two.keys()) {
-        let (one, two) = (one.get(watcher).cloned().unwrap_or_default(), two.get(watcher).cloned().unwrap_or_default());
-        let same = one.iter().zip(&two).take_while(|(a, b)| a == b).count();
-        if one != two {
-            let next = |lines: &[String]| lines.get(same).cloned().unwrap_or_else(|| "nothing".to_owned());
-            return Err(format!("watcher {watcher}, after {same} equal\netcd: {}\nrusd: {}", next(&one), next(&two)));
-        }
+    if one == two {
+        left.forget(&one);
+        right.forget(&one);
+        return Ok(revision);
     }
-    Ok(())
+    let difference = one.keys().chain(two.keys()).find(|id| one.get(id) != two.get(id));
+    let lines = |log: &Log| difference.and_then(|id| log.get(id)).cloned().unwrap_or_default();
+    let (one, two) = (lines(&one), lines(&two));
+    let same = one.iter().zip(&two).take_while(|(a, b)| a == b).count();
+    let next = |lines: &[String]| lines.get(same).cloned().unwrap_or_else(|| "nothing".to_owned());
+    Err(format!("watcher {difference:?}, after {same} equal\netcd: {}\nrusd: {}", next(&one), next(&two)))
 }
 
 fn show(text: &Result<String, String>) -> String {

@@ -2,18 +2,22 @@
 //!
 //! ```text
 //! Step ─► typed client ─► answer as comparable text (canon)
-//! watch stream ─► reader task ─► log: watcher ─► what it was told, in order
+//! watch stream ─► reader task ─┬► log: watcher ─► what it was told, in order
+//!                              └► progress: the revision up to which all was told
 //! ```
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rusd_proto::etcdserverpb::kv_client::KvClient;
 use rusd_proto::etcdserverpb::lease_client::LeaseClient;
 use rusd_proto::etcdserverpb::watch_client::WatchClient;
 use rusd_proto::etcdserverpb::watch_request::RequestUnion;
 use rusd_proto::etcdserverpb::{
-    LeaseLeasesRequest, RangeResponse, ResponseHeader, WatchCancelRequest, WatchRequest, WatchResponse,
+    LeaseLeasesRequest, RangeResponse, ResponseHeader, WatchCancelRequest, WatchCreateRequest, WatchProgressRequest,
+    WatchRequest, WatchResponse,
 };
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::task::JoinHandle;
@@ -28,6 +32,36 @@ use crate::steps::Step;
 /// What each watcher was told since the last look.
 pub(crate) type Log = BTreeMap<i64, Vec<String>>;
 
+/// A watcher of nothing: a stream without watchers gives no progress.
+const IDLE_WATCHER: i64 = 1 << 40;
+/// The id of what concerns no single watcher: refusals, and with [`Told::progress`] progress.
+const NO_WATCHER: i64 = -1;
+
+/// Longest wait for a reply on a watch stream: 10 s.
+const REPLY_POLLS_MAX: u32 = 10_000;
+const REPLY_POLL: Duration = Duration::from_millis(1);
+
+/// What came on a watch stream.
+#[derive(Default)]
+struct Told {
+    log: Mutex<Log>,
+    progress: AtomicI64,
+    /// Replies to creations and cancellations so far.
+    replies: AtomicU64,
+    /// Watchers that a compaction ended.
+    ended: Mutex<BTreeSet<i64>>,
+}
+
+impl Told {
+    fn ended(&self) -> MutexGuard<'_, BTreeSet<i64>> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, watcher: i64, lines: Vec<String>) {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).entry(watcher).or_default().extend(lines);
+    }
+}
+
 /// An answer to compare, and the revision its header had (0: none).
 pub(crate) struct Answer {
     pub(crate) text: Result<String, String>,
@@ -40,7 +74,7 @@ pub(crate) struct Side {
     kv: KvClient<Channel>,
     lease: LeaseClient<Channel>,
     requests: UnboundedSender<WatchRequest>,
-    log: Arc<Mutex<Log>>,
+    told: Arc<Told>,
     reader: JoinHandle<()>,
 }
 
@@ -48,9 +82,9 @@ impl Side {
     pub(crate) async fn start(kind: Kind) -> Option<Self> {
         let server = Server::start(kind, &[], "differential").await?;
         let channel = server.connect().await;
-        let log = Arc::default();
-        let (requests, reader) = watch(channel.clone(), Arc::clone(&log));
-        Some(Self { server, kv: kv_client(&channel), lease: LeaseClient::new(channel), requests, log, reader })
+        let told = Arc::default();
+        let (requests, reader) = watch(channel.clone(), Arc::clone(&told));
+        Some(Self { server, kv: kv_client(&channel), lease: LeaseClient::new(channel), requests, told, reader })
     }
 
     /// Kill the server, start it again, open a new watch stream.
@@ -60,18 +94,28 @@ impl Side {
         let channel = self.server.connect().await;
         self.kv = kv_client(&channel);
         self.lease = LeaseClient::new(channel.clone());
-        self.log = Arc::default();
-        (self.requests, self.reader) = watch(channel, Arc::clone(&self.log));
+        self.told = Arc::default();
+        (self.requests, self.reader) = watch(channel, Arc::clone(&self.told));
     }
 
     /// What the watchers were told and isn't forgotten yet.
     pub(crate) fn log(&self) -> Log {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.told.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Ask how far the watchers have been told; the answer is [`Side::progress`] some time later.
+    pub(crate) fn ask_progress(&self) {
+        self.watch_request(RequestUnion::ProgressRequest(WatchProgressRequest {}));
+    }
+
+    /// The revision up to which all watchers were told everything, as far as the server has said so.
+    pub(crate) fn progress(&self) -> i64 {
+        self.told.progress.load(Ordering::Acquire)
     }
 
     /// Forget what was compared; more may have come since.
     pub(crate) fn forget(&self, compared: &Log) {
-        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut log = self.told.log.lock().unwrap_or_else(PoisonError::into_inner);
         for (watcher, lines) in compared {
             if let Some(all) = log.get_mut(watcher) {
                 all.drain(..lines.len());
@@ -158,9 +202,10 @@ impl Side {
                 answer.leases.sort_by_key(|lease| lease.id);
                 format!("{answer:#?}")
             }
-            Step::Watch(request) => self.watch_request(RequestUnion::CreateRequest(request.clone())),
+            Step::Watch(request) => self.await_reply(RequestUnion::CreateRequest(request.clone())).await?,
+            Step::Cancel(id) if self.told.ended().contains(id) => "ended already".to_owned(),
             Step::Cancel(watch_id) => {
-                self.watch_request(RequestUnion::CancelRequest(WatchCancelRequest { watch_id: *watch_id }))
+                self.await_reply(RequestUnion::CancelRequest(WatchCancelRequest { watch_id: *watch_id })).await?
             }
             Step::Restart => {
                 self.restart().await;
@@ -169,10 +214,22 @@ impl Side {
         })
     }
 
-    fn watch_request(&self, request: RequestUnion) -> String {
+    fn watch_request(&self, request: RequestUnion) {
         // A broken stream shows in the log.
         self.requests.send(WatchRequest { request_union: Some(request) }).ok();
-        String::new()
+    }
+
+    /// What comes next must not overtake this: it would be seen by a new watcher or not, by chance.
+    async fn await_reply(&self, request: RequestUnion) -> Result<String, Status> {
+        let before = self.told.replies.load(Ordering::Acquire);
+        self.watch_request(request);
+        for _ in 0..REPLY_POLLS_MAX {
+            if self.told.replies.load(Ordering::Acquire) > before {
+                return Ok("replied".to_owned());
+            }
+            tokio::time::sleep(REPLY_POLL).await;
+        }
+        Err(Status::deadline_exceeded("no reply on the watch stream"))
     }
 }
 
@@ -180,27 +237,47 @@ fn kv_client(channel: &Channel) -> KvClient<Channel> {
     KvClient::new(channel.clone()).max_decoding_message_size(usize::MAX)
 }
 
-/// Opens a watch stream; what comes on it goes into the log.
-fn watch(channel: Channel, log: Arc<Mutex<Log>>) -> (UnboundedSender<WatchRequest>, JoinHandle<()>) {
+/// Opens a watch stream and keeps what comes on it.
+fn watch(channel: Channel, told: Arc<Told>) -> (UnboundedSender<WatchRequest>, JoinHandle<()>) {
     let (sender, requests) = mpsc::unbounded_channel();
+    let idle = WatchCreateRequest { key: "idle".into(), watch_id: IDLE_WATCHER, ..WatchCreateRequest::default() };
+    let replies = sender.clone();
+    let ask = move |request| replies.send(WatchRequest { request_union: Some(request) }).ok();
+    ask(RequestUnion::CreateRequest(idle));
     let reader = tokio::spawn(async move {
-        let note = |watcher: i64, lines: Vec<String>| {
-            log.lock().unwrap_or_else(PoisonError::into_inner).entry(watcher).or_default().extend(lines);
-        };
         let mut client = WatchClient::new(channel).max_decoding_message_size(usize::MAX);
         let mut stream = match client.watch(UnboundedReceiverStream::new(requests)).await {
             Ok(stream) => stream.into_inner(),
-            Err(status) => return note(-2, vec![format!("{status}")]),
+            Err(status) => return told.note(NO_WATCHER, vec![format!("{status}")]),
         };
         loop {
-            match stream.message().await {
-                Ok(Some(message)) => note(message.watch_id, lines(message)),
-                Ok(None) => return note(-2, vec!["the stream ended".to_owned()]),
-                Err(status) => return note(-2, vec![format!("{status}")]),
+            let message = match stream.message().await {
+                Ok(Some(message)) => message,
+                Ok(None) => return told.note(NO_WATCHER, vec!["the stream ended".to_owned()]),
+                Err(status) => return told.note(NO_WATCHER, vec![format!("{status}")]),
+            };
+            let watch_id = message.watch_id;
+            if is_progress(&message) {
+                told.progress.fetch_max(message.header.unwrap_or_default().revision, Ordering::AcqRel);
+            } else if message.compact_revision > 0 {
+                // Until the client agrees, etcd keeps the watcher and gives no progress.
+                told.ended().insert(watch_id);
+                ask(RequestUnion::CancelRequest(WatchCancelRequest { watch_id }));
+                told.note(watch_id, lines(message));
+            } else if message.canceled && told.ended().contains(&watch_id) {
+                // The reply to that, some time later.
+            } else {
+                let replied = watch_id != IDLE_WATCHER && (message.created || message.canceled);
+                told.note(watch_id, lines(message));
+                told.replies.fetch_add(u64::from(replied), Ordering::AcqRel);
             }
         }
     });
     (sender, reader)
+}
+
+fn is_progress(message: &WatchResponse) -> bool {
+    message.watch_id == NO_WATCHER && !message.created && !message.canceled && message.events.is_empty()
 }
 
 /// A message as lines: how events are spread over messages is the server's own affair.
