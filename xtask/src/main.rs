@@ -8,6 +8,7 @@
 
 mod differential;
 mod golden;
+mod kube;
 mod peers;
 mod sh;
 mod supply;
@@ -29,6 +30,7 @@ const COMMANDS: &[Command] = &[
     Command { name: "verify", help: "all that CI runs; fails at the first broken step", run: verify::run },
     Command { name: "peers", help: "build etcd and its tools from pinned Go modules", run: peers::run },
     Command { name: "supply", help: "check the dependencies' licences, sources and bans", run: supply::run },
+    Command { name: "kube", help: "a real kube-apiserver on rusd [--backend E] [--build-only]", run: kube::run },
     Command { name: "golden", help: "play the golden conversations [--record] [NAME]", run: golden::run },
     Command {
         name: "differential",
