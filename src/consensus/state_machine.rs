@@ -17,6 +17,7 @@ use openraft::entry::RaftEntry;
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::type_config::alias::{SnapshotMetaOf, SnapshotOf};
 use openraft::{EntryPayload, OptionalSend};
+use tokio::sync::watch;
 
 use super::codec::{decode_membership, encode_membership};
 use super::index::{from_raft, log_id_of, position_of};
@@ -25,7 +26,7 @@ use super::snapshots::{SnapshotBuilder, Snapshots};
 use super::status::NodeStatus;
 use super::types::{Applied, LogData, LogId, Reply, StoredMembership, TypeConfig};
 use crate::apply::{Command, Machine, MachineError, Outcome, codec};
-use crate::storage::{AppliedPosition, EventBatch, Table};
+use crate::storage::{AppliedPosition, EventBatch, StoreReader, Table};
 use crate::types::RequestError;
 
 /// Called after each publish and before anyone is answered: the batch (if keys changed) and the revision.
@@ -40,6 +41,8 @@ const ENTRIES_PER_PUBLISH_MAX: usize = 256;
 /// Our `Machine` as openraft drives it. It is owned by openraft's worker task and by nobody else.
 pub struct StateMachine {
     machine: Machine,
+    reader: StoreReader,
+    durable: watch::Receiver<AppliedPosition>,
     on_publish: OnPublish,
     cache: Arc<LogCache>,
     status: Arc<NodeStatus>,
@@ -64,7 +67,10 @@ impl StateMachine {
             None => StoredMembership::default(),
         };
         status.set_applied(position.index);
-        Ok(Self { machine, on_publish, cache, status, snapshots, applied: log_id_of(position), membership })
+        let reader = machine.reader();
+        let durable = reader.values().durable();
+        let applied = log_id_of(position);
+        Ok(Self { machine, reader, durable, on_publish, cache, status, snapshots, applied, membership })
     }
 
     /// The machine, for work that has to be done by its one owner (compaction steps).
@@ -85,7 +91,18 @@ impl StateMachine {
         Ok(())
     }
 
-    fn publish(&mut self, position: AppliedPosition, answers: &mut Answers) -> io::Result<()> {
+    /// Waits until the store takes more, without holding up the thread that this task runs on.
+    async fn wait_for_room(&mut self) {
+        let values = self.reader.values();
+        while values.is_full() {
+            if self.durable.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn publish(&mut self, position: AppliedPosition, answers: &mut Answers) -> io::Result<()> {
+        self.wait_for_room().await;
         let batch = self.machine.publish(position).map_err(failed)?;
         (self.on_publish)(batch, self.machine.store_mut().revision());
         self.status.set_applied(position.index);
@@ -133,18 +150,18 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             }
             unpublished += 1;
             if unpublished == ENTRIES_PER_PUBLISH_MAX {
-                self.publish(position, &mut answers)?;
+                self.publish(position, &mut answers).await?;
                 unpublished = 0;
             }
         }
         if unpublished > 0 {
-            self.publish(position, &mut answers)?;
+            self.publish(position, &mut answers).await?;
         }
         Ok(())
     }
 
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
-        self.snapshots.builder(self.machine.reader().snapshot(), self.membership.clone())
+        self.snapshots.builder(self.reader.snapshot(), self.membership.clone())
     }
 
     async fn install_snapshot(

@@ -190,7 +190,7 @@ impl Core {
             .with_leader_check(Arc::new(move || leader.leader().is_some()));
         let text = metrics.clone();
         Ok(Arc::new(Services {
-            proposer: Arc::new(Door::new(self.proposer.clone())),
+            proposer: Arc::new(Door::new(self.proposer.clone(), self.wal.clone())),
             maintain: Arc::new(Keeper::new(env.clone(), self.reader.clone(), data.snapshots())),
             reader: self.reader.clone(),
             lessor: self.lessor.clone(),

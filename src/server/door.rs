@@ -1,23 +1,36 @@
 //! The proposer and the node as the API sees them.
 
+use std::sync::Arc;
+
 use crate::api::{MemberInfo, Propose, Standing, Waiting};
 use crate::apply::{Command, Outcome};
 use crate::propose::Proposer;
 use crate::types::{MemberId, RequestError};
+use crate::wal::Wal;
 
 /// [`Propose`] over this member's own proposer.
 pub(super) struct Door {
     proposer: Proposer,
+    wal: Arc<Wal>,
 }
 
 impl Door {
-    pub(super) fn new(proposer: Proposer) -> Self {
-        Self { proposer }
+    pub(super) fn new(proposer: Proposer, wal: Arc<Wal>) -> Self {
+        Self { proposer, wal }
+    }
+
+    /// Whether the disk has too little room left for a command that makes the state larger. What
+    /// frees space still goes through: the log has room set aside for it.
+    fn is_disk_short(&self, command: &Command) -> bool {
+        matches!(command, Command::Put(_) | Command::Txn(_) | Command::LeaseGrant { .. }) && self.wal.is_space_low()
     }
 }
 
 impl Propose for Door {
     fn propose(&self, command: Command) -> Waiting<Result<Outcome, RequestError>> {
+        if self.is_disk_short(&command) {
+            return Box::pin(std::future::ready(Err(RequestError::NoSpace)));
+        }
         let proposer = self.proposer.clone();
         Box::pin(async move { Ok(proposer.propose(command).await?.outcome) })
     }

@@ -165,6 +165,12 @@ impl ValueReader {
         self.shared.flush()
     }
 
+    /// Whether the next append would wait for the store thread; who may not block waits for
+    /// [`ValueReader::durable`] to change and asks again.
+    pub fn is_full(&self) -> bool {
+        self.shared.pending.bytes() >= self.shared.pending_bytes_max && self.shared.failed().is_none()
+    }
+
     /// Bytes in the pending map and in the hot cache.
     pub fn memory(&self) -> (u64, u64) {
         (self.shared.pending.bytes(), self.shared.hot.bytes())
