@@ -61,7 +61,8 @@ impl Plane {
         plane.write_files(secure)?;
         plane.start_store()?;
         plane.start_apiserver(client, secure)?;
-        plane.wait("the apiserver", |plane| plane.kubectl(&["get", "--raw", "/readyz"]).is_ok_and(|answer| answer.ok))?;
+        plane
+            .wait("the apiserver", |plane| plane.kubectl(&["get", "--raw", "/readyz"]).is_ok_and(|answer| answer.ok))?;
         plane.start_manager(manager)?;
         Ok(plane)
     }

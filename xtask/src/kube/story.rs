@@ -153,9 +153,8 @@ spec:
 /// Waits until there are as many pods that aren't being deleted.
 fn wait_for_pods(plane: &mut Plane, count: usize) -> Result<()> {
     plane.wait(&format!("{count} pods"), |plane| {
-        kubectl(plane, &["get", "pods", "-l", "app=web", "-o", "name"]).is_ok_and(|text| {
-            text.lines().filter(|line| line.starts_with("pod/")).count() == count
-        })
+        kubectl(plane, &["get", "pods", "-l", "app=web", "-o", "name"])
+            .is_ok_and(|text| text.lines().filter(|line| line.starts_with("pod/")).count() == count)
     })
 }
 
