@@ -59,7 +59,7 @@ fn a_renewed_lease_lives_on_and_costs_no_heap_entry() {
         assert_eq!(lessor.shard(LeaseId(1)).heap_len(), 1);
     }
     assert_eq!(lessor.expired(start + secs(59), 10), []);
-    assert_eq!(lessor.expired(start + secs(60), 10), [LeaseId(1)]);
+    assert_eq!(lessor.expired(start + Duration::from_millis(59_001), 10), [LeaseId(1)]);
 }
 
 #[test]
