@@ -42,8 +42,8 @@ const WIRING: &[&str] = &["server", "main", "lib"];
 
 /// Crates that stay behind one door: name and the paths that may name them.
 const DOORS: &[(&str, &[&str])] = &[
-    ("sled", &["src/storage/backend/"]),
-    ("redb", &["src/storage/backend/"]),
+    ("sled", &["src/storage/backend/sled"]),
+    ("redb", &["src/storage/backend/redb"]),
     ("openraft", &["src/consensus/"]),
     ("tonic", &["src/api/", "src/consensus/"]),
     ("axum", &["src/api/"]),

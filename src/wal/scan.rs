@@ -161,15 +161,15 @@ pub(super) fn scan(
     let is_torn = match later(&mut window, &scanned, end + occupied, opening.seed)
         .map_err(WalError::io("read", path))?
     {
-        Later::LaterWrite(at) => {
+        Behind::NextWrite(at) => {
             return Err(damaged(path, end, format!("a bad record, with a valid one of a later write at byte {at}")));
         }
-        Later::SameWrite => true,
-        Later::Nothing if opening.header.is_recycled => {
+        Behind::OwnWrite => true,
+        Behind::Nothing if opening.header.is_recycled => {
             let start = window.get(end, RECORD_BYTES).map_err(WalError::io("read", path))?;
             start.is_some_and(|start| Head::is_trace(start, scanned.chain, [scanned.last_group, scanned.end]))
         }
-        Later::Nothing => true,
+        Behind::Nothing => true,
     };
     scanned.torn_bytes = if is_torn { occupied } else { 0 };
     Ok(scanned)
@@ -188,19 +188,19 @@ pub(super) fn record_at<'w>(
 }
 
 /// What stands behind the end.
-enum Later {
+enum Behind {
     Nothing,
     /// Valid records of the write that the end lies in.
-    SameWrite,
+    OwnWrite,
     /// A valid record of a write that came after it.
-    LaterWrite(u32),
+    NextWrite(u32),
 }
 
 /// Looks for valid records of this segment behind the end of the valid part.
-fn later(window: &mut Window<'_>, scanned: &Scanned, end: u64, seed: u32) -> io::Result<Later> {
+fn later(window: &mut Window<'_>, scanned: &Scanned, end: u64, seed: u32) -> io::Result<Behind> {
     let step = u32::try_from(ALIGN).unwrap_or(4);
     let bad = scanned.end;
-    let mut found = Later::Nothing;
+    let mut found = Behind::Nothing;
     let mut offset = bad.saturating_add(step);
     while u64::from(offset) < end {
         if let Some(fixed) = window.get(offset.into(), RECORD_BYTES)?
@@ -211,9 +211,9 @@ fn later(window: &mut Window<'_>, scanned: &Scanned, end: u64, seed: u32) -> io:
             && head.is_intact(record, seed)
         {
             if head.group > bad {
-                return Ok(Later::LaterWrite(offset));
+                return Ok(Behind::NextWrite(offset));
             }
-            found = Later::SameWrite;
+            found = Behind::OwnWrite;
         }
         offset = offset.saturating_add(step);
     }

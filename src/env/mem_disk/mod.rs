@@ -11,6 +11,9 @@
 //! After a failed sync the dirty sectors count as clean though they were not written, as the Linux
 //! page cache has it: a second sync succeeds and saves nothing.
 
+mod file;
+mod inode;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io;
@@ -21,9 +24,9 @@ use parking_lot::Mutex;
 
 use super::disk::{Access, Disk, DiskFile};
 use super::rng::Rng;
+use file::MemFile;
+use inode::Inode;
 
-const SECTOR: usize = 512;
-const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
 
 /// Operations that can be made to fail.
@@ -60,13 +63,6 @@ pub enum CrashStyle<'a> {
 
 type FileId = u64;
 
-#[derive(Debug, Default)]
-struct Inode {
-    live: Vec<u8>,
-    durable: Vec<u8>,
-    dirty: BTreeSet<usize>,
-}
-
 #[derive(Clone, Debug)]
 enum NameChange {
     Set(PathBuf, FileId),
@@ -92,15 +88,6 @@ struct State {
 /// The disk; clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct MemDisk(Arc<Mutex<State>>);
-
-#[derive(Debug)]
-struct MemFile {
-    disk: MemDisk,
-    id: FileId,
-    boot: u64,
-    writable: bool,
-    locks: Mutex<bool>,
-}
 
 impl MemDisk {
     /// An empty disk without faults.
@@ -162,23 +149,14 @@ impl MemDisk {
             state.next_id
         });
         state.durable_names.insert(path.to_owned(), id);
-        state.inodes.insert(id, Inode { durable: bytes.clone(), live: bytes, dirty: BTreeSet::new() });
+        state.inodes.insert(id, Inode::durable(bytes));
     }
 
     /// A second disk with the same contents and no handles, for tries that must not touch the first.
     pub fn fork(&self) -> Self {
         let state = self.0.lock();
-        let inodes = state
-            .inodes
-            .iter()
-            .map(|(id, inode)| {
-                let copy =
-                    Inode { live: inode.live.clone(), durable: inode.durable.clone(), dirty: inode.dirty.clone() };
-                (*id, copy)
-            })
-            .collect();
         Self(Arc::new(Mutex::new(State {
-            inodes,
+            inodes: state.inodes.clone(),
             names: state.names.clone(),
             durable_names: state.durable_names.clone(),
             pending_names: state.pending_names.clone(),
@@ -213,47 +191,6 @@ impl NameChange {
     fn is_in(&self, dir: &Path) -> bool {
         let (Self::Set(path, _) | Self::Unset(path) | Self::Move(_, path, _)) = self;
         path.parent() == Some(dir)
-    }
-}
-
-impl Inode {
-    fn touch(&mut self, offset: usize, len: usize) {
-        if len > 0 {
-            self.dirty.extend(offset / SECTOR..=(offset + len - 1) / SECTOR);
-        }
-    }
-
-    fn sync(&mut self) {
-        self.durable.resize(self.live.len(), 0);
-        for sector in std::mem::take(&mut self.dirty) {
-            copy_sector(&self.live, &mut self.durable, sector);
-        }
-    }
-
-    fn crash(&mut self, style: CrashStyle<'_>) {
-        match style {
-            CrashStyle::LoseAll => self.dirty.clear(),
-            CrashStyle::KeepAll => return,
-            CrashStyle::Torn(rng) => {
-                if rng.next_u64().is_multiple_of(2) {
-                    self.durable.resize(self.live.len(), 0);
-                }
-                for sector in std::mem::take(&mut self.dirty) {
-                    if rng.next_u64().is_multiple_of(2) {
-                        copy_sector(&self.live, &mut self.durable, sector);
-                    }
-                }
-            }
-        }
-        self.live = self.durable.clone();
-    }
-}
-
-fn copy_sector(from: &[u8], to: &mut [u8], sector: usize) {
-    let start = sector * SECTOR;
-    let end = (start + SECTOR).min(from.len()).min(to.len());
-    if start < end {
-        to[start..end].copy_from_slice(&from[start..end]);
     }
 }
 
@@ -379,134 +316,13 @@ impl Disk for MemDisk {
     }
 }
 
-impl MemFile {
-    fn with<T>(&self, op: Option<DiskOp>, work: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
-        let mut state = self.disk.0.lock();
-        if state.boot != self.boot || !state.inodes.contains_key(&self.id) {
-            return Err(io::Error::from_raw_os_error(EIO));
-        }
-        if let Some(op) = op {
-            state.enter(op)?;
-        }
-        work(&mut state)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        let id = self.id;
-        let result = self.with(Some(DiskOp::Sync), |state| {
-            if let Some(inode) = state.inodes.get_mut(&id) {
-                inode.sync();
-            }
-            Ok(())
-        });
-        if result.is_err() {
-            // The page cache forgets that these were never written.
-            if let Some(inode) = self.disk.0.lock().inodes.get_mut(&id) {
-                inode.dirty.clear();
-            }
-        }
-        result
-    }
-
-    fn grow(&self, op: Option<DiskOp>, len: u64) -> io::Result<()> {
-        let len = usize::try_from(len).map_err(|_| io::ErrorKind::FileTooLarge)?;
-        self.with(op, |state| {
-            let old = state.inodes[&self.id].live.len();
-            state.make_room(len.saturating_sub(old))?;
-            if let Some(inode) = state.inodes.get_mut(&self.id)
-                && len > old
-            {
-                inode.live.resize(len, 0);
-            }
-            Ok(())
-        })
-    }
-}
-
-impl DiskFile for MemFile {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.with(Some(DiskOp::Read), |state| {
-            let live = &state.inodes[&self.id].live;
-            let start = usize::try_from(offset).unwrap_or(usize::MAX).min(live.len());
-            let count = buffer.len().min(live.len() - start);
-            buffer[..count].copy_from_slice(&live[start..start + count]);
-            Ok(count)
-        })
-    }
-
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        if !self.writable {
-            return Err(io::ErrorKind::PermissionDenied.into());
-        }
-        let offset = usize::try_from(offset).map_err(|_| io::ErrorKind::FileTooLarge)?;
-        self.with(None, |state| {
-            let fault = state.enter(DiskOp::Write);
-            let bytes = if fault.is_err() { &bytes[..bytes.len() / 2] } else { bytes };
-            let old = state.inodes[&self.id].live.len();
-            state.make_room((offset + bytes.len()).saturating_sub(old))?;
-            if let Some(inode) = state.inodes.get_mut(&self.id) {
-                if inode.live.len() < offset + bytes.len() {
-                    inode.live.resize(offset + bytes.len(), 0);
-                }
-                inode.live[offset..offset + bytes.len()].copy_from_slice(bytes);
-                inode.touch(offset, bytes.len());
-            }
-            fault
-        })
-    }
-
-    fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.grow(Some(DiskOp::Allocate), offset + len)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.grow(None, len)?;
-        let len = usize::try_from(len).map_err(|_| io::ErrorKind::FileTooLarge)?;
-        self.with(None, |state| {
-            if let Some(inode) = state.inodes.get_mut(&self.id) {
-                let old = inode.live.len();
-                inode.live.truncate(len);
-                // What was cut must come back as zeros if the file grows again.
-                inode.touch(len, old.saturating_sub(len));
-            }
-            Ok(())
-        })
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.sync()
-    }
-
-    fn sync_all(&self) -> io::Result<()> {
-        self.sync()
-    }
-
-    fn size(&self) -> io::Result<u64> {
-        self.with(None, |state| Ok(state.inodes[&self.id].live.len() as u64))
-    }
-
-    fn try_lock(&self) -> io::Result<bool> {
-        let taken = self.with(None, |state| Ok(state.locked.insert(self.id)))?;
-        *self.locks.lock() |= taken;
-        Ok(taken)
-    }
-}
-
-impl Drop for MemFile {
-    fn drop(&mut self) {
-        if *self.locks.lock() {
-            let mut state = self.disk.0.lock();
-            if state.boot == self.boot {
-                state.locked.remove(&self.id);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::rng::SeededRng;
+    use super::inode::SECTOR;
     use super::*;
+
+    const EIO: i32 = 5;
 
     fn disk() -> MemDisk {
         let disk = MemDisk::new();
