@@ -56,11 +56,16 @@ impl Reclaim {
 impl Store {
     /// Removes at most `records_max` compacted records and looks at about four times as many keys.
     ///
+    /// Does nothing for now while a pinned snapshot is held.
+    ///
     /// Called by the writer's owner now and then until [`CompactStep::done`]; between commands only.
     pub fn compact_step(&mut self, records_max: usize) -> CompactStep {
         let records_max = records_max.max(1);
         if self.reclaim.is_done() {
             return CompactStep { removed: 0, done: true };
+        }
+        if self.shared.is_pinned() {
+            return CompactStep { removed: 0, done: false };
         }
         let allowed = self.reclaim.allowed;
         let mut pass = self.reclaim.pass.take().unwrap_or_else(|| Trim::new(allowed));

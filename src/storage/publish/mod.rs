@@ -8,10 +8,12 @@
 //! wait for the writer.
 
 mod gauge;
+mod pages;
 mod reader;
 mod snapshot;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
@@ -65,6 +67,8 @@ pub(super) struct Shared {
     /// The revision up to which removed versions are really gone.
     pub(super) reclaimed: watch::Sender<i64>,
     gauge: SnapshotGauge,
+    /// Snapshots whose records must stay: while there are some, nothing is removed.
+    pins: AtomicUsize,
 }
 
 impl Shared {
@@ -75,6 +79,12 @@ impl Shared {
             published: ArcSwap::from_pointee(published),
             values,
             gauge: SnapshotGauge::new(clock),
+            pins: AtomicUsize::new(0),
         }
+    }
+
+    /// Whether a snapshot needs all records to stay for now.
+    pub(super) fn is_pinned(&self) -> bool {
+        self.pins.load(Ordering::SeqCst) > 0
     }
 }

@@ -5,14 +5,12 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::pages::{Pages, size};
 use super::snapshot::{self, Disk, ReadError, Snapshot};
 use super::{Published, Shared};
 use crate::storage::values::ValueReader;
 use crate::storage::{AppliedPosition, History, HistoryError, RangeQuery, RangeResult, Record, Scoped};
-use crate::types::{KeyValue, Revision, StorageError};
-
-/// Records that one look into the past takes at a time.
-const PAGE_RECORDS: usize = 512;
+use crate::types::{Event, KeyValue, Revision, StorageError};
 
 /// The read side of the store; a clone costs one reference count.
 #[derive(Clone, Debug)]
@@ -30,7 +28,13 @@ impl StoreReader {
     /// One wait-free load. A single short read is cheaper by [`StoreReader::get`] or
     /// [`StoreReader::range`], which hold nothing.
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot::new(self.shared.published.load_full(), Arc::clone(&self.shared))
+        Snapshot::new(Arc::clone(&self.shared), false)
+    }
+
+    /// A snapshot whose records stay readable as long as it is held: compaction waits with removing
+    /// any. For writing the state to a file, not for clients' reads.
+    pub fn snapshot_pinned(&self) -> Snapshot {
+        Snapshot::new(Arc::clone(&self.shared), true)
     }
 
     /// One key as of now, without a snapshot: one load, one descent, one look at the values in memory.
@@ -103,19 +107,16 @@ impl StoreReader {
     /// came to be so meanwhile.
     pub fn events(&self, from_main: i64, revisions_max: usize, bytes_max: usize) -> Result<History, HistoryError> {
         let revision = self.readable_from(from_main)?;
-        let end = Revision::new(revision.saturating_add(1), 0);
-        let mut taken = Taken::new(from_main.max(0), revisions_max, bytes_max);
-        while taken.next < end && !taken.full {
-            let page = self.shared.values.scan(taken.next, end, PAGE_RECORDS)?;
-            let last = page.len() < PAGE_RECORDS;
+        let mut pages = Pages::new(Revision::new(from_main.max(0), 0), revision);
+        let mut taken = Taken::new(revision.saturating_add(1), revisions_max, bytes_max);
+        while !taken.full
+            && let Some(page) = pages.next(&self.shared.values)?
+        {
             taken.take(page);
-            if last && !taken.full {
-                taken.next = end;
-            }
         }
         // What a compaction removed while we read is missing from the pages.
         self.readable_from(from_main)?;
-        Ok(History { next_main: taken.next.main.max(from_main), events: taken.events })
+        Ok(History { next_main: taken.next_main.max(from_main), events: taken.events })
     }
 
     /// The record written at `at`, for an event's previous pair; `None` if it was compacted away.
@@ -144,27 +145,22 @@ impl StoreReader {
     }
 }
 
-/// Events taken so far. Invariant: `next` is where the next page begins, which is the start of a
-/// revision that wasn't touched once `full` is set.
+/// Events taken so far, of whole revisions.
 struct Taken {
-    events: Vec<crate::types::Event>,
-    next: Revision,
+    events: Vec<Event>,
+    /// The first revision that isn't taken, once `full` is set; else where to go on after the last page.
+    next_main: i64,
     full: bool,
+    /// The revision of the last event.
     main: i64,
     revisions_left: usize,
     bytes_left: usize,
 }
 
 impl Taken {
-    fn new(from_main: i64, revisions_max: usize, bytes_max: usize) -> Self {
-        Self {
-            events: Vec::new(),
-            next: Revision::new(from_main, 0),
-            full: false,
-            main: -1,
-            revisions_left: revisions_max.max(1),
-            bytes_left: bytes_max,
-        }
+    fn new(next_main: i64, revisions_max: usize, bytes_max: usize) -> Self {
+        let revisions_left = revisions_max.max(1);
+        Self { events: Vec::new(), next_main, full: false, main: -1, revisions_left, bytes_left: bytes_max }
     }
 
     /// Takes records in order until a revision begins that is too many.
@@ -172,17 +168,14 @@ impl Taken {
         for (at, record) in page {
             if at.main != self.main {
                 if self.revisions_left == 0 || (self.bytes_left == 0 && !self.events.is_empty()) {
-                    self.next = Revision::new(at.main, 0);
-                    self.full = true;
+                    (self.next_main, self.full) = (at.main, true);
                     return;
                 }
                 self.revisions_left -= 1;
                 self.main = at.main;
             }
-            let value = record.version.as_ref().map_or(0, |version| version.value.len());
-            self.bytes_left = self.bytes_left.saturating_sub(record.key.len() + value);
+            self.bytes_left = self.bytes_left.saturating_sub(size(&record));
             self.events.push(record.event(at));
-            self.next = Revision::new(at.main, at.sub + 1);
         }
     }
 }

@@ -1,7 +1,9 @@
 //! `Snapshot`: one published state, held; and the reads that it shares with `StoreReader`.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
+use super::pages::Pages;
 use super::{Published, Shared};
 use crate::storage::values::ValueReader;
 use crate::storage::{AppliedPosition, KeyMeta, RangeQuery, RangeResult, Record, Scoped, digest};
@@ -55,12 +57,35 @@ pub struct Snapshot {
     shared: Arc<Shared>,
     /// Where the gauge counts it.
     slot: usize,
+    pinned: bool,
 }
 
 impl Snapshot {
-    pub(super) fn new(published: Arc<Published>, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, pinned: bool) -> Self {
         let slot = shared.gauge.enter();
-        Self { published, shared, slot }
+        if pinned {
+            // Before the load: what is removed from now on isn't needed by the state that is loaded.
+            shared.pins.fetch_add(1, Ordering::SeqCst);
+        }
+        Self { published: shared.published.load_full(), shared, slot, pinned }
+    }
+
+    /// Calls `each` with every stored record up to [`Snapshot::revision`] in order; for a snapshot
+    /// file, so the snapshot has to be a pinned one ([`super::StoreReader::snapshot_pinned`]).
+    ///
+    /// Records that a compaction has made unreadable may still be among them. May block on the engine.
+    ///
+    /// # Errors
+    /// What `each` gives, and those of the disk.
+    pub fn each_record<E: From<StorageError>>(
+        &self,
+        mut each: impl FnMut(Revision, &Record) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut pages = Pages::new(Revision::default(), self.published.revision);
+        while let Some(page) = pages.next(&self.shared.values)? {
+            page.iter().try_for_each(|(at, record)| each(*at, record))?;
+        }
+        Ok(())
     }
 
     /// The current revision in it.
@@ -154,6 +179,9 @@ impl Snapshot {
 impl Drop for Snapshot {
     fn drop(&mut self) {
         self.shared.gauge.leave(self.slot);
+        if self.pinned {
+            self.shared.pins.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 }
 
