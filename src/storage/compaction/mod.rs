@@ -12,6 +12,9 @@ mod auto;
 mod reclaimer;
 mod schedule;
 
+#[cfg(test)]
+mod tests;
+
 pub use auto::AutoCompactor;
 pub use reclaimer::{ReclaimOptions, Reclaimer};
 pub use schedule::{AutoCompaction, Schedule};

@@ -64,8 +64,7 @@ impl Store {
         let (index, last) = rebuild(loaded.records)?;
         let revision = last.max(compact.revision).max(1);
         let opened = Opened { position: loaded.position, meta: loaded.meta, leases: loaded.lease, auth: loaded.auth };
-        let logical_size = writer.logical_size();
-        let published = Published { index: index.clone(), revision, compact, position: loaded.position, logical_size };
+        let published = Published { index: index.clone(), revision, compact, position: loaded.position };
         let store = Self {
             index,
             revision,

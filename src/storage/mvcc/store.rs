@@ -102,7 +102,6 @@ impl Store {
             revision: self.revision,
             compact: self.compact,
             position,
-            logical_size: self.values.logical_size(),
         }));
         if self.reclaim.allow(self.compact.revision) {
             self.shared.compacted.send_replace(self.compact.revision);

@@ -35,7 +35,6 @@ pub(super) struct Published {
     pub(super) revision: i64,
     pub(super) compact: Compaction,
     pub(super) position: AppliedPosition,
-    pub(super) logical_size: u64,
 }
 
 impl Published {

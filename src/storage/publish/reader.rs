@@ -71,9 +71,9 @@ impl StoreReader {
         self.with(|published| published.position)
     }
 
-    /// Bytes of all kept records, for the quota and for `db_size_in_use`.
+    /// Bytes of all kept records as of this moment, for the quota and for `db_size_in_use`.
     pub fn logical_size(&self) -> u64 {
-        self.with(|published| published.logical_size)
+        self.shared.values.logical_size()
     }
 
     /// Snapshots that someone holds.

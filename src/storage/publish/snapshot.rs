@@ -103,9 +103,9 @@ impl Snapshot {
         self.published.position
     }
 
-    /// Bytes of all kept records, for the quota and for `db_size_in_use`.
+    /// Bytes of all kept records, as of now and not as of this snapshot: it goes down when space is given back.
     pub fn logical_size(&self) -> u64 {
-        self.published.logical_size
+        self.shared.values.logical_size()
     }
 
     /// The digest of the living keys at [`Snapshot::revision`]; equal on every member at that revision.

@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -24,6 +25,11 @@ pub struct ValueReader {
 impl ValueReader {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
+    }
+
+    /// Logical bytes of all records, those on their way out included until they are gone.
+    pub fn logical_size(&self) -> u64 {
+        self.shared.logical_bytes.load(Ordering::Relaxed)
     }
 
     /// The record of a revision if it is in memory. Never waits.
