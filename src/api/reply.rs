@@ -174,3 +174,113 @@ fn wrap(field: u8, reply: &impl Reply) -> BytesMut {
     reply.write(&mut out);
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use rusd_proto::{etcdserverpb as pb, mvccpb};
+
+    use super::*;
+    use crate::types::{KeyValue, LeaseId};
+
+    fn written(reply: &impl Reply) -> bytes::Bytes {
+        let mut out = BytesMut::new();
+        reply.write(&mut out);
+        assert_eq!(out.len(), reply.encoded_len());
+        out.freeze()
+    }
+
+    /// Pairs with fields at 0, at the edges of varint lengths, and negative.
+    fn pairs() -> Vec<KeyValue> {
+        let pair = |key: &'static str, number: i64, value: usize| KeyValue {
+            key: key.into(),
+            value: vec![7; value].into(),
+            create_revision: number,
+            mod_revision: number.saturating_add(1),
+            version: number / 2,
+            lease: LeaseId(-number),
+        };
+        vec![pair("a", 0, 0), pair("bb", 127, 127), pair("c", 1 << 40, 128), pair("", i64::MAX, 70_000)]
+    }
+
+    fn wire(kv: &KeyValue) -> mvccpb::KeyValue {
+        mvccpb::KeyValue {
+            key: kv.key.clone(),
+            create_revision: kv.create_revision,
+            mod_revision: kv.mod_revision,
+            version: kv.version,
+            value: kv.value.clone(),
+            lease: kv.lease.get(),
+        }
+    }
+
+    const HEADER: Header = Header { cluster_id: u64::MAX, member_id: 300, revision: 9, raft_term: 0 };
+
+    fn wire_header(header: Header) -> Option<pb::ResponseHeader> {
+        let Header { cluster_id, member_id, revision, raft_term } = header;
+        Some(pb::ResponseHeader { cluster_id, member_id, revision, raft_term })
+    }
+
+    fn range(header: Option<Header>) -> (RangeResult, pb::RangeResponse) {
+        let result = RangeResult { kvs: pairs(), more: true, count: 1000 };
+        let wire = pb::RangeResponse {
+            header: header.and_then(wire_header),
+            kvs: pairs().iter().map(wire).collect(),
+            more: true,
+            count: 1000,
+        };
+        (result, wire)
+    }
+
+    #[test]
+    fn simple_answers_are_what_prost_writes() {
+        for header in [None, Some(HEADER)] {
+            let (result, wire) = range(header);
+            assert_eq!(written(&RangeReply { header, result }), wire.encode_to_vec());
+        }
+        let put = PutReply { header: HEADER, result: PutResult { prev_kv: pairs().pop() } };
+        let wire_put = pb::PutResponse { header: wire_header(HEADER), prev_kv: pairs().last().map(wire) };
+        assert_eq!(written(&put), wire_put.encode_to_vec());
+        let delete = DeleteReply { header: HEADER, result: DeleteResult { deleted: -1, prev_kvs: pairs() } };
+        let wire_delete = pb::DeleteRangeResponse {
+            header: wire_header(HEADER),
+            deleted: -1,
+            prev_kvs: pairs().iter().map(wire).collect(),
+        };
+        assert_eq!(written(&delete), wire_delete.encode_to_vec());
+    }
+
+    #[test]
+    fn nested_answers_carry_a_revision_and_a_nested_txn_an_empty_header() {
+        use pb::response_op::Response as Wire;
+        let (result, wire_range) = range(wire_header(Header::nested(4)).map(|_| Header::nested(4)));
+        let inner = TxnResult {
+            succeeded: false,
+            responses: vec![OpResult::Put { result: PutResult::default(), revision: 5 }],
+        };
+        let delete = OpResult::Delete { result: DeleteResult::default(), revision: 6 };
+        let txn = TxnResult {
+            succeeded: true,
+            responses: vec![OpResult::Range { result, revision: 4 }, OpResult::Txn(inner), delete],
+        };
+        let op = |response| pb::ResponseOp { response: Some(response) };
+        let wire_inner = pb::TxnResponse {
+            header: Some(pb::ResponseHeader::default()),
+            succeeded: false,
+            responses: vec![op(Wire::ResponsePut(pb::PutResponse {
+                header: wire_header(Header::nested(5)),
+                prev_kv: None,
+            }))],
+        };
+        let wire_delete = pb::DeleteRangeResponse { header: wire_header(Header::nested(6)), ..Default::default() };
+        let expected = pb::TxnResponse {
+            header: wire_header(HEADER),
+            succeeded: true,
+            responses: vec![
+                op(Wire::ResponseRange(wire_range)),
+                op(Wire::ResponseTxn(wire_inner)),
+                op(Wire::ResponseDeleteRange(wire_delete)),
+            ],
+        };
+        assert_eq!(written(&TxnReply::new(HEADER, txn)), expected.encode_to_vec());
+    }
+}

@@ -81,7 +81,4 @@ pub trait Maintain: Send + Sync + 'static {
     /// # Errors
     /// The disk's.
     fn hash(&self) -> Result<u32, StorageError>;
-
-    /// Waits until the space of what was compacted up to now is free.
-    fn compacted(&self) -> Waiting<()>;
 }

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::PathBuf;
 
-use crate::api::{Maintain, Waiting};
+use crate::api::Maintain;
 use crate::env::Env;
 use crate::storage::StoreReader;
 use crate::types::StorageError;
@@ -39,14 +39,5 @@ impl Maintain for Keeper {
     fn hash(&self) -> Result<u32, StorageError> {
         let digest = self.reader.snapshot().digest();
         Ok((digest ^ (digest >> 32)) as u32)
-    }
-
-    fn compacted(&self) -> Waiting<()> {
-        let reader = self.reader.clone();
-        Box::pin(async move {
-            let target = *reader.compacted().borrow();
-            // A closed channel means that the store has ended: there is nothing left to wait for.
-            let _ = reader.reclaimed().wait_for(|reclaimed| *reclaimed >= target).await;
-        })
     }
 }

@@ -202,3 +202,49 @@ impl Body for ReplyBody {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+    use crate::storage::RangeResult;
+    use crate::types::KeyValue;
+
+    fn reply(pairs: usize, value: usize) -> RangeReply {
+        let kv = KeyValue { key: "k".into(), value: vec![1; value].into(), version: 1, ..KeyValue::default() };
+        RangeReply { header: None, result: RangeResult { kvs: vec![kv; pairs], more: false, count: 5 } }
+    }
+
+    #[tokio::test]
+    async fn a_large_answer_in_pieces_is_the_same_message() {
+        for (pairs, value) in [(1, 1 << 20), (9, 65_536), (40_000, 3), (3, 300_000)] {
+            let whole = framed(&reply(pairs, value));
+            let mut body = ReplyBody::range(reply(pairs, value)).unwrap();
+            assert!(matches!(body, ReplyBody::Pieces(_)));
+            let mut sent = Vec::new();
+            let mut trailers = None;
+            while let Some(frame) = body.frame().await {
+                match frame.unwrap().into_data() {
+                    Ok(data) => {
+                        assert!(data.len() < 2 * PIECE_BYTES + value, "no piece is much larger than asked for");
+                        sent.extend_from_slice(&data);
+                    }
+                    Err(frame) => trailers = frame.into_trailers().ok(),
+                }
+            }
+            assert!(sent == whole, "{pairs} pairs of {value} bytes");
+            assert_eq!(trailers.unwrap()["grpc-status"], "0");
+            assert!(body.is_end_stream());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_small_answer_is_one_frame() {
+        let mut body = ReplyBody::range(reply(3, 100)).unwrap();
+        assert_eq!(body.message_len(), framed(&reply(3, 100)).len() - HEAD_LEN);
+        assert!(body.frame().await.unwrap().unwrap().is_data());
+        assert!(body.frame().await.unwrap().unwrap().is_trailers());
+        assert!(body.frame().await.is_none());
+    }
+}

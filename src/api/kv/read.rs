@@ -34,9 +34,21 @@ pub(crate) async fn read_range(
     serializable: bool,
 ) -> Result<RangeReply, RequestError> {
     barrier(services, serializable).await?;
-    let snapshot = services.reader.snapshot();
-    let large = is_large(&snapshot, &query);
-    let scoped = run(services, snapshot, large, move |snapshot, disk| snapshot.range(&query, disk)).await?;
+    let scoped = if query.range.is_single() {
+        // Most reads end here, and need no snapshot that outlives the look.
+        match services.reader.range(&query, Disk::Never) {
+            Ok(scoped) => scoped,
+            Err(ReadError::Request(error)) => return Err(error),
+            Err(ReadError::NeedsDisk) => {
+                let reader = services.reader.clone();
+                blocking(move || reader.range(&query, Disk::Allowed)).await?
+            }
+        }
+    } else {
+        let snapshot = services.reader.snapshot();
+        let large = is_large(&snapshot, &query);
+        run(services, snapshot, large, move |snapshot, disk| snapshot.range(&query, disk)).await?
+    };
     Ok(RangeReply { header: Some(services.header(scoped.revision)), result: scoped.value })
 }
 

@@ -160,7 +160,7 @@ impl Chunks {
         };
         let result = self.read_from(snapshot).await;
         // The held snapshot doesn't know of later compactions, which may have taken its values away.
-        if self.services.reader.snapshot().compact_revision() > self.pinned {
+        if self.services.reader.compact_revision() > self.pinned {
             return Err(RequestError::Compacted);
         }
         result

@@ -46,7 +46,12 @@ pub(crate) async fn compact(services: Arc<Services>, request: pb::CompactionRequ
         .await
         .map_err(|error| errors::status(&error))?;
     if request.physical {
-        services.maintain.compacted().await;
+        let mut reclaimed = services.reader.reclaimed();
+        // The store is gone only when the server ends.
+        reclaimed
+            .wait_for(|done| *done >= request.revision)
+            .await
+            .map_err(|_| errors::status(&RequestError::Stopped))?;
     }
     let header = services.message_header(revision);
     Ok(ReplyBody::unary(&Prost(pb::CompactionResponse { header })))
@@ -60,7 +65,7 @@ pub(crate) async fn submit(services: &Services, command: Command) -> Result<(Res
 
 /// Checks a command in etcd's order: quota, shape, size, alarms. At the quota's end the alarm is raised.
 pub(crate) async fn admit(services: &Services, command: &Command) -> Result<(), RequestError> {
-    let size = services.reader.snapshot().logical_size();
+    let size = services.reader.logical_size();
     match admit::command(command, &services.limits, size, &services.alarms) {
         Ok(()) => Ok(()),
         Err(Refusal::Request(error)) => Err(error),

@@ -15,6 +15,9 @@ use crate::types::{MemberId, RequestError};
 
 /// `Alarm`.
 pub(crate) async fn alarm(services: Arc<Services>, request: pb::AlarmRequest) -> Result<ReplyBody, Status> {
+    if !(0..=2).contains(&request.action) {
+        return Err(Status::invalid_argument(format!("rusd: no alarm action has the number {}", request.action)));
+    }
     let (alarms, revision) = run(&services, &request).await.map_err(|error| errors::status(&error))?;
     let alarms = alarms
         .into_iter()
@@ -38,9 +41,7 @@ async fn run(services: &Services, request: &pb::AlarmRequest) -> Result<(Alarms,
             let list = if known { services.alarms.load().list(kind) } else { Vec::new() };
             return Ok((list, services.reader.revision()));
         }
-        1 => true,
-        2 => false,
-        _ => return Err(RequestError::UnknownMethod),
+        action => action == 1,
     };
     let command = Command::Alarm(AlarmOp { activate, member: MemberId(request.member_id), kind });
     match kv::propose(services, command).await? {

@@ -12,6 +12,9 @@ use crate::api::services::Services;
 use crate::api::version;
 use crate::types::{MemberId, RequestError};
 
+/// What a database without keys counts as; etcd's is never 0, and tools divide by it.
+const EMPTY_BYTES: u64 = 4096;
+
 /// `Status`.
 pub(crate) async fn status(services: Arc<Services>, _: pb::StatusRequest) -> Result<ReplyBody, Status> {
     let standing = services.proposer.standing();
@@ -27,13 +30,13 @@ pub(crate) async fn status(services: Arc<Services>, _: pb::StatusRequest) -> Res
     Ok(ReplyBody::unary(&Prost(pb::StatusResponse {
         header: services.message_header(snapshot.revision()),
         version: version::SERVER.to_owned(),
-        db_size: signed(services.maintain.disk_size()),
+        db_size: signed(services.maintain.disk_size().max(EMPTY_BYTES)),
         leader: standing.leader.map_or(0, MemberId::get),
         raft_index: standing.committed.get(),
         raft_term: standing.term.get(),
         raft_applied_index: standing.applied.get(),
         errors,
-        db_size_in_use: signed(snapshot.logical_size()),
+        db_size_in_use: signed(snapshot.logical_size().max(EMPTY_BYTES)),
         is_learner: standing.is_learner,
         storage_version: version::STORAGE.to_owned(),
         db_size_quota: quota,

@@ -169,9 +169,11 @@ impl Snapshot {
             None => state.index.summary().digest,
             at @ Some(_) => state.index.range(&all, at).fold(0_u64, |sum, (_, found)| sum.wrapping_add(found.hash())),
         };
-        let hash_revision = if revision > 0 { revision } else { state.revision };
+        // A negative revision is hashed as 0 is, and named back as it came.
+        let hash_revision = if revision == 0 { state.revision } else { revision };
         let compact = state.compact;
-        let compact_revision = if hash_revision == compact.revision { compact.previous } else { compact.revision };
+        // Only who names the compacted revision gets the hash that its compaction took, with the one before (E78).
+        let compact_revision = if revision == compact.revision { compact.previous } else { compact.revision };
         Ok(scoped(state, HashKv { hash: digest::fold(digest), compact_revision, hash_revision }))
     }
 }

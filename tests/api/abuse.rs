@@ -1,0 +1,188 @@
+//! What no client should send: nothing of it may end the server, hang it or make it grow.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use prost::Message;
+use rusd::types::Limits;
+use rusd_proto::etcdserverpb as pb;
+use rusd_proto::etcdserverpb::kv_client::KvClient;
+use rusd_proto::etcdserverpb::lease_client::LeaseClient;
+use rusd_proto::etcdserverpb::request_op::Request as Op;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tonic::{Code, Status};
+
+use crate::server::Server;
+use crate::wire::{CallOptions, Wire};
+
+async fn raw(server: &Server, path: &str, message: impl Into<Bytes>) -> Result<Bytes, Status> {
+    Wire::new(server.connect().await).unary(path, message.into(), &CallOptions::default()).await
+}
+
+fn server() -> Server {
+    Server::with_limits(Limits::default())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bytes_that_are_no_message_are_refused_and_the_connection_lives() {
+    let server = server();
+    let wire = Wire::new(server.connect().await);
+    let options = CallOptions::default();
+    for junk in [&b"\xff\xff\xff"[..], b"\x0a\x05a", b"\x0b", b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"] {
+        for path in ["/etcdserverpb.KV/Range", "/etcdserverpb.KV/Txn", "/etcdserverpb.Lease/LeaseGrant"] {
+            let status = wire.unary(path, Bytes::from_static(junk), &options).await.unwrap_err();
+            assert_eq!(status.code(), Code::Internal, "{path} {junk:?}");
+            assert!(status.message().starts_with("grpc: error unmarshalling request: "), "{}", status.message());
+        }
+    }
+    // Text that is not UTF-8, in a field that is a string.
+    let status = wire.unary("/grpc.health.v1.Health/Check", Bytes::from_static(b"\x0a\x01\xff"), &options).await;
+    assert_eq!(status.unwrap_err().code(), Code::Internal);
+    assert!(wire.unary("/grpc.health.v1.Health/Check", Bytes::new(), &options).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_txn_nested_without_end_is_refused() {
+    let server = server();
+    let mut kv = KvClient::new(server.connect().await);
+    for (depth, served) in [(30, true), (60, false), (200, false)] {
+        let mut txn = pb::TxnRequest::default();
+        for _ in 0..depth {
+            let inner = pb::RequestOp { request: Some(Op::RequestTxn(txn)) };
+            txn = pb::TxnRequest { success: vec![inner], ..pb::TxnRequest::default() };
+        }
+        let answer = kv.txn(txn).await;
+        assert_eq!(answer.is_ok(), served, "{depth} deep");
+    }
+    // Far deeper than a decoder's stack would bear.
+    let mut bytes = Bytes::new();
+    for _ in 0..3_000 {
+        let op = [&[0x22], delimited(bytes.len()).as_slice(), &bytes].concat();
+        bytes = [&[0x12], delimited(op.len()).as_slice(), &op].concat().into();
+    }
+    let status = raw(&server, "/etcdserverpb.KV/Txn", bytes).await.unwrap_err();
+    assert_eq!(status.code(), Code::Internal);
+}
+
+fn delimited(len: usize) -> Vec<u8> {
+    let mut out = Vec::new();
+    prost::encode_length_delimiter(len, &mut out).unwrap();
+    out
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn huge_numbers_are_only_numbers() {
+    let server = server();
+    let mut kv = KvClient::new(server.connect().await);
+    kv.put(pb::PutRequest { key: "k".into(), value: "v".into(), ..Default::default() }).await.unwrap();
+    for limit in [i64::MIN, -1, 0, 1, i64::MAX] {
+        let all = pb::RangeRequest { key: vec![0].into(), range_end: vec![0].into(), limit, ..Default::default() };
+        assert_eq!(kv.range(all.clone()).await.unwrap().get_ref().kvs.len(), 1, "limit {limit}");
+        let mut chunks = kv.range_stream(all).await.unwrap().into_inner();
+        let only = chunks.message().await.unwrap().unwrap().range_response.unwrap();
+        assert_eq!((only.kvs.len(), only.count, only.more), (1, 1, false), "limit {limit}");
+        assert!(chunks.message().await.unwrap().is_none());
+    }
+    for revision in [i64::MIN, -1, i64::MAX] {
+        let range = pb::RangeRequest { key: "k".into(), revision, ..Default::default() };
+        let expected = if revision > 0 { Code::OutOfRange } else { Code::Ok };
+        let got = kv.range(range.clone()).await.map_or_else(|status| status.code(), |_| Code::Ok);
+        assert_eq!(got, expected, "revision {revision}");
+        let compact = pb::CompactionRequest { revision, physical: true };
+        if revision < 0 {
+            continue;
+        }
+        assert_eq!(kv.compact(compact).await.unwrap_err().code(), Code::OutOfRange);
+    }
+    let bounds = pb::RangeRequest {
+        key: "k".into(),
+        min_mod_revision: i64::MIN,
+        max_mod_revision: i64::MAX,
+        min_create_revision: i64::MAX,
+        max_create_revision: i64::MIN,
+        ..Default::default()
+    };
+    kv.range(bounds).await.unwrap();
+    let mut lease = LeaseClient::new(server.connect().await);
+    for ttl in [i64::MIN, i64::MAX] {
+        let granted = lease.lease_grant(pb::LeaseGrantRequest { ttl, id: i64::MIN }).await;
+        assert_eq!(granted.is_ok(), ttl < 0, "ttl {ttl}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_never_reads_holds_little_and_no_one_up() {
+    let server = server();
+    let mut kv = KvClient::new(server.connect().await);
+    let value = Bytes::from(vec![7; 512 * 1024]);
+    for number in 0..64 {
+        let put = pb::PutRequest { key: format!("k{number}").into(), value: value.clone(), ..Default::default() };
+        kv.put(put).await.unwrap();
+    }
+    let all = pb::RangeRequest { key: vec![0].into(), range_end: vec![0].into(), ..Default::default() };
+    // 32 MiB each: none of them is ever read.
+    let mut idle = Vec::new();
+    for _ in 0..8 {
+        let mut stalled = KvClient::new(server.connect().await).max_decoding_message_size(usize::MAX);
+        idle.push(stalled.range_stream(all.clone()).await.unwrap().into_inner());
+    }
+    let began = tokio::time::Instant::now();
+    for _ in 0..200 {
+        kv.range(pb::RangeRequest { key: "k1".into(), keys_only: true, ..Default::default() }).await.unwrap();
+    }
+    assert!(began.elapsed() < Duration::from_secs(10), "others are served: {:?}", began.elapsed());
+    // The stalled ones go on when they read, from their own revision.
+    kv.delete_range(pb::DeleteRangeRequest { key: vec![0].into(), range_end: vec![0].into(), ..Default::default() })
+        .await
+        .unwrap();
+    let mut found = 0;
+    let mut stream = idle.pop().unwrap();
+    while let Some(chunk) = stream.message().await.unwrap() {
+        found += chunk.range_response.unwrap().kvs.len();
+    }
+    assert_eq!(found, 64);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_that_end_in_the_middle_leave_nothing_behind() {
+    let server = server();
+    let mut lease = LeaseClient::new(server.connect().await);
+    for _ in 0..200 {
+        let requests = futures::stream::iter([pb::LeaseKeepAliveRequest { id: 1 }]).chain(futures::stream::pending());
+        let mut answers = lease.lease_keep_alive(requests).await.unwrap().into_inner();
+        assert_eq!(answers.message().await.unwrap().unwrap().ttl, 0);
+        drop(answers);
+    }
+    // A message that is cut by the end of the request.
+    let half = Bytes::from(pb::LeaseKeepAliveRequest { id: 1 }.encode_to_vec());
+    assert!(raw(&server, "/etcdserverpb.Lease/LeaseTimeToLive", half).await.is_ok());
+}
+
+/// Bytes on a socket, without any client library in the way.
+async fn speak(server: &Server, bytes: &[u8]) -> Vec<u8> {
+    let mut socket = tokio::net::TcpStream::connect(("127.0.0.1", server.port())).await.unwrap();
+    socket.write_all(bytes).await.unwrap();
+    let mut answer = Vec::new();
+    let _ = tokio::time::timeout(Duration::from_millis(500), socket.read_to_end(&mut answer)).await;
+    answer
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn junk_on_the_socket_ends_that_connection_only() {
+    let server = server();
+    for junk in [
+        &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..],
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"\0\0\0\0\0\0\0\0\0\0",
+        b"PRI * HTTP/2.0\r\n\r\n",
+    ] {
+        speak(&server, junk).await;
+    }
+    let head = [b"GET /health HTTP/1.1\r\nhost: x\r\nx: ".as_slice(), &vec![b'a'; 1 << 20], b"\r\n\r\n"].concat();
+    let answer = speak(&server, &head).await;
+    assert!(!answer.starts_with(b"HTTP/1.1 200"), "a head of a megabyte is not taken");
+    let mut kv = KvClient::new(server.connect().await);
+    kv.range(pb::RangeRequest { key: "k".into(), ..Default::default() }).await.unwrap();
+}

@@ -1,0 +1,212 @@
+//! A member without Raft and without a disk: commands are applied one by one on a thread.
+
+use std::io::{Cursor, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rusd::api::{Maintain, MemberInfo, Propose, Standing, Waiting};
+use rusd::apply::{AlarmView, Command, Machine, Outcome};
+use rusd::env::Env;
+use rusd::lease::Lessor;
+use rusd::storage::backend::{Engine, MemoryImage};
+use rusd::storage::compaction::{ReclaimOptions, Reclaimer};
+use rusd::storage::{AppliedPosition, CompactStep, Store, StoreConfig, StoreReader};
+use rusd::types::{MemberId, RaftIndex, RequestError, StorageError, Term};
+use rusd::watch::{WatchHub, WatchLimits};
+use tokio::sync::oneshot;
+
+pub(crate) const MEMBER: MemberId = MemberId(0x8e9e_05c5_2164_694d);
+
+enum Job {
+    Apply(Command, oneshot::Sender<Outcome>),
+    CompactStep(usize, oneshot::Sender<CompactStep>),
+    Stop,
+}
+
+/// What the services see of the member.
+pub(crate) struct Front {
+    jobs: mpsc::Sender<Job>,
+    applied: Arc<AtomicU64>,
+    term: u64,
+    /// Set by a test to take the leader away.
+    pub(crate) leaderless: AtomicBool,
+    /// Set by a test: reads must wait, as if there were other voters.
+    pub(crate) barrier_fails: AtomicBool,
+    peer_url: String,
+    client_url: String,
+}
+
+/// The running member.
+pub(crate) struct Member {
+    pub(crate) front: Arc<Front>,
+    pub(crate) reader: StoreReader,
+    pub(crate) lessor: Arc<Lessor>,
+    pub(crate) alarms: AlarmView,
+    pub(crate) hub: WatchHub,
+    pub(crate) env: Env,
+    thread: Option<JoinHandle<()>>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Member {
+    /// A member on what `image` holds.
+    pub(crate) fn start(image: &MemoryImage, term: u64, watch: WatchLimits, client_url: String) -> Self {
+        let env = Env::real();
+        let (store, opened) = Store::open(&env, StoreConfig::new(Engine::Memory(image.clone()), "memory")).unwrap();
+        let (leases, lessor) = Lessor::new(env.clock.now());
+        let machine = Machine::open(store, &opened, leases).unwrap();
+        let (reader, alarms) = (machine.reader(), machine.alarms());
+        lessor.promote(env.clock.now(), Duration::from_secs(1));
+        let hub = WatchHub::new(reader.clone(), watch);
+        let (jobs, queue) = mpsc::channel();
+        // As if Raft had written its own first entries.
+        let applied = Arc::new(AtomicU64::new(machine.applied().index.get().max(3)));
+        let thread = {
+            let (hub, reader, applied, lessor, env) =
+                (hub.clone(), reader.clone(), applied.clone(), lessor.clone(), env.clone());
+            std::thread::spawn(move || run(machine, &queue, term, &hub, &reader, &applied, &lessor, &env))
+        };
+        let front = Arc::new(Front {
+            jobs,
+            applied,
+            term,
+            leaderless: AtomicBool::new(false),
+            barrier_fails: AtomicBool::new(false),
+            peer_url: "http://127.0.0.1:2380".into(),
+            client_url,
+        });
+        let step = {
+            let front = front.clone();
+            move |count| {
+                let (reply, done) = oneshot::channel();
+                let sent = front.jobs.send(Job::CompactStep(count, reply)).is_ok();
+                async move { if sent { done.await.ok() } else { None } }
+            }
+        };
+        let reclaimer = Reclaimer::new(reader.clone(), ReclaimOptions::default()).run(step);
+        let expiry = tokio::spawn(expire(front.clone(), lessor.clone(), env.clone()));
+        let tasks = vec![reclaimer, expiry];
+        Self { front, reader, lessor, alarms, hub, env, thread: Some(thread), tasks }
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        self.front.jobs.send(Job::Stop).ok();
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "all that the applier of a real member holds")]
+fn run(
+    mut machine: Machine,
+    queue: &mpsc::Receiver<Job>,
+    term: u64,
+    hub: &WatchHub,
+    reader: &StoreReader,
+    applied: &AtomicU64,
+    lessor: &Lessor,
+    env: &Env,
+) {
+    for job in queue {
+        match job {
+            Job::Stop => return,
+            Job::CompactStep(count, reply) => {
+                reply.send(machine.store_mut().compact_step(count)).ok();
+            }
+            Job::Apply(command, reply) => {
+                if matches!(command, Command::LeaseGrant { .. }) {
+                    // No log is that fast; leases of one millisecond have no order of their own.
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                let index = applied.load(Ordering::Relaxed) + 1;
+                let position = AppliedPosition { index: RaftIndex(index), term: Term(term) };
+                let outcome = machine.apply(position, &[command]).unwrap().pop().unwrap();
+                let events = machine.publish(position).unwrap();
+                applied.store(index, Ordering::Release);
+                lessor.arm(env.clock.now());
+                hub.notify(events, reader.revision());
+                reply.send(outcome).ok();
+            }
+        }
+    }
+}
+
+async fn expire(front: Arc<Front>, lessor: Arc<Lessor>, env: Env) {
+    loop {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let ids = lessor.expired(env.clock.now(), 500);
+        if !ids.is_empty() {
+            front.propose(Command::LeaseExpire { ids }).await.ok();
+        }
+    }
+}
+
+impl Propose for Front {
+    fn propose(&self, command: Command) -> Waiting<Result<Outcome, RequestError>> {
+        let (reply, outcome) = oneshot::channel();
+        let sent = self.jobs.send(Job::Apply(command, reply));
+        Box::pin(async move {
+            sent.map_err(|_| RequestError::Stopped)?;
+            outcome.await.map_err(|_| RequestError::Stopped)
+        })
+    }
+
+    fn read_barrier(&self) -> Option<Waiting<Result<(), RequestError>>> {
+        let fails = self.barrier_fails.load(Ordering::Relaxed);
+        fails.then(|| -> Waiting<Result<(), RequestError>> {
+            Box::pin(async {
+                tokio::task::yield_now().await;
+                Err(RequestError::LeaderChanged)
+            })
+        })
+    }
+
+    fn standing(&self) -> Standing {
+        let applied = RaftIndex(self.applied.load(Ordering::Acquire));
+        let leader = (!self.leaderless.load(Ordering::Relaxed)).then_some(MEMBER);
+        Standing { leader, term: Term(self.term), committed: applied, applied, is_learner: false }
+    }
+
+    fn move_leader(&self, _: MemberId) -> Waiting<Result<(), RequestError>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn members(&self) -> Vec<MemberInfo> {
+        vec![MemberInfo {
+            id: MEMBER,
+            name: "default".into(),
+            peer_urls: vec![self.peer_url.clone()],
+            client_urls: vec![self.client_url.clone()],
+            is_learner: false,
+        }]
+    }
+}
+
+impl Maintain for Front {
+    fn disk_size(&self) -> u64 {
+        4096
+    }
+
+    fn defragment(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    fn snapshot_file(&self) -> Result<(Box<dyn Read + Send>, u64), StorageError> {
+        let file = vec![7; 100 * 1024];
+        let len = file.len() as u64;
+        Ok((Box::new(Cursor::new(file)), len))
+    }
+
+    fn hash(&self) -> Result<u32, StorageError> {
+        Ok(7)
+    }
+}
