@@ -42,8 +42,9 @@ const WIRING: &[&str] = &["server", "main", "lib"];
 
 /// Crates that stay behind one door: name and the paths that may name them.
 const DOORS: &[(&str, &[&str])] = &[
-    ("sled", &["src/storage/backend/sled"]),
-    ("redb", &["src/storage/backend/redb"]),
+    // In `backend/mod.rs` the names are those of the two modules, by which an engine is chosen.
+    ("sled", &["src/storage/backend/sled", "src/storage/backend/mod.rs"]),
+    ("redb", &["src/storage/backend/redb", "src/storage/backend/mod.rs"]),
     ("openraft", &["src/consensus/"]),
     ("tonic", &["src/api/", "src/consensus/"]),
     ("axum", &["src/api/"]),
