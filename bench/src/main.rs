@@ -1,0 +1,137 @@
+//! `rusd-bench`: rusd and etcd side by side on one machine. `cargo xtask bench` builds and starts it.
+//!
+//! ```text
+//! main ─► for each group, round, side: Server (core 0) ◄─ load, rows (core 1, h2) ─► report
+//! ```
+//!
+//! Two measures stand side by side: CPU of the server for one request, from the kernel, and
+//! throughput with latency. Every figure is read as a ratio to etcd in the same run.
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a program that measures the real machine: clocks and files are what it is about"
+)]
+
+mod h2;
+mod histogram;
+mod load;
+mod machine;
+mod proto;
+mod report;
+mod rows;
+mod server;
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use rows::{Bench, GROUPS};
+use server::Side;
+
+const USAGE: &str = "usage: rusd-bench --etcd PATH --rusd PATH [--scratch DIR] [--out DIR] [--commit ID]
+                  [--quick] [--rounds N] [--row TEXT] [--sides etcd,rusd,rusd-redb] [--list]";
+
+struct Options {
+    etcd: PathBuf,
+    rusd: PathBuf,
+    scratch: PathBuf,
+    out: Option<PathBuf>,
+    commit: String,
+    quick: bool,
+    rounds: usize,
+    row: String,
+    sides: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|argument| argument == "--list") {
+        GROUPS.iter().flat_map(|group| group.rows).for_each(|row| println!("{row}"));
+        return ExitCode::SUCCESS;
+    }
+    match options(&arguments).and_then(|options| run(&options)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("rusd-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn options(arguments: &[String]) -> Result<Options, Box<dyn Error>> {
+    let quick = arguments.iter().any(|argument| argument == "--quick");
+    let value = |name: &str| {
+        let at = arguments.iter().position(|argument| argument == name)?;
+        arguments.get(at + 1).cloned()
+    };
+    Ok(Options {
+        etcd: value("--etcd").ok_or(USAGE)?.into(),
+        rusd: value("--rusd").ok_or(USAGE)?.into(),
+        scratch: value("--scratch").map_or_else(|| std::env::temp_dir().join("rusd-bench"), PathBuf::from),
+        out: value("--out").map(PathBuf::from),
+        commit: value("--commit").unwrap_or_else(|| "unknown".to_owned()),
+        quick,
+        rounds: value("--rounds").map_or(Ok(if quick { 1 } else { 3 }), |text| text.parse())?,
+        row: value("--row").unwrap_or_default(),
+        sides: value("--sides")
+            .unwrap_or_else(|| "etcd,rusd,rusd-redb".to_owned())
+            .split(',')
+            .map(str::to_owned)
+            .collect(),
+    })
+}
+
+fn run(options: &Options) -> Result<(), Box<dyn Error>> {
+    let known = [
+        Side { name: "etcd", program: options.etcd.clone(), flags: &[] },
+        Side { name: "rusd", program: options.rusd.clone(), flags: &["--backend=sled"] },
+        Side { name: "rusd-redb", program: options.rusd.clone(), flags: &["--backend=redb"] },
+    ];
+    let sides: Vec<Side> =
+        known.into_iter().filter(|side| options.sides.iter().any(|name| name == side.name)).collect();
+    if sides.is_empty() {
+        return Err(USAGE.into());
+    }
+    machine::pin(machine::GENERATOR_CORE)?;
+    let mut bench = Bench {
+        filter: options.row.clone(),
+        quick: options.quick,
+        scratch: options.scratch.clone(),
+        order: Vec::new(),
+        results: BTreeMap::new(),
+    };
+    for group in GROUPS {
+        if !bench.wants(group.rows) {
+            continue;
+        }
+        for round in 0..options.rounds.min(group.rounds_max) {
+            for turn in 0..sides.len() {
+                // Another side begins each round, so that none always has the warmer machine.
+                let side = &sides[(turn + round) % sides.len()];
+                eprintln!("{}, round {}", side.name, round + 1);
+                if let Err(error) = (group.run)(&mut bench, side) {
+                    eprintln!("  FAILED: {error}");
+                }
+            }
+        }
+    }
+    let names: Vec<&'static str> = sides.iter().map(|side| side.name).collect();
+    let lines = report::lines(&bench, &names);
+    println!("{}", report::terminal(&lines, &names));
+    if let Some(out) = &options.out {
+        let program = |path: &PathBuf| path.to_string_lossy().into_owned();
+        let heading = report::Heading {
+            commit: options.commit.clone(),
+            machine: machine::describe(),
+            versions: vec![
+                ("etcd", machine::first_line(&program(&options.etcd), &["--version"])),
+                ("rusd", env!("CARGO_PKG_VERSION").to_owned()),
+            ],
+            rounds: options.rounds,
+            quick: options.quick,
+        };
+        report::write(out, &heading, &lines, &names)?;
+    }
+    Ok(())
+}
