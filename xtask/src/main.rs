@@ -6,6 +6,7 @@
 //!
 //! To add a command: one module with `pub fn run(args: &[String]) -> Outcome`, one line in [`COMMANDS`].
 
+mod bench;
 mod differential;
 mod golden;
 mod kube;
@@ -31,6 +32,11 @@ const COMMANDS: &[Command] = &[
     Command { name: "peers", help: "build etcd and its tools from pinned Go modules", run: peers::run },
     Command { name: "supply", help: "check the dependencies' licences, sources and bans", run: supply::run },
     Command { name: "kube", help: "a real kube-apiserver on rusd [--backend E] [--build-only]", run: kube::run },
+    Command {
+        name: "bench",
+        help: "rusd and etcd side by side [--quick] [--row TEXT] [--rounds N] [--sides A,B] [--list]",
+        run: bench::run,
+    },
     Command { name: "golden", help: "play the golden conversations [--record] [NAME]", run: golden::run },
     Command {
         name: "differential",
