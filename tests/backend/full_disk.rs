@@ -1,1 +1,111 @@
-//! To come.
+//! A disk without room: writes wait, nothing is lost, and they go on when there is room again.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rusd::env::{Env, MemDisk};
+use rusd::storage::backend::Engine;
+use rusd::storage::values::{self, Health};
+
+use crate::common::{append, at, flush, is_root, position, record, values_config};
+
+#[test]
+fn sled_waits_for_room_on_a_small_disk() {
+    waits_for_room_on_a_small_disk(Engine::Sled, 24 << 20);
+}
+
+#[test]
+fn redb_waits_for_room_on_a_small_disk() {
+    waits_for_room_on_a_small_disk(Engine::Redb, 24 << 20);
+}
+
+struct Mounted<'a>(&'a Path);
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0).status();
+    }
+}
+
+fn waits_for_room_on_a_small_disk(engine: Engine, bytes: u64) {
+    let dir = tempfile::tempdir().unwrap();
+    let mounted = is_root()
+        && Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"])
+            .arg(dir.path())
+            .status()
+            .is_ok_and(|status| status.success());
+    if !mounted {
+        println!("SKIPPED: this process may not mount a tmpfs");
+        return;
+    }
+    let mount = Mounted(dir.path());
+    let mut config = values_config(engine, dir.path());
+    config.backend.reserve_bytes = 6 << 20;
+    config.cache_bytes = 64 << 20;
+    let (mut writer, reader, _) = values::open(&Env::real(), config.clone()).unwrap();
+    // Something else takes most of the room.
+    std::fs::write(dir.path().join("other"), vec![0; bytes as usize - (12 << 20)]).unwrap();
+    let health = writer.health();
+    let mut main = 0;
+    // Values that don't compress, until the store says that it waits.
+    let mut seed = 9u64;
+    while *health.borrow() == Health::Good {
+        main += 1;
+        let mut incompressible = record(main, 0);
+        let value: Vec<u8> = (0..20_000)
+            .map(|_| {
+                seed ^= seed << 13;
+                seed ^= seed >> 7;
+                seed ^= seed << 17;
+                seed as u8
+            })
+            .collect();
+        incompressible.version.as_mut().unwrap().value = value.into();
+        writer.append(vec![(at(main), incompressible)], vec![], position(main)).unwrap();
+        assert!(main < 3000, "60 MB went onto a disk of 24 MiB");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(matches!(&*health.borrow(), Health::Waiting(why) if why.contains("no space")), "{:?}", health.borrow());
+    for wanted in 1..=main {
+        assert!(reader.record(at(wanted)).unwrap().is_some(), "readable while there is no room");
+    }
+    std::fs::remove_file(dir.path().join("other")).unwrap();
+    assert_eq!(flush(&writer), position(main));
+    assert_eq!(*health.borrow(), Health::Good);
+    drop((writer, reader));
+    let (writer, reader, loaded) = values::open(&Env::real(), config).unwrap();
+    assert_eq!(loaded.position, position(main));
+    assert_eq!(reader.scan(at(0), at(i64::MAX), usize::MAX).unwrap().len() as i64, main);
+    drop((writer, reader, loaded, mount));
+}
+
+/// The disk is full in the middle of a flush, beyond what was foreseen.
+#[test]
+fn redb_comes_back_from_enospc_inside_a_write() {
+    let disk = MemDisk::new();
+    let env = Env { disk: Arc::new(disk.clone()), ..Env::real() };
+    let mut config = values_config(Engine::Redb, Path::new("/no-such-dir/data"));
+    config.flush_interval = Duration::from_millis(1);
+    let (mut writer, reader, _) = values::open(&env, config.clone()).unwrap();
+    for main in 1..=100 {
+        append(&mut writer, main, 1000);
+    }
+    flush(&writer);
+    let health = writer.health();
+    for (op, round) in [(rusd::env::DiskOp::Write, 1), (rusd::env::DiskOp::Sync, 2), (rusd::env::DiskOp::Write, 3)] {
+        disk.fail(op, round, 28);
+        for main in round as i64 * 100 + 1..=round as i64 * 100 + 100 {
+            append(&mut writer, main, 1000);
+        }
+        let begin = Instant::now();
+        assert_eq!(flush(&writer), position(round as i64 * 100 + 100));
+        assert!(begin.elapsed() < Duration::from_secs(30));
+        assert_eq!(*health.borrow(), Health::Good);
+    }
+    drop((writer, reader));
+    let (_writer, reader, loaded) = values::open(&env, config).unwrap();
+    crate::common::is_everything(&reader, loaded.records, 1..401, 1000);
+}
