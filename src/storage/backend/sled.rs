@@ -51,6 +51,8 @@ pub(super) struct Sled {
     writer: Mutex<Option<Handle>>,
     readers: Box<[Reader]>,
     next_reader: AtomicUsize,
+    /// Set by the first failure, which sled remembers too: it refuses everything from then on, and
+    /// the second flush after a failed one never ends. So nothing is tried any more.
     failed: AtomicBool,
     recycle_bytes: u64,
 }
@@ -64,6 +66,7 @@ impl fmt::Debug for Sled {
 impl Sled {
     /// Opens what is in the directory, or makes it.
     pub(super) fn open(env: &Env, config: &BackendConfig) -> Result<Self, StorageError> {
+        handle::settle();
         let writer = Handle::open(env, config)?;
         let readers = (0..READERS).map(|_| Mutex::new(Some(writer.tree()))).collect();
         Ok(Self {
@@ -82,6 +85,18 @@ impl Sled {
         StorageError::Closed(format!("the sled engine in {}", self.config.dir.display()))
     }
 
+    /// Remembers a failure. (A full disk is one as well: sled has noted it.)
+    fn watch<T>(&self, result: Result<T, StorageError>) -> Result<T, StorageError> {
+        if result.is_err() {
+            self.failed.store(true, Ordering::Relaxed);
+        }
+        result
+    }
+
+    fn check(&self) -> Result<(), StorageError> {
+        if self.failed.load(Ordering::Relaxed) { Err(self.closed()) } else { Ok(()) }
+    }
+
     /// Runs `work` on a reader's tree.
     fn read<T>(&self, work: impl FnOnce(&Tree<FANOUT>) -> Result<T, StorageError>) -> Result<T, StorageError> {
         let first = self.next_reader.fetch_add(1, Ordering::Relaxed);
@@ -89,26 +104,25 @@ impl Sled {
         let slot = order.into_iter().find_map(Mutex::try_lock);
         let slot = slot.unwrap_or_else(|| self.readers[first % self.readers.len()].lock());
         let tree = slot.as_ref().ok_or_else(|| self.closed())?;
-        guarded(&self.config, || work(tree))
+        self.check()?;
+        self.watch(guarded(&self.config, || work(tree)))
     }
 
-    /// Runs `work` on the writer's handle; an error other than a full disk ends the engine.
+    /// Runs `work` on the writer's handle.
     fn write_with<T>(&self, work: impl FnOnce(&mut Handle) -> Result<T, StorageError>) -> Result<T, StorageError> {
         let mut writer = self.writer.lock();
-        let handle = writer.as_mut().filter(|_| !self.failed.load(Ordering::Relaxed)).ok_or_else(|| self.closed())?;
-        let result = guarded(&self.config, || work(handle));
-        if result.is_err() {
-            self.failed.store(true, Ordering::Relaxed);
-        }
-        result
+        let handle = writer.as_mut().ok_or_else(|| self.closed())?;
+        self.check()?;
+        self.watch(guarded(&self.config, || work(handle)))
     }
 
     /// Closes the handle and opens another, with readers shut out meanwhile.
     fn recycle(&self, writer: &mut Option<Handle>) -> Result<(), StorageError> {
+        handle::settle();
         let mut slots: Vec<_> = self.readers.iter().map(Mutex::lock).collect();
         let trees = slots.iter_mut().filter_map(|slot| slot.take()).collect();
         if let Some(handle) = writer.take() {
-            handle.close(&self.env, &self.config, trees)?;
+            handle.close(&self.env, &self.config, trees, false)?;
         }
         let handle = Handle::open(&self.env, &self.config)?;
         for slot in &mut slots {
@@ -170,7 +184,8 @@ impl Backend for Sled {
                     break;
                 }
             }
-            Ok(())
+            // The iterator's end flushed, and would not have told of a failure.
+            tree.check_error().map_err(|error| failure(&self.config, "flush", error))
         })
     }
 
@@ -211,11 +226,7 @@ impl Backend for Sled {
         })?;
         let mut writer = self.writer.lock();
         if writer.as_ref().is_some_and(|handle| handle.written >= self.recycle_bytes) {
-            let result = self.recycle(&mut writer);
-            if result.is_err() {
-                self.failed.store(true, Ordering::Relaxed);
-            }
-            result?;
+            return self.watch(self.recycle(&mut writer));
         }
         Ok(())
     }
@@ -231,9 +242,9 @@ impl Backend for Sled {
     fn close(&self) -> Result<(), StorageError> {
         let mut writer = self.writer.lock();
         let trees = self.readers.iter().filter_map(|slot| slot.lock().take()).collect();
-        self.failed.store(true, Ordering::Relaxed);
+        let failed = self.failed.swap(true, Ordering::Relaxed);
         match writer.take() {
-            Some(handle) => handle.close(&self.env, &self.config, trees),
+            Some(handle) => handle.close(&self.env, &self.config, trees, failed),
             None => Ok(()),
         }
     }

@@ -11,10 +11,13 @@ use crate::env::{Env, Step, Worker};
 use crate::storage::backend::BackendConfig;
 use crate::types::StorageError;
 
-/// Opening takes 2–60 ms for millions of keys; what takes this long never ends.
-const OPEN_LIMIT: Duration = Duration::from_secs(60);
+/// Opening takes 2–60 ms for millions of keys; what takes this long never ends. (Sled reads leaves
+/// while it opens, and a damaged one makes it wait for ever.)
+const OPEN_LIMIT: Duration = Duration::from_secs(30);
 /// Closing flushes what the last flush left, which is nothing.
 const CLOSE_LIMIT: Duration = Duration::from_secs(30);
+/// After a failure it mostly never ends; the thread that tries is left behind.
+const CLOSE_FAILED_LIMIT: Duration = Duration::from_secs(1);
 
 /// An open database and the bytes written since it was opened.
 pub(super) struct Handle {
@@ -67,9 +70,11 @@ impl Handle {
         env: &Env,
         config: &BackendConfig,
         readers: Vec<Tree<FANOUT>>,
+        failed: bool,
     ) -> Result<(), StorageError> {
         let what = (readers, self.db);
-        limited(env, "sled-close", CLOSE_LIMIT, move || drop(what)).map_err(|_| StorageError::Engine {
+        let limit = if failed { CLOSE_FAILED_LIMIT } else { CLOSE_LIMIT };
+        limited(env, "sled-close", limit, move || drop(what)).map_err(|_| StorageError::Engine {
             engine: "sled",
             message: format!("closing {} does not come to an end", config.dir.display()),
         })
@@ -80,6 +85,12 @@ enum Unfinished {
     Late,
     Panicked,
     NotStarted(std::io::Error),
+}
+
+/// Opening runs the program `sync` twice, which waits for everything that the machine has to write:
+/// let that be done before the time limit runs and before readers are shut out.
+pub(super) fn settle() {
+    rustix::fs::sync();
 }
 
 /// Runs `work` on a thread of its own and stops waiting for it after `limit`.
