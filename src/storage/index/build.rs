@@ -16,9 +16,9 @@ const LEAF_BYTES: usize = 24 * 1024;
 /// Takes keys in ascending order and makes an [`Index`] of them in one pass.
 #[derive(Debug, Default)]
 pub(crate) struct Builder {
-    leaf: Leaf,
+    leaf: Leaf<Entry>,
     /// Finished nodes of the lowest level with their lower bounds.
-    done: Vec<(Vec<u8>, Child)>,
+    done: Vec<(Vec<u8>, Child<Entry>)>,
     /// The last key of the leaf before the current one.
     before: Option<Vec<u8>>,
     keys: usize,
@@ -69,12 +69,12 @@ impl Builder {
             Some((_, child)) => (child.node, child.summary),
             None => (Node::Leaf(Arc::default()), Summary::default()),
         };
-        Index { root, summary, keys: self.keys }
+        Index::from_parts(root, summary, self.keys)
     }
 }
 
 /// One inner node of some neighbours.
-fn group(children: impl Iterator<Item = (Vec<u8>, Child)>) -> (Vec<u8>, Child) {
+fn group(children: impl Iterator<Item = (Vec<u8>, Child<Entry>)>) -> (Vec<u8>, Child<Entry>) {
     let mut first = None;
     let mut inner = Inner { bounds: Keys::default(), children: Vec::new() };
     for (bound, child) in children {

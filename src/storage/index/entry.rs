@@ -1,6 +1,7 @@
 //! `Entry`: one key's newest version and its older ones; `Summary`: what a subtree adds up to.
 
 use super::history::History;
+use super::node::Item;
 use super::{KeyMeta, Version};
 use crate::types::Revision;
 
@@ -35,14 +36,6 @@ impl Entry {
         self.head.meta()
     }
 
-    pub(super) fn summary(&self) -> Summary {
-        Summary {
-            live: u64::from(self.head.is_live()),
-            digest: self.head.hash(),
-            garbage: u64::from(!self.head.is_live() || !self.history.is_empty()),
-        }
-    }
-
     /// Whether [`Entry::trim`] at `at` would take something away.
     pub(super) fn is_trimmable(&self, at: i64) -> bool {
         if self.history.is_empty() {
@@ -70,6 +63,20 @@ impl Entry {
         };
         removed.extend(versions.drain(..gone).map(|version| version.modified()));
         Self::from_ascending(&versions)
+    }
+}
+
+impl Item for Entry {
+    fn summary(&self) -> Summary {
+        Summary {
+            live: u64::from(self.head.is_live()),
+            digest: self.head.hash(),
+            garbage: u64::from(!self.head.is_live() || !self.history.is_empty()),
+        }
+    }
+
+    fn vacant(&self) -> Self {
+        Self::new(self.head)
     }
 }
 

@@ -3,6 +3,7 @@
 use smallvec::SmallVec;
 
 use super::Version;
+use super::entry::Entry;
 use super::node::{Inner, Leaf, Node};
 use crate::types::{KeyRange, RangeEnd};
 
@@ -10,8 +11,8 @@ use crate::types::{KeyRange, RangeEnd};
 #[derive(Debug)]
 pub struct Iter<'a> {
     /// The inner nodes above the current leaf, each with the child to go to next.
-    above: SmallVec<[(&'a Inner, usize); 6]>,
-    leaf: Option<&'a Leaf>,
+    above: SmallVec<[(&'a Inner<Entry>, usize); 6]>,
+    leaf: Option<&'a Leaf<Entry>>,
     /// The next place in the leaf, and the first one that isn't in the range any more.
     next: usize,
     stop: usize,
@@ -21,7 +22,7 @@ pub struct Iter<'a> {
 }
 
 impl<'a> Iter<'a> {
-    pub(super) fn new(root: &'a Node, range: &'a KeyRange, at: Option<i64>) -> Self {
+    pub(super) fn new(root: &'a Node<Entry>, range: &'a KeyRange, at: Option<i64>) -> Self {
         let mut iter = Self { above: SmallVec::new(), leaf: None, next: 0, stop: 0, range, at };
         if !range.is_empty() {
             let leaf = iter.descend(root, |inner| inner.child_of(&range.start));
@@ -31,7 +32,7 @@ impl<'a> Iter<'a> {
         iter
     }
 
-    fn descend(&mut self, mut node: &'a Node, choose: impl Fn(&Inner) -> usize) -> &'a Leaf {
+    fn descend(&mut self, mut node: &'a Node<Entry>, choose: impl Fn(&Inner<Entry>) -> usize) -> &'a Leaf<Entry> {
         loop {
             match node {
                 Node::Leaf(leaf) => return leaf,
@@ -44,7 +45,7 @@ impl<'a> Iter<'a> {
         }
     }
 
-    fn enter(&mut self, leaf: &'a Leaf) {
+    fn enter(&mut self, leaf: &'a Leaf<Entry>) {
         self.stop = match &self.range.end {
             RangeEnd::Unbounded => leaf.keys.len(),
             RangeEnd::Before(end) => leaf.keys.search(end).unwrap_or_else(|at| at),

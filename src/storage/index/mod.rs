@@ -15,55 +15,46 @@ mod history;
 mod iter;
 mod keys;
 mod node;
+mod rows;
+mod tree;
 mod trim;
 mod version;
 
 #[cfg(test)]
 mod model_tests;
 
-use std::sync::Arc;
-
 pub(crate) use build::Builder;
 pub use entry::Summary;
 pub use iter::Iter;
+pub use rows::Rows;
 pub use trim::Trim;
 pub use version::{KeyMeta, Version};
 
 use crate::types::{KeyRange, RangeEnd, Revision};
 use entry::Entry;
-use keys::Keys;
-use node::{Child, Inner, Leaf, Node, Split};
+use node::{Item, Node};
+use tree::Tree;
 
 /// All keys with their kept versions.
-///
-/// Invariant: `summary` is the sum over all entries, `keys` their number.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Index {
-    root: Node,
-    summary: Summary,
-    keys: usize,
-}
-
-impl Default for Index {
-    fn default() -> Self {
-        Self { root: Node::Leaf(Arc::default()), summary: Summary::default(), keys: 0 }
-    }
+    tree: Tree<Entry>,
 }
 
 impl Index {
     /// Keys that it holds something of, dead ones with a kept tombstone included.
     pub fn len(&self) -> usize {
-        self.keys
+        self.tree.len()
     }
 
     /// Whether it holds nothing.
     pub fn is_empty(&self) -> bool {
-        self.keys == 0
+        self.tree.len() == 0
     }
 
     /// What all keys add up to.
     pub fn summary(&self) -> Summary {
-        self.summary
+        self.tree.summary()
     }
 
     /// The living version of `key` now (`None`) or at a main revision.
@@ -78,7 +69,7 @@ impl Index {
 
     /// The living versions of `range` now (`None`) or at a main revision, in key order.
     pub fn range<'a>(&'a self, range: &'a KeyRange, at: Option<i64>) -> Iter<'a> {
-        Iter::new(&self.root, range, at)
+        Iter::new(self.tree.root(), range, at)
     }
 
     /// What the keys of `range` add up to now, in O(log n).
@@ -88,7 +79,7 @@ impl Index {
         }
         match &range.end {
             RangeEnd::Single => self.entry(&range.start).map(Entry::summary).unwrap_or_default(),
-            RangeEnd::Unbounded => self.summary.minus(self.below(&range.start)),
+            RangeEnd::Unbounded => self.summary().minus(self.below(&range.start)),
             RangeEnd::Before(end) => self.below(end).minus(self.below(&range.start)),
         }
     }
@@ -109,7 +100,7 @@ impl Index {
 
     /// Puts the version that `next` makes of the living one before; returns that one.
     pub fn put(&mut self, key: &[u8], next: impl FnOnce(Option<KeyMeta>) -> Version) -> Option<KeyMeta> {
-        self.edit(key, |slot| {
+        self.tree.edit(key, |slot| {
             let prev = slot.as_ref().and_then(Entry::live_meta);
             let version = next(prev);
             match slot {
@@ -128,7 +119,7 @@ impl Index {
 
     /// Takes the newest version of `key` back, as if it had never been written.
     pub fn undo(&mut self, key: &[u8]) {
-        self.edit(key, |slot| {
+        self.tree.edit(key, |slot| {
             *slot = slot.take().and_then(|mut entry| {
                 entry.head = entry.history.pop()?;
                 Some(entry)
@@ -137,19 +128,17 @@ impl Index {
     }
 
     fn entry(&self, key: &[u8]) -> Option<&Entry> {
-        let mut node = &self.root;
-        loop {
-            match node {
-                Node::Leaf(leaf) => return leaf.keys.search(key).ok().map(|at| &leaf.entries[at]),
-                Node::Inner(inner) => node = &inner.children[inner.child_of(key)].node,
-            }
-        }
+        self.tree.get(key)
+    }
+
+    fn from_parts(root: Node<Entry>, summary: Summary, keys: usize) -> Self {
+        Self { tree: Tree::from_parts(root, summary, keys) }
     }
 
     /// What all keys below `key` add up to.
     fn below(&self, key: &[u8]) -> Summary {
         let mut sum = Summary::default();
-        let mut node = &self.root;
+        let mut node = self.tree.root();
         loop {
             match node {
                 Node::Leaf(leaf) => {
@@ -162,40 +151,6 @@ impl Index {
                     node = &inner.children[at].node;
                 }
             }
-        }
-    }
-
-    fn edit<R>(&mut self, key: &[u8], f: impl FnOnce(&mut Option<Entry>) -> R) -> R {
-        let keys = &mut self.keys;
-        let (result, edited) = self.root.edit(key, |slot| {
-            let before = usize::from(slot.is_some());
-            let result = f(slot);
-            *keys = *keys + usize::from(slot.is_some()) - before;
-            result
-        });
-        self.summary = self.summary.plus(edited.change);
-        if let Some(Split { bound, right }) = edited.split {
-            self.grow(&bound, right);
-        }
-        self.shrink();
-        result
-    }
-
-    fn grow(&mut self, bound: &[u8], right: Child) {
-        let left = std::mem::replace(&mut self.root, Node::Leaf(Arc::new(Leaf::default())));
-        let left = Child { node: left, summary: self.summary.minus(right.summary) };
-        let mut bounds = Keys::default();
-        bounds.push(&[]);
-        bounds.push(bound);
-        self.root = Node::Inner(Arc::new(Inner { bounds, children: vec![left, right] }));
-    }
-
-    /// A root with one child isn't needed.
-    fn shrink(&mut self) {
-        while let Node::Inner(inner) = &self.root
-            && let [only] = inner.children.as_slice()
-        {
-            self.root = only.node.clone();
         }
     }
 }

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use super::entry::{Entry, Summary};
+use super::entry::Summary;
 use super::keys::{Keys, reserve_few, separator};
 
 /// Keys in a leaf before it is split.
@@ -17,18 +17,32 @@ pub(super) const INNER_MAX: usize = 32;
 /// Bytes of keys in a node before it is split, so that long keys don't make its copies dear.
 const BYTES_MAX: usize = 32 * 1024;
 
+/// What a leaf holds for a key.
+pub(super) trait Item: Clone {
+    /// What it adds to the sums of the subtrees that it is in.
+    fn summary(&self) -> Summary;
+    /// Anything that can stand in its place while it is edited.
+    fn vacant(&self) -> Self;
+}
+
 /// A subtree.
 #[derive(Clone, Debug)]
-pub(super) enum Node {
-    Leaf(Arc<Leaf>),
-    Inner(Arc<Inner>),
+pub(super) enum Node<E> {
+    Leaf(Arc<Leaf<E>>),
+    Inner(Arc<Inner<E>>),
 }
 
 /// Keys with their entries. Invariant: as many entries as keys.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Leaf {
+#[derive(Clone, Debug)]
+pub(super) struct Leaf<E> {
     pub(super) keys: Keys,
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<E>,
+}
+
+impl<E> Default for Leaf<E> {
+    fn default() -> Self {
+        Self { keys: Keys::default(), entries: Vec::new() }
+    }
 }
 
 /// Subtrees in order.
@@ -36,36 +50,48 @@ pub(super) struct Leaf {
 /// Invariants: as many bounds as children; the first bound is empty; `bounds[i]` is at or below
 /// every key of child `i` and above every key of child `i - 1`.
 #[derive(Clone, Debug)]
-pub(super) struct Inner {
+pub(super) struct Inner<E> {
     pub(super) bounds: Keys,
-    pub(super) children: Vec<Child>,
+    pub(super) children: Vec<Child<E>>,
 }
 
 /// A subtree with what it adds up to.
 #[derive(Clone, Debug)]
-pub(super) struct Child {
-    pub(super) node: Node,
+pub(super) struct Child<E> {
+    pub(super) node: Node<E>,
     pub(super) summary: Summary,
 }
 
 /// A node's new right sibling and the bound between the two.
-pub(super) struct Split {
+pub(super) struct Split<E> {
     pub(super) bound: Vec<u8>,
-    pub(super) right: Child,
+    pub(super) right: Child<E>,
 }
 
 /// What an edit did to a subtree.
-pub(super) struct Edited {
+pub(super) struct Edited<E> {
     /// By how much its sums changed, a split-off sibling included.
     pub(super) change: Summary,
-    pub(super) split: Option<Split>,
+    pub(super) split: Option<Split<E>>,
     /// It lost a key and could be joined with a neighbour.
     small: bool,
 }
 
-impl Node {
+impl<E: Item> Node<E> {
+    /// Calls `each` with everything in key order.
+    pub(super) fn each(&self, each: &mut impl FnMut(&[u8], &E)) {
+        match self {
+            Self::Leaf(leaf) => {
+                for (at, entry) in leaf.entries.iter().enumerate() {
+                    each(leaf.keys.get(at), entry);
+                }
+            }
+            Self::Inner(inner) => inner.children.iter().for_each(|child| child.node.each(each)),
+        }
+    }
+
     /// Lets `f` change, insert (`None` → `Some`) or remove (`Some` → `None`) the entry of `key`.
-    pub(super) fn edit<R>(&mut self, key: &[u8], f: impl FnOnce(&mut Option<Entry>) -> R) -> (R, Edited) {
+    pub(super) fn edit<R>(&mut self, key: &[u8], f: impl FnOnce(&mut Option<E>) -> R) -> (R, Edited<E>) {
         match self {
             Self::Leaf(leaf) => Arc::make_mut(leaf).edit(key, f),
             Self::Inner(inner) => Arc::make_mut(inner).edit(key, f),
@@ -114,17 +140,17 @@ impl Node {
     }
 }
 
-impl Leaf {
-    fn edit<R>(&mut self, key: &[u8], f: impl FnOnce(&mut Option<Entry>) -> R) -> (R, Edited) {
+impl<E: Item> Leaf<E> {
+    fn edit<R>(&mut self, key: &[u8], f: impl FnOnce(&mut Option<E>) -> R) -> (R, Edited<E>) {
         match self.keys.search(key) {
             Ok(at) => self.edit_present(at, f),
             Err(at) => self.edit_absent(at, key, f),
         }
     }
 
-    fn edit_present<R>(&mut self, at: usize, f: impl FnOnce(&mut Option<Entry>) -> R) -> (R, Edited) {
+    fn edit_present<R>(&mut self, at: usize, f: impl FnOnce(&mut Option<E>) -> R) -> (R, Edited<E>) {
         let before = self.entries[at].summary();
-        let vacant = Entry::new(self.entries[at].head);
+        let vacant = self.entries[at].vacant();
         let mut slot = Some(std::mem::replace(&mut self.entries[at], vacant));
         let result = f(&mut slot);
         let Some(entry) = slot else {
@@ -138,7 +164,7 @@ impl Leaf {
         (result, Edited { change, split: None, small: false })
     }
 
-    fn edit_absent<R>(&mut self, at: usize, key: &[u8], f: impl FnOnce(&mut Option<Entry>) -> R) -> (R, Edited) {
+    fn edit_absent<R>(&mut self, at: usize, key: &[u8], f: impl FnOnce(&mut Option<E>) -> R) -> (R, Edited<E>) {
         let mut slot = None;
         let result = f(&mut slot);
         let Some(entry) = slot else {
@@ -154,7 +180,7 @@ impl Leaf {
     }
 
     /// Splits in the middle, or near the end when keys come in order, which leaves full leaves behind.
-    fn split(&mut self, inserted: usize) -> Split {
+    fn split(&mut self, inserted: usize) -> Split<E> {
         let len = self.entries.len();
         let at = if inserted + 1 == len { (len * 7 / 8).max(1) } else { len / 2 };
         let right = Self { keys: self.keys.split_off(at), entries: self.entries.split_off(at) };
@@ -170,7 +196,7 @@ impl Leaf {
     }
 }
 
-impl Inner {
+impl<E> Inner<E> {
     /// The child whose stretch holds `key`.
     pub(super) fn child_of(&self, key: &[u8]) -> usize {
         match self.bounds.search(key) {
@@ -183,8 +209,10 @@ impl Inner {
     pub(super) fn summary(&self) -> Summary {
         self.children.iter().fold(Summary::default(), |sum, child| sum.plus(child.summary))
     }
+}
 
-    fn edit<R>(&mut self, key: &[u8], f: impl FnOnce(&mut Option<Entry>) -> R) -> (R, Edited) {
+impl<E: Item> Inner<E> {
+    fn edit<R>(&mut self, key: &[u8], f: impl FnOnce(&mut Option<E>) -> R) -> (R, Edited<E>) {
         let at = self.child_of(key);
         let child = &mut self.children[at];
         let (result, edited) = child.node.edit(key, f);
@@ -203,7 +231,7 @@ impl Inner {
         (result, Edited { change: edited.change, split, small })
     }
 
-    fn split(&mut self, changed: usize) -> Split {
+    fn split(&mut self, changed: usize) -> Split<E> {
         let len = self.children.len();
         let at = if changed + 2 >= len { (len * 7 / 8).clamp(2, len - 1) } else { len / 2 };
         let mut bounds = self.bounds.split_off(at);

@@ -2,7 +2,7 @@
 
 use super::Index;
 use super::entry::Entry;
-use super::node::Node;
+use super::node::{Item, Node};
 use crate::types::Revision;
 
 /// Where a compaction stands, so that it can go on later.
@@ -38,10 +38,10 @@ impl Index {
     pub fn trim_step(&mut self, trim: &mut Trim, keys_max: usize, removed: &mut Vec<Revision>) {
         let Some(from) = trim.from.take() else { return };
         let mut search = Search { at: trim.at, left: keys_max.max(1), keys: Vec::new(), next: None };
-        search.visit(&self.root, &from);
+        search.visit(self.tree.root(), &from);
         trim.from = search.next;
         for key in search.keys {
-            self.edit(&key, |slot| *slot = slot.take().and_then(|entry| entry.trim(trim.at, removed)));
+            self.tree.edit(&key, |slot| *slot = slot.take().and_then(|entry| entry.trim(trim.at, removed)));
         }
     }
 }
@@ -56,7 +56,7 @@ struct Search {
 }
 
 impl Search {
-    fn visit(&mut self, node: &Node, from: &[u8]) {
+    fn visit(&mut self, node: &Node<Entry>, from: &[u8]) {
         match node {
             Node::Leaf(leaf) => {
                 let first = leaf.keys.search(from).unwrap_or_else(|at| at);

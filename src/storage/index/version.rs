@@ -40,6 +40,17 @@ impl Version {
         }
     }
 
+    /// What a stored record, or the head of one, is: `written` is creation revision, version and
+    /// lease of a put, with the record's digest.
+    pub fn stored(at: Revision, written: Option<(i64, i64, LeaseId, u64)>) -> Self {
+        match written {
+            None => Self::tombstone(at),
+            Some((create, version, lease, digest)) => {
+                Self::put(KeyMeta { create, modified: at, version, lease }, digest)
+            }
+        }
+    }
+
     /// The end of a generation.
     pub fn tombstone(at: Revision) -> Self {
         Self { main: at.main, create: 0, version: 0, lease: 0, hash: 0, sub: sub_of(at) }

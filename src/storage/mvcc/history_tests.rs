@@ -5,8 +5,8 @@ use bytes::Bytes;
 use super::{Store, StoreConfig};
 use crate::env::Env;
 use crate::storage::backend::{Engine, MemoryImage};
-use crate::storage::{AppliedPosition, Disk, HistoryError, Table, values};
-use crate::types::{EventKind, KeyRange, LeaseId, RaftIndex, Revision, Term};
+use crate::storage::{AppliedPosition, Disk, HistoryError, Record, SnapshotItem, Table, values};
+use crate::types::{EventKind, KeyRange, LeaseId, RaftIndex, Revision, StorageError, Term};
 
 fn config(image: &MemoryImage) -> StoreConfig {
     let mut config = StoreConfig::new(Engine::Memory(image.clone()), "memory");
@@ -185,4 +185,61 @@ fn a_pass_under_way_isnt_begun_anew_by_the_next_compaction() {
     }
     reached.dedup();
     assert_eq!((reached, *reclaimed.borrow()), (vec![-1, 50], 90));
+}
+
+#[test]
+fn a_snapshot_takes_the_place_of_everything() {
+    let (mut source, image) = (Store::in_memory(), MemoryImage::default());
+    for n in 0..300 {
+        put(&mut source, &format!("key{}", n % 40), &n.to_string());
+    }
+    delete(&mut source, "key7");
+    source.put_meta(Table::Lease, "lease".into(), Some("row".into()));
+    source.compact(200).unwrap();
+    let revision = show(&mut source);
+    source.compact_step(50);
+    let snapshot = source.reader().snapshot_pinned();
+    put(&mut source, "key1", "later than the snapshot");
+    let mut items: Vec<Result<SnapshotItem, StorageError>> = Vec::new();
+    for table in [Table::Meta, Table::Lease, Table::Auth] {
+        items
+            .extend(snapshot.rows().of(table).into_iter().map(|(key, value)| Ok(SnapshotItem::Row(table, key, value))));
+    }
+    let collect = |at, record: &Record| {
+        items.push(Ok(SnapshotItem::Record(at, record.clone())));
+        Ok::<_, StorageError>(())
+    };
+    snapshot.each_record(collect).unwrap();
+
+    let (mut store, _) = open(&image);
+    put(&mut store, "old", "goes");
+    assert!(store.install(snapshot.position(), broken_off(&items)).is_err());
+    assert!(store.begin().meta_of(b"old").is_some(), "a failed one changes nothing");
+    let held = store.reader().snapshot();
+
+    let opened = store.install(snapshot.position(), items).unwrap();
+    assert_eq!((opened.position, opened.leases), (snapshot.position(), vec![("lease".into(), "row".into())]));
+    let check = |store: &Store| {
+        let installed = store.reader().snapshot();
+        assert_eq!((installed.revision(), installed.compact_revision()), (revision, 200));
+        assert_eq!((installed.digest(), installed.rows().len()), (snapshot.digest(), snapshot.rows().len()));
+        assert_eq!(installed.hash_kv(230).unwrap().value, snapshot.hash_kv(230).unwrap().value);
+        assert_eq!(installed.get(b"key1", Disk::Allowed), snapshot.get(b"key1", Disk::Allowed));
+    };
+    check(&store);
+    assert_eq!(held.revision(), 2);
+    drop(held);
+    let (mut store, _) = reopen(store, &image);
+    assert_eq!(store.begin().meta_of(b"old"), None);
+    check(&store);
+    assert_eq!(put(&mut store, "key1", "and on"), revision + 1);
+    while !store.compact_step(1000).done {}
+    let snapshot = store.reader().snapshot();
+    assert_eq!((snapshot.count(&KeyRange::all()), snapshot.index_len()), (39, 40), "the tombstone is younger");
+}
+
+/// The first items of a stream, which then breaks off.
+fn broken_off(items: &[Result<SnapshotItem, StorageError>]) -> Vec<Result<SnapshotItem, StorageError>> {
+    let whole = items.iter().take(10).map(|item| Ok(item.as_ref().unwrap().clone()));
+    whole.chain([Err(StorageError::Closed("broken off".into()))]).collect()
 }

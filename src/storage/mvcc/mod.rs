@@ -5,6 +5,7 @@
 //! compact ─► history is unreadable at once ─► compact_step … ─► the index and the disk give space back
 //! ```
 
+mod install;
 mod open;
 mod range;
 mod reclaim;
@@ -16,6 +17,7 @@ mod history_tests;
 #[cfg(test)]
 mod tests;
 
+pub use install::SnapshotItem;
 pub use open::{Opened, StoreConfig};
 pub(super) use range::View;
 pub use reclaim::CompactStep;

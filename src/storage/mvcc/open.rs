@@ -1,18 +1,19 @@
 //! Opening a store: the index is built again from the heads of the stored records.
 
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::reclaim::Reclaim;
 use super::store::{COMPACT_KEY, Store};
 use crate::env::Env;
 use crate::storage::backend::{Engine, MemoryImage};
-use crate::storage::index::{Builder, Index, Version};
+use crate::storage::index::{Builder, Index, Rows, Version};
 use crate::storage::publish::{Compaction, Published, Shared};
 use crate::storage::values::{self, RecordHead, RecordHeads, ValuesConfig};
-use crate::storage::{AppliedPosition, KeyMeta};
+use crate::storage::{AppliedPosition, Table};
 use crate::types::{Revision, StorageError};
-use std::path::PathBuf;
-use std::sync::Arc;
 
 /// How to open a store.
 #[derive(Clone, Debug)]
@@ -44,36 +45,32 @@ pub struct Opened {
 impl Store {
     /// Opens what lies in the configured directory, or an empty store.
     ///
-    /// The revision is the highest of the last stored one and the compact one, so that it never goes
-    /// back even if the last key was deleted and compacted away.
-    ///
     /// # Errors
     /// [`StorageError::Damaged`] if the content isn't what was written; the caller puts the
     /// directory aside and rebuilds it.
     pub fn open(env: &Env, config: StoreConfig) -> Result<(Self, Opened), StorageError> {
         let dir = config.values.backend.dir.clone();
         let (writer, reader, loaded) = values::open(env, config.values)?;
-        let compact = match loaded.meta.iter().find(|(key, _)| key == COMPACT_KEY) {
-            None => Compaction::NEVER,
-            Some((_, row)) => compaction_of(row).ok_or_else(|| StorageError::Damaged {
-                path: dir,
-                offset: 0,
-                what: "the row of the compact revision is not 16 bytes long".into(),
-            })?,
-        };
-        let (index, last) = rebuild(loaded.records)?;
-        let revision = last.max(compact.revision).max(1);
-        let opened = Opened { position: loaded.position, meta: loaded.meta, leases: loaded.lease, auth: loaded.auth };
-        let published = Published { index: index.clone(), revision, compact, position: loaded.position };
+        let mut found = Found::with_capacity(RecordHeads::count(&loaded.records));
+        for head in loaded.records {
+            let (at, head) = head?;
+            found.add(at, head.key.clone(), version_of(at, &head));
+        }
+        let mut rows = Rows::default();
+        for (table, pairs) in [(Table::Meta, loaded.meta), (Table::Lease, loaded.lease), (Table::Auth, loaded.auth)] {
+            pairs.into_iter().for_each(|(key, value)| rows.set(table, &key, Some(value)));
+        }
+        let (published, opened) = found.publish(rows, loaded.position).map_err(|what| damaged(dir, what))?;
         let store = Self {
-            index,
-            revision,
-            compact,
+            index: published.index.clone(),
+            revision: published.revision,
+            compact: published.compact,
             changes: Vec::new(),
-            rows: Vec::new(),
+            rows: published.rows.clone(),
+            row_changes: Vec::new(),
             values: writer,
+            reclaim: Reclaim::new(published.compact.revision),
             shared: Arc::new(Shared::new(published, reader, Arc::clone(&env.clock))),
-            reclaim: Reclaim::new(compact.revision),
         };
         Ok((store, opened))
     }
@@ -87,44 +84,63 @@ impl Store {
     }
 }
 
+pub(super) fn damaged(path: PathBuf, what: &str) -> StorageError {
+    StorageError::Damaged { path, offset: 0, what: what.into() }
+}
+
 fn compaction_of(row: &[u8]) -> Option<Compaction> {
     let (revision, previous) = row.split_first_chunk::<8>()?;
     let previous = previous.try_into().ok()?;
     Some(Compaction { revision: i64::from_be_bytes(*revision), previous: i64::from_be_bytes(previous) })
 }
 
-/// The index of all heads, and the last main revision among them (0 if there is none).
-fn rebuild(heads: RecordHeads) -> Result<(Index, i64), StorageError> {
-    let mut found: Vec<(Bytes, Version)> = Vec::with_capacity(usize::try_from(RecordHeads::count(&heads)).unwrap_or(0));
-    let mut last = 0;
-    for head in heads {
-        let (at, head) = head?;
-        last = at.main;
-        found.push((head.key.clone(), version_of(at, &head)));
+/// What stored records say about their keys, gathered in the order of revisions.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    versions: Vec<(Bytes, Version)>,
+    last: i64,
+}
+
+impl Found {
+    fn with_capacity(records: u64) -> Self {
+        Self { versions: Vec::with_capacity(usize::try_from(records).unwrap_or(0)), last: 0 }
     }
-    // Stable, so that a key's versions stay in the order of their revisions.
-    found.sort_by(|(a, _), (b, _)| a.cmp(b));
-    let mut builder = Builder::default();
-    let mut versions = Vec::new();
-    for group in found.chunk_by(|(a, _), (b, _)| a == b) {
-        versions.clear();
-        versions.extend(group.iter().map(|(_, version)| *version));
-        builder.push(&group[0].0, &versions);
+
+    pub(super) fn add(&mut self, at: Revision, key: Bytes, version: Version) {
+        self.last = at.main;
+        self.versions.push((key, version));
     }
-    Ok((builder.finish(), last))
+
+    /// The state that these records and `rows` are.
+    ///
+    /// The revision is the highest of the last stored one and the compact one, so that it never goes
+    /// back even if the last key was deleted and compacted away.
+    pub(super) fn publish(self, rows: Rows, position: AppliedPosition) -> Result<(Published, Opened), &'static str> {
+        let compact = match rows.get(Table::Meta, COMPACT_KEY) {
+            None => Compaction::NEVER,
+            Some(row) => compaction_of(row).ok_or("the row of the compact revision is not 16 bytes long")?,
+        };
+        let opened =
+            Opened { position, meta: rows.of(Table::Meta), leases: rows.of(Table::Lease), auth: rows.of(Table::Auth) };
+        let revision = self.last.max(compact.revision).max(1);
+        Ok((Published { index: self.index(), rows, revision, compact, position }, opened))
+    }
+
+    fn index(mut self) -> Index {
+        // Stable, so that a key's versions stay in the order of their revisions.
+        self.versions.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let mut builder = Builder::default();
+        let mut versions = Vec::new();
+        for group in self.versions.chunk_by(|(a, _), (b, _)| a == b) {
+            versions.clear();
+            versions.extend(group.iter().map(|(_, version)| *version));
+            builder.push(&group[0].0, &versions);
+        }
+        builder.finish()
+    }
 }
 
 fn version_of(at: Revision, head: &RecordHead) -> Version {
-    match &head.version {
-        None => Version::tombstone(at),
-        Some(version) => {
-            let meta = KeyMeta {
-                create: version.create_revision,
-                modified: at,
-                version: version.version,
-                lease: version.lease,
-            };
-            Version::put(meta, version.digest)
-        }
-    }
+    let written = head.version.as_ref();
+    Version::stored(at, written.map(|put| (put.create_revision, put.version, put.lease, put.digest)))
 }

@@ -97,7 +97,7 @@ impl Store {
 
     /// Lets readers have the smaller index, unless there are changes that they must not see yet.
     fn show_trimmed(&mut self) {
-        if self.changes.is_empty() && self.rows.is_empty() {
+        if self.changes.is_empty() && self.row_changes.is_empty() {
             let position = self.shared.published.load().position;
             self.show(position);
         }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::reclaim::Reclaim;
 use super::txn::{Change, WriteTxn};
-use crate::storage::index::Index;
+use crate::storage::index::{Index, Rows};
 use crate::storage::publish::{Compaction, Published, Shared};
 use crate::storage::values::{RowChange, ValueWriter};
 use crate::storage::{AppliedPosition, EventBatch, EventEntry, ReadError, Record, StoreReader, Table};
@@ -26,8 +26,10 @@ pub struct Store {
     pub(super) compact: Compaction,
     /// Changes that aren't published yet, by revision.
     pub(super) changes: Vec<Change>,
+    /// The other tables, after all of `row_changes`.
+    pub(super) rows: Rows,
     /// Changes of other tables that aren't published yet.
-    pub(super) rows: Vec<RowChange>,
+    pub(super) row_changes: Vec<RowChange>,
     pub(super) values: ValueWriter,
     pub(super) shared: Arc<Shared>,
     pub(super) reclaim: Reclaim,
@@ -61,7 +63,8 @@ impl Store {
 
     /// Sets (or removes, with `None`) a pair of another table in the same batch as the changes around it.
     pub fn put_meta(&mut self, table: Table, key: Bytes, value: Option<Bytes>) {
-        self.rows.push((table, key, value));
+        self.rows.set(table, &key, value.clone());
+        self.row_changes.push((table, key, value));
     }
 
     /// Forgets history below `revision` at once; the space is given back by [`Store::compact_step`].
@@ -89,7 +92,7 @@ impl Store {
         let events: Vec<_> =
             changes.iter().map(|change| EventEntry::new(change.record.event(change.at), change.prev)).collect();
         let records = changes.into_iter().map(|change| (change.at, change.record)).collect();
-        self.values.append(records, std::mem::take(&mut self.rows), position).ok()?;
+        self.values.append(records, std::mem::take(&mut self.row_changes), position).ok()?;
         self.show(position);
         let (first, last) = (events.first()?.event.revision.main, events.last()?.event.revision.main);
         Some(Arc::new(EventBatch { first_main: first, last_main: last, events }))
@@ -99,6 +102,7 @@ impl Store {
     pub(super) fn show(&mut self, position: AppliedPosition) {
         self.shared.published.store(Arc::new(Published {
             index: self.index.clone(),
+            rows: self.rows.clone(),
             revision: self.revision,
             compact: self.compact,
             position,

@@ -24,7 +24,7 @@ pub use snapshot::{Disk, HashKv, ReadError, Snapshot};
 use super::mvcc::View;
 use crate::env::Clock;
 use crate::storage::AppliedPosition;
-use crate::storage::index::Index;
+use crate::storage::index::{Index, Rows};
 use crate::storage::values::ValueReader;
 use gauge::SnapshotGauge;
 
@@ -32,6 +32,7 @@ use gauge::SnapshotGauge;
 #[derive(Clone, Debug)]
 pub(super) struct Published {
     pub(super) index: Index,
+    pub(super) rows: Rows,
     pub(super) revision: i64,
     pub(super) compact: Compaction,
     pub(super) position: AppliedPosition,

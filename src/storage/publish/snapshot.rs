@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::pages::Pages;
 use super::{Published, Shared};
+use crate::storage::index::Rows;
 use crate::storage::values::ValueReader;
 use crate::storage::{AppliedPosition, KeyMeta, RangeQuery, RangeResult, Record, Scoped, digest};
 use crate::types::{KeyRange, KeyValue, RequestError, Revision, StorageError};
@@ -68,6 +69,11 @@ impl Snapshot {
             shared.pins.fetch_add(1, Ordering::SeqCst);
         }
         Self { published: shared.published.load_full(), shared, slot, pinned }
+    }
+
+    /// The rows of the other tables as of this snapshot; for a snapshot file.
+    pub fn rows(&self) -> &Rows {
+        &self.published.rows
     }
 
     /// Calls `each` with every stored record up to [`Snapshot::revision`] in order; for a snapshot
