@@ -195,7 +195,11 @@ impl WatchHub {
         let mut registry = self.shared.registry.lock();
         if self.revision() >= target {
             mailbox.nudge();
-        } else {
+            return;
+        }
+        // Woken earlier than it needs to be, the stream asks again.
+        let asked = registry.waiting.iter().any(|(at, waiting)| waiting.stream == mailbox.stream && *at <= target);
+        if !asked {
             registry.waiting.push((target, Arc::clone(mailbox)));
         }
     }

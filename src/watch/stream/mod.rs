@@ -25,7 +25,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use self::catch_up::CatchUp;
-use self::replay::{Answer, Kind};
+use self::replay::{Answer, Kind, Piece};
 pub(crate) use self::replay::{Done, Job};
 use self::watchers::{State, Target, Watchers};
 use self::work::{Item, Pen, Shape, Work};
@@ -155,7 +155,7 @@ impl StreamCore {
                         with_prev: Some(with_prev),
                     };
                     let items = pending.events.iter().zip(fields).map(item).collect();
-                    self.work = Some(Work::new(targets, items, pending.shape, pending.cost));
+                    self.start_work(pending, targets, items);
                 }
             }
             Answer::Previous(Err(error)) => self.fail(error.to_string()),
@@ -273,17 +273,32 @@ impl StreamCore {
             return;
         };
         let (source, cache) = (self.hub.source().as_ref(), self.hub.prev_cache());
-        let mut items = Vec::with_capacity(pending.events.len());
+        let mut items: Vec<Item> = Vec::with_capacity(pending.events.len());
+        let mut piece = Piece::default();
         for event in &pending.events {
+            if piece.ends_before(event.main) {
+                break;
+            }
             let with_prev = if prev_kv { event.with_prev_now(source, cache) } else { None };
             if prev_kv && with_prev.is_none() {
                 self.jobs.push(Job(Kind::Previous(pending.events.clone())));
                 self.unread = Some(Unread { pending, targets });
                 return;
             }
+            piece.add(event.main, with_prev.as_ref().map_or(0, Bytes::len));
             items.push(Item { main: event.main, plain: event.plain.clone(), with_prev });
         }
-        self.work = Some(Work::new(targets, items, pending.shape, pending.cost));
+        self.start_work(pending, targets, items);
+    }
+
+    /// Makes the first events of `pending` the work to do, as many as there are items; the rest waits at the front.
+    fn start_work(&mut self, mut pending: Pending, targets: SmallVec<[Target; 1]>, items: Vec<Item>) {
+        let rest = pending.events.split_off(items.len().min(pending.events.len()));
+        let cost = if rest.is_empty() { pending.cost } else { 0 };
+        self.work = Some(Work::new(targets, items, pending.shape, cost));
+        if !rest.is_empty() {
+            self.queue.push_front(Pending { events: rest, ..pending });
+        }
     }
 
     /// Tells the client how far it is, if it asked or if it is time. Everything up to `through` was written.

@@ -26,6 +26,9 @@ const READ_REVISIONS: usize = 1000;
 /// Revisions after which a round ends even if nothing matched, so that the stream can hear a cancel.
 const ROUND_REVISIONS_MAX: i64 = 50_000;
 
+/// Bytes of live events with previous pairs that are loaded together.
+const PIECE_BYTES: usize = 1024 * 1024;
+
 /// Watchers of one group that read history together.
 #[derive(Debug)]
 pub(super) struct Reader {
@@ -87,11 +90,43 @@ impl Job {
                 WatchMetrics::add(&hub.metrics().replays_total, 1);
                 Answer::Replay(replay.run(hub))
             }
-            Kind::Previous(events) => {
-                let read = |event: &Arc<SharedEvent>| event.with_prev(hub.source().as_ref(), hub.prev_cache());
-                Answer::Previous(events.iter().map(read).collect())
-            }
+            Kind::Previous(events) => Answer::Previous(previous(&events, hub)),
         })
+    }
+}
+
+/// The first events' fields with previous pairs: as many whole revisions as make a piece.
+fn previous(events: &[Arc<SharedEvent>], hub: &WatchHub) -> Result<Vec<Bytes>, StorageError> {
+    let mut fields = Vec::new();
+    let mut piece = Piece::default();
+    for event in events {
+        if piece.ends_before(event.main) {
+            break;
+        }
+        let field = event.with_prev(hub.source().as_ref(), hub.prev_cache())?;
+        piece.add(event.main, field.len());
+        fields.push(field);
+    }
+    Ok(fields)
+}
+
+/// Counts what live events with their previous pairs take together: a mailbox is charged for events without them,
+/// and a thousand deletes of large values must not be loaded at once.
+#[derive(Debug, Default)]
+pub(super) struct Piece {
+    bytes: usize,
+    main: i64,
+}
+
+impl Piece {
+    /// Whether there is enough, and the event of this revision begins a new one.
+    pub(super) fn ends_before(&self, main: i64) -> bool {
+        self.bytes >= PIECE_BYTES && main != self.main
+    }
+
+    pub(super) fn add(&mut self, main: i64, bytes: usize) {
+        self.main = main;
+        self.bytes += bytes;
     }
 }
 

@@ -24,6 +24,8 @@ pub(super) struct Watcher {
     serial: u64,
     pub(super) group: u32,
     state: State,
+    /// Its place in its group's list while it is live.
+    live_at: u32,
     /// The start revision asked for; progress isn't spoken of below it.
     pub(super) start: i64,
     /// The lowest revision not yet sent; what is below is skipped. Only grows.
@@ -122,6 +124,7 @@ impl Watchers {
             serial: self.serials,
             group,
             state: State::Behind,
+            live_at: 0,
             start: create.start_revision,
             next: create.start_revision,
             prev_kv: create.prev_kv,
@@ -172,7 +175,7 @@ impl Watchers {
         self.free.push(slot);
         self.range_bytes -= watcher.range_bytes;
         match watcher.state {
-            State::Live => self.drop_live(watcher.group, slot),
+            State::Live => self.drop_live(watcher.group, watcher.live_at),
             State::Behind => self.behind -= 1,
             State::Compacted => self.compacted -= 1,
         }
@@ -183,11 +186,12 @@ impl Watchers {
         true
     }
 
-    fn drop_live(&mut self, group: u32, slot: u32) {
-        if let Some(Some(group)) = self.groups.get_mut(group as usize)
-            && let Some(at) = group.live.iter().position(|other| *other == slot)
-        {
-            group.live.swap_remove(at);
+    fn drop_live(&mut self, group: u32, at: u32) {
+        let Some(Some(group)) = self.groups.get_mut(group as usize) else { return };
+        group.live.swap_remove(at as usize);
+        let moved = group.live.get(at as usize).copied();
+        if let Some(Some(watcher)) = moved.and_then(|slot| self.slots.get_mut(slot as usize)) {
+            watcher.live_at = at;
         }
     }
 
@@ -204,23 +208,29 @@ impl Watchers {
     /// Moves a watcher to another state.
     pub(super) fn set_state(&mut self, target: Target, state: State) {
         let Some(watcher) = self.get_mut(target) else { return };
-        let (before, group) = (std::mem::replace(&mut watcher.state, state), watcher.group);
+        let (before, group, live_at) = (watcher.state, watcher.group, watcher.live_at);
         if before == state {
             return;
         }
+        watcher.state = state;
         match before {
-            State::Live => self.drop_live(group, target.slot),
+            State::Live => self.drop_live(group, live_at),
             State::Behind => self.behind -= 1,
             State::Compacted => self.compacted -= 1,
         }
         match state {
-            State::Live => {
-                if let Some(Some(group)) = self.groups.get_mut(group as usize) {
-                    group.live.push(target.slot);
-                }
-            }
+            State::Live => self.push_live(group, target),
             State::Behind => self.behind += 1,
             State::Compacted => self.compacted += 1,
+        }
+    }
+
+    fn push_live(&mut self, group: u32, target: Target) {
+        let Some(Some(group)) = self.groups.get_mut(group as usize) else { return };
+        group.live.push(target.slot);
+        let at = (group.live.len() - 1) as u32;
+        if let Some(watcher) = self.get_mut(target) {
+            watcher.live_at = at;
         }
     }
 

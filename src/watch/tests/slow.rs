@@ -1,5 +1,6 @@
 //! Clients that don't read: bounded bytes, no harm to others, and every event once they read again.
 
+use super::super::mailbox::StreamEnd;
 use super::*;
 
 fn small() -> World {
@@ -112,4 +113,39 @@ fn an_ended_stream_says_why() {
     assert_eq!(client.settle(), Step::End(end));
 }
 
-use super::super::mailbox::StreamEnd;
+// A mailbox is charged for a delete's few bytes; its previous pair may be large. A stalled client's backlog of such
+// deletes is loaded piece by piece, not at once.
+#[test]
+fn large_previous_pairs_are_loaded_piece_by_piece() {
+    for cold in [false, true] {
+        let world = World::new();
+        world.store.cold.store(cold, Ordering::Relaxed);
+        let mut client = world.client();
+        client.created(CreateWatch { prev_kv: true, ..watch(KeyRange::single("a")) });
+        for _ in 0..10 {
+            world.batch(&[vec![Change::Put("b", vec![1])], vec![Change::Put("a", vec![7; 400_000])]]);
+            world.delete("a");
+        }
+        let mut responses = Vec::new();
+        let mut largest = 0;
+        loop {
+            let step = client.step();
+            let before: usize = responses.len();
+            responses.extend(std::iter::from_fn(|| client.next()));
+            let bytes = responses[before..].iter().map(Message::encoded_len).sum::<usize>();
+            largest = largest.max(bytes);
+            if !client.work() && step == Step::Idle {
+                break;
+            }
+        }
+        let expected: Vec<i64> = (2..=31).filter(|revision| revision % 3 != 2).collect();
+        assert_eq!(revisions(&responses), expected);
+        assert!(
+            responses
+                .iter()
+                .flat_map(|response| &response.events)
+                .all(|event| event.r#type == 0 || event.prev_kv.is_some())
+        );
+        assert!(largest < 4 << 20, "{largest} bytes at once");
+    }
+}
