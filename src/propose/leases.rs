@@ -53,12 +53,16 @@ impl LeaseKeeper {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut ticks = 0_u32;
+        let status = self.proposer.node().status().clone();
+        let mut term = status.term();
         loop {
             tick.tick().await;
-            let leads = self.proposer.node().status().is_leader();
-            if leads != self.lessor.is_leading() {
+            let leads = status.is_leader();
+            // A new term of our own may have come between two looks: its clocks begin afresh.
+            if leads != self.lessor.is_leading() || (leads && status.term() != term) {
                 self.follow_leadership(leads);
             }
+            term = status.term();
             if !leads {
                 continue;
             }
