@@ -31,7 +31,11 @@ const COMMANDS: &[Command] = &[
     Command { name: "verify", help: "all that CI runs; fails at the first broken step", run: verify::run },
     Command { name: "peers", help: "build etcd and its tools from pinned Go modules", run: peers::run },
     Command { name: "supply", help: "check the dependencies' licences, sources and bans", run: supply::run },
-    Command { name: "kube", help: "a real kube-apiserver on rusd [--backend E] [--build-only]", run: kube::run },
+    Command {
+        name: "kube",
+        help: "a real kube-apiserver on rusd [--backend E] [--rusd PATH] [--build-only]",
+        run: kube::run,
+    },
     Command {
         name: "bench",
         help: "rusd and etcd side by side [--quick] [--row TEXT] [--rounds N] [--sides A,B] [--list]",

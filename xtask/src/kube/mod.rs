@@ -4,7 +4,8 @@
 //! build (Go modules, cached) ─► plane (rusd, apiserver, controller-manager on loopback) ─► story (steps, each checked)
 //! ```
 //!
-//! The binaries take about six minutes when nothing is cached; the story about one.
+//! The binaries take about six minutes when nothing is cached; the story about one. `--rusd PATH`
+//! takes another server binary than this tree's release build.
 
 mod build;
 mod plane;
@@ -17,7 +18,10 @@ use crate::Outcome;
 /// Builds what is missing, starts the control plane, tells the story, ends what it started.
 pub(crate) fn run(args: &[String]) -> Outcome {
     let programs = build::programs()?;
-    let rusd = build::rusd()?;
+    let rusd = match crate::sh::option(args, "rusd")? {
+        Some(path) => path.into(),
+        None => build::rusd()?,
+    };
     if args.iter().any(|arg| arg == "--build-only") {
         return Ok(());
     }
