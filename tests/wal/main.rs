@@ -6,5 +6,6 @@
 mod damage;
 mod faults;
 mod model;
+mod regressions;
 mod rig;
 mod threads;
