@@ -80,8 +80,8 @@ impl Spare {
     }
 
     /// Writes zeros over the next part from `from` on and gives where it ends. Blocks that were
-    /// written before cost the log's syncs no change of the file system's metadata: 1.3 ms against
-    /// 3.9 on a busy ext4, though no difference on an idle one.
+    /// written before cost the log's syncs no change of the file system's metadata. That showed on a
+    /// busy ext4 and not on an idle one (`docs/adr/0001`).
     ///
     /// # Errors
     /// Those of the disk.
