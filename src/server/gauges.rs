@@ -81,7 +81,8 @@ fn store(metrics: &Metrics, reader: StoreReader) {
     of(Figure::CurrentRevision, |reader| reader.revision() as f64);
     of(Figure::CompactRevision, |reader| reader.compact_revision() as f64);
     of(Figure::Keys, |reader| reader.snapshot().count(&KeyRange::all()) as f64);
-    of(Figure::DurableIndex, |reader| reader.position().index.get() as f64);
+    of(Figure::DurableIndex, |reader| reader.values().durable().borrow().index.get() as f64);
+    of(Figure::PendingBytes, |reader| reader.values().memory().0 as f64);
 }
 
 fn watch(metrics: &Metrics, hub: WatchHub) {

@@ -59,7 +59,10 @@ impl Upkeep {
                     return;
                 }
             }
-            let target = RaftIndex(done.get().saturating_sub(self.policy.keep_entries));
+            // The snapshot was made of the published state, which may be ahead of the engine; a start
+            // needs the log from the engine's position on.
+            let held = done.min(self.reader.values().durable().borrow().index);
+            let target = RaftIndex(held.get().saturating_sub(self.policy.keep_entries));
             if target > purged {
                 if self.node.purge(target).await.is_err() {
                     return;
