@@ -1,14 +1,15 @@
 //! Whether two operations of one list change the same key (02 §5, E46, E49, E61–E63).
 //!
 //! A put key must not be put twice nor lie in a delete range of its list, children counted. The
-//! order of the checks is etcd's, with its one hole kept: a nested txn's delete is not held against
-//! puts of nested txns *before* it (E62; it is then one revision with a PUT and a DELETE).
+//! order of the checks is etcd's, with its two holes kept: a nested txn's delete is not held against
+//! puts of nested txns *before* it (E62; it is then one revision with a PUT and a DELETE), and a
+//! delete without an end is held against no put (golden `txn_open_delete`; the order of the
+//! operations decides).
 //!
 //! Nested transactions can multiply the operations, so nothing here is done pairwise: the smaller
 //! set is always looked up in, and poured into, the larger, which moves each item O(log n) times.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
 
 use bytes::Bytes;
 
@@ -75,9 +76,9 @@ fn union(a: BTreeSet<Bytes>, b: BTreeSet<Bytes>) -> BTreeSet<Bytes> {
     large
 }
 
-/// A union of key ranges, kept as disjoint ones: start to end, `None` for no end.
+/// A union of key ranges, kept as disjoint ones: start to end.
 #[derive(Default)]
-struct Ranges(BTreeMap<Bytes, Option<Bytes>>);
+struct Ranges(BTreeMap<Bytes, Bytes>);
 
 impl Ranges {
     fn insert(&mut self, range: &KeyRange) {
@@ -85,36 +86,32 @@ impl Ranges {
             return;
         }
         let end = match &range.end {
-            RangeEnd::Single => Some([range.start.as_ref(), &[0]].concat().into()),
-            RangeEnd::Unbounded => None,
-            RangeEnd::Before(end) => Some(end.clone()),
+            RangeEnd::Single => [range.start.as_ref(), &[0]].concat().into(),
+            RangeEnd::Before(end) => end.clone(),
+            // etcd's check takes the end `\0` for a key before all others, and so the range as empty.
+            RangeEnd::Unbounded => return,
         };
         self.insert_from_to(range.start.clone(), end);
     }
 
     /// Swallows every range that the new one overlaps or touches.
-    fn insert_from_to(&mut self, mut start: Bytes, mut end: Option<Bytes>) {
-        while let Some((other_start, other_end)) = self.last_touching(&start, end.as_ref()) {
+    fn insert_from_to(&mut self, mut start: Bytes, mut end: Bytes) {
+        while let Some((other_start, other_end)) = self.last_touching(&start, &end) {
             self.0.remove(&other_start);
             start = start.min(other_start);
-            end = match (end, other_end) {
-                (Some(a), Some(b)) => Some(a.max(b)),
-                _ => None,
-            };
+            end = end.max(other_end);
         }
         self.0.insert(start, end);
     }
 
-    fn last_touching(&self, start: &Bytes, end: Option<&Bytes>) -> Option<(Bytes, Option<Bytes>)> {
-        let upper = end.map_or(Bound::Unbounded, |end| Bound::Included(end.clone()));
-        let (other_start, other_end) = self.0.range((Bound::Unbounded, upper)).next_back()?;
-        let touches = other_end.as_ref().is_none_or(|end| end >= start);
-        touches.then(|| (other_start.clone(), other_end.clone()))
+    fn last_touching(&self, start: &Bytes, end: &Bytes) -> Option<(Bytes, Bytes)> {
+        let (other_start, other_end) = self.0.range::<Bytes, _>(..=end).next_back()?;
+        (other_end >= start).then(|| (other_start.clone(), other_end.clone()))
     }
 
     fn contains(&self, key: &Bytes) -> bool {
         let before = self.0.range::<Bytes, _>(..=key).next_back();
-        before.is_some_and(|(_, end)| end.as_ref().is_none_or(|end| key < end))
+        before.is_some_and(|(_, end)| key < end)
     }
 
     /// Whether one of `keys` is in one of the ranges.
@@ -122,9 +119,7 @@ impl Ranges {
         if keys.len() <= self.0.len() {
             return keys.iter().any(|key| self.contains(key));
         }
-        self.0.iter().any(|(start, end)| {
-            keys.range::<Bytes, _>(start..).next().is_some_and(|key| end.as_ref().is_none_or(|end| key < end))
-        })
+        self.0.iter().any(|(start, end)| keys.range::<Bytes, _>(start..).next().is_some_and(|key| key < end))
     }
 
     fn union(&mut self, mut other: Self) {

@@ -56,6 +56,10 @@ impl<'a> Exec<'a> {
     }
 
     fn put(&mut self, op: &PutOp) -> Result<PutResult, RequestError> {
+        // It was there before the transaction, whose delete without an end has taken it since.
+        if (op.ignore_value || op.ignore_lease) && self.txn.meta_of(&op.key).is_none() {
+            return Err(RequestError::KeyNotFound);
+        }
         let prev = if op.prev_kv || op.ignore_value { self.txn.value_of(&op.key)? } else { None };
         let value = match &prev {
             Some(prev) if op.ignore_value => prev.value.clone(),

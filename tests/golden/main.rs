@@ -25,6 +25,7 @@ mod peers;
 mod server;
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use player::Player;
@@ -77,6 +78,7 @@ conversations! {
     txn_compare
     txn_limits
     txn_nested
+    txn_open_delete
     watch_batches
     watch_empty_key
     watch_history
@@ -106,16 +108,24 @@ async fn converse(name: &str) {
         let Some(mut player) = Player::start(kind, &script, name, false).await else { continue };
         let answers = player.play(&script).await.unwrap_or_else(|error| panic!("{name}: {error}"));
         for (step, answer) in script.steps.iter().zip(&answers) {
-            if !step.accepts(answer) {
-                faults.push(format!(
-                    "{name}.txt:{} on {kind:?}\n> {}\nrecorded:\n{}\nanswered:\n{}\n",
-                    step.line,
+            let at = format!("{name}.txt:{} on {kind:?}", step.line);
+            match (&step.pending, step.accepts(answer)) {
+                (Some(reason), false) if kind == Kind::Rusd => say(&format!("SKIPPED golden {at}: {reason}")),
+                (Some(_), true) if kind == Kind::Rusd => faults.push(format!("{at}: as recorded, no longer @pending")),
+                (_, true) => {}
+                (_, false) => faults.push(format!(
+                    "{at}\n> {}\nrecorded:\n{}\nanswered:\n{}\n",
                     step.request.chars().take(300).collect::<String>(),
                     step.answer.join("\n"),
                     answer.join("\n")
-                ));
+                )),
             }
         }
     }
     assert!(faults.is_empty(), "{} answers differ\n\n{}", faults.len(), faults.join("\n"));
+}
+
+/// Past the test runner's capture, which hides what a passing test has to say.
+fn say(line: &str) {
+    writeln!(std::io::stdout(), "{line}").ok();
 }

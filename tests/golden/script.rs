@@ -4,6 +4,7 @@
 //! %flags --quota-backend-bytes=1        flags for the server, before the first step
 //! # why this is here                    a comment, kept when recording
 //! @only rusd | etcd                     the next step is played on one server only
+//! @pending REASON                       rusd doesn't answer so yet: told, counted, and a fault once it does
 //! @mask TTL                             fields of the next answer shown as ~
 //! @let lease = ID                       take a variable from the next answer
 //! @meta hasleader true | @gzip          how the next request is sent
@@ -26,6 +27,7 @@ pub(crate) struct Step {
     /// Number of the request's line, from 1.
     pub(crate) line: usize,
     pub(crate) only: Option<String>,
+    pub(crate) pending: Option<String>,
     pub(crate) masked: Vec<String>,
     pub(crate) variable: Option<(String, String)>,
     pub(crate) gzip: bool,
@@ -99,6 +101,7 @@ impl Step {
         let (name, rest) = text.split_once(' ').unwrap_or((text, ""));
         match name {
             "only" if rest == "etcd" || rest == "rusd" => self.only = Some(rest.to_owned()),
+            "pending" if !rest.is_empty() => self.pending = Some(rest.to_owned()),
             "mask" if !rest.is_empty() => self.masked.extend(rest.split_whitespace().map(str::to_owned)),
             "let" => {
                 let (variable, field) = rest.split_once(" = ")?;
