@@ -67,7 +67,13 @@ impl Steps {
             300..400 => Step::Delete(self.delete()),
             400..640 => Step::Range(self.range()),
             640..660 => Step::RangeStream(self.range()),
-            660..860 => Step::Txn(self.txn(0)),
+            660..860 => {
+                let mut txn = self.txn(0);
+                if deletes_to_the_end(&txn) {
+                    keep_nothing(&mut txn);
+                }
+                Step::Txn(txn)
+            }
             860..890 => Step::Grant(LeaseGrantRequest { ttl: self.rng.random_range(600..9000), id: self.lease() }),
             890..905 => Step::Revoke(LeaseRevokeRequest { id: self.lease() }),
             905..920 => Step::KeepAlive(LeaseKeepAliveRequest { id: self.lease() }),
@@ -248,6 +254,26 @@ impl Steps {
         }
         let at = self.rng.random_range(0..self.watchers.len());
         Step::Cancel(self.watchers.swap_remove(at))
+    }
+}
+
+/// Whether one of the deletes in a txn has no end.
+fn deletes_to_the_end(txn: &TxnRequest) -> bool {
+    txn.success.iter().chain(&txn.failure).any(|operation| match &operation.request {
+        Some(Request::RequestDeleteRange(delete)) => delete.range_end == [0][..],
+        Some(Request::RequestTxn(txn)) => deletes_to_the_end(txn),
+        _ => false,
+    })
+}
+
+/// No put keeps what is there: if such a delete has taken it before, etcd ends with a panic, for ever.
+fn keep_nothing(txn: &mut TxnRequest) {
+    for operation in txn.success.iter_mut().chain(&mut txn.failure) {
+        match &mut operation.request {
+            Some(Request::RequestPut(put)) => (put.ignore_value, put.ignore_lease) = (false, false),
+            Some(Request::RequestTxn(txn)) => keep_nothing(txn),
+            _ => {}
+        }
     }
 }
 

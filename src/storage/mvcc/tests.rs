@@ -121,6 +121,23 @@ fn a_command_is_one_revision_and_sees_itself() {
     assert_eq!(store.reader().position(), position(8));
 }
 
+/// Cause: a command may put a key and then delete it (E62, golden `txn_open_delete`). Symptom: the
+/// delete's watcher was told the value that the same command had put. Now: the one before it.
+#[test]
+fn the_version_before_is_the_one_before_the_revision() {
+    let mut store = filled();
+    let mut txn = store.begin();
+    let before = txn.meta_of(b"a").unwrap().modified;
+    txn.put("a".into(), "2".into(), LeaseId::NONE);
+    txn.put("new".into(), "1".into(), LeaseId::NONE);
+    txn.delete(&KeyRange::single(Bytes::from("a")));
+    txn.delete(&KeyRange::single(Bytes::from("new")));
+    txn.commit();
+    let batch = store.publish(position(9)).unwrap();
+    let prevs: Vec<_> = batch.events.iter().map(|entry| entry.prev).collect();
+    assert_eq!(prevs, [Some(before), None, Some(before), None]);
+}
+
 #[test]
 fn a_dropped_command_leaves_no_trace() {
     let mut store = filled();

@@ -21,7 +21,7 @@ pub struct PutOutcome {
 pub(super) struct Change {
     pub(super) at: Revision,
     pub(super) record: Record,
-    /// Where the version before it lies.
+    /// Where the version before this revision lies.
     pub(super) prev: Option<Revision>,
 }
 
@@ -128,7 +128,14 @@ impl<'a> WriteTxn<'a> {
     }
 
     fn push(&mut self, at: Revision, record: Record, prev: Option<KeyMeta>) {
-        self.store.changes.push(Change { at, record, prev: prev.map(|prev| prev.modified) });
+        // A watcher is told the version before the revision, also if the command itself made one since.
+        let prev = prev.and_then(|prev| match prev.modified {
+            own if own.main == at.main => {
+                usize::try_from(own.sub).ok().and_then(|sub| self.store.changes.get(self.before + sub)?.prev)
+            }
+            before => Some(before),
+        });
+        self.store.changes.push(Change { at, record, prev });
     }
 
     fn view(&self) -> View<'_> {
