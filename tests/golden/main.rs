@@ -79,6 +79,7 @@ conversations! {
     txn_limits
     txn_nested
     txn_open_delete
+    txn_revisions
     watch_batches
     watch_empty_key
     watch_history

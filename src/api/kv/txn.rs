@@ -46,8 +46,14 @@ fn is_large(snapshot: &Snapshot, txn: &TxnOp) -> bool {
 /// A read-only transaction on one state.
 fn evaluate(snapshot: &Snapshot, txn: &TxnOp, disk: Disk) -> Result<Scoped<TxnResult>, ReadError> {
     let succeeded = compare::all_hold(snapshot, &txn.compares, disk)?;
+    let taken = if succeeded { &txn.success } else { &txn.failure };
+    for op in taken {
+        if let Op::Range(query) = op {
+            snapshot.check_in_txn(query.revision)?;
+        }
+    }
     let mut responses = Vec::new();
-    for op in if succeeded { &txn.success } else { &txn.failure } {
+    for op in taken {
         // Only reads are here: `is_read_only` looked at both branches.
         if let Op::Range(query) = op {
             let found = snapshot.range(query, disk)?;

@@ -35,6 +35,17 @@ impl View<'_> {
         }
     }
 
+    /// Whether a transaction may read at `revision`.
+    ///
+    /// Unlike a read on its own, its read at a negative revision is held against the compacted one,
+    /// which is −1 at first (golden `txn_revisions`).
+    pub(in crate::storage) fn check_in_txn(&self, revision: i64) -> Result<(), RequestError> {
+        if revision < 0 && revision < self.compact {
+            return Err(RequestError::Compacted);
+        }
+        self.resolve(revision).map(|_| ())
+    }
+
     /// Answers `query`; `fetch` gets the record of a revision that the index names.
     pub(in crate::storage) fn range(
         &self,

@@ -56,9 +56,9 @@ impl<'a> WriteTxn<'a> {
         self.view().range(query, |at| self.store.fetch(at)).map_err(refused)
     }
 
-    /// Whether a read at `revision` is possible now: `Compacted` or `FutureRevision` if not; 0 or less is the latest.
+    /// Whether a transaction may read at `revision`: `Compacted` or `FutureRevision` if not; 0 is the latest.
     pub fn check_revision(&self, revision: i64) -> Result<(), RequestError> {
-        self.view().resolve(revision).map(|_| ())
+        self.view().check_in_txn(revision)
     }
 
     /// What the index knows of one living key.

@@ -164,6 +164,11 @@ impl Snapshot {
         }
     }
 
+    /// Whether a transaction may read at `revision`: `Compacted` or `FutureRevision` if not; 0 is the latest.
+    pub fn check_in_txn(&self, revision: i64) -> Result<(), RequestError> {
+        self.published.view().check_in_txn(revision)
+    }
+
     /// The digest of the keys living at `revision` (0 or less: now), equal on every member whatever
     /// it has compacted. O(1) now, a walk of the index for an older revision.
     ///
