@@ -16,7 +16,6 @@ const READY_MAX: Duration = Duration::from_secs(60);
 
 /// A member and where it lives. Killed at drop.
 pub(crate) struct Member {
-    data: PathBuf,
     log: PathBuf,
     port: u16,
     flags: Vec<String>,
@@ -40,11 +39,7 @@ impl Member {
             format!("--initial-cluster=default=http://127.0.0.1:{peer}"),
         ];
         all.extend(flags.iter().map(|flag| (*flag).to_owned()));
-        Self { data: data.into(), log: log.into(), port: client, flags: all, child: None }
-    }
-
-    pub(crate) fn data(&self) -> &Path {
-        &self.data
+        Self { log: log.into(), port: client, flags: all, child: None }
     }
 
     pub(crate) fn url(&self) -> String {
