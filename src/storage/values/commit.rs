@@ -45,6 +45,7 @@ impl Content {
         for part in parts.clone() {
             if let Some((first, last)) = part.mains {
                 step.records(&view, first, last)?;
+                step.state.last_main = last;
             }
             step.state.position = part.position;
         }

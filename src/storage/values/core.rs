@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::commit::Content;
+use super::freeze::Frozen;
 use super::queue::Work;
 use super::segment::Segment;
 use super::shared::{Health, Shared};
@@ -56,9 +57,12 @@ impl Core {
             self.open_again(shared)?;
         }
         let engine = shared.engine();
+        self.freeze(&*engine)?;
+        let stop = self.work.freezes.front().map(|(target, _)| *target);
         let (mut parts, mut bytes) = (0, 0);
         for part in &self.work.parts {
-            if parts > 0 && bytes + part.bytes > STEP_BYTES {
+            let beyond = stop.is_some_and(|stop| part.position > stop);
+            if beyond || (parts > 0 && bytes + part.bytes > STEP_BYTES) {
                 break;
             }
             (parts, bytes) = (parts + 1, bytes + part.bytes);
@@ -88,6 +92,17 @@ impl Core {
         self.content = after;
         self.reopen = false;
         self.finish(shared, parts, &remove, before);
+        self.freeze(&*engine)
+    }
+
+    /// Gives the small tables to those who want them as of the position that is reached.
+    fn freeze(&mut self, engine: &dyn Backend) -> Result<(), StorageError> {
+        while self.work.freezes.front().is_some_and(|(target, _)| *target <= self.content.state.position) {
+            let frozen = Frozen::read(engine, &self.content.state)?;
+            if let Some((_, asked)) = self.work.freezes.pop_front() {
+                let _ = asked.send(frozen);
+            }
+        }
         Ok(())
     }
 
@@ -171,11 +186,12 @@ pub(super) fn read_content(shared: &Shared, engine: &dyn Backend) -> Result<Cont
 /// Copies records that are durable now to the hot cache; returns their logical bytes.
 fn keep_hot(shared: &Shared, first: i64, last: i64) -> u64 {
     let mut bytes = 0;
+    let epoch = shared.hot.epoch();
     let view = shared.pending.view();
     for (at, record) in view.range(Revision::new(first, 0), Revision::new(last.saturating_add(1), 0)) {
         bytes += super::record_bytes(record);
         if record.version.is_some() {
-            shared.hot.insert(at, detached(record));
+            shared.hot.insert(epoch, at, detached(record));
         }
     }
     bytes

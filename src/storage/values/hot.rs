@@ -2,7 +2,9 @@
 //!
 //! A set of four slots by the revision's hash. A tag beside each slot says what may be in it, so
 //! that a miss costs four loads and no pointer. The budget is in bytes; when it is passed, a
-//! clock hand empties slots that were not read since it last came by.
+//! clock hand empties slots that were not read since it last came by. An entry is of an epoch,
+//! which ends when a snapshot takes the place of everything: a reader that was late with what it
+//! had read before then puts it where nobody finds it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -26,7 +28,14 @@ struct Slot {
     /// The revision's hash, 0 for empty; a hint, the entry itself decides.
     tag: AtomicU64,
     read: AtomicBool,
-    entry: ArcSwapOption<(Revision, Record)>,
+    entry: ArcSwapOption<Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    epoch: u64,
+    at: Revision,
+    record: Record,
 }
 
 #[derive(Debug)]
@@ -35,6 +44,7 @@ pub(super) struct Hot {
     bytes: AtomicU64,
     bytes_max: u64,
     hand: AtomicUsize,
+    epoch: AtomicU64,
 }
 
 impl Hot {
@@ -47,6 +57,7 @@ impl Hot {
             bytes: AtomicU64::new(0),
             bytes_max,
             hand: AtomicUsize::new(0),
+            epoch: AtomicU64::new(0),
         }
     }
 
@@ -61,19 +72,21 @@ impl Hot {
         let tag = tag(at);
         let slot = self.set(tag).iter().find(|slot| slot.tag.load(Ordering::Relaxed) == tag)?;
         let entry = slot.entry.load();
-        let (found, record) = &**entry.as_ref()?;
-        if *found != at {
-            return None;
-        }
+        let entry = entry.as_ref().filter(|entry| entry.at == at && entry.epoch == self.epoch())?;
         // Stored only when it changes, so that a hot slot's cache line isn't written by every reader.
         if !slot.read.load(Ordering::Relaxed) {
             slot.read.store(true, Ordering::Relaxed);
         }
-        Some(record.clone())
+        Some(entry.record.clone())
     }
 
-    /// Keeps a record, in place of another one if need be.
-    pub(super) fn insert(&self, at: Revision, record: Record) {
+    /// The present epoch: to be asked before what is to be inserted is read.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Keeps a record of `epoch`, in place of another one if need be.
+    pub(super) fn insert(&self, epoch: u64, at: Revision, record: Record) {
         let bytes = kept_bytes(&record);
         if bytes > RECORD_BYTES_MAX.min(self.bytes_max) {
             return;
@@ -86,7 +99,7 @@ impl Hot {
         let slot = same.or_else(free).or_else(unread).unwrap_or(&set[(tag >> 60) as usize % WAYS]);
         slot.tag.store(tag, Ordering::Relaxed);
         slot.read.store(false, Ordering::Relaxed);
-        self.replaced(slot.entry.swap(Some(Arc::new((at, record)))), bytes);
+        self.replaced(slot.entry.swap(Some(Arc::new(Entry { epoch, at, record }))), bytes);
         self.shrink();
     }
 
@@ -100,7 +113,8 @@ impl Hot {
 
     /// Forgets everything.
     pub(super) fn clear(&self) {
-        for slot in &self.slots {
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+        for slot in self.slots.iter().filter(|slot| slot.tag.load(Ordering::Relaxed) != 0) {
             self.empty(slot);
         }
     }
@@ -115,10 +129,10 @@ impl Hot {
         self.replaced(slot.entry.swap(None), 0);
     }
 
-    fn replaced(&self, old: Option<Arc<(Revision, Record)>>, new_bytes: u64) {
+    fn replaced(&self, old: Option<Arc<Entry>>, new_bytes: u64) {
         self.bytes.fetch_add(new_bytes, Ordering::Relaxed);
         if let Some(old) = old {
-            self.bytes.fetch_sub(kept_bytes(&old.1), Ordering::Relaxed);
+            self.bytes.fetch_sub(kept_bytes(&old.record), Ordering::Relaxed);
         }
     }
 
@@ -161,20 +175,24 @@ mod tests {
     fn the_budget_holds_and_recent_records_are_found() {
         let hot = Hot::new(1 << 20);
         for main in 0..50_000 {
-            hot.insert(Revision::new(main, 0), record(300));
+            hot.insert(0, Revision::new(main, 0), record(300));
             assert!(hot.bytes() <= 1 << 20);
         }
         let found = (49_000..50_000).filter(|main| hot.get(Revision::new(*main, 0)).is_some()).count();
         assert!(found > 500, "{found} of the last 1000");
         hot.clear();
         assert_eq!(hot.bytes(), 0);
+        hot.insert(0, Revision::new(1, 0), record(300));
+        assert_eq!(hot.get(Revision::new(1, 0)), None, "of the epoch before");
+        hot.insert(hot.epoch(), Revision::new(1, 0), record(300));
+        assert!(hot.get(Revision::new(1, 0)).is_some());
     }
 
     #[test]
     fn a_record_is_of_its_revision_or_absent() {
         let hot = Hot::new(64 << 10);
         for main in 1..2000 {
-            hot.insert(Revision::new(main, main % 3), record(main as usize % 50));
+            hot.insert(0, Revision::new(main, main % 3), record(main as usize % 50));
         }
         for main in 1..2000 {
             for sub in 0..3 {
@@ -183,7 +201,7 @@ mod tests {
                 }
             }
         }
-        hot.insert(Revision::new(1, 0), record(9));
+        hot.insert(0, Revision::new(1, 0), record(9));
         hot.remove(Revision::new(1, 0));
         assert_eq!(hot.get(Revision::new(1, 0)), None);
     }
@@ -191,20 +209,20 @@ mod tests {
     #[test]
     fn large_records_stay_out() {
         let hot = Hot::new(1 << 20);
-        hot.insert(Revision::new(1, 0), record(100 << 10));
+        hot.insert(0, Revision::new(1, 0), record(100 << 10));
         assert_eq!((hot.bytes(), hot.get(Revision::new(1, 0))), (0, None));
     }
 
     #[test]
     fn what_is_read_stays_longer() {
         let hot = Hot::new(256 << 10);
-        hot.insert(Revision::new(1, 0), record(200));
+        hot.insert(0, Revision::new(1, 0), record(200));
         let mut lost = 0;
         for main in 2..20_000 {
-            hot.insert(Revision::new(main, 0), record(200));
+            hot.insert(0, Revision::new(main, 0), record(200));
             if hot.get(Revision::new(1, 0)).is_none() {
                 lost += 1;
-                hot.insert(Revision::new(1, 0), record(200));
+                hot.insert(0, Revision::new(1, 0), record(200));
             }
         }
         assert!(lost < 10, "lost {lost} times");

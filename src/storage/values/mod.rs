@@ -23,6 +23,7 @@ use crate::types::{LeaseId, StorageError};
 
 mod commit;
 mod core;
+mod freeze;
 mod hot;
 mod load;
 mod pending;
@@ -35,6 +36,7 @@ mod state;
 mod worker;
 mod writer;
 
+pub use freeze::Frozen;
 pub use load::{Loaded, RecordHeads};
 pub use reader::ValueReader;
 pub use replace::Replacement;

@@ -10,6 +10,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use super::RowChange;
+use super::freeze::Frozen;
 use crate::env::WorkerHandle;
 use crate::storage::AppliedPosition;
 use crate::types::Revision;
@@ -28,6 +29,8 @@ pub(super) struct Part {
     pub(super) rows: Vec<RowChange>,
     /// The position that all of this leads to.
     pub(super) position: AppliedPosition,
+    /// Someone wants to see the content at exactly this position: nothing is joined to it.
+    pub(super) closed: bool,
 }
 
 /// Work that has come in since the last time it was taken.
@@ -39,6 +42,8 @@ pub(super) struct Work {
     pub(super) remove: VecDeque<(AppliedPosition, Vec<Revision>)>,
     /// Who waits for which position to be durable; it is filled in when the work is taken.
     pub(super) waiters: Vec<(AppliedPosition, oneshot::Sender<AppliedPosition>)>,
+    /// Who wants the small tables as of which position; it is filled in when the work is taken.
+    pub(super) freezes: VecDeque<(AppliedPosition, oneshot::Sender<Frozen>)>,
     /// No more will come.
     pub(super) last: bool,
     /// Don't wait for the interval.
@@ -47,12 +52,16 @@ pub(super) struct Work {
 
 impl Work {
     pub(super) fn is_empty(&self) -> bool {
-        self.parts.is_empty() && self.remove.is_empty() && self.waiters.is_empty() && !self.last
+        self.parts.is_empty()
+            && self.remove.is_empty()
+            && self.waiters.is_empty()
+            && self.freezes.is_empty()
+            && !self.last
     }
 
     /// Adds an append.
     pub(super) fn append(&mut self, mut part: Part) {
-        match self.parts.back_mut().filter(|back| back.bytes + part.bytes <= PART_BYTES) {
+        match self.parts.back_mut().filter(|back| !back.closed && back.bytes + part.bytes <= PART_BYTES) {
             Some(back) => {
                 back.mains = match (back.mains, part.mains) {
                     (Some((first, _)), Some((_, last))) => Some((first, last)),
@@ -66,8 +75,19 @@ impl Work {
         }
     }
 
+    /// Asks for the small tables as of the last append before this.
+    pub(super) fn freeze(&mut self, freeze: oneshot::Sender<Frozen>) {
+        let target = self.parts.back_mut().map(|part| {
+            part.closed = true;
+            part.position
+        });
+        self.freezes.push_back((target.unwrap_or_default(), freeze));
+    }
+
     /// Adds what came later.
     pub(super) fn merge(&mut self, later: Self) {
+        let before = self.parts.back().map_or_else(AppliedPosition::default, |part| part.position);
+        self.freezes.extend(later.freezes.into_iter().map(|(known, freeze)| (known.max(before), freeze)));
         self.parts.extend(later.parts);
         self.remove.extend(later.remove);
         let target = self.parts.back().map_or_else(AppliedPosition::default, |part| part.position);

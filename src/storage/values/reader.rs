@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use tokio::sync::watch;
 
+use super::freeze::Frozen;
 use super::segment::Segment;
 use super::shared::{Health, Shared};
 use super::state::Totals;
@@ -46,11 +47,12 @@ impl ValueReader {
         if let Some(record) = self.cached(at) {
             return Ok(Some(record));
         }
+        let epoch = self.shared.hot.epoch();
         let Some(bytes) = self.shared.read(|engine| engine.get(Table::Kv, &at.to_bytes()))? else {
             return if self.is_listed(at)? { Err(self.missing(at)) } else { Ok(None) };
         };
         let record = self.decode(at, bytes.into())?;
-        self.shared.hot.insert(at, record.clone());
+        self.shared.hot.insert(epoch, at, record.clone());
         Ok(Some(record))
     }
 
@@ -175,6 +177,15 @@ impl ValueReader {
     /// [`ValueReader::durable`] to change and asks again.
     pub fn is_full(&self) -> bool {
         self.shared.pending.bytes() >= self.shared.pending_bytes_max && self.shared.failed().is_none()
+    }
+
+    /// The small tables as of the last append before this call, for a snapshot: call it where the
+    /// applier stands still, wait anywhere. See [`Frozen`].
+    ///
+    /// # Errors
+    /// [`StorageError::Closed`] if the engine was given up first.
+    pub fn freeze(&self) -> impl Future<Output = Result<Frozen, StorageError>> + Send + use<> {
+        self.shared.freeze()
     }
 
     /// Bytes in the pending map and in the hot cache.

@@ -120,6 +120,7 @@ impl Replacement<'_> {
     pub fn finish(mut self, position: AppliedPosition) -> Result<(), StorageError> {
         self.put_segment();
         self.state.position = position;
+        self.state.last_main = self.last.map_or(0, |last| last.main);
         self.batch.put(Table::Meta, STATE_KEY, &self.state.encode());
         self.engine.write(&self.batch)?;
         self.engine.flush()?;

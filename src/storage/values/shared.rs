@@ -10,6 +10,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::ValuesConfig;
 use super::core::Core;
+use super::freeze::Frozen;
 use super::hot::Hot;
 use super::pending::Pending;
 use super::queue::Queue;
@@ -65,6 +66,20 @@ impl Shared {
         });
         if self.failed().is_some() {
             // Nobody will take it any more: let the waiter see its sender go.
+            drop(self.queue.take());
+        }
+        async move { receiver.await.map_err(|_| StorageError::Closed("the storage engine was given up".into())) }
+    }
+
+    /// Asks for the small tables as of the last append before this.
+    pub(super) fn freeze(&self) -> impl Future<Output = Result<Frozen, StorageError>> + Send + use<> {
+        let (sender, receiver) = oneshot::channel();
+        self.queue.add(|work| {
+            work.freeze(sender);
+            work.urgent = true;
+        });
+        if self.failed().is_some() {
+            // Nobody will take it any more: let whoever asked see the sender go.
             drop(self.queue.take());
         }
         async move { receiver.await.map_err(|_| StorageError::Closed("the storage engine was given up".into())) }

@@ -19,7 +19,7 @@ pub(super) fn is_own_row(table: Table, key: &[u8]) -> bool {
 }
 
 const LAYOUT: u8 = 1;
-const LEN: usize = 1 + 7 * 8 + 4;
+const LEN: usize = 1 + 8 * 8 + 4;
 
 /// A count of things, their bytes, and a sum of their digests that doesn't depend on the order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,6 +63,8 @@ fn row_digest(table: u8, key: &[u8], value: &[u8]) -> u64 {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct State {
     pub(super) position: AppliedPosition,
+    /// The last main revision that was ever written; it stays when its records are removed.
+    pub(super) last_main: i64,
     /// Of the records.
     pub(super) records: Totals,
     /// Of the rows in `Meta`, `Lease` and `Auth`, without this one.
@@ -79,6 +81,7 @@ impl State {
             self.records.sum,
             self.rows.count,
             self.rows.sum,
+            self.last_main as u64,
         ];
         let mut out = [0; LEN];
         out[0] = LAYOUT;
@@ -99,15 +102,16 @@ impl State {
         if body[0] != LAYOUT {
             return Err(CodecError::Kind(body[0]));
         }
-        let mut numbers = [0; 7];
+        let mut numbers = [0; 8];
         for (number, slot) in numbers.iter_mut().zip(body[1..].chunks_exact(8)) {
             let mut le = [0; 8];
             le.copy_from_slice(slot);
             *number = u64::from_le_bytes(le);
         }
-        let [index, term, count, bytes, sum, rows, rows_sum] = numbers;
+        let [index, term, count, bytes, sum, rows, rows_sum, last_main] = numbers;
         Ok(Self {
             position: AppliedPosition { index: RaftIndex(index), term: Term(term) },
+            last_main: i64::try_from(last_main).map_err(|_| CodecError::Number)?,
             records: Totals { count, bytes, sum },
             rows: Totals { count: rows, bytes: 0, sum: rows_sum },
         })
@@ -162,6 +166,7 @@ mod tests {
     fn the_row_comes_back_and_every_flipped_bit_is_seen() {
         let state = State {
             position: AppliedPosition { index: RaftIndex(9), term: Term(2) },
+            last_main: 77,
             records: Totals { count: 3, bytes: 300, sum: u64::MAX },
             rows: Totals { count: 1, bytes: 0, sum: 5 },
         };

@@ -97,7 +97,7 @@ impl ValueWriter {
         let urgent = self.shared.pending.bytes() >= self.flush_bytes;
         self.position = position;
         self.shared.queue.add(|work| {
-            work.append(Part { mains, bytes, rows, position });
+            work.append(Part { mains, bytes, rows, position, closed: false });
             work.urgent |= urgent;
         });
         Ok(())

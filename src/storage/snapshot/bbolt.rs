@@ -1,0 +1,1 @@
+//! The state as etcd's tools read it.

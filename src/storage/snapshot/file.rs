@@ -1,0 +1,79 @@
+//! Snapshots as files: put in place in one step, and read back as a stream.
+
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{SnapshotHeader, write_snapshot};
+use crate::env::{Access, DiskFile, Env};
+use crate::storage::values::{Frozen, ValueReader};
+use crate::types::StorageError;
+
+const BUFFER_BYTES: usize = 256 << 10;
+
+/// A file as a stream, from its beginning.
+#[derive(Debug)]
+pub struct FileStream {
+    file: Arc<dyn DiskFile>,
+    at: u64,
+}
+
+impl FileStream {
+    /// Reads or writes `file` from its beginning.
+    pub fn new(file: Arc<dyn DiskFile>) -> Self {
+        Self { file, at: 0 }
+    }
+}
+
+impl Read for FileStream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read_at(buffer, self.at)?;
+        self.at += count as u64;
+        Ok(count)
+    }
+}
+
+impl Write for FileStream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write_at(bytes, self.at)?;
+        self.at += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes a snapshot so that `path` is the whole of it or isn't there; durable at return.
+///
+/// # Errors
+/// Those of [`write_snapshot`] and of the disk; a draft may stay as `path` with `.tmp` after it.
+pub fn save_snapshot(
+    env: &Env,
+    frozen: &Frozen,
+    values: &ValueReader,
+    path: &Path,
+) -> Result<SnapshotHeader, StorageError> {
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(".tmp");
+    let draft = Path::new(&draft);
+    let io = |action| move |error| StorageError::io(action, path, error);
+    let file = env.disk.open(draft, Access::Create).map_err(io("create"))?;
+    file.set_len(0).map_err(io("empty"))?;
+    let out = BufWriter::with_capacity(BUFFER_BYTES, FileStream::new(Arc::clone(&file)));
+    let (header, _) = write_snapshot(frozen, values, out).map_err(|error| error.at(path))?;
+    file.sync_all().map_err(io("fsync"))?;
+    env.disk.rename(draft, path).map_err(io("rename"))?;
+    env.disk.sync_dir(path.parent().unwrap_or(Path::new("."))).map_err(io("fsync"))?;
+    Ok(header)
+}
+
+/// A snapshot's file, to be given to [`super::read_snapshot`] or [`super::read_header`].
+///
+/// # Errors
+/// Those of the disk.
+pub fn open_snapshot(env: &Env, path: &Path) -> Result<impl Read + Send + use<>, StorageError> {
+    let file = env.disk.open(path, Access::Read).map_err(|error| StorageError::io("open", path, error))?;
+    Ok(BufReader::with_capacity(BUFFER_BYTES, FileStream::new(file)))
+}
