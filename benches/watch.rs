@@ -18,6 +18,9 @@ use rusd::watch::{
     CreateWatch, HeaderIds, HistorySource, StreamEnd, WatchHub, WatchLimits, WatchRequest, WatchSession,
 };
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A store that only counts: live events never ask it for anything.
 struct Nothing;
 

@@ -37,10 +37,16 @@ impl Output {
 
     /// Writes a message's beginning; `events_len` bytes of events must follow.
     pub(crate) fn start(&mut self, header: &[u8], watch_id: i64, fragment: bool, events_len: usize) {
-        if events_len < SHARE_BYTES {
-            self.buf.reserve(64 + header.len() + events_len);
-        }
+        let copied = if events_len < SHARE_BYTES { events_len } else { 0 };
+        self.make_room(64 + header.len() + copied);
         put_message_start(&mut self.buf, header, watch_id, fragment, events_len);
+    }
+
+    /// A lone message gets what it needs, a second one a whole chunk: growing by doubling would copy it all twice.
+    fn make_room(&mut self, bytes: usize) {
+        if self.buf.capacity() - self.buf.len() < bytes {
+            self.buf.reserve(if self.buf.is_empty() { bytes } else { bytes.max(CHUNK_BYTES) });
+        }
     }
 
     /// Writes bytes by copying.

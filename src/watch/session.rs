@@ -41,6 +41,8 @@ pub struct WatchSession<R> {
     jobs: FuturesUnordered<BoxFuture<'static, Option<Done>>>,
     interval: Duration,
     timer: Pin<Box<Sleep>>,
+    /// What the stream did last; `Full` at first, so that it is asked.
+    step: Step,
     end: Option<StreamEnd>,
 }
 
@@ -65,6 +67,7 @@ impl<R: Stream<Item = Result<WatchRequest, StreamEnd>> + Unpin> WatchSession<R> 
             jobs: FuturesUnordered::new(),
             interval,
             timer: Box::pin(tokio::time::sleep(interval)),
+            step: Step::Full,
             end: None,
         }
     }
@@ -78,45 +81,49 @@ impl<R: Stream<Item = Result<WatchRequest, StreamEnd>> + Unpin> WatchSession<R> 
             if let Some(end) = &self.end {
                 return Poll::Ready(Err(end.clone()));
             }
-            self.poll_requests(cx);
+            let mut news = self.poll_requests(cx);
             while self.timer.as_mut().poll(cx).is_ready() {
                 self.core.tick();
                 self.timer.as_mut().reset(Instant::now() + self.interval);
+                news = true;
             }
             while let Poll::Ready(Some(done)) = self.jobs.poll_next_unpin(cx) {
                 match done {
                     Some(done) => self.core.finish(done),
                     None => self.end = Some(stopped()),
                 }
+                news = true;
             }
-            let step = self.core.advance(&mut self.out);
-            let mut spawned = false;
-            while let Some(job) = self.core.take_job() {
-                self.jobs.push(run(self.hub.clone(), job));
-                spawned = true;
-            }
-            let idle = match step {
-                Step::End(end) => {
-                    self.end = Some(end);
-                    false
-                }
-                Step::Full => false,
+            // After a chunk was taken there is mostly nothing more: seen without going through the stream again.
+            let quiet = match self.step {
                 Step::Idle => self.core.mailbox().poll_news(cx).is_pending(),
                 Step::Blocked => self.core.mailbox().poll_end(cx).is_pending(),
+                Step::Full | Step::End(_) => false,
             };
-            if idle && !spawned && self.end.is_none() && self.out.is_empty() {
+            if quiet && !news && self.end.is_none() && self.out.is_empty() {
                 return Poll::Pending;
+            }
+            self.step = self.core.advance(&mut self.out);
+            while let Some(job) = self.core.take_job() {
+                self.jobs.push(run(self.hub.clone(), job));
+            }
+            if let Step::End(end) = &self.step {
+                self.end = Some(end.clone());
             }
         }
     }
 
-    /// Takes requests as long as there is room for their answers.
-    fn poll_requests(&mut self, cx: &mut Context<'_>) {
+    /// Takes requests as long as there is room for their answers; whether any came.
+    fn poll_requests(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut any = false;
         while !self.out.is_full()
             && let Some(requests) = &mut self.requests
         {
             match requests.poll_next_unpin(cx) {
-                Poll::Ready(Some(Ok(request))) => self.core.request(request, &mut self.out),
+                Poll::Ready(Some(Ok(request))) => {
+                    self.core.request(request, &mut self.out);
+                    any = true;
+                }
                 Poll::Ready(Some(Err(end))) => {
                     self.end = Some(end);
                     self.requests = None;
@@ -125,6 +132,7 @@ impl<R: Stream<Item = Result<WatchRequest, StreamEnd>> + Unpin> WatchSession<R> 
                 Poll::Pending => break,
             }
         }
+        any
     }
 }
 

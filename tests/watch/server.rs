@@ -25,15 +25,15 @@ use tonic::{Request, Status, Streaming};
 
 const WAIT: Duration = Duration::from_secs(10);
 
-pub struct Server {
+pub(crate) struct Server {
     store: Mutex<Store>,
-    pub hub: WatchHub,
+    pub(crate) hub: WatchHub,
     address: String,
     leader: Arc<AtomicBool>,
 }
 
 impl Server {
-    pub async fn start(limits: WatchLimits) -> Self {
+    pub(crate) async fn start(limits: WatchLimits) -> Self {
         let store = Store::in_memory();
         let hub = WatchHub::new(store.reader(), limits);
         let leader = Arc::new(AtomicBool::new(true));
@@ -64,7 +64,7 @@ impl Server {
         self.hub.notify(batch, store.revision());
     }
 
-    pub fn put(&self, key: &str, value: &str) {
+    pub(crate) fn put(&self, key: &str, value: &str) {
         self.change(|store| {
             let mut txn = store.begin();
             let (key, value) = (Bytes::copy_from_slice(key.as_bytes()), Bytes::copy_from_slice(value.as_bytes()));
@@ -73,7 +73,7 @@ impl Server {
         });
     }
 
-    pub fn delete(&self, key: &str) {
+    pub(crate) fn delete(&self, key: &str) {
         self.change(|store| {
             let mut txn = store.begin();
             txn.delete(&KeyRange::single(Bytes::copy_from_slice(key.as_bytes())));
@@ -81,11 +81,11 @@ impl Server {
         });
     }
 
-    pub fn compact(&self, revision: i64) {
+    pub(crate) fn compact(&self, revision: i64) {
         self.change(|store| store.compact(revision).expect("a revision that can be compacted"));
     }
 
-    pub fn set_leader(&self, known: bool) {
+    pub(crate) fn set_leader(&self, known: bool) {
         self.leader.store(known, Ordering::Relaxed);
     }
 
@@ -101,41 +101,41 @@ impl Server {
         Ok(Client { requests: Some(requests), responses })
     }
 
-    pub async fn client(&self) -> Client {
+    pub(crate) async fn client(&self) -> Client {
         self.open(false).await.expect("a stream")
     }
 
-    pub async fn client_with_leader(&self) -> Result<Client, Status> {
+    pub(crate) async fn client_with_leader(&self) -> Result<Client, Status> {
         self.open(true).await
     }
 }
 
-pub struct Client {
+pub(crate) struct Client {
     requests: Option<mpsc::Sender<WatchRequest>>,
     responses: Streaming<WatchResponse>,
 }
 
 impl Client {
-    pub async fn send(&mut self, request: WatchRequest) {
+    pub(crate) async fn send(&mut self, request: WatchRequest) {
         let requests = self.requests.as_ref().expect("still open");
         requests.send(request).await.expect("the server takes requests");
     }
 
-    pub fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         self.requests = None;
     }
 
-    pub async fn next(&mut self) -> WatchResponse {
+    pub(crate) async fn next(&mut self) -> WatchResponse {
         let next = timeout(WAIT, self.responses.message()).await.expect("a response in time");
         next.expect("no error").expect("not the end")
     }
 
-    pub async fn end(&mut self) -> Status {
+    pub(crate) async fn end(&mut self) -> Status {
         timeout(WAIT, self.responses.message()).await.expect("the end in time").expect_err("an error")
     }
 
     /// The last revision of the next response, whose events must go on after `seen` without a gap.
-    pub async fn last_revision(&mut self, seen: i64) -> i64 {
+    pub(crate) async fn last_revision(&mut self, seen: i64) -> i64 {
         let mut last = seen;
         for event in self.next().await.events {
             let revision = event.kv.expect("a pair").mod_revision;
@@ -146,7 +146,7 @@ impl Client {
     }
 
     /// The next response in short: id, header revision, what it says, events.
-    pub async fn brief(&mut self) -> String {
+    pub(crate) async fn brief(&mut self) -> String {
         let response = self.next().await;
         let header = response.header.expect("a header");
         assert_eq!((header.cluster_id, header.member_id, header.raft_term), (1, 2, 3));
@@ -172,7 +172,7 @@ impl Client {
     }
 }
 
-pub fn create(key: &str, range_end: &str, start_revision: i64) -> WatchRequest {
+pub(crate) fn create(key: &str, range_end: &str, start_revision: i64) -> WatchRequest {
     let create = WatchCreateRequest {
         key: Bytes::copy_from_slice(key.as_bytes()),
         range_end: Bytes::copy_from_slice(range_end.as_bytes()),
@@ -182,10 +182,10 @@ pub fn create(key: &str, range_end: &str, start_revision: i64) -> WatchRequest {
     WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) }
 }
 
-pub fn cancel(watch_id: i64) -> WatchRequest {
+pub(crate) fn cancel(watch_id: i64) -> WatchRequest {
     WatchRequest { request_union: Some(RequestUnion::CancelRequest(WatchCancelRequest { watch_id })) }
 }
 
-pub fn progress() -> WatchRequest {
+pub(crate) fn progress() -> WatchRequest {
     WatchRequest { request_union: Some(RequestUnion::ProgressRequest(WatchProgressRequest {})) }
 }

@@ -8,7 +8,6 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::super::encode::Control;
 use super::super::index::GroupKey;
 use super::StreamCore;
 use super::replay::{Job, Kind, Reader, Replay, Round};
@@ -168,22 +167,21 @@ impl StreamCore {
                 let works = found.into_iter().map(work).collect();
                 self.catch_up = CatchUp::Writing { cohort, works, end, until, gap };
             }
-            Err(HistoryError::Compacted(compact_revision)) => self.compacted(cohort, compact_revision),
+            Err(HistoryError::Compacted(compact_revision)) => self.history_gone(cohort, compact_revision),
             Err(HistoryError::Storage(error)) => self.fail(error.to_string()),
         }
     }
 
     /// The cohort's history is gone: those that needed it are told (E87), the others try again.
-    fn compacted(&mut self, cohort: Vec<Target>, compact_revision: i64) {
+    fn history_gone(&mut self, cohort: Vec<Target>, compact_revision: i64) {
         for target in cohort {
             let Some(watcher) = self.watchers.get(target) else { continue };
             if watcher.next >= compact_revision {
                 self.behind.push_back(target);
                 continue;
             }
-            let watch_id = watcher.id;
             self.watchers.set_state(target, State::Compacted);
-            self.controls.push_back(Control { watch_id, canceled: true, compact_revision, ..Control::default() });
+            self.compacted.push_back((target, compact_revision));
         }
         self.detach_all_idle();
     }

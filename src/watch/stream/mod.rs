@@ -88,7 +88,8 @@ pub(crate) struct StreamCore {
     behind: VecDeque<Target>,
     catch_up: CatchUp,
     jobs: Vec<Job>,
-    controls: VecDeque<Control>,
+    /// Watchers whose history is gone and whose clients aren't told yet, with the compact revision.
+    compacted: VecDeque<(Target, i64)>,
     /// A progress request waits for the stream to have sent everything up to this revision.
     progress_wanted: Option<i64>,
     tick: bool,
@@ -120,7 +121,7 @@ impl StreamCore {
             behind: VecDeque::new(),
             catch_up: CatchUp::Idle,
             jobs: Vec::new(),
-            controls: VecDeque::new(),
+            compacted: VecDeque::new(),
             progress_wanted: None,
             tick: false,
             counted: (0, 0),
@@ -170,15 +171,22 @@ impl StreamCore {
     /// Writes what can be written.
     pub(crate) fn advance(&mut self, out: &mut Output) -> Step {
         let ids = (self.header)();
+        if let Some(end) = self.mailbox.ended() {
+            return Step::End(end);
+        }
         let step = loop {
-            if let Some(end) = self.failed.take().or_else(|| self.mailbox.ended()) {
+            if let Some(end) = self.failed.take() {
                 break Step::End(end);
             }
             if out.is_full() {
                 break Step::Full;
             }
-            if let Some(control) = self.controls.pop_front() {
-                out.control(ids, &control);
+            if let Some((target, compact_revision)) = self.compacted.pop_front() {
+                // Unless the client cancelled it meanwhile: then it has its answer, and the id may be another's.
+                if let Some(watcher) = self.watchers.get(target) {
+                    let watch_id = watcher.id;
+                    out.control(ids, &Control { watch_id, canceled: true, compact_revision, ..Control::default() });
+                }
                 continue;
             }
             if let Some(mut work) = self.work.take() {

@@ -270,7 +270,7 @@ impl StateMachineTest for Run {
 }
 
 prop_state_machine! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::default())]
     #[test]
     fn each_watcher_sees_the_models_events(sequential 1..40 => Run);
 }
