@@ -266,8 +266,8 @@ fn watch(channel: Channel, told: Arc<Told>) -> (UnboundedSender<WatchRequest>, J
                 told.note(watch_id, lines(message));
             } else if message.canceled && told.ended().contains(&watch_id) {
                 // The reply to that, some time later.
-            } else {
-                let replied = watch_id != IDLE_WATCHER && (message.created || message.canceled);
+            } else if watch_id != IDLE_WATCHER {
+                let replied = message.created || message.canceled;
                 told.note(watch_id, lines(message));
                 told.replies.fetch_add(u64::from(replied), Ordering::AcqRel);
             }
