@@ -8,6 +8,7 @@
 //! are, large events without a copy. The stream's task is hyper's own: no task, no channel for each stream.
 
 mod body;
+mod leader;
 mod requests;
 
 use std::convert::Infallible;
@@ -23,6 +24,7 @@ use tonic::server::NamedService;
 use tonic_prost::ProstCodec;
 
 use self::body::WatchBody;
+pub use self::leader::end_streams_without_leader;
 use self::requests::Requests;
 use crate::types::{KeyRange, Limits, RequestError};
 use crate::watch::{HeaderSource, WatchHub, WatchSession};
@@ -58,8 +60,8 @@ impl WatchService {
         self
     }
 
-    /// Refuses streams with `hasleader: true` while there is no leader. Open ones are ended with
-    /// [`WatchHub::end_leader_streams`] by whoever sees that the leader is gone.
+    /// Refuses streams with `hasleader: true` while there is no leader. Open ones are ended by
+    /// [`end_streams_without_leader`].
     pub fn with_leader_check(mut self, check: LeaderCheck) -> Self {
         self.leader_check = Some(check);
         self

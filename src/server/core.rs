@@ -15,7 +15,7 @@ use super::maintain::Keeper;
 use super::open::{self, Opening};
 use super::upkeep::{SnapshotPolicy, Upkeep};
 use super::{ServerError, Stopped, rebuild};
-use crate::api::watch::WatchService;
+use crate::api::watch::{WatchService, end_streams_without_leader};
 use crate::api::{NodeInfo, RpcMetrics, Services};
 use crate::apply::{AlarmView, Command, Machine};
 use crate::consensus::{
@@ -132,6 +132,9 @@ impl Core {
     fn start_workers(&mut self, config: &Config, env: &Env, counters: Arc<LogCounters>) -> Result<(), ServerError> {
         let election = config.member.election_timeout;
         self.workers.push(LeaseKeeper::new(self.lessor.clone(), self.proposer.clone(), env.clone(), election).spawn());
+        let leader = self.node.status().clone();
+        let has_leader = Arc::new(move || leader.leader().is_some());
+        self.workers.push(tokio::spawn(end_streams_without_leader(self.hub.clone(), has_leader, election)));
         let options = ReclaimOptions {
             batch_limit: config.features.compaction_batch_limit,
             sleep_interval: config.features.compaction_sleep_interval,

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use rusd::api::watch::WatchService;
+use rusd::api::watch::{LeaderCheck, WatchService, end_streams_without_leader};
 use rusd::storage::{AppliedPosition, Store};
 use rusd::types::{KeyRange, LeaseId};
 use rusd::watch::{HeaderIds, WatchHub, WatchLimits};
@@ -38,9 +38,11 @@ impl Server {
         let hub = WatchHub::new(store.reader(), limits);
         let leader = Arc::new(AtomicBool::new(true));
         let header = || HeaderIds { cluster_id: 1, member_id: 2, raft_term: 3 };
-        let has_leader = Arc::clone(&leader);
+        let known = Arc::clone(&leader);
+        let has_leader: LeaderCheck = Arc::new(move || known.load(Ordering::Relaxed));
+        tokio::spawn(end_streams_without_leader(hub.clone(), Arc::clone(&has_leader), Duration::from_millis(20)));
         let service = WatchService::new(hub.clone(), Arc::new(header), 1_572_864)
-            .with_leader_check(Arc::new(move || has_leader.load(Ordering::Relaxed)))
+            .with_leader_check(has_leader)
             .with_create_check(Arc::new(|_, range| {
                 if range.start == "secret" {
                     Err(Status::permission_denied("etcdserver: permission denied"))
