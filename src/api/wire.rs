@@ -125,16 +125,6 @@ pub(crate) fn kv_len(kv: &KeyValue) -> usize {
         + int_len(kv.lease.get())
 }
 
-/// Appends a `mvccpb.KeyValue`.
-pub(crate) fn put_kv(out: &mut BytesMut, kv: &KeyValue) {
-    put_bytes(out, 1, &kv.key);
-    put_int(out, 2, kv.create_revision);
-    put_int(out, 3, kv.mod_revision);
-    put_int(out, 4, kv.version);
-    put_bytes(out, 5, &kv.value);
-    put_int(out, 6, kv.lease.get());
-}
-
 /// Bytes of a `mvccpb.KeyValue` as a field of one-byte tag.
 pub(crate) fn kv_field_len(kv: &KeyValue) -> usize {
     nested_len(kv_len(kv))
@@ -142,8 +132,69 @@ pub(crate) fn kv_field_len(kv: &KeyValue) -> usize {
 
 /// Appends a `mvccpb.KeyValue` as a field.
 pub(crate) fn put_kv_field(out: &mut BytesMut, field: u8, kv: &KeyValue) {
-    put_nested(out, field, kv_len(kv));
-    put_kv(out, kv);
+    let mut head = Scratch::default();
+    head.nested(field, kv_len(kv));
+    if !kv.key.is_empty() {
+        head.nested(1, kv.key.len());
+    }
+    out.put_slice(head.bytes());
+    out.put_slice(&kv.key);
+    let mut middle = Scratch::default();
+    middle.int(2, kv.create_revision);
+    middle.int(3, kv.mod_revision);
+    middle.int(4, kv.version);
+    if !kv.value.is_empty() {
+        middle.nested(5, kv.value.len());
+    }
+    out.put_slice(middle.bytes());
+    out.put_slice(&kv.value);
+    put_int(out, 6, kv.lease.get());
+}
+
+/// Numbers on their way into the output: a few at a time, since each append there checks for room.
+struct Scratch {
+    bytes: [u8; Self::ROOM],
+    len: usize,
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self { bytes: [0; Self::ROOM], len: 0 }
+    }
+}
+
+impl Scratch {
+    /// Four fields: a tag and a varint of at most ten bytes each.
+    const ROOM: usize = 4 * 11;
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    fn byte(&mut self, byte: u8) {
+        self.bytes[self.len] = byte;
+        self.len += 1;
+    }
+
+    fn varint(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.byte((value as u8) | 0x80);
+            value >>= 7;
+        }
+        self.byte(value as u8);
+    }
+
+    fn int(&mut self, field: u8, value: i64) {
+        if value != 0 {
+            self.byte(field << 3);
+            self.varint(value.cast_unsigned());
+        }
+    }
+
+    fn nested(&mut self, field: u8, len: usize) {
+        self.byte(field << 3 | 2);
+        self.varint(len as u64);
+    }
 }
 
 #[cfg(test)]
