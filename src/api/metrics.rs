@@ -42,9 +42,12 @@ pub struct RpcMetrics {
     /// `etcd_network_client_grpc_sent_bytes_total`
     pub(crate) sent_bytes: IntCounter,
     client_requests: IntCounterVec,
-    client_versions: parking_lot::RwLock<Vec<(Box<[u8]>, [IntCounter; 2])>>,
+    client_versions: parking_lot::RwLock<Vec<ClientVersion>>,
     unknown_version: [IntCounter; 2],
 }
+
+/// A version that clients name, with its counters of unary and of streaming calls.
+type ClientVersion = (Box<[u8]>, [IntCounter; 2]);
 
 /// The counters of one method.
 pub(crate) struct MethodMetrics {

@@ -6,6 +6,9 @@
 //! The conversations are those that `tests/golden` plays on processes; here they run without a
 //! data directory, so that a fault of the api is told from one of the rooms below it.
 
+#![expect(clippy::unwrap_used, reason = "a test that can't go on ends where it is")]
+#![expect(clippy::disallowed_methods, reason = "the member's applier is a thread, and conversations are files")]
+
 mod abuse;
 mod calls;
 mod endpoints;
