@@ -1,13 +1,13 @@
 //! Snapshot files: what the store can be rebuilt from, together with the log after them.
 //!
 //! ```text
-//! trigger ─► builder (holds one frozen state) ─► save (blocking) ─► current ─► the log may be purged up to it
+//! trigger ─► builder ─► save (what the store has flushed, to a file) ─► current ─► the log may be purged up to it
 //! ```
 //!
 //! What is in a file and how it gets to disk is the storage's; here is only which one counts.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,15 +15,16 @@ use openraft::RaftSnapshotBuilder;
 use openraft::type_config::alias::{SnapshotMetaOf, SnapshotOf};
 use parking_lot::Mutex;
 
-use super::codec::{decode_membership, encode_membership};
+use super::codec::decode_membership;
 use super::index::log_id_of;
 use super::types::{StoredMembership, TypeConfig};
-use crate::storage::{AppliedPosition, Snapshot};
+use crate::storage::AppliedPosition;
 use crate::types::StorageError;
 
-/// Writes one frozen state and the membership it belongs to into a file below the directory given,
-/// durably, and says where. Runs where blocking is allowed.
-pub type Save = Box<dyn Fn(&Snapshot, Bytes, &Path) -> Result<PathBuf, StorageError> + Send + Sync>;
+/// Writes what the store has flushed into a file, durably, and says of which entry it is. Runs where
+/// blocking is allowed. The engine must not lag behind the file after a crash: a start would then
+/// have to install it first.
+pub type Save = Box<dyn Fn() -> Result<SavedSnapshot, StorageError> + Send + Sync>;
 
 /// A finished snapshot file.
 #[derive(Clone, Debug)]
@@ -38,65 +39,84 @@ pub struct SavedSnapshot {
 
 /// The snapshots of this member.
 pub struct Snapshots {
-    dir: PathBuf,
     save: Save,
-    current: Mutex<Option<SnapshotOf<TypeConfig, PathBuf>>>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    current: Option<SnapshotOf<TypeConfig, PathBuf>>,
+    /// Written, and not yet given to Raft.
+    is_new: bool,
+}
+
+impl Inner {
+    fn replace(&mut self, snapshot: SnapshotOf<TypeConfig, PathBuf>) {
+        self.current = Some(snapshot);
+        self.is_new = true;
+    }
 }
 
 impl Snapshots {
-    /// Snapshots below `dir`; `found` is the newest whole one that lies there.
+    /// Snapshots that `save` writes; `found` is the newest whole one there is.
     ///
     /// # Errors
     /// Its membership can't be read.
-    pub fn new(dir: PathBuf, save: Save, found: Option<SavedSnapshot>) -> Result<Arc<Self>, io::Error> {
-        let current = match found {
-            Some(saved) => {
-                let membership = decode_membership(&saved.membership).map_err(io::Error::other)?;
-                Some(snapshot_of(saved.position, membership, saved.path))
-            }
-            None => None,
-        };
-        Ok(Arc::new(Self { dir, save, current: Mutex::new(current) }))
+    pub fn new(save: Save, found: Option<SavedSnapshot>) -> Result<Arc<Self>, io::Error> {
+        let current = found.map(snapshot_of).transpose()?;
+        Ok(Arc::new(Self { save, inner: Mutex::new(Inner { current, is_new: false }) }))
     }
 
     /// The newest finished one.
     pub(super) fn current(&self) -> Option<SnapshotOf<TypeConfig, PathBuf>> {
-        self.current.lock().clone()
+        self.inner.lock().current.clone()
     }
 
-    pub(super) fn builder(self: &Arc<Self>, state: Snapshot, membership: StoredMembership) -> SnapshotBuilder {
-        SnapshotBuilder { snapshots: Arc::clone(self), frozen: Some((state, membership)) }
+    /// Writes a snapshot; Raft learns of it when it asks for one the next time.
+    ///
+    /// Raft ends when a snapshot that it asked for fails, so whoever wants one writes it here first:
+    /// a disk that is full for a while is then no more than a warning.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn save_now(self: &Arc<Self>) -> io::Result<()> {
+        let snapshots = Arc::clone(self);
+        let write = move || {
+            let saved = (snapshots.save)().map_err(io::Error::other)?;
+            snapshots.inner.lock().replace(snapshot_of(saved)?);
+            Ok(())
+        };
+        tokio::task::spawn_blocking(write).await.map_err(io::Error::other)?
+    }
+
+    pub(super) fn builder(self: &Arc<Self>) -> SnapshotBuilder {
+        SnapshotBuilder { snapshots: Arc::clone(self) }
     }
 }
 
-fn snapshot_of(
-    position: AppliedPosition,
-    membership: StoredMembership,
-    path: PathBuf,
-) -> SnapshotOf<TypeConfig, PathBuf> {
-    let meta = SnapshotMetaOf::<TypeConfig> { last_log_id: log_id_of(position), last_membership: membership };
-    SnapshotOf::<TypeConfig, PathBuf> { meta, snapshot: path }
+fn snapshot_of(saved: SavedSnapshot) -> Result<SnapshotOf<TypeConfig, PathBuf>, io::Error> {
+    let last_membership = match &saved.membership[..] {
+        [] => StoredMembership::default(),
+        bytes => decode_membership(bytes).map_err(io::Error::other)?,
+    };
+    let meta = SnapshotMetaOf::<TypeConfig> { last_log_id: log_id_of(saved.position), last_membership };
+    Ok(SnapshotOf::<TypeConfig, PathBuf> { meta, snapshot: saved.path })
 }
 
-/// Writes the state that was frozen when it was made.
+/// Writes a snapshot beside everything else.
 pub struct SnapshotBuilder {
     snapshots: Arc<Snapshots>,
-    frozen: Option<(Snapshot, StoredMembership)>,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     type SnapshotData = PathBuf;
 
     async fn build_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, PathBuf>, io::Error> {
-        let (state, membership) = self.frozen.take().ok_or_else(|| io::Error::other("a builder builds once"))?;
-        let snapshots = Arc::clone(&self.snapshots);
-        let write = move || {
-            let position = state.position();
-            let path = (snapshots.save)(&state, encode_membership(&membership), &snapshots.dir)?;
-            let snapshot = snapshot_of(position, membership, path);
-            *snapshots.current.lock() = Some(snapshot.clone());
-            Ok::<_, StorageError>(snapshot)
-        };
-        tokio::task::spawn_blocking(write).await.map_err(io::Error::other)?.map_err(io::Error::other)
+        if !self.snapshots.inner.lock().is_new {
+            self.snapshots.save_now().await?;
+        }
+        let mut inner = self.snapshots.inner.lock();
+        inner.is_new = false;
+        inner.current.clone().ok_or_else(|| io::Error::other("no snapshot although one was just written"))
     }
 }

@@ -161,7 +161,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
-        self.snapshots.builder(self.reader.snapshot(), self.membership.clone())
+        self.snapshots.builder()
     }
 
     async fn install_snapshot(

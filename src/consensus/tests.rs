@@ -16,9 +16,11 @@ use crate::apply::{Command, Machine, PutOp, codec};
 use crate::env::{CrashStyle, Env, MemDisk};
 use crate::lease::Lessor;
 use crate::storage::{AppliedPosition, Store};
-use crate::types::{MemberId, RequestError};
+use crate::types::{MemberId, RaftIndex, RequestError, Term};
 use crate::wal::{Wal, WalOptions};
 
+/// What the suite purges up to when it asks for a snapshot.
+const TESTED: AppliedPosition = AppliedPosition { index: RaftIndex(100), term: Term(100) };
 const DIR: &str = "/member/wal";
 
 fn env(disk: &MemDisk) -> Env {
@@ -30,8 +32,8 @@ fn options() -> WalOptions {
 }
 
 fn no_snapshots() -> Arc<Snapshots> {
-    let save: Save = Box::new(|_, _, path| Ok(path.join("none")));
-    Snapshots::new("/member/snap".into(), save, None).expect("no snapshot to read")
+    let save: Save = Box::new(|| Ok(SavedSnapshot { position: TESTED, membership: Bytes::new(), path: "none".into() }));
+    Snapshots::new(save, None).expect("no snapshot to read")
 }
 
 /// The log and an empty machine over `disk`, as the server opens them.

@@ -48,6 +48,7 @@ pub(super) struct Core {
     pub(super) hub: WatchHub,
     proposer: Proposer,
     reader: StoreReader,
+    snapshots: Arc<Snapshots>,
     lessor: Arc<Lessor>,
     alarms: AlarmView,
     limits: Limits,
@@ -84,9 +85,8 @@ impl Core {
         let status = Arc::new(NodeStatus::new(data.identity().member));
         let cache = Arc::new(LogCache::default());
         let snapshots = Snapshots::new(
-            data.snapshots(),
-            rebuild::save(env.clone(), reader.clone()),
-            rebuild::newest(env, &data.snapshots()),
+            rebuild::save(env.clone(), reader.clone(), data.snapshots()),
+            rebuild::newest(env, &data.snapshots()).map_err(open::OpenError::Store)?,
         )?;
         let membership = opened.meta.iter().find(|(key, _)| key == MEMBERSHIP_KEY).map(|(_, value)| value);
         let state = StateMachine::new(
@@ -96,7 +96,7 @@ impl Core {
             notifier(hub.clone(), lessor.clone(), env.clone()),
             cache.clone(),
             status.clone(),
-            snapshots,
+            snapshots.clone(),
         )?;
         let log = LogStore::new(wal.clone(), recovered.vote.as_deref(), cache, status.clone())?;
         let node_config = NodeConfig {
@@ -124,7 +124,8 @@ impl Core {
             counters: counters.clone(),
         };
         gauges::connect(metrics, sources);
-        let mut core = Self { node, hub, proposer, reader, lessor, alarms, limits, wal, workers: Vec::new() };
+        let mut core =
+            Self { node, hub, proposer, reader, snapshots, lessor, alarms, limits, wal, workers: Vec::new() };
         core.start_workers(config, env, counters)?;
         Ok(core)
     }
@@ -167,7 +168,8 @@ impl Core {
             bytes_min: SNAPSHOT_BYTES_MIN,
             keep_entries: config.member.snapshot_catchup_entries.max(10_000),
         };
-        let upkeep = Upkeep { node: self.node.clone(), reader: self.reader.clone(), policy };
+        let (node, snapshots, reader) = (self.node.clone(), self.snapshots.clone(), self.reader.clone());
+        let upkeep = Upkeep { node, snapshots, reader, policy };
         self.workers.push(upkeep.spawn(move || counters.bytes.load(Ordering::Relaxed)));
         Ok(())
     }

@@ -1,31 +1,132 @@
-//! Snapshot files: written for later, and the store rebuilt from the newest whole one.
+//! Snapshot files: written for later, the store rebuilt from the newest whole one, and the file that
+//! clients save.
+//!
+//! ```text
+//! save:    pin (nothing is removed) ─► freeze (flushed, as of a position) ─► <index>.snapshot ─► older ones removed
+//! rebuild: newest whole file ─► items ─► Store::install
+//! ```
+//!
+//! Two files are kept: should the newer one turn out to be damaged, the log still begins at or
+//! before the older one only if nothing was purged since; a gap is then noticed and named.
 
+use std::ffi::OsString;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-
-use bytes::Bytes;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 
 use crate::consensus::{Save, SavedSnapshot};
 use crate::env::Env;
+use crate::storage::snapshot::{self, SnapshotHeader};
 use crate::storage::{Opened, Snapshot, Store, StoreConfig, StoreReader};
 use crate::types::StorageError;
 
-fn later() -> StorageError {
-    StorageError::Closed("snapshots are not written yet".into())
+/// Ending of snapshot files; the name is the entry's index in 16 hexadecimal digits.
+const ENDING: &str = ".snapshot";
+/// Snapshot files that are kept.
+const KEPT: usize = 2;
+/// Items on their way from the file to the store.
+const ITEMS_AHEAD: usize = 1_024;
+
+/// Writes snapshots below `dir`.
+pub(super) fn save(env: Env, reader: StoreReader, dir: PathBuf) -> Save {
+    Box::new(move || {
+        // Held until the file is whole: what it reads must not be compacted away meanwhile.
+        let pinned = reader.snapshot_pinned();
+        let frozen = futures::executor::block_on(reader.values().freeze())?;
+        let path = dir.join(format!("{:016x}{ENDING}", frozen.position.index.get()));
+        let header = snapshot::save_snapshot(&env, &frozen, reader.values(), &path)?;
+        drop(pinned);
+        remove_older(&env, &dir)?;
+        Ok(saved(header, path))
+    })
 }
 
-pub(super) fn save(_env: Env, _reader: StoreReader) -> Save {
-    Box::new(|_: &Snapshot, _: Bytes, _: &Path| -> Result<PathBuf, StorageError> { Err(later()) })
+fn saved(header: SnapshotHeader, path: PathBuf) -> SavedSnapshot {
+    SavedSnapshot { position: header.position, membership: header.membership, path }
 }
 
-pub(super) fn newest(_env: &Env, _dir: &Path) -> Option<SavedSnapshot> {
-    None
+/// Snapshot files, the newest first.
+fn files(env: &Env, dir: &Path) -> Result<Vec<PathBuf>, StorageError> {
+    let names = env.disk.list(dir).map_err(|error| StorageError::io("list", dir, error))?;
+    let is_ours = |name: &OsString| name.to_str().is_some_and(|name| name.ends_with(ENDING));
+    let mut names: Vec<_> = names.into_iter().filter(is_ours).collect();
+    names.sort_unstable();
+    Ok(names.into_iter().rev().map(|name| dir.join(name)).collect())
 }
 
+fn remove_older(env: &Env, dir: &Path) -> Result<(), StorageError> {
+    for path in files(env, dir)?.iter().skip(KEPT) {
+        env.disk.remove(path).map_err(|error| StorageError::io("remove", path, error))?;
+    }
+    Ok(())
+}
+
+/// The newest snapshot whose header can be read; the rest of it is checked when it is needed.
+///
+/// # Errors
+/// The directory can't be listed.
+pub(super) fn newest(env: &Env, dir: &Path) -> Result<Option<SavedSnapshot>, StorageError> {
+    for path in files(env, dir)? {
+        match header(env, &path) {
+            Ok(header) => return Ok(Some(saved(header, path))),
+            Err(error) => tracing::warn!(%error, "a snapshot can't be read; looking for an older one"),
+        }
+    }
+    Ok(None)
+}
+
+fn header(env: &Env, path: &Path) -> Result<SnapshotHeader, StorageError> {
+    let input = snapshot::open_snapshot(env, path)?;
+    snapshot::read_header(input).map_err(|error| error.at(path))
+}
+
+/// A store in the configured (empty) directory with the state of the newest whole snapshot, or an
+/// empty one if there is none: the log then has to begin at its beginning.
+///
+/// # Errors
+/// The engine's.
+pub(super) fn from_snapshot(env: &Env, config: &StoreConfig, dir: &Path) -> Result<(Store, Opened), StorageError> {
+    let (mut store, opened) = Store::open(env, config.clone())?;
+    for path in files(env, dir)? {
+        match install(env, &mut store, &path) {
+            Ok(opened) => {
+                tracing::info!(path = %path.display(), index = opened.position.index.get(), "rebuilt the store");
+                return Ok((store, opened));
+            }
+            Err(error) => tracing::warn!(%error, "a snapshot is of no use; looking for an older one"),
+        }
+    }
+    Ok((store, opened))
+}
+
+/// Reads a file on a thread of its own and installs its items as they come.
+fn install(env: &Env, store: &mut Store, path: &Path) -> Result<Opened, StorageError> {
+    let position = header(env, path)?.position;
+    let input = snapshot::open_snapshot(env, path)?;
+    let is_whole = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let (send, items) = mpsc::sync_channel(ITEMS_AHEAD);
+        scope.spawn(|| {
+            let gone = || StorageError::Closed("nobody installs the snapshot any more".into());
+            let read = snapshot::read_snapshot(input, |item| send.send(Ok(item)).map_err(|_| gone()));
+            match read {
+                Ok(_) => is_whole.store(true, Ordering::Release),
+                // Nobody hears it if the store has given up first, and then it isn't the cause.
+                Err(error) => drop(send.send(Err(error.at(path)))),
+            }
+            drop(send);
+        });
+        let cut_short = || StorageError::Closed("the snapshot's reader ended early".into());
+        let end = std::iter::once_with(|| (!is_whole.load(Ordering::Acquire)).then(|| Err(cut_short()))).flatten();
+        store.install(position, items.into_iter().chain(end))
+    })
+}
+
+/// The file for `snapshot save` and its length, built below `dir`.
+///
+/// # Errors
+/// The disk's.
 pub(super) fn export(_env: &Env, _state: &Snapshot, _dir: &Path) -> Result<(Box<dyn Read + Send>, u64), StorageError> {
-    Err(later())
-}
-
-pub(super) fn from_snapshot(env: &Env, config: &StoreConfig, _dir: &Path) -> Result<(Store, Opened), StorageError> {
-    Store::open(env, config.clone())
+    Err(StorageError::Closed("bbolt files are not written yet".into()))
 }

@@ -5,11 +5,12 @@
 //! log grew by more than the state is large ─► snapshot ─► durable? ─► purge the log, but for a tail
 //! ```
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
-use crate::consensus::Node;
+use crate::consensus::{Node, Snapshots};
 use crate::storage::StoreReader;
 use crate::types::RaftIndex;
 
@@ -31,6 +32,7 @@ pub(super) struct SnapshotPolicy {
 /// Takes snapshots and purges the log.
 pub(super) struct Upkeep {
     pub(super) node: Node,
+    pub(super) snapshots: Arc<Snapshots>,
     pub(super) reader: StoreReader,
     pub(super) policy: SnapshotPolicy,
 }
@@ -55,8 +57,14 @@ impl Upkeep {
                 entries >= self.policy.entries_min && bytes >= self.policy.bytes_min.max(self.reader.logical_size());
             if due {
                 bytes_at_last = log_bytes();
-                if self.node.trigger_snapshot().await.is_err() {
-                    return;
+                match self.snapshots.save_now().await {
+                    Ok(()) => {
+                        tracing::info!("saved snapshot");
+                        if self.node.trigger_snapshot().await.is_err() {
+                            return;
+                        }
+                    }
+                    Err(error) => tracing::warn!(%error, "no snapshot could be written; will try again"),
                 }
             }
             // The snapshot was made of the published state, which may be ahead of the engine; a start
