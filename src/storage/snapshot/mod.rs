@@ -19,9 +19,10 @@ use std::path::PathBuf;
 use bytes::Bytes;
 
 use crate::storage::values::Frozen;
-use crate::storage::{AppliedPosition, Record, Table};
-use crate::types::{Revision, StorageError};
+use crate::storage::{AppliedPosition, Table};
+use crate::types::StorageError;
 
+pub use crate::storage::mvcc::SnapshotItem;
 pub use file::{FileStream, open_snapshot, save_snapshot};
 pub use read::{read_header, read_snapshot};
 pub use write::write_snapshot;
@@ -56,15 +57,6 @@ impl SnapshotHeader {
             membership: frozen.row(Table::Meta, MEMBERSHIP_KEY).cloned().unwrap_or_default(),
         }
     }
-}
-
-/// One piece of a snapshot, in the order in which it comes: rows first, then records by revision.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SnapshotItem {
-    /// A row of a small table.
-    Row(Table, Bytes, Bytes),
-    /// A record.
-    Record(Revision, Record),
 }
 
 /// Why a snapshot could not be written or read.
