@@ -111,7 +111,7 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
         server_version: "3.7.1",
         cluster_version: "3.7.0",
         rusd_version: RUSD_VERSION,
-        feature_gates: config.member.feature_gates.clone(),
+        feature_gates: config.member.feature_gates,
     })?);
     let listeners = bind(&config, &env)?;
     let core = Core::start(&config, &data, &env, &metrics).await?;

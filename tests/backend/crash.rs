@@ -78,7 +78,7 @@ fn is_the_state_at(main: i64, writer: &ValueWriter, reader: &ValueReader, loaded
     if main == 0 {
         return;
     }
-    assert_eq!(loaded.meta, [(Bytes::from_static(b"main"), Some(Bytes::from(main.to_string())).unwrap())]);
+    assert_eq!(loaded.meta, [(Bytes::from_static(b"main"), Bytes::from(main.to_string()))]);
     let heads: Vec<i64> = loaded.records.map(|head| head.unwrap().0.main).collect();
     let records = reader.scan(at(0), at(i64::MAX), usize::MAX).unwrap();
     assert_eq!(records.iter().map(|(at, _)| at.main).collect::<Vec<_>>(), heads);

@@ -39,8 +39,8 @@ async fn killed_under_load(backend: &str) {
             member.kill();
         }
         channel = member.start().await;
-        let ledger = load.ledger.lock().unwrap();
         #[expect(clippy::await_holding_lock, reason = "no worker runs now")]
+        let ledger = load.ledger.lock().unwrap();
         check(&channel, &ledger, &history, &follower).await;
         println!(
             "kill {backend} round {}: {} acknowledged of {}, revision {}",

@@ -102,6 +102,9 @@ impl BackendConfig {
 /// What is called for each pair of a [`Backend::visit`]; `Break` ends it.
 pub type Visitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 
+/// A key and its value, copied out of the engine.
+pub type Pair = (Vec<u8>, Vec<u8>);
+
 /// An engine: ordered tables of bytes, one atomic batch, one flush.
 ///
 /// `write`, `remove` and `flush` are called by one thread at a time. A failure of theirs other
@@ -170,7 +173,7 @@ pub trait Backend: Send + Sync + fmt::Debug {
         start: &[u8],
         end: Option<&[u8]>,
         limit: usize,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StorageError> {
+    ) -> Result<Vec<Pair>, StorageError> {
         let mut pairs = Vec::new();
         if limit == 0 {
             return Ok(pairs);

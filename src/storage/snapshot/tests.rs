@@ -2,9 +2,11 @@
 
 use super::*;
 use crate::env::Env;
+use crate::storage::Record;
 use crate::storage::VersionRecord;
 use crate::storage::backend::{Engine, MemoryImage};
 use crate::storage::values::{self, ValueReader, ValueWriter, ValuesConfig};
+use crate::types::Revision;
 use crate::types::{LeaseId, RaftIndex, Term};
 
 fn position(index: u64) -> AppliedPosition {
