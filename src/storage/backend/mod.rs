@@ -167,13 +167,7 @@ pub trait Backend: Send + Sync + fmt::Debug {
     fn close(&self) -> Result<(), StorageError>;
 
     /// Up to `limit` pairs of `start <= key < end`, copied.
-    fn scan(
-        &self,
-        table: Table,
-        start: &[u8],
-        end: Option<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<Pair>, StorageError> {
+    fn scan(&self, table: Table, start: &[u8], end: Option<&[u8]>, limit: usize) -> Result<Vec<Pair>, StorageError> {
         let mut pairs = Vec::new();
         if limit == 0 {
             return Ok(pairs);
