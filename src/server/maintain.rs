@@ -33,7 +33,7 @@ impl Maintain for Keeper {
     }
 
     fn snapshot_file(&self) -> Result<(Box<dyn Read + Send>, u64), StorageError> {
-        super::rebuild::export(&self.env, &self.reader.snapshot(), &self.scratch)
+        super::rebuild::export(&self.env, &self.reader, &self.scratch)
     }
 
     fn hash(&self) -> Result<u32, StorageError> {
