@@ -18,5 +18,7 @@ mod kill;
 mod ledger;
 mod load;
 mod member;
+mod power_cut;
 mod process;
 mod settings;
+mod volume;
