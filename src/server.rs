@@ -11,6 +11,7 @@ mod gauges;
 mod maintain;
 mod open;
 mod rebuild;
+mod room;
 mod upkeep;
 
 use std::io;

@@ -13,6 +13,7 @@ use super::door::Door;
 use super::gauges::{self, LogCounters, Sources};
 use super::maintain::Keeper;
 use super::open::{self, Opening};
+use super::room::Room;
 use super::upkeep::{SnapshotPolicy, Upkeep};
 use super::{ServerError, Stopped, rebuild};
 use crate::api::watch::{WatchService, end_streams_without_leader};
@@ -53,6 +54,7 @@ pub(super) struct Core {
     alarms: AlarmView,
     limits: Limits,
     wal: Arc<Wal>,
+    room: Room,
     workers: Vec<JoinHandle<()>>,
 }
 
@@ -124,8 +126,9 @@ impl Core {
             counters: counters.clone(),
         };
         gauges::connect(metrics, sources);
-        let mut core =
-            Self { node, hub, proposer, reader, snapshots, lessor, alarms, limits, wal, workers: Vec::new() };
+        let (room, watching) = Room::watch(env.clone(), vec![data.wal().to_owned(), data.store()]);
+        let workers = vec![watching];
+        let mut core = Self { node, hub, proposer, reader, snapshots, lessor, alarms, limits, wal, room, workers };
         core.start_workers(config, env, counters)?;
         Ok(core)
     }
@@ -195,7 +198,7 @@ impl Core {
             .with_leader_check(Arc::new(move || leader.leader().is_some()));
         let text = metrics.clone();
         Ok(Arc::new(Services {
-            proposer: Arc::new(Door::new(self.proposer.clone(), self.wal.clone())),
+            proposer: Arc::new(Door::new(self.proposer.clone(), self.room.clone())),
             maintain: Arc::new(Keeper::new(env.clone(), self.reader.clone(), data.snapshots())),
             reader: self.reader.clone(),
             lessor: self.lessor.clone(),

@@ -1,28 +1,26 @@
 //! The proposer and the node as the API sees them.
 
-use std::sync::Arc;
-
+use super::room::Room;
 use crate::api::{MemberInfo, Propose, Standing, Waiting};
 use crate::apply::{Command, Outcome};
 use crate::propose::Proposer;
 use crate::types::{MemberId, RequestError};
-use crate::wal::Wal;
 
 /// [`Propose`] over this member's own proposer.
 pub(super) struct Door {
     proposer: Proposer,
-    wal: Arc<Wal>,
+    room: Room,
 }
 
 impl Door {
-    pub(super) fn new(proposer: Proposer, wal: Arc<Wal>) -> Self {
-        Self { proposer, wal }
+    pub(super) fn new(proposer: Proposer, room: Room) -> Self {
+        Self { proposer, room }
     }
 
     /// Whether the disk has too little room left for a command that makes the state larger. What
-    /// frees space still goes through: the log has room set aside for it.
+    /// frees space still goes through: there is a reserve for it.
     fn is_disk_short(&self, command: &Command) -> bool {
-        matches!(command, Command::Put(_) | Command::Txn(_) | Command::LeaseGrant { .. }) && self.wal.is_space_low()
+        matches!(command, Command::Put(_) | Command::Txn(_) | Command::LeaseGrant { .. }) && self.room.is_short()
     }
 }
 

@@ -67,6 +67,8 @@ pub(crate) struct Ledger {
     /// The highest compaction that was answered, and that was asked for.
     pub(crate) compacted: i64,
     pub(crate) compact_asked: i64,
+    /// Refusals that say that nothing happened, by their text.
+    pub(crate) refusals: BTreeMap<String, usize>,
     /// What workers saw that can't be.
     pub(crate) faults: Vec<String>,
 }

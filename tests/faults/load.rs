@@ -4,7 +4,7 @@
 //! changed by compare-and-swap. Values are never written twice, so a change names who made it.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -45,11 +45,14 @@ pub(crate) struct Load {
     workers: Vec<Worker>,
     /// Whether compactions are asked for too.
     pub(crate) compacts: bool,
+    /// How long values are; mostly short if it isn't said.
+    pub(crate) value_bytes: Option<usize>,
 }
 
 struct Worker {
     id: usize,
     rng: StdRng,
+    value_bytes: Option<usize>,
     ledger: Arc<Mutex<Ledger>>,
     writes: u64,
     /// What its own keys hold; `None` after a fault, until it has looked.
@@ -62,6 +65,7 @@ struct Worker {
 pub(crate) struct Running {
     tasks: JoinSet<Worker>,
     stop: Arc<AtomicBool>,
+    alive: Arc<AtomicUsize>,
     compactor: Option<tokio::task::JoinHandle<()>>,
 }
 
@@ -71,34 +75,38 @@ impl Load {
         let worker = |id| Worker {
             id,
             rng: StdRng::seed_from_u64(seed.wrapping_mul(1_000).wrapping_add(id as u64)),
+            value_bytes: None,
             ledger: ledger.clone(),
             writes: 0,
             keys: None,
             leases: Vec::new(),
         };
-        Self { workers: (0..workers).map(worker).collect(), ledger, compacts: true }
+        Self { workers: (0..workers).map(worker).collect(), ledger, compacts: true, value_bytes: None }
     }
 
     /// Sets the workers on a server.
     pub(crate) fn start(&mut self, channel: &Channel, history: &History) -> Running {
         let stop = Arc::new(AtomicBool::new(false));
+        let alive = Arc::new(AtomicUsize::new(self.workers.len()));
         let mut tasks = JoinSet::new();
         for mut worker in self.workers.drain(..) {
-            let (channel, stop) = (channel.clone(), stop.clone());
+            let (channel, stop, alive) = (channel.clone(), stop.clone(), alive.clone());
+            worker.value_bytes = self.value_bytes;
             tasks.spawn(async move {
                 worker.run(&channel, &stop).await;
+                alive.fetch_sub(1, Ordering::Relaxed);
                 worker
             });
         }
         let compactor = self
             .compacts
             .then(|| tokio::spawn(compact(channel.clone(), self.ledger.clone(), history.clone(), stop.clone())));
-        Running { tasks, stop, compactor }
+        Running { tasks, stop, alive, compactor }
     }
 
     /// Waits until all workers have stopped: because the server is away, or because they are asked to.
     pub(crate) async fn finish(&mut self, running: Running) {
-        let Running { mut tasks, stop, compactor } = running;
+        let Running { mut tasks, stop, compactor, .. } = running;
         stop.store(true, Ordering::Relaxed);
         while let Some(worker) = tasks.join_next().await {
             self.workers.push(worker.expect("a worker doesn't panic"));
@@ -129,6 +137,13 @@ async fn compact(channel: Channel, ledger: Arc<Mutex<Ledger>>, history: History,
 
 fn is_refusal(error: &Status) -> bool {
     matches!(error.code(), Code::ResourceExhausted | Code::InvalidArgument | Code::OutOfRange | Code::NotFound)
+}
+
+impl Running {
+    /// Whether all workers have stopped by themselves.
+    pub(crate) fn is_over(&self) -> bool {
+        self.alive.load(Ordering::Relaxed) == 0
+    }
 }
 
 impl Worker {
@@ -175,6 +190,7 @@ impl Worker {
         self.writes += 1;
         let mut value = format!("{}-{}-", self.id, self.writes).into_bytes();
         let len = match self.rng.random_range(0..100) {
+            _ if self.value_bytes.is_some() => self.value_bytes.unwrap_or(0),
             0..85 => self.rng.random_range(0..200),
             85..97 => 4_000,
             _ => 60_000,
@@ -185,11 +201,14 @@ impl Worker {
     }
 
     /// What to think of an error: nothing happened, or who knows.
-    fn stopped(&mut self, error: &Status) -> Stop {
-        if is_refusal(error) {
-            return Stop::Refused;
+    fn stopped(&self, error: &Status) -> Stop {
+        if !is_refusal(error) {
+            return Stop::Away;
         }
-        Stop::Away
+        if error.code() == Code::ResourceExhausted {
+            *self.ledger.lock().unwrap().refusals.entry(error.message().to_owned()).or_default() += 1;
+        }
+        Stop::Refused
     }
 
     /// Notes a request before it goes out.

@@ -8,6 +8,7 @@
 
 mod bench;
 mod differential;
+mod faults;
 mod golden;
 mod kube;
 mod peers;
@@ -42,6 +43,16 @@ const COMMANDS: &[Command] = &[
         run: bench::run,
     },
     Command { name: "golden", help: "play the golden conversations [--record] [NAME]", run: golden::run },
+    Command {
+        name: "faults",
+        help: "kills, power cuts, full disks, damage [NAME] [--rounds N] [--backend E] [--seed S]",
+        run: faults::run,
+    },
+    Command {
+        name: "power-cut",
+        help: "cut the power under rusd, again and again [--cuts N] [--backend E] [--seed S]",
+        run: faults::power_cut,
+    },
     Command {
         name: "differential",
         help: "random steps on etcd and rusd side by side [--steps N] [--seed S]",

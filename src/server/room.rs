@@ -1,0 +1,95 @@
+//! Whether the disks have room for more, asked ten times a second.
+//!
+//! Log and store each find out by themselves that a disk is full, but late: with the log full even
+//! a delete can't be answered any more. So writes that make the state larger are refused while
+//! there is still room for those that make it smaller.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use crate::env::Env;
+use crate::storage::backend::BackendConfig;
+
+/// How often the disks are asked; what is written meanwhile must fit in the reserve.
+const LOOK: Duration = Duration::from_millis(100);
+/// Free bytes below which nothing may grow: as many as the store leaves free.
+const RESERVE_BYTES: u64 = BackendConfig::RESERVE_BYTES_DEFAULT;
+/// Free bytes from which it may again.
+const ENOUGH_BYTES: u64 = RESERVE_BYTES + RESERVE_BYTES / 8;
+
+/// The room on the disks below some directories. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Room(Arc<AtomicBool>);
+
+impl Room {
+    /// Looks once, and from then on until the task is aborted.
+    pub(super) fn watch(env: Env, dirs: Vec<PathBuf>) -> (Self, JoinHandle<()>) {
+        let room = Self::default();
+        room.look(&env, &dirs);
+        let watched = room.clone();
+        let task = tokio::spawn(async move {
+            let dirs = Arc::new(dirs);
+            let mut tick = tokio::time::interval(LOOK);
+            tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                tick.tick().await;
+                let (room, env, dirs) = (watched.clone(), env.clone(), dirs.clone());
+                // A disk that hangs must not hold up a thread that serves.
+                if tokio::task::spawn_blocking(move || room.look(&env, &dirs)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        (room, task)
+    }
+
+    /// Whether too little is left for what makes the state larger.
+    pub(super) fn is_short(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn look(&self, env: &Env, dirs: &[PathBuf]) {
+        // A disk that doesn't answer says so when it is written to.
+        let free = |dir: &PathBuf| env.disk.free_bytes(dir).ok().map(|free| (free, dir));
+        let Some((free_bytes, dir)) = dirs.iter().filter_map(free).min() else { return };
+        let (was, enough) = (self.is_short(), if self.is_short() { ENOUGH_BYTES } else { RESERVE_BYTES });
+        let is = free_bytes < enough;
+        self.0.store(is, Ordering::Relaxed);
+        let path = dir.display();
+        if is && !was {
+            tracing::error!(%path, free_bytes, needed_bytes = ENOUGH_BYTES,
+                "the disk is nearly full: puts, transactions and new leases are refused until there is room again");
+        } else if was && !is {
+            tracing::info!(%path, free_bytes, "the disk has room again");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::env::{Disk, MemDisk};
+
+    #[test]
+    fn the_fullest_disk_counts_and_a_little_more_is_wanted_back() {
+        let disk = MemDisk::new();
+        disk.create_dir_all(Path::new("/d")).unwrap();
+        let env = Env { disk: Arc::new(disk.clone()), ..Env::real() };
+        let (room, dirs) = (Room::default(), [PathBuf::from("/d")]);
+        let short_with = |free| {
+            disk.set_capacity(Some(free));
+            room.look(&env, &dirs);
+            room.is_short()
+        };
+        assert!(!short_with(RESERVE_BYTES));
+        assert!(short_with(RESERVE_BYTES - 1));
+        assert!(short_with(ENOUGH_BYTES - 1), "no flutter at the edge");
+        assert!(!short_with(ENOUGH_BYTES));
+    }
+}

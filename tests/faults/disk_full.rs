@@ -1,0 +1,106 @@
+//! The disk has no room left: writes are refused in etcd's words, everything else goes on, and with
+//! room again so do writes.
+
+use std::time::{Duration, Instant};
+
+use rusd_proto::etcdserverpb::DeleteRangeRequest;
+use rusd_proto::etcdserverpb::kv_client::KvClient;
+use tonic::transport::Channel;
+
+use crate::check::check;
+use crate::client::prefix_end;
+use crate::history::History;
+use crate::ledger::Ledger;
+use crate::load::Load;
+use crate::member::Member;
+use crate::settings;
+use crate::volume::Volume;
+
+const WORKERS: usize = 6;
+const VALUE_BYTES: usize = 400_000;
+const NO_SPACE: &str = "etcdserver: mvcc: database space exceeded";
+const WAIT_MAX: Duration = Duration::from_secs(60);
+
+struct Rig {
+    // Ended before its disk is taken away.
+    member: Member,
+    volume: Volume,
+    load: Load,
+    history: History,
+}
+
+impl Rig {
+    fn new(volume: Volume, backend: &str) -> Self {
+        let backend = format!("--backend={backend}");
+        let member = Member::new(&volume.path().join("data"), &volume.beside("log"), &[&backend]);
+        Self { member, volume, load: Load::new(settings::seed(), WORKERS), history: History::default() }
+    }
+
+    /// Lets the workers write until the ledger is as it should become.
+    async fn load_until(&mut self, channel: &Channel, what: &str, is_so: impl Fn(&Ledger) -> bool) {
+        let begun = Instant::now();
+        let running = self.load.start(channel, &self.history);
+        while !is_so(&self.load.ledger.lock().unwrap()) {
+            assert!(!running.is_over(), "the workers gave up: {what}\n{}", self.member.log_tail());
+            assert!(begun.elapsed() < WAIT_MAX, "not within {WAIT_MAX:?}: {what}\n{}", self.member.log_tail());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        self.load.finish(running).await;
+    }
+
+    async fn check(&self, channel: &Channel, follower: &tokio::task::JoinHandle<()>) {
+        let ledger = std::mem::take(&mut *self.load.ledger.lock().unwrap());
+        check(channel, &ledger, &self.history, follower).await;
+        assert!(ledger.refusals.keys().all(|text| text == NO_SPACE), "{:?}", ledger.refusals);
+        *self.load.ledger.lock().unwrap() = ledger;
+    }
+}
+
+async fn full(volume: Volume, backend: &str) {
+    let begun = Instant::now();
+    let mut rig = Rig::new(volume, backend);
+    let follower = rig.history.follow(rig.member.url());
+    let mut channel = rig.member.start().await;
+    rig.load_until(&channel, "writes on an empty disk", |ledger| ledger.acknowledged() > 100).await;
+
+    rig.volume.fill_up_to(8 << 10);
+    rig.load.value_bytes = Some(VALUE_BYTES);
+    rig.load_until(&channel, "refusals on a full disk", |ledger| ledger.refusals.values().sum::<usize>() > 50).await;
+    let refused_after = rig.load.ledger.lock().unwrap().acknowledged();
+    rig.check(&channel, &follower).await;
+
+    // What frees room is taken, full or not.
+    let range_end = prefix_end("none/");
+    let delete = DeleteRangeRequest { key: "none/".into(), range_end, ..DeleteRangeRequest::default() };
+    KvClient::new(channel.clone()).delete_range(delete).await.expect("a delete");
+
+    rig.member.kill();
+    channel = rig.member.start().await;
+    rig.check(&channel, &follower).await;
+
+    rig.volume.make_room();
+    rig.load.value_bytes = None;
+    rig.load_until(&channel, "writes with room again", |ledger| ledger.acknowledged() > refused_after + 100).await;
+    rig.check(&channel, &follower).await;
+    rig.member.kill();
+    channel = rig.member.start().await;
+    rig.check(&channel, &follower).await;
+    follower.abort();
+    println!("full disk {backend}: {refused_after} writes before it, {:.1} s", begun.elapsed().as_secs_f64());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_ext4_refuses_writes_until_there_is_room() {
+    for backend in settings::backends() {
+        let Some(volume) = Volume::ext4(400, "a_full_ext4_refuses_writes_until_there_is_room") else { return };
+        full(volume, &backend).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_tmpfs_refuses_writes_until_there_is_room() {
+    for backend in settings::backends() {
+        let Some(volume) = Volume::tmpfs(400, "a_full_tmpfs_refuses_writes_until_there_is_room") else { return };
+        full(volume, &backend).await;
+    }
+}
