@@ -76,17 +76,22 @@ impl DiskFile for File {
     }
 
     fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        let before = self.metadata()?.len();
         match rustix::fs::fallocate(self, FallocateFlags::empty(), offset, len) {
             Ok(()) => Ok(()),
             // Not every file system can; a longer file is then the best there is.
             Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
-                if self.metadata()?.len() < offset + len {
+                if before < offset + len {
                     File::set_len(self, offset + len)
                 } else {
                     Ok(())
                 }
             }
-            Err(errno) => Err(errno.into()),
+            Err(errno) => {
+                // ext4 keeps what it could get: all that is left of a full disk.
+                let _ = File::set_len(self, before);
+                Err(errno.into())
+            }
         }
     }
 

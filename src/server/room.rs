@@ -54,8 +54,8 @@ impl Room {
 
     fn look(&self, env: &Env, dirs: &[PathBuf]) {
         // A disk that doesn't answer says so when it is written to.
-        let free = |dir: &PathBuf| env.disk.free_bytes(dir).ok().map(|free| (free, dir));
-        let Some((free_bytes, dir)) = dirs.iter().filter_map(free).min() else { return };
+        let free = dirs.iter().filter_map(|dir| env.disk.free_bytes(dir).ok().map(|free| (free, dir)));
+        let Some((free_bytes, dir)) = free.min() else { return };
         let (was, enough) = (self.is_short(), if self.is_short() { ENOUGH_BYTES } else { RESERVE_BYTES });
         let is = free_bytes < enough;
         self.0.store(is, Ordering::Relaxed);

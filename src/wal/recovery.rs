@@ -18,7 +18,7 @@ use super::format::{Chain, Header};
 use super::places::Place;
 use super::replay::Replay;
 use super::scan::{self, Opening, Scanned};
-use super::segment::{Active, DRAFT_SUFFIX, Segment, parse_name};
+use super::segment::{Active, DRAFT_SUFFIX, Segment, fitting_bytes, parse_name};
 use super::types::{EntryId, Recovered, TornTail, WalError, WalOptions};
 
 const ZERO_BYTES: usize = 1024 * 1024;
@@ -86,7 +86,8 @@ pub(super) fn recover(env: &Env, dir: &Path, options: &WalOptions) -> Result<Ope
             "the raft log ended in an unfinished write, which was cut; nothing acknowledged was in it"
         );
     }
-    let capacity = repair(path, &**file, &scanned, options).map_err(WalError::io("repair", path))?;
+    let wanted = fitting_bytes(&**disk, dir, opening.header.sequence, options);
+    let capacity = repair(path, &**file, &scanned, wanted).map_err(WalError::io("repair", path))?;
     disk.sync_dir(dir).map_err(WalError::io("sync", dir))?;
 
     let last = replay.last();
@@ -168,8 +169,9 @@ fn check_complete(openings: &[(PathBuf, Arc<dyn DiskFile>, Opening)], replay: &R
     Err(WalError::Damaged { path: path.clone(), offset: 0, what })
 }
 
-/// Makes the end of the last segment durable and clean; gives the room it has.
-fn repair(path: &Path, file: &dyn DiskFile, scanned: &Scanned, options: &WalOptions) -> std::io::Result<u32> {
+/// Makes the end of the last segment durable and clean, and lengthens it to `wanted` if it can;
+/// gives the room it has.
+fn repair(path: &Path, file: &dyn DiskFile, scanned: &Scanned, wanted: u32) -> std::io::Result<u32> {
     let (end, start) = (u64::from(scanned.end), u64::from(scanned.last_group));
     let mut group = vec![0; usize::try_from(end - start).map_err(std::io::Error::other)?];
     file.read_exact_at(&mut group, start)?;
@@ -182,7 +184,7 @@ fn repair(path: &Path, file: &dyn DiskFile, scanned: &Scanned, options: &WalOpti
         done += len as u64;
     }
     let size = file.size()?;
-    let wanted = u64::from(options.segment_bytes);
+    let wanted = u64::from(wanted);
     if size < wanted
         && let Err(error) = file.allocate(0, wanted)
     {

@@ -63,7 +63,7 @@ async fn full(volume: Volume, backend: &str) {
     let mut channel = rig.member.start().await;
     rig.load_until(&channel, "writes on an empty disk", |ledger| ledger.acknowledged() > 100).await;
 
-    rig.volume.fill_up_to(8 << 10);
+    rig.volume.fill_up_to(24 << 10);
     rig.load.value_bytes = Some(VALUE_BYTES);
     rig.load_until(&channel, "refusals on a full disk", |ledger| ledger.refusals.values().sum::<usize>() > 50).await;
     let refused_after = rig.load.ledger.lock().unwrap().acknowledged();
