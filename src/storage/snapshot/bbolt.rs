@@ -1,1 +1,0 @@
-//! The state as etcd's tools read it.
