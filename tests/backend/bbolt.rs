@@ -24,13 +24,17 @@ fn export(keys: i64) -> (Vec<u8>, i64) {
         if main % 7 == 0 {
             records.push((Revision::new(main, 1), Record { key: Bytes::from(format!("gone/{main}")), version: None }));
         }
-        let compact = (Table::Meta, Bytes::from_static(b"compact_revision"), Some(Bytes::from(2i64.to_be_bytes().to_vec())));
+        let compact =
+            (Table::Meta, Bytes::from_static(b"compact_revision"), Some(Bytes::from(2i64.to_be_bytes().to_vec())));
         writer.append(records, vec![compact], position(main)).unwrap();
     }
     let mut content = BboltContent::new("3.7.0", "3.7.0");
     content.lease(LeaseId(77), 60, 30);
     content.alarm(MemberId(5), 1);
-    content.member(MemberId(0x8e9e_05c5_2164_694d), br#"{"id":10276657743932975437,"peerURLs":["http://localhost:2380"],"name":"default"}"#);
+    content.member(
+        MemberId(0x8e9e_05c5_2164_694d),
+        br#"{"id":10276657743932975437,"peerURLs":["http://localhost:2380"],"name":"default"}"#,
+    );
     content.conf_state(br#"{"voters":[10276657743932975437],"auto_leave":false}"#);
     content.auth(false, 1);
     let frozen = block_on(reader.freeze()).unwrap();
@@ -38,9 +42,9 @@ fn export(keys: i64) -> (Vec<u8>, i64) {
     let mut file = Vec::new();
     stream.read_to_end(&mut file).unwrap();
     assert_eq!(file.len() as u64, len);
-    let left = std::fs::read_dir(place.dir.path()).unwrap().filter(|entry| {
-        entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("export")
-    });
+    let left = std::fs::read_dir(place.dir.path())
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("export"));
     assert_eq!(left.count(), 0, "no name is left behind");
     (file, frozen.last_main)
 }
