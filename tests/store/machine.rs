@@ -14,7 +14,7 @@ use crate::model::{Model, Op};
 
 /// The model, with what of it is published.
 #[derive(Clone, Debug, Default)]
-pub struct Reference {
+pub(crate) struct Reference {
     /// After the last committed command.
     now: Model,
     /// As readers see it.
@@ -22,7 +22,7 @@ pub struct Reference {
 }
 
 #[derive(Clone, Debug)]
-pub enum Transition {
+pub(crate) enum Transition {
     Command { ops: Vec<Op>, keep: bool, inside: RangeQuery },
     Publish,
     Compact { above: i64 },
@@ -125,7 +125,7 @@ impl ReferenceStateMachine for Reference {
 }
 
 /// The store, and one that is never compacted and never closed.
-pub struct Subject {
+pub(crate) struct Subject {
     image: MemoryImage,
     store: Option<Store>,
     twin: Store,

@@ -8,20 +8,20 @@ use rusd::types::{Event, EventKind, KeyRange, KeyValue, LeaseId, RequestError, R
 
 /// A change that a command makes.
 #[derive(Clone, Debug)]
-pub enum Op {
+pub(crate) enum Op {
     Put { key: Bytes, value: Bytes, lease: LeaseId },
     Delete(KeyRange),
 }
 
 /// What happened to a key at a revision; `None` is a deletion.
-pub type Versions = Vec<(Revision, Option<KeyValue>)>;
+pub(crate) type Versions = Vec<(Revision, Option<KeyValue>)>;
 
 /// All history, with the point below which it mustn't be read.
 #[derive(Clone, Debug)]
-pub struct Model {
-    pub keys: BTreeMap<Bytes, Versions>,
-    pub revision: i64,
-    pub compact: i64,
+pub(crate) struct Model {
+    pub(crate) keys: BTreeMap<Bytes, Versions>,
+    pub(crate) revision: i64,
+    pub(crate) compact: i64,
 }
 
 impl Default for Model {
@@ -31,13 +31,13 @@ impl Default for Model {
 }
 
 impl Model {
-    pub fn living(&self, key: &[u8], main: i64) -> Option<&KeyValue> {
+    pub(crate) fn living(&self, key: &[u8], main: i64) -> Option<&KeyValue> {
         let versions = self.keys.get(key)?;
         versions.iter().rfind(|(at, _)| at.main <= main)?.1.as_ref()
     }
 
     /// Runs a command; what each operation found.
-    pub fn run(&mut self, ops: &[Op]) -> Vec<Vec<KeyValue>> {
+    pub(crate) fn run(&mut self, ops: &[Op]) -> Vec<Vec<KeyValue>> {
         let main = self.revision + 1;
         let mut sub = 0;
         let mut found = Vec::new();
@@ -72,7 +72,7 @@ impl Model {
         found
     }
 
-    pub fn compact(&mut self, revision: i64) -> Result<(), RequestError> {
+    pub(crate) fn compact(&mut self, revision: i64) -> Result<(), RequestError> {
         match revision {
             _ if revision <= self.compact => Err(RequestError::Compacted),
             _ if revision > self.revision => Err(RequestError::FutureRevision),
@@ -83,7 +83,7 @@ impl Model {
         }
     }
 
-    pub fn range(&self, query: &RangeQuery) -> Result<RangeResult, RequestError> {
+    pub(crate) fn range(&self, query: &RangeQuery) -> Result<RangeResult, RequestError> {
         let main = if query.revision <= 0 { self.revision } else { query.revision };
         if main > self.revision {
             return Err(RequestError::FutureRevision);
@@ -135,7 +135,7 @@ impl Model {
     }
 
     /// Everything that happened from a main revision on.
-    pub fn events(&self, from: i64) -> Vec<Event> {
+    pub(crate) fn events(&self, from: i64) -> Vec<Event> {
         let mut events: Vec<Event> = self
             .keys
             .iter()
