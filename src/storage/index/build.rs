@@ -78,10 +78,14 @@ fn group(children: impl Iterator<Item = (Vec<u8>, Child<Entry>)>) -> (Vec<u8>, C
     let mut first = None;
     let mut inner = Inner { bounds: Keys::default(), children: Vec::new() };
     for (bound, child) in children {
-        inner.bounds.push(if first.is_none() { &[] } else { &bound });
-        first.get_or_insert(bound);
+        if first.is_some() {
+            inner.bounds.push(&bound);
+        } else {
+            first = Some(bound);
+        }
         inner.children.push(child);
     }
+    inner.bounds.shrink();
     let summary = inner.summary();
     (first.unwrap_or_default(), Child { node: Node::Inner(Arc::new(inner)), summary })
 }

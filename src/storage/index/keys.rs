@@ -1,17 +1,34 @@
 //! `Keys`: the keys of one node, one after the other in one piece of memory.
+//!
+//! ```text
+//! slots: [head, end] [head, end] …      head: the four bytes behind what all keys have in common
+//! bytes: key key …                      end: where the key ends in `bytes`
+//! ```
+//!
+//! A search goes over the heads, which lie close together, and looks at one key at its end.
 
-/// Sorted byte strings in a single allocation, found by binary search.
+use std::cmp::Ordering;
+
+/// Sorted byte strings, found by binary search.
 ///
-/// Invariant: `ends` never falls, and its last item is the length of `bytes`.
+/// Invariants: ends never fall and the last one is the length of `bytes`; the first `common` bytes
+/// of all keys are the same; a slot's head is its key's [`head`] behind those.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Keys {
     bytes: Vec<u8>,
-    ends: Vec<u32>,
+    slots: Vec<Slot>,
+    common: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    head: u32,
+    end: u32,
 }
 
 impl Keys {
     pub(super) fn len(&self) -> usize {
-        self.ends.len()
+        self.slots.len()
     }
 
     /// All keys together, in bytes.
@@ -20,7 +37,7 @@ impl Keys {
     }
 
     pub(super) fn get(&self, at: usize) -> &[u8] {
-        &self.bytes[self.start(at)..self.ends[at] as usize]
+        &self.bytes[self.start(at)..self.slots[at].end as usize]
     }
 
     pub(super) fn last(&self) -> Option<&[u8]> {
@@ -29,21 +46,34 @@ impl Keys {
 
     /// Where `key` is (`Ok`), or where it would have to go (`Err`).
     pub(super) fn search(&self, key: &[u8]) -> Result<usize, usize> {
-        let (mut low, mut high) = (0, self.len());
-        while low < high {
-            let middle = low.midpoint(high);
-            match self.get(middle).cmp(key) {
-                std::cmp::Ordering::Less => low = middle + 1,
-                std::cmp::Ordering::Greater => high = middle,
-                std::cmp::Ordering::Equal => return Ok(middle),
+        let own = &key[..self.common.min(key.len())];
+        match own.cmp(&self.bytes[..self.common]) {
+            Ordering::Less => return Err(0),
+            Ordering::Greater => return Err(self.len()),
+            Ordering::Equal => {}
+        }
+        let head = head(&key[self.common..]);
+        let mut at = self.slots.partition_point(|slot| slot.head < head);
+        // Few keys share a head; longer runs are cut by halves.
+        let mut end = at;
+        while end < self.len() && self.slots[end].head == head {
+            end = (end + 8).min(self.len());
+        }
+        while at < end {
+            let middle = at.midpoint(end);
+            match self.slots[middle].head.cmp(&head).then_with(|| self.get(middle).cmp(key)) {
+                Ordering::Less => at = middle + 1,
+                Ordering::Greater => end = middle,
+                Ordering::Equal => return Ok(middle),
             }
         }
-        Err(low)
+        Err(at)
     }
 
     /// Puts `key` at place `at`; the caller keeps the order.
     pub(super) fn insert(&mut self, at: usize, key: &[u8]) {
         let (start, old, added) = (self.start(at), self.bytes.len(), key.len());
+        let common = if old == 0 && self.slots.is_empty() { added } else { common(&self.bytes[..self.common], key) };
         if self.bytes.capacity() - old < added {
             // A node is copied at nearly every publish, so room for a few keys is enough and doubling is waste.
             self.bytes.reserve_exact(added * 4);
@@ -51,58 +81,93 @@ impl Keys {
         self.bytes.resize(old + added, 0);
         self.bytes.copy_within(start..old, start + added);
         self.bytes[start..start + added].copy_from_slice(key);
-        reserve_few(&mut self.ends);
-        self.ends.insert(at, length(start));
-        for end in &mut self.ends[at..] {
-            *end += length(added);
+        reserve_few(&mut self.slots);
+        self.slots.insert(at, Slot { head: head(&key[common..]), end: length(start) });
+        for slot in &mut self.slots[at..] {
+            slot.end += length(added);
+        }
+        if common != self.common {
+            self.set_common(common);
         }
     }
 
+    /// Puts `key` behind all; the caller keeps the order.
     pub(super) fn push(&mut self, key: &[u8]) {
-        self.bytes.extend_from_slice(key);
-        self.ends.push(length(self.bytes.len()));
+        self.insert(self.len(), key);
     }
 
     pub(super) fn remove(&mut self, at: usize) {
-        let (start, end) = (self.start(at), self.ends[at] as usize);
+        let (start, end) = (self.start(at), self.slots[at].end as usize);
         self.bytes.drain(start..end);
-        self.ends.remove(at);
-        for later in &mut self.ends[at..] {
-            *later -= length(end - start);
+        self.slots.remove(at);
+        for later in &mut self.slots[at..] {
+            later.end -= length(end - start);
         }
-    }
-
-    /// Replaces the key at `at`; the caller keeps the order.
-    pub(super) fn set(&mut self, at: usize, key: &[u8]) {
-        self.remove(at);
-        self.insert(at, key);
+        if self.slots.is_empty() {
+            self.common = 0;
+        }
     }
 
     /// Takes the keys from `at` on away.
     pub(super) fn split_off(&mut self, at: usize) -> Self {
         let start = self.start(at);
         let bytes = self.bytes[start..].to_vec();
-        let ends = self.ends[at..].iter().map(|end| end - length(start)).collect();
+        let slots = self.slots[at..].iter().map(|slot| Slot { end: slot.end - length(start), ..*slot }).collect();
         self.bytes.truncate(start);
-        self.ends.truncate(at);
-        Self { bytes, ends }
+        self.slots.truncate(at);
+        let mut right = Self { bytes, slots, common: self.common };
+        self.tighten();
+        right.tighten();
+        right
     }
 
     /// Puts all of `other` behind; the caller keeps the order.
     pub(super) fn append(&mut self, other: &Self) {
         let base = length(self.bytes.len());
         self.bytes.extend_from_slice(&other.bytes);
-        self.ends.extend(other.ends.iter().map(|end| base + end));
+        self.slots.extend(other.slots.iter().map(|slot| Slot { end: base + slot.end, ..*slot }));
+        self.tighten();
     }
 
+    /// Gives spare memory back and makes searches as short as can be.
     pub(super) fn shrink(&mut self) {
         self.bytes.shrink_to_fit();
-        self.ends.shrink_to_fit();
+        self.slots.shrink_to_fit();
+        self.tighten();
+    }
+
+    /// Finds out anew what all keys have in common: what the first and the last have.
+    fn tighten(&mut self) {
+        let found = self.last().map_or(0, |last| common(self.get(0), last));
+        self.set_common(found);
+    }
+
+    fn set_common(&mut self, common: usize) {
+        self.common = common;
+        let mut start = 0;
+        for slot in &mut self.slots {
+            let end = slot.end as usize;
+            slot.head = head(&self.bytes[start + common..end]);
+            start = end;
+        }
     }
 
     fn start(&self, at: usize) -> usize {
-        if at == 0 { 0 } else { self.ends[at - 1] as usize }
+        if at == 0 { 0 } else { self.slots[at - 1].end as usize }
     }
+}
+
+/// The first four bytes as a number that sorts as they do; of two keys, the lower has the lower one or the same.
+fn head(key: &[u8]) -> u32 {
+    match key.first_chunk::<4>() {
+        Some(first) => u32::from_be_bytes(*first),
+        None => key.iter().fold(0, |head, byte| head << 8 | u32::from(*byte)) << (8 * (4 - key.len()) % 32),
+    }
+}
+
+/// How many bytes two keys begin alike.
+fn common(left: &[u8], right: &[u8]) -> usize {
+    left.iter().zip(right).take_while(|(a, b)| a == b).count()
 }
 
 /// Makes room for a few more items if there is none for one.
@@ -119,8 +184,7 @@ fn length(bytes: usize) -> u32 {
 
 /// The shortest key that is above `left` and not above `right` (`left < right`).
 pub(super) fn separator<'a>(left: &[u8], right: &'a [u8]) -> &'a [u8] {
-    let common = left.iter().zip(right).take_while(|(a, b)| a == b).count();
-    &right[..(common + 1).min(right.len())]
+    &right[..(common(left, right) + 1).min(right.len())]
 }
 
 #[cfg(test)]
@@ -140,10 +204,30 @@ mod tests {
         assert_eq!((all(&keys).len(), all(&right)), (2, vec![b"bb".to_vec(), b"c".to_vec(), b"d".to_vec()]));
         keys.append(&right);
         keys.remove(1);
-        keys.set(0, b"aa");
+        keys.remove(0);
+        keys.insert(0, b"aa");
         assert_eq!(all(&keys), [&b"aa"[..], b"bb", b"c", b"d"]);
         assert_eq!(keys.search(b"c"), Ok(2));
         assert_eq!(keys.search(b"ca"), Err(3));
+    }
+
+    #[test]
+    fn heads_that_are_alike_and_short_keys_are_told_apart() {
+        let mut all: Vec<Vec<u8>> = (0..200_u8).map(|n| vec![b'p', 1, 2, 3, 4, n]).collect();
+        all.extend([vec![b'p'], vec![b'p', 0], vec![b'p', 0, 0], vec![b'p', 0, 0, 0, 0], vec![b'p', 1, 2, 3, 4]]);
+        all.sort();
+        let mut keys = Keys::default();
+        for key in all.iter().rev() {
+            let at = keys.search(key).unwrap_err();
+            assert_eq!(at, 0);
+            keys.insert(at, key);
+        }
+        for (at, key) in all.iter().enumerate() {
+            assert_eq!(keys.search(key), Ok(at));
+            let above = [key.as_slice(), &[0]].concat();
+            assert_eq!(keys.search(&above), all.binary_search(&above));
+        }
+        assert_eq!((keys.search(b""), keys.search(b"o"), keys.search(b"q")), (Err(0), Err(0), Err(205)));
     }
 
     #[test]

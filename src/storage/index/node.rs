@@ -1,7 +1,7 @@
 //! The nodes of the tree and how one key is edited: copy what is shared, change what isn't.
 //!
 //! ```text
-//! Inner { bounds, children: [Child { node, summary }] }     bounds[i] ≤ every key of child i
+//! Inner { bounds, children: [Child { node, summary }] }     children[i] < bounds[i] ≤ children[i + 1]
 //!   └─► Inner … └─► Leaf { keys, entries }
 //! ```
 
@@ -47,8 +47,8 @@ impl<E> Default for Leaf<E> {
 
 /// Subtrees in order.
 ///
-/// Invariants: as many bounds as children; the first bound is empty; `bounds[i]` is at or below
-/// every key of child `i` and above every key of child `i - 1`.
+/// Invariant: one bound less than children; `bounds[i]` is above every key of child `i` and at or
+/// below every key of child `i + 1`.
 #[derive(Clone, Debug)]
 pub(super) struct Inner<E> {
     pub(super) bounds: Keys,
@@ -130,9 +130,8 @@ impl<E: Item> Node<E> {
             }
             (Self::Inner(left), Self::Inner(right)) => {
                 let left = Arc::make_mut(left);
-                let first = left.children.len();
+                left.bounds.push(bound);
                 left.bounds.append(&right.bounds);
-                left.bounds.set(first, bound);
                 left.children.extend(right.children.iter().cloned());
             }
             _ => unreachable!("all leaves are at one depth"),
@@ -200,9 +199,8 @@ impl<E> Inner<E> {
     /// The child whose stretch holds `key`.
     pub(super) fn child_of(&self, key: &[u8]) -> usize {
         match self.bounds.search(key) {
-            Ok(at) => at,
-            // The first bound is empty, so no key is below it.
-            Err(at) => at.saturating_sub(1),
+            Ok(at) => at + 1,
+            Err(at) => at,
         }
     }
 
@@ -219,7 +217,7 @@ impl<E: Item> Inner<E> {
         child.summary = child.summary.plus(edited.change);
         if let Some(Split { bound, right }) = edited.split {
             child.summary = child.summary.minus(right.summary);
-            self.bounds.insert(at + 1, &bound);
+            self.bounds.insert(at, &bound);
             reserve_few(&mut self.children);
             self.children.insert(at + 1, right);
         } else if edited.small {
@@ -234,10 +232,11 @@ impl<E: Item> Inner<E> {
     fn split(&mut self, changed: usize) -> Split<E> {
         let len = self.children.len();
         let at = if changed + 2 >= len { (len * 7 / 8).clamp(2, len - 1) } else { len / 2 };
-        let mut bounds = self.bounds.split_off(at);
         let children = self.children.split_off(at);
-        let bound = bounds.get(0).to_vec();
-        bounds.set(0, &[]);
+        let bounds = self.bounds.split_off(at);
+        let bound = self.bounds.get(at - 1).to_vec();
+        self.bounds.remove(at - 1);
+        self.bounds.shrink();
         let right = Self { bounds, children };
         let summary = right.summary();
         Split { bound, right: Child { node: Node::Inner(Arc::new(right)), summary } }
@@ -265,7 +264,7 @@ impl<E: Item> Inner<E> {
             return;
         };
         let right = self.children[left + 1].clone();
-        let bound = self.bounds.get(left + 1).to_vec();
+        let bound = self.bounds.get(left).to_vec();
         self.children[left].node.join(&bound, &right.node);
         self.children[left].summary = self.children[left].summary.plus(right.summary);
         self.remove(left + 1);
@@ -273,9 +272,6 @@ impl<E: Item> Inner<E> {
 
     fn remove(&mut self, at: usize) {
         self.children.remove(at);
-        self.bounds.remove(at);
-        if at == 0 {
-            self.bounds.set(0, &[]);
-        }
+        self.bounds.remove(at.saturating_sub(1));
     }
 }

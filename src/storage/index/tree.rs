@@ -70,7 +70,6 @@ impl<E: Item> Tree<E> {
         let left = std::mem::replace(&mut self.root, Node::Leaf(Arc::default()));
         let left = Child { node: left, summary: self.summary.minus(right.summary) };
         let mut bounds = Keys::default();
-        bounds.push(&[]);
         bounds.push(bound);
         self.root = Node::Inner(Arc::new(Inner { bounds, children: vec![left, right] }));
     }
