@@ -15,12 +15,10 @@ use super::*;
 use crate::apply::{Command, Machine, PutOp, codec};
 use crate::env::{CrashStyle, Env, MemDisk};
 use crate::lease::Lessor;
-use crate::storage::{AppliedPosition, Store};
-use crate::types::{MemberId, RaftIndex, RequestError, Term};
+use crate::storage::{AppliedPosition, Store, StoreReader};
+use crate::types::{MemberId, RequestError};
 use crate::wal::{Wal, WalOptions};
 
-/// What the suite purges up to when it asks for a snapshot.
-const TESTED: AppliedPosition = AppliedPosition { index: RaftIndex(100), term: Term(100) };
 const DIR: &str = "/member/wal";
 
 fn env(disk: &MemDisk) -> Env {
@@ -31,8 +29,11 @@ fn options() -> WalOptions {
     WalOptions { segment_bytes: 64 * 1024, ..WalOptions::default() }
 }
 
-fn no_snapshots() -> Arc<Snapshots> {
-    let save: Save = Box::new(|| Ok(SavedSnapshot { position: TESTED, membership: Bytes::new(), path: "none".into() }));
+/// Snapshots of the published state that are never read.
+fn unread_snapshots(reader: StoreReader) -> Arc<Snapshots> {
+    let save: Save = Box::new(move || {
+        Ok(SavedSnapshot { position: reader.position(), membership: Bytes::new(), path: "none".into() })
+    });
     Snapshots::new(save, None).expect("no snapshot to read")
 }
 
@@ -48,7 +49,8 @@ fn open(disk: &MemDisk) -> (LogStore, StateMachine, Arc<NodeStatus>) {
     let machine = Machine::open(Store::in_memory(), &Default::default(), leases).expect("an empty store");
     let publish: OnPublish = Box::new(|_, _| {});
     let position = AppliedPosition::default();
-    let machine = StateMachine::new(machine, position, None, publish, cache, status.clone(), no_snapshots())
+    let snapshots = unread_snapshots(machine.reader());
+    let machine = StateMachine::new(machine, position, None, publish, cache, status.clone(), snapshots)
         .expect("no membership to read");
     (log, machine, status)
 }
