@@ -7,6 +7,7 @@
 
 mod core;
 mod door;
+mod export;
 mod gauges;
 mod maintain;
 mod open;

@@ -89,7 +89,7 @@ impl Alarms {
     const META_PREFIX: &'static [u8] = b"alarm/";
 
     /// The alarms among a meta table's pairs; `Err` with the key of one that can't be read.
-    pub(super) fn load<'a>(keys: impl IntoIterator<Item = &'a Bytes>) -> Result<Self, Bytes> {
+    pub fn load<'a>(keys: impl IntoIterator<Item = &'a Bytes>) -> Result<Self, Bytes> {
         let mut raised = BTreeSet::new();
         for key in keys {
             let Some(rest) = key.strip_prefix(Self::META_PREFIX) else { continue };

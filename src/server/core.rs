@@ -196,10 +196,11 @@ impl Core {
         let leader = self.node.status().clone();
         let watch = WatchService::new(self.hub.clone(), header, self.limits.request_bytes_max)
             .with_leader_check(Arc::new(move || leader.leader().is_some()));
+        let door = Arc::new(Door::new(self.proposer.clone(), self.room.clone()));
         let text = metrics.clone();
         Ok(Arc::new(Services {
-            proposer: Arc::new(Door::new(self.proposer.clone(), self.room.clone())),
-            maintain: Arc::new(Keeper::new(env.clone(), self.reader.clone(), data.snapshots())),
+            proposer: door.clone(),
+            maintain: Arc::new(Keeper::new(env.clone(), self.reader.clone(), door, data.snapshots())),
             reader: self.reader.clone(),
             lessor: self.lessor.clone(),
             alarms: self.alarms.clone(),

@@ -2,8 +2,10 @@
 
 use std::io::Read;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use crate::api::Maintain;
+use super::door::Door;
+use crate::api::{Maintain, Propose as _};
 use crate::env::Env;
 use crate::storage::StoreReader;
 use crate::types::StorageError;
@@ -12,13 +14,14 @@ use crate::types::StorageError;
 pub(super) struct Keeper {
     env: Env,
     reader: StoreReader,
+    door: Arc<Door>,
     /// Where files for `snapshot save` are built.
     scratch: PathBuf,
 }
 
 impl Keeper {
-    pub(super) fn new(env: Env, reader: StoreReader, scratch: PathBuf) -> Self {
-        Self { env, reader, scratch }
+    pub(super) fn new(env: Env, reader: StoreReader, door: Arc<Door>, scratch: PathBuf) -> Self {
+        Self { env, reader, door, scratch }
     }
 }
 
@@ -33,7 +36,7 @@ impl Maintain for Keeper {
     }
 
     fn snapshot_file(&self) -> Result<(Box<dyn Read + Send>, u64), StorageError> {
-        super::rebuild::export(&self.env, &self.reader, &self.scratch)
+        super::export::export(&self.env, &self.reader, &self.door.members(), &self.scratch)
     }
 
     fn hash(&self) -> Result<u32, StorageError> {

@@ -1,5 +1,4 @@
-//! Snapshot files: written for later, the store rebuilt from the newest whole one, and the file that
-//! clients save.
+//! Snapshot files: written for later, and the store rebuilt from the newest whole one.
 //!
 //! ```text
 //! save:    pin (nothing is removed) ─► freeze (flushed, as of a position) ─► <index>.snapshot ─► older ones removed
@@ -10,23 +9,18 @@
 //! before the older one only if nothing was purged since; a gap is then noticed and named.
 
 use std::ffi::OsString;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 
 use crate::consensus::{Save, SavedSnapshot};
-use crate::env::{Access, Env};
+use crate::env::Env;
 use crate::storage::snapshot::{self, SnapshotHeader};
 use crate::storage::{Opened, Store, StoreConfig, StoreReader};
 use crate::types::StorageError;
 
 /// Ending of snapshot files; the name is the entry's index in 16 hexadecimal digits.
 const ENDING: &str = ".snapshot";
-/// Ending of a file that is being sent to a client.
-const EXPORT_ENDING: &str = ".export";
-/// What the length of a saved file is a multiple of.
-const EXPORT_MULTIPLE: u64 = 512;
 /// Snapshot files that are kept.
 const KEPT: usize = 2;
 /// Items on their way from the file to the store.
@@ -74,7 +68,7 @@ fn remove_older(env: &Env, dir: &Path) -> Result<(), StorageError> {
 /// The directory can't be listed, or something in it not removed.
 pub(super) fn newest(env: &Env, dir: &Path) -> Result<Option<SavedSnapshot>, StorageError> {
     for name in env.disk.list(dir).map_err(|error| StorageError::io("list", dir, error))? {
-        if name.to_str().is_some_and(|name| name.ends_with(EXPORT_ENDING) || name.ends_with(".tmp")) {
+        if name.to_str().is_some_and(|name| name.ends_with(".tmp")) {
             let path = dir.join(name);
             env.disk.remove(&path).map_err(|error| StorageError::io("remove", path, error))?;
         }
@@ -133,27 +127,4 @@ fn install(env: &Env, store: &mut Store, path: &Path) -> Result<Opened, StorageE
         let end = std::iter::once_with(|| (!is_whole.load(Ordering::Acquire)).then(|| Err(cut_short()))).flatten();
         store.install(position, items.into_iter().chain(end))
     })
-}
-
-/// The file for `snapshot save` and its length: a snapshot of ours, filled up with zeroes to the
-/// multiple of 512 bytes that etcd's client insists on. It is gone from `dir` once it is open.
-///
-/// # Errors
-/// The disk's.
-pub(super) fn export(env: &Env, reader: &StoreReader, dir: &Path) -> Result<(Box<dyn Read + Send>, u64), StorageError> {
-    let pinned = reader.snapshot_pinned();
-    let frozen = futures::executor::block_on(reader.values().freeze())?;
-    let path = dir.join(format!("{:016x}{EXPORT_ENDING}", env.rng.next_u64()));
-    let io = |action| {
-        let path = path.clone();
-        move |error| StorageError::io(action, path, error)
-    };
-    snapshot::save_snapshot(env, &frozen, reader.values(), &path)?;
-    drop(pinned);
-    let file = env.disk.open(&path, Access::Read).map_err(io("open"))?;
-    env.disk.remove(&path).map_err(io("remove"))?;
-    let len = file.size().map_err(io("measure"))?;
-    let padded = len.next_multiple_of(EXPORT_MULTIPLE);
-    let content = snapshot::FileStream::new(file).chain(std::io::repeat(0).take(padded - len));
-    Ok((Box::new(std::io::BufReader::with_capacity(1 << 20, content)), padded))
 }
