@@ -111,7 +111,7 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
     let metrics = Arc::new(Metrics::new(&MetricsOptions {
         member: data.identity().member,
         server_version: "3.7.1",
-        cluster_version: "3.7.0",
+        cluster_version: "3.7",
         rusd_version: RUSD_VERSION,
         feature_gates: config.member.feature_gates,
     })?);
