@@ -227,8 +227,9 @@ fn e68_reads_in_a_nested_txn_make_no_revision() {
 #[test]
 fn a_delete_before_a_keeping_put_of_the_same_key_is_no_panic() {
     let mut node = with_x();
+    let before = node.get("x");
     let keep = Op::Put(PutOp { ignore_value: true, ignore_lease: true, ..put("x", "") });
-    let result = node.txn(then(vec![op_delete(span("\0", "\0")), keep])).unwrap();
-    assert!(result.succeeded);
-    assert_eq!(node.get("x"), Some(KeyValue { lease: LeaseId::NONE, ..kv("x", "", 3, 3, 1, 0) }));
+    let result = node.txn(then(vec![op_delete(span("\0", "\0")), keep]));
+    assert_eq!(result, Err(RequestError::KeyNotFound));
+    assert_eq!(node.get("x"), before, "nothing is changed by a refused txn");
 }
