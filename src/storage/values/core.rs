@@ -141,8 +141,9 @@ impl Core {
         let removed = before.records.bytes.wrapping_add(appended).wrapping_sub(self.content.state.records.bytes);
         shared.logical_bytes.fetch_sub(removed, Ordering::Relaxed);
         shared.queue.signal_room();
-        self.notify(shared);
+        // Before anyone is told that it is durable: they may look at the health next.
         shared.health.send_if_modified(|health| std::mem::replace(health, Health::Good) != Health::Good);
+        self.notify(shared);
     }
 
     fn notify(&mut self, shared: &Shared) {
