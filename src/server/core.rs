@@ -36,8 +36,8 @@ use crate::types::Limits;
 use crate::wal::Wal;
 use crate::watch::{HeaderIds, HeaderSource, WatchHub, WatchLimits};
 
-/// Log bytes from which a snapshot is worth it, however small the state is.
-const SNAPSHOT_BYTES_MIN: u64 = 64 * 1024 * 1024;
+/// Entries that stay behind a snapshot if it isn't said: etcd's 5000 are few for our batches.
+const KEEP_ENTRIES: u64 = 10_000;
 /// Answers to large reads that are held in memory at a time.
 const LARGE_READS_MAX: usize = 4;
 /// How long the parts get to end after the listeners have.
@@ -168,8 +168,12 @@ impl Core {
         }
         let policy = SnapshotPolicy {
             entries_min: config.member.snapshot_count,
-            bytes_min: SNAPSHOT_BYTES_MIN,
-            keep_entries: config.member.snapshot_catchup_entries.max(10_000),
+            bytes_min: config.engine.snapshot_log_bytes,
+            keep_entries: if config.is_given("snapshot-catchup-entries") {
+                config.member.snapshot_catchup_entries
+            } else {
+                KEEP_ENTRIES
+            },
         };
         let (node, snapshots, reader) = (self.node.clone(), self.snapshots.clone(), self.reader.clone());
         let upkeep = Upkeep { node, snapshots, reader, policy };

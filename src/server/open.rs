@@ -1,8 +1,8 @@
 //! Opening what lies in the data directory: the store, the log, and the one from the other.
 //!
 //! ```text
-//! store ─► whole? ─────────────────────────────────────────────► position P ─┐
-//!          damaged ─► set aside ─► newest snapshot, or nothing ─► position P ─┴─► log must begin at P or before
+//! store ─► whole? ───────────────────────────┬► position P ─► log begins at P or before, and reaches it
+//!          damaged ─► set aside ─► an empty one ┘      └► older than the log's beginning ─► newest snapshot ─► P
 //! ```
 
 use std::path::Path;
@@ -17,6 +17,7 @@ use crate::types::{RaftIndex, StorageError};
 use crate::wal::{Recovered, Wal, WalError, WalOptions};
 
 use super::gauges::LogCounters;
+use super::rebuild;
 
 /// Why the data can't be opened.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +28,19 @@ pub enum OpenError {
     /// The log.
     #[error(transparent)]
     Log(#[from] WalError),
+    /// The log was lost, as a whole or its end.
+    #[error(
+        "the raft log in {log} is lost or was replaced: the store holds entry {have}, the log {last}. \
+         Put the right one back, or restore a snapshot into a new data directory", last = ends(*last)
+    )]
+    LogLost {
+        /// The log's directory.
+        log: String,
+        /// What the store holds.
+        have: RaftIndex,
+        /// What the log ends with.
+        last: Option<RaftIndex>,
+    },
     /// The store was damaged or lost, and what is left can't bring it back.
     #[error(
         "the store in {store} can't be rebuilt: it stands after entry {have}, and the log begins after entry {purged}. \
@@ -69,22 +83,49 @@ pub(super) fn open(
         );
     }
     let dir = data.store();
-    let (store, opened) = match open_store(env, config, data) {
+    let (mut store, mut opened) = match open_store(env, config, data) {
         Err(error @ StorageError::Damaged { .. }) => {
             let aside = backend::quarantine(env, &dir)?;
             tracing::error!(
                 %error, aside = %aside.display(),
                 "the store is damaged; set it aside and rebuild it from the newest snapshot and the log"
             );
-            super::rebuild::from_snapshot(env, &store_config(config, data, &dir), &data.snapshots())?
+            open_store(env, config, data)?
         }
         result => result?,
     };
     let purged = recovered.purged.map_or(RaftIndex(0), |id| id.index);
-    if opened.position.index < purged {
-        return Err(OpenError::Gap { store: dir.display().to_string(), have: opened.position.index, purged });
+    // Damaged, lost as a whole, or set aside by a start that came no further than that.
+    if opened.position.index < purged
+        && let Some(rebuilt) = rebuild::from_snapshot(env, &mut store, &data.snapshots())?
+    {
+        opened = rebuilt;
+    }
+    let have = opened.position.index;
+    if have < purged {
+        return Err(OpenError::Gap { store: dir.display().to_string(), have, purged });
+    }
+    if is_log_lost(env, data, have, &recovered)? {
+        let last = recovered.last.map(|id| id.index);
+        return Err(OpenError::LogLost { log: data.wal().display().to_string(), have, last });
     }
     Ok(Opening { store, opened, wal: Arc::new(wal), recovered })
+}
+
+/// Whether the log lacks entries that the store holds, other than those of a snapshot that was being
+/// installed: a member that forgot what it acknowledged or how it voted must not start.
+fn is_log_lost(env: &Env, data: &DataDir, have: RaftIndex, recovered: &Recovered) -> Result<bool, StorageError> {
+    let last = recovered.last.map_or(RaftIndex(0), |id| id.index);
+    if have <= last {
+        return Ok(false);
+    }
+    let snapshot = rebuild::newest(env, &data.snapshots())?;
+    let installed = snapshot.is_some_and(|snapshot| snapshot.position.index >= have);
+    Ok(recovered.vote.is_none() || !installed)
+}
+
+fn ends(last: Option<RaftIndex>) -> String {
+    last.map_or_else(|| "nothing".to_owned(), |last| format!("ends with entry {last}"))
 }
 
 fn open_store(env: &Env, config: &Config, data: &DataDir) -> Result<(Store, Opened), StorageError> {

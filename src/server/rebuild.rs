@@ -16,7 +16,7 @@ use std::sync::mpsc;
 use crate::consensus::{Save, SavedSnapshot};
 use crate::env::Env;
 use crate::storage::snapshot::{self, SnapshotHeader};
-use crate::storage::{Opened, Store, StoreConfig, StoreReader};
+use crate::storage::{Opened, Store, StoreReader};
 use crate::types::StorageError;
 
 /// Ending of snapshot files; the name is the entry's index in 16 hexadecimal digits.
@@ -87,23 +87,22 @@ fn header(env: &Env, path: &Path) -> Result<SnapshotHeader, StorageError> {
     snapshot::read_header(input).map_err(|error| error.at(path))
 }
 
-/// A store in the configured (empty) directory with the state of the newest whole snapshot, or an
-/// empty one if there is none: the log then has to begin at its beginning.
+/// Puts the state of the newest whole snapshot in place of what the store holds; `None`, and nothing
+/// changed, if there is none.
 ///
 /// # Errors
-/// The engine's.
-pub(super) fn from_snapshot(env: &Env, config: &StoreConfig, dir: &Path) -> Result<(Store, Opened), StorageError> {
-    let (mut store, opened) = Store::open(env, config.clone())?;
+/// The directory can't be listed.
+pub(super) fn from_snapshot(env: &Env, store: &mut Store, dir: &Path) -> Result<Option<Opened>, StorageError> {
     for path in files(env, dir)? {
-        match install(env, &mut store, &path) {
+        match install(env, store, &path) {
             Ok(opened) => {
                 tracing::info!(path = %path.display(), index = opened.position.index.get(), "rebuilt the store");
-                return Ok((store, opened));
+                return Ok(Some(opened));
             }
             Err(error) => tracing::warn!(%error, "a snapshot is of no use; looking for an older one"),
         }
     }
-    Ok((store, opened))
+    Ok(None)
 }
 
 /// Reads a file on a thread of its own and installs its items as they come.

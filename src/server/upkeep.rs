@@ -15,7 +15,7 @@ use crate::storage::StoreReader;
 use crate::types::RaftIndex;
 
 /// How often is looked whether a snapshot is due.
-const LOOK: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(250);
 
 /// When a snapshot is due and what of the log stays.
 #[derive(Clone, Copy, Debug)]

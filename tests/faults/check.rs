@@ -9,8 +9,9 @@
 //!    those whose end was answered are gone.
 //! 6. An acknowledged compaction still holds.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use rusd_proto::etcdserverpb::lease_client::LeaseClient;
 use rusd_proto::etcdserverpb::{LeaseLeasesRequest, LeaseTimeToLiveRequest};
 use tokio::task::JoinHandle;
@@ -36,11 +37,13 @@ pub(crate) async fn check(channel: &Channel, ledger: &Ledger, history: &History,
     }
 
     let found = client::everything(channel, revision).await.unwrap();
-    let expected: Vec<_> = state.into_values().collect();
-    assert_eq!(found.kvs.len(), expected.len(), "keys at revision {revision}");
-    for (found, expected) in found.kvs.iter().zip(&expected) {
-        assert_eq!(found, expected, "at revision {revision}");
+    let found: BTreeMap<_, _> = found.kvs.into_iter().map(|kv| (kv.key.clone(), kv)).collect();
+    let wrong = |key: &&Bytes| found.get(*key) != state.get(*key);
+    let wrong: BTreeSet<_> = found.keys().chain(state.keys()).filter(wrong).collect();
+    for key in &wrong {
+        eprintln!("{key:?}\n  read:  {:?}\n  watch: {:?}", found.get(*key), state.get(*key));
     }
+    assert!(wrong.is_empty(), "{} keys at revision {revision} are not what the watch added up to", wrong.len());
 
     let compacted = history::compact_revision(channel).await;
     assert!(

@@ -31,8 +31,7 @@ struct Rig {
 
 impl Rig {
     fn new(volume: Volume, backend: &str) -> Self {
-        let backend = format!("--backend={backend}");
-        let member = Member::new(&volume.path().join("data"), &volume.beside("log"), &[&backend]);
+        let member = Member::new(&volume.path().join("data"), &volume.beside("log"), &settings::plain(backend));
         Self { member, volume, load: Load::new(settings::seed(), WORKERS), history: History::default() }
     }
 

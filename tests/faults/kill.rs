@@ -19,9 +19,7 @@ async fn killed_under_load(backend: &str) {
     let seed = settings::seed();
     let mut rng = StdRng::seed_from_u64(seed);
     let dir = tempfile::tempdir().unwrap();
-    let flags = [format!("--backend={backend}"), "--snapshot-count=200".to_owned()];
-    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-    let mut member = Member::new(&dir.path().join("data"), &dir.path().join("log"), &flags);
+    let mut member = Member::new(&dir.path().join("data"), &dir.path().join("log"), &settings::eager(backend));
     let history = History::default();
     let follower = history.follow(member.url());
     let mut load = Load::new(seed, WORKERS);
@@ -51,7 +49,8 @@ async fn killed_under_load(backend: &str) {
         *load.ledger.lock().unwrap() = ledger;
     }
     follower.abort();
-    println!("kill {backend}: {rounds} rounds in {:.1} s", begun.elapsed().as_secs_f64());
+    let snapshots = member.log().matches("saved snapshot").count();
+    println!("kill {backend}: {rounds} rounds, {snapshots} snapshots in {:.1} s", begun.elapsed().as_secs_f64());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

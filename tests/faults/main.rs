@@ -13,6 +13,7 @@
 
 mod check;
 mod client;
+mod damage;
 mod disk_full;
 mod history;
 mod kill;

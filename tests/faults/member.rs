@@ -24,7 +24,7 @@ pub(crate) struct Member {
 
 impl Member {
     /// A member on `data` that is not started yet; its log goes to `log`.
-    pub(crate) fn new(data: &Path, log: &Path, flags: &[&str]) -> Self {
+    pub(crate) fn new(data: &Path, log: &Path, flags: &[String]) -> Self {
         let port = || {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             listener.local_addr().unwrap().port()
@@ -38,7 +38,7 @@ impl Member {
             format!("--initial-advertise-peer-urls=http://127.0.0.1:{peer}"),
             format!("--initial-cluster=default=http://127.0.0.1:{peer}"),
         ];
-        all.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        all.extend_from_slice(flags);
         Self { log: log.into(), port: client, flags: all, child: None }
     }
 

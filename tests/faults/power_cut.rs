@@ -26,9 +26,7 @@ async fn cut(backend: &str) {
     let seed = settings::seed();
     let mut rng = StdRng::seed_from_u64(seed);
     let Some(mut volume) = Volume::ext4(1024, "a_power_cut_loses_nothing") else { return };
-    let flags = [format!("--backend={backend}"), "--snapshot-count=200".to_owned()];
-    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-    let mut member = Member::new(&volume.path().join("data"), &volume.beside("log"), &flags);
+    let mut member = Member::new(&volume.path().join("data"), &volume.beside("log"), &settings::eager(backend));
     let history = History::default();
     let follower = history.follow(member.url());
     let mut load = Load::new(seed, WORKERS);
@@ -68,7 +66,11 @@ async fn cut(backend: &str) {
         *load.ledger.lock().unwrap() = ledger;
     }
     follower.abort();
-    println!("power cut {backend}: {rounds} rounds, {cuts} cuts in {:.1} s", begun.elapsed().as_secs_f64());
+    let snapshots = member.log().matches("saved snapshot").count();
+    println!(
+        "power cut {backend}: {rounds} rounds, {cuts} cuts, {snapshots} snapshots in {:.1} s",
+        begun.elapsed().as_secs_f64()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

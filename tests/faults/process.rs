@@ -19,8 +19,7 @@ async fn sigterm_ends_it_in_order() {
     const SIGTERM: i32 = 15;
     for backend in settings::backends() {
         let dir = tempfile::tempdir().unwrap();
-        let backend = format!("--backend={backend}");
-        let mut member = Member::new(&dir.path().join("data"), &dir.path().join("log"), &[&backend]);
+        let mut member = Member::new(&dir.path().join("data"), &dir.path().join("log"), &settings::plain(&backend));
         let history = History::default();
         let follower = history.follow(member.url());
         let mut load = Load::new(settings::seed(), 6);

@@ -10,6 +10,18 @@ pub(crate) fn backends() -> Vec<String> {
     }
 }
 
+/// Flags of a member as anyone runs it.
+pub(crate) fn plain(backend: &str) -> Vec<String> {
+    vec![format!("--backend={backend}")]
+}
+
+/// Flags of a member that takes a snapshot and purges its log all the time.
+pub(crate) fn eager(backend: &str) -> Vec<String> {
+    let mut flags = plain(backend);
+    flags.extend(["--snapshot-count=20", "--snapshot-log-mb=0", "--snapshot-catchup-entries=10"].map(str::to_owned));
+    flags
+}
+
 /// Rounds of a test, unless `RUSD_FAULT_ROUNDS` says otherwise.
 pub(crate) fn rounds(usually: u32) -> u32 {
     match std::env::var("RUSD_FAULT_ROUNDS") {

@@ -119,4 +119,14 @@ pub(super) const OWN: &[Flag] = &[
             Ok(())
         },
     },
+    Flag {
+        name: "snapshot-log-mb",
+        kind: Kind::Number,
+        default: "64",
+        help: "least growth of the Raft log between two snapshots, in MiB; the size of the state if that is more",
+        set: |config, text| {
+            config.engine.snapshot_log_bytes = u64::from(value::integer::<u32>(text)?) << 20;
+            Ok(())
+        },
+    },
 ];
