@@ -235,7 +235,12 @@ impl Core {
         };
         let store_failed = async {
             match store.wait_for(|health| matches!(health, Health::Failed(_))).await {
-                Ok(health) => format!("the store can't write any more: {:?}", *health),
+                Ok(health) => match &*health {
+                    Health::Failed(why) => {
+                        format!("the store is given up: {why}; nothing acknowledged is lost. Start again")
+                    }
+                    other => format!("{other:?}"),
+                },
                 Err(_) => std::future::pending().await,
             }
         };

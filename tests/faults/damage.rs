@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 
 use crate::check::check;
+use crate::client;
 use crate::history::History;
 use crate::load::Load;
 use crate::member::Member;
@@ -123,6 +124,13 @@ async fn store_damaged(backend: &str) {
         };
         let before = rig.member.log().len();
         channel = rig.member.start().await;
+        // A value is read when someone asks for it; damage that is met then ends the process.
+        if client::everything(&channel, 0).await.is_err() {
+            let status = rig.member.ended(Duration::from_secs(30)).await.expect("it doesn't go on");
+            assert_eq!(status.code(), Some(1));
+            assert!(rig.said_since(before).contains("the store is given up"), "{}", rig.member.log_tail());
+            channel = rig.member.start().await;
+        }
         let said = rig.said_since(before);
         let noticed = said.contains("the store is damaged; set it aside");
         rebuilt += u32::from(noticed);

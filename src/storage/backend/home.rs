@@ -3,6 +3,7 @@
 //! ```text
 //! home/CURRENT         engine's name and generation; replaced in one step when a snapshot is installed
 //! home/engine-N/       the engine's own files
+//! home/DAMAGED         damage was met here while running: not to be opened again
 //! home/witness-N       the position of the last finished flush, beside the engine (see below)
 //! ```
 //!
@@ -20,6 +21,8 @@ use crate::storage::AppliedPosition;
 use crate::types::{RaftIndex, StorageError, Term};
 
 const CURRENT: &str = "CURRENT";
+const MARK: &str = "DAMAGED";
+const MARK_BYTES_MAX: usize = 4096;
 const CURRENT_BYTES_MAX: usize = 256;
 /// Two slots, written in turn, so that a torn write leaves the other.
 const SLOT_BYTES: usize = 512;
@@ -47,6 +50,11 @@ impl Home {
         env.disk.create_dir_all(&config.dir).map_err(|error| StorageError::io("make", &config.dir, error))?;
         let names = env.disk.list(&config.dir).map_err(|error| StorageError::io("list", &config.dir, error))?;
         let names: Vec<_> = names.iter().map(|name| name.to_string_lossy()).collect();
+        if names.iter().any(|name| name == MARK) {
+            let text = read_all(&*env.disk, &config.dir.join(MARK), MARK_BYTES_MAX).unwrap_or_default();
+            let what = format!("an earlier run met damage here: {}", String::from_utf8_lossy(&text).trim());
+            return Err(home.damaged(MARK, what));
+        }
         if names.iter().any(|name| name == CURRENT) {
             home.generation = home.read_current()?;
         } else if names.iter().any(|name| name.starts_with("engine-")) {
@@ -62,6 +70,19 @@ impl Home {
         }
         home.witness = Some(Witness::open(env, home.path("witness"))?);
         Ok(home)
+    }
+
+    /// Marks a home in which damage was met, so that [`Home::open`] refuses it.
+    ///
+    /// # Errors
+    /// I/O errors.
+    pub fn condemn(env: &Env, config: &BackendConfig, what: &str) -> Result<(), StorageError> {
+        if matches!(config.engine, Engine::Memory(_)) {
+            return Ok(());
+        }
+        let path = config.dir.join(MARK);
+        let text: String = what.chars().take(MARK_BYTES_MAX / 4).collect();
+        write_atomic(&*env.disk, &path, text.as_bytes()).map_err(|error| StorageError::io("write", &path, error))
     }
 
     /// A new, empty generation beside this one; it takes over by [`Home::take_over`].

@@ -67,6 +67,7 @@ impl Snapshot {
         if pinned {
             // Before the load: what is removed from now on isn't needed by the state that is loaded.
             shared.pins.fetch_add(1, Ordering::SeqCst);
+            shared.values.hold();
         }
         Self { published: shared.published.load_full(), shared, slot, pinned }
     }
@@ -194,6 +195,7 @@ impl Drop for Snapshot {
         self.shared.gauge.leave(self.slot);
         if self.pinned {
             self.shared.pins.fetch_sub(1, Ordering::SeqCst);
+            self.shared.values.release();
         }
     }
 }

@@ -67,7 +67,8 @@ impl Core {
             }
             (parts, bytes) = (parts + 1, bytes + part.bytes);
         }
-        let remove = self.due_removals(remove_step);
+        let held = shared.holds.load(Ordering::SeqCst) > 0;
+        let remove = if held { Vec::new() } else { self.due_removals(remove_step) };
         if parts > 0
             && let Err(error) = engine.room(bytes.max(1))
         {

@@ -120,7 +120,7 @@ pub fn open(env: &Env, mut config: ValuesConfig) -> Result<(ValueWriter, ValueRe
     let home = Home::open(env, &config.backend)?;
     let engine = home.engine()?;
     let (content, loaded) = load::load(&home, &engine)?;
-    let shared = Arc::new(shared::Shared::new(engine, &config, core::Core::new(home, content)));
+    let shared = Arc::new(shared::Shared::new(env, engine, &config, core::Core::new(home, content)));
     let reader = ValueReader::new(Arc::clone(&shared));
     let writer = ValueWriter::start(env, shared, &config)?;
     Ok((writer, reader, loaded))

@@ -147,6 +147,18 @@ impl ValueReader {
             .map_err(|error| self.shared.undecodable(format_args!("the record of revision {at}"), error))
     }
 
+    /// Holds removals off, those that the writer has handed over already included, until as many
+    /// [`ValueReader::release`]s. A removal under way is through before a later freeze is answered:
+    /// what is read from then on until the release is the state as of that freeze and no mixture.
+    pub(in crate::storage) fn hold(&self) {
+        self.shared.holds.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Ends a [`ValueReader::hold`].
+    pub(in crate::storage) fn release(&self) {
+        self.shared.holds.fetch_sub(1, Ordering::SeqCst);
+    }
+
     /// The position of the last finished flush.
     pub fn durable(&self) -> watch::Receiver<AppliedPosition> {
         self.shared.durable.subscribe()

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -14,9 +14,10 @@ use super::freeze::Frozen;
 use super::hot::Hot;
 use super::pending::Pending;
 use super::queue::Queue;
+use crate::env::Env;
 use crate::storage::AppliedPosition;
-use crate::storage::backend::Backend;
 use crate::storage::backend::codec::CodecError;
+use crate::storage::backend::{Backend, BackendConfig, Home};
 use crate::types::StorageError;
 
 /// How the store thread is.
@@ -33,6 +34,8 @@ pub enum Health {
 
 #[derive(Debug)]
 pub(super) struct Shared {
+    env: Env,
+    backend: BackendConfig,
     /// The engine of now; another one after a failure that was survived.
     pub(super) engine: ArcSwap<Arc<dyn Backend>>,
     pub(super) pending: Arc<Pending>,
@@ -46,6 +49,8 @@ pub(super) struct Shared {
     /// Logical bytes of all records: appended ones count at once, removed ones when they go.
     pub(super) logical_bytes: AtomicU64,
     pub(super) dir: Arc<Path>,
+    /// Whoever needs all records to stay: while there are some, none is removed.
+    pub(super) holds: AtomicUsize,
 }
 
 impl Shared {
@@ -85,9 +90,11 @@ impl Shared {
         async move { receiver.await.map_err(|_| StorageError::Closed("the storage engine was given up".into())) }
     }
 
-    pub(super) fn new(engine: Arc<dyn Backend>, config: &ValuesConfig, core: Core) -> Self {
+    pub(super) fn new(env: &Env, engine: Arc<dyn Backend>, config: &ValuesConfig, core: Core) -> Self {
         let state = core.content.state;
         Self {
+            env: env.clone(),
+            backend: config.backend.clone(),
             engine: ArcSwap::from_pointee(engine),
             pending: Arc::default(),
             pending_bytes_max: (config.cache_bytes / 4).max(1 << 20),
@@ -98,6 +105,7 @@ impl Shared {
             health: watch::Sender::new(Health::Good),
             logical_bytes: AtomicU64::new(state.records.bytes),
             dir: config.backend.dir.as_path().into(),
+            holds: AtomicUsize::new(0),
         }
     }
 
@@ -113,6 +121,9 @@ impl Shared {
         loop {
             let engine = self.engine();
             let result = read(&*engine);
+            if let Err(error @ StorageError::Damaged { .. }) = &result {
+                self.condemn(error);
+            }
             let replaced = matches!(result, Err(StorageError::Closed(_))) && !Arc::ptr_eq(&engine, &self.engine());
             if !replaced {
                 return result;
@@ -120,9 +131,27 @@ impl Shared {
         }
     }
 
-    /// An error for bytes of the engine that are not what was written.
+    /// An error for bytes of the engine that are not what was written; the store is given up.
     pub(super) fn damaged(&self, what: impl std::fmt::Display) -> StorageError {
-        StorageError::Damaged { path: self.dir.to_path_buf(), offset: 0, what: what.to_string() }
+        let error = StorageError::Damaged { path: self.dir.to_path_buf(), offset: 0, what: what.to_string() };
+        self.condemn(&error);
+        error
+    }
+
+    /// Gives up a store in which damage was met. A start doesn't read values, so it would not meet
+    /// the damage by itself: it is told by a mark.
+    fn condemn(&self, error: &StorageError) {
+        let text = error.to_string();
+        let is_first = self.health.send_if_modified(|health| {
+            let is_first = !matches!(health, Health::Failed(_));
+            if is_first {
+                *health = Health::Failed(text.clone());
+            }
+            is_first
+        });
+        if is_first && let Err(error) = Home::condemn(&self.env, &self.backend, &text) {
+            tracing::error!(%error, "the damaged store could not be marked; the next start may open it again");
+        }
     }
 
     pub(super) fn undecodable(&self, what: impl std::fmt::Display, error: CodecError) -> StorageError {

@@ -79,6 +79,48 @@ async fn removed_records_are_gone_and_counted_out() {
     assert_eq!(writer.logical_size(), left_bytes);
 }
 
+/// Deleted keys came back with a store that was rebuilt from a snapshot. The file was written while
+/// removals that had been handed over before went on, and so held puts without their tombstones.
+/// Now whoever writes a file holds off all removals.
+#[tokio::test]
+async fn what_is_held_is_not_removed_though_it_was_handed_over() {
+    let slow = ValuesConfig { flush_interval: Duration::from_secs(3600), ..config(&MemoryImage::default()) };
+    let (mut writer, reader, _) = open(&Env::real(), slow).expect("open");
+    fill(&mut writer, 2..102);
+    flushed(&writer).await;
+    let count = || reader.scan(at(0), at(1000), 1000).expect("scan").len();
+    reader.hold();
+    writer.remove((2..52).map(at).collect());
+    for _ in 0..3 {
+        flushed(&writer).await;
+        assert_eq!(count(), 100);
+    }
+    reader.release();
+    while count() > 50 {
+        flushed(&writer).await;
+    }
+}
+
+/// A damaged value was an error for whoever read it, at every start again. Now the store is given up
+/// and not opened any more, so that it is rebuilt.
+#[tokio::test]
+async fn what_was_found_damaged_is_not_opened_again() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = ValuesConfig::new(Engine::Redb, dir.path().join("store"));
+    let (mut writer, reader, _) = open(&Env::real(), config.clone()).expect("open");
+    fill(&mut writer, 2..10);
+    flushed(&writer).await;
+    writer.shared.engine().remove(Table::Kv, &[at(5).to_bytes().to_vec()]).expect("damage");
+    drop((writer, reader));
+    let (mut writer, reader, _) = open(&Env::real(), config.clone()).expect("a start reads no values");
+    assert!(matches!(reader.record(at(5)), Err(StorageError::Damaged { .. })));
+    assert!(matches!(&*reader.health().borrow(), Health::Failed(why) if why.contains("revision 5")));
+    assert!(writer.append(vec![], vec![], position(11)).is_err());
+    drop((writer, reader));
+    let error = open(&Env::real(), config).expect_err("not opened");
+    assert!(matches!(&error, StorageError::Damaged { what, .. } if what.contains("revision 5")), "{error}");
+}
+
 #[tokio::test]
 async fn records_out_of_order_are_refused() {
     let (mut writer, _reader, _) = open(&Env::real(), config(&MemoryImage::default())).expect("open");
