@@ -105,6 +105,9 @@ async fn store_damaged(backend: &str) {
         rig.work(&channel, Duration::from_millis(400)).await;
         let store = rig.member_dir().join("store");
         let mut candidates = files(&store);
+        // A file whose damage can't stay unnoticed comes first, then any.
+        let is_first = round == 0;
+        candidates.retain(|path| !is_first || path.ends_with("CURRENT"));
         let picked = candidates.swap_remove(rig.rng.random_range(0..candidates.len()));
         let what = match rig.rng.random_range(0..4) {
             0 => {
@@ -138,7 +141,7 @@ async fn store_damaged(backend: &str) {
         let name = picked.strip_prefix(&store).unwrap().display();
         println!("damage {backend} round {}: {name} {what}, rebuilt: {noticed}", round + 1);
     }
-    assert!(rounds < 5 || rebuilt > 0, "not one damage was noticed");
+    assert!(rebuilt > 0, "not one damage was noticed");
     println!("damage {backend}: {rebuilt} of {rounds} rebuilt in {:.1} s", begun.elapsed().as_secs_f64());
 }
 
