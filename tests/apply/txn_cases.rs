@@ -5,7 +5,7 @@ use rusd::apply::{
     TxnOp, TxnResult,
 };
 use rusd::storage::RangeResult;
-use rusd::types::{EventKind, KeyRange, KeyValue, LeaseId, RequestError};
+use rusd::types::{EventKind, KeyRange, KeyValue, RequestError};
 
 use crate::harness::*;
 
