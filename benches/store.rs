@@ -19,6 +19,10 @@ use rusd::storage::index::{Index, Version};
 use rusd::storage::{AppliedPosition, Disk, KeyMeta, RangeQuery, Store, StoreConfig};
 use rusd::types::{KeyRange, LeaseId, RaftIndex, Revision, Term};
 
+/// The server's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// CPU time of the current thread, as the kernel counts it.
 struct CpuTime;
 

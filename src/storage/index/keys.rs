@@ -36,6 +36,18 @@ impl Keys {
         self.bytes.len()
     }
 
+    /// A copy with room for so many more keys of so many bytes together.
+    pub(super) fn copy(&self, keys: usize, bytes: usize) -> Self {
+        let mut copy = Self {
+            bytes: Vec::with_capacity(self.bytes.len() + bytes),
+            slots: Vec::with_capacity(self.slots.len() + keys),
+            common: self.common,
+        };
+        copy.bytes.extend_from_slice(&self.bytes);
+        copy.slots.extend_from_slice(&self.slots);
+        copy
+    }
+
     pub(super) fn get(&self, at: usize) -> &[u8] {
         &self.bytes[self.start(at)..self.slots[at].end as usize]
     }

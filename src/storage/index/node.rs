@@ -93,7 +93,7 @@ impl<E: Item> Node<E> {
     /// Lets `f` change, insert (`None` → `Some`) or remove (`Some` → `None`) the entry of `key`.
     pub(super) fn edit<R>(&mut self, key: &[u8], f: impl FnOnce(&mut Option<E>) -> R) -> (R, Edited<E>) {
         match self {
-            Self::Leaf(leaf) => Arc::make_mut(leaf).edit(key, f),
+            Self::Leaf(leaf) => Leaf::own(leaf, key).edit(key, f),
             Self::Inner(inner) => Arc::make_mut(inner).edit(key, f),
         }
     }
@@ -140,6 +140,17 @@ impl<E: Item> Node<E> {
 }
 
 impl<E: Item> Leaf<E> {
+    /// The leaf to change: itself if nobody shares it, else a copy with room for `key` if that is new.
+    fn own<'a>(leaf: &'a mut Arc<Self>, key: &[u8]) -> &'a mut Self {
+        if Arc::get_mut(leaf).is_none() {
+            let added = usize::from(leaf.keys.search(key).is_err());
+            let mut entries = Vec::with_capacity(leaf.entries.len() + added);
+            entries.extend_from_slice(&leaf.entries);
+            *leaf = Arc::new(Self { keys: leaf.keys.copy(added, added * key.len()), entries });
+        }
+        Arc::make_mut(leaf)
+    }
+
     fn edit<R>(&mut self, key: &[u8], f: impl FnOnce(&mut Option<E>) -> R) -> (R, Edited<E>) {
         match self.keys.search(key) {
             Ok(at) => self.edit_present(at, f),
