@@ -111,14 +111,6 @@ impl Server {
     pub(crate) fn disk_mib(&self) -> f64 {
         disk_bytes(&self.dir) as f64 / f64::from(1 << 20)
     }
-
-    /// Bytes that it has written to the disk so far, in MiB.
-    pub(crate) fn written_mib(&self) -> f64 {
-        let text = fs::read_to_string(format!("/proc/{}/io", self.child.id())).unwrap_or_default();
-        let bytes: f64 =
-            text.lines().find_map(|line| line.strip_prefix("write_bytes: ")?.trim().parse().ok()).unwrap_or(0.0);
-        bytes / f64::from(1 << 20)
-    }
 }
 
 impl Drop for Server {

@@ -35,12 +35,9 @@ pub(super) fn run(bench: &mut Bench, side: &Side) -> io::Result<()> {
     load::repeat(&server, 256, KEYS, &mut Puts::in_turn(256))?;
     for (name, in_flight) in ROWS[..4].iter().zip([1, 64, 256, 1000]) {
         bench.row(name, side, |bench| {
-            let written = server.written_mib();
+            bench.settle(&server);
             let measured = load::run(&server, bench.plan(in_flight), &mut Puts::any(KEYS, 256))?;
             let mut figures = figures(&measured);
-            // The warm-up and the tail are in it too: a little more than the measured puts wrote.
-            let per_1000 = (server.written_mib() - written) * 1000.0 / measured.latency.total().max(1) as f64;
-            figures.push((Metric::WrittenMib, per_1000));
             figures.push((Metric::MemoryMib, server.resident_mib()));
             Ok(figures)
         });
@@ -62,7 +59,10 @@ pub(super) fn run(bench: &mut Bench, side: &Side) -> io::Result<()> {
 }
 
 fn simple(bench: &mut Bench, name: &'static str, side: &Side, server: &Server, in_flight: u64, load: &mut impl Load) {
-    bench.row(name, side, |bench| Ok(figures(&load::run(server, bench.plan(in_flight), load)?)));
+    bench.row(name, side, |bench| {
+        bench.settle(server);
+        Ok(figures(&load::run(server, bench.plan(in_flight), load)?))
+    });
 }
 
 /// Four gets under way beside 256 puts; only the gets are counted.
@@ -82,6 +82,7 @@ impl Load for Mixed {
 }
 
 fn mixed(bench: &Bench, server: &Server) -> io::Result<Figures> {
+    bench.settle(server);
     let mut load =
         Mixed { gets: Gets { keys: KEYS, serializable: false, draw: Draw::new() }, puts: Puts::any(KEYS, 256) };
     let plan = bench.plan(GETTERS + PUTTERS);

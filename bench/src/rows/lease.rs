@@ -26,6 +26,7 @@ pub(super) fn run(bench: &mut Bench, side: &Side) -> io::Result<()> {
     let server = Server::start(side, &bench.scratch, &[])?;
     let mut grants = Grants { ttl_secs: 3_600, next_id: FIRST_ID };
     load::repeat(&server, 64, STREAMS * PER_STREAM, &mut grants)?;
+    bench.settle(&server);
     bench.row(ROWS[1], side, |bench| keep_alive(bench, &server));
     bench.row(ROWS[0], side, |bench| Ok(figures(&load::run(&server, bench.plan(1000), &mut grants)?)));
     Ok(())

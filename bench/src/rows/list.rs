@@ -19,6 +19,7 @@ pub(super) fn run(bench: &mut Bench, side: &Side) -> io::Result<()> {
     let server = Server::start(side, &bench.scratch, &[])?;
     let keys = bench.size(KEYS);
     load::repeat(&server, 256, keys, &mut Puts::in_turn(256))?;
+    bench.settle(&server);
     bench.row(ROWS[0], side, |_| list(&server, keys, keys, RANGE_STREAM));
     bench.row(ROWS[1], side, |_| list(&server, keys, PAGE, RANGE));
     Ok(())

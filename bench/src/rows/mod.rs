@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::load::{Measured, Plan};
-use crate::server::Side;
+use crate::server::{Server, Side};
 
 /// What a figure is: how it is written, and which way is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,8 +39,6 @@ pub(crate) enum Metric {
     PeakMib,
     /// On the disk, in MiB.
     DiskMib,
-    /// Written to the disk for a thousand, in MiB.
-    WrittenMib,
 }
 
 impl Metric {
@@ -56,7 +54,6 @@ impl Metric {
             Self::MemoryMib => "memory, MiB",
             Self::PeakMib => "peak memory, MiB",
             Self::DiskMib => "disk, MiB",
-            Self::WrittenMib => "written per 1000, MiB",
         }
     }
 
@@ -105,6 +102,21 @@ impl Bench {
                 self.results.entry((name, side.name)).or_default().push(figures);
             }
             Err(error) => eprintln!("  {name}: FAILED: {error}"),
+        }
+    }
+
+    /// Waits until the server has done what earlier rows left it to do, so that a row pays for itself
+    /// only; gives up after a while, since some servers never rest.
+    pub(crate) fn settle(&self, server: &Server) {
+        const STEP: Duration = Duration::from_millis(200);
+        const IDLE_SHARE: f64 = 0.06;
+        let steps = if self.quick { 25 } else { 75 };
+        for _ in 0..steps {
+            let before = server.cpu_secs();
+            std::thread::sleep(STEP);
+            if server.cpu_secs() - before <= IDLE_SHARE * STEP.as_secs_f64() {
+                return;
+            }
         }
     }
 

@@ -30,7 +30,6 @@ pub(super) fn run(bench: &mut Bench, side: &Side) -> io::Result<()> {
             (Metric::MemoryMib, server.resident_mib()),
             (Metric::PeakMib, server.peak_mib()),
             (Metric::DiskMib, server.disk_mib()),
-            (Metric::WrittenMib, server.written_mib() * 1000.0 / keys as f64),
         ])
     });
     bench.row(ROWS[1], side, |bench| {
