@@ -184,10 +184,10 @@ mod tests {
         let metrics = RpcMetrics::register(&registry).unwrap();
         metrics.of(Method::KvPut).handled(Code::ResourceExhausted).inc();
         let families = registry.gather();
-        let handled = families.iter().find(|family| family.get_name() == "grpc_server_handled_total").unwrap();
+        let handled = families.iter().find(|family| family.name() == "grpc_server_handled_total").unwrap();
         assert_eq!(handled.get_metric().len(), Method::ALL.len() * CODES);
         let put = handled.get_metric().iter().find(|metric| metric.get_counter().get_value() > 0.0).unwrap();
-        let labels: Vec<_> = put.get_label().iter().map(|label| label.get_value()).collect();
+        let labels: Vec<_> = put.get_label().iter().map(|label| label.value()).collect();
         assert_eq!(labels, ["ResourceExhausted", "Put", "etcdserverpb.KV", "unary"]);
     }
 
@@ -199,7 +199,7 @@ mod tests {
             metrics.client_request(false, Some(&version.to_string()));
         }
         let families = registry.gather();
-        let requests = families.iter().find(|family| family.get_name() == "etcd_server_client_requests_total").unwrap();
+        let requests = families.iter().find(|family| family.name() == "etcd_server_client_requests_total").unwrap();
         assert!(requests.get_metric().len() <= 2 * (CLIENT_VERSIONS_MAX + 2));
     }
 }

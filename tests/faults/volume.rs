@@ -94,7 +94,7 @@ impl Volume {
 
     /// Takes all but `kib` KiB of its room away.
     pub(crate) fn fill_up_to(&self, kib: u64) {
-        let free = rustix::fs::statvfs(&self.path()).map(|stat| stat.f_bavail * stat.f_frsize).unwrap();
+        let free = rustix::fs::statvfs(self.path()).map(|stat| stat.f_bavail * stat.f_frsize).unwrap();
         let ballast = fs::File::create(self.path().join("ballast")).unwrap();
         rustix::fs::fallocate(&ballast, rustix::fs::FallocateFlags::empty(), 0, free.saturating_sub(kib << 10))
             .unwrap();
