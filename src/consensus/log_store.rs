@@ -257,6 +257,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
         let id = wal_id(upto);
+        self.cache.trim(upto.index);
         self.synced(|wal, done| wal.purge_to(id, done)).await
     }
 }

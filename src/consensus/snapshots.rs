@@ -7,7 +7,7 @@
 //! What is in a file and how it gets to disk is the storage's; here is only which one counts.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -18,13 +18,16 @@ use parking_lot::Mutex;
 use super::codec::decode_membership;
 use super::index::log_id_of;
 use super::types::{StoredMembership, TypeConfig};
-use crate::storage::AppliedPosition;
+use crate::storage::{AppliedPosition, Opened, Store};
 use crate::types::StorageError;
 
 /// Writes what the store has flushed into a file, durably, and says of which entry it is. Runs where
 /// blocking is allowed. The engine must not lag behind the file after a crash: a start would then
 /// have to install it first.
 pub type Save = Box<dyn Fn() -> Result<SavedSnapshot, StorageError> + Send + Sync>;
+
+/// Puts the state of a snapshot file in place of a store's, durably and in one step.
+pub type Load = Box<dyn Fn(&mut Store, &Path) -> Result<Opened, StorageError> + Send + Sync>;
 
 /// A finished snapshot file.
 #[derive(Clone, Debug)]
@@ -40,6 +43,7 @@ pub struct SavedSnapshot {
 /// The snapshots of this member.
 pub struct Snapshots {
     save: Save,
+    load: Load,
     inner: Mutex<Inner>,
 }
 
@@ -58,13 +62,13 @@ impl Inner {
 }
 
 impl Snapshots {
-    /// Snapshots that `save` writes; `found` is the newest whole one there is.
+    /// Snapshots that `save` writes and `load` reads; `found` is the newest whole one there is.
     ///
     /// # Errors
     /// Its membership can't be read.
-    pub fn new(save: Save, found: Option<SavedSnapshot>) -> Result<Arc<Self>, io::Error> {
+    pub fn new(save: Save, load: Load, found: Option<SavedSnapshot>) -> Result<Arc<Self>, io::Error> {
         let current = found.map(snapshot_of).transpose()?;
-        Ok(Arc::new(Self { save, inner: Mutex::new(Inner { current, is_new: false }) }))
+        Ok(Arc::new(Self { save, load, inner: Mutex::new(Inner { current, is_new: false }) }))
     }
 
     /// The newest finished one.
@@ -87,6 +91,15 @@ impl Snapshots {
             Ok(())
         };
         tokio::task::spawn_blocking(write).await.map_err(io::Error::other)?
+    }
+
+    /// Takes over a file that was installed.
+    pub(super) fn installed(&self, meta: SnapshotMetaOf<TypeConfig>, path: PathBuf) {
+        self.inner.lock().current = Some(SnapshotOf::<TypeConfig, PathBuf> { meta, snapshot: path });
+    }
+
+    pub(super) fn load(&self, store: &mut Store, path: &Path) -> Result<Opened, StorageError> {
+        (self.load)(store, path)
     }
 
     pub(super) fn builder(self: &Arc<Self>) -> SnapshotBuilder {

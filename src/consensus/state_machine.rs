@@ -26,7 +26,7 @@ use super::snapshots::{SnapshotBuilder, Snapshots};
 use super::status::NodeStatus;
 use super::types::{Applied, LogData, LogId, Reply, StoredMembership, TypeConfig};
 use crate::apply::{Command, Machine, MachineError, Outcome, codec};
-use crate::storage::{AppliedPosition, EventBatch, StoreReader, Table};
+use crate::storage::{AppliedPosition, EventBatch, Store, StoreReader, Table};
 use crate::types::RequestError;
 
 /// Called after each publish and before anyone is answered: the batch (if keys changed) and the revision.
@@ -112,6 +112,15 @@ impl StateMachine {
     }
 }
 
+/// Why a snapshot could not be installed.
+struct Install(io::Error);
+
+impl From<MachineError> for Install {
+    fn from(error: MachineError) -> Self {
+        Self(io::Error::other(error))
+    }
+}
+
 fn failed(error: MachineError) -> io::Error {
     io::Error::other(error)
 }
@@ -167,10 +176,18 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     async fn install_snapshot(
         &mut self,
         meta: &SnapshotMetaOf<TypeConfig>,
-        _snapshot: PathBuf,
+        snapshot: PathBuf,
     ) -> Result<(), io::Error> {
-        // Nobody sends one before there is a peer transport; refuse rather than pretend.
-        Err(io::Error::other(format!("a snapshot up to {:?} came, but this release has no peers", meta.last_log_id)))
+        let snapshots = Arc::clone(&self.snapshots);
+        let load =
+            |store: &mut Store| snapshots.load(store, &snapshot).map_err(|error| Install(io::Error::other(error)));
+        self.machine.install(load).map_err(|Install(error)| error)?;
+        self.snapshots.installed(meta.clone(), snapshot);
+        self.applied = meta.last_log_id;
+        self.membership = meta.last_membership.clone();
+        (self.on_publish)(None, self.machine.store_mut().revision());
+        self.status.set_applied(self.machine.applied().index);
+        Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<SnapshotOf<TypeConfig, PathBuf>>, io::Error> {

@@ -1,7 +1,8 @@
 //! openraft's own suite on our log, and a node of one on a disk that forgets.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -15,8 +16,8 @@ use super::*;
 use crate::apply::{Command, Machine, PutOp, codec};
 use crate::env::{CrashStyle, Env, MemDisk};
 use crate::lease::Lessor;
-use crate::storage::{AppliedPosition, Store, StoreReader};
-use crate::types::{MemberId, RequestError};
+use crate::storage::{AppliedPosition, Store, StoreReader, snapshot};
+use crate::types::{MemberId, RequestError, StorageError};
 use crate::wal::{Wal, WalOptions};
 
 const DIR: &str = "/member/wal";
@@ -29,12 +30,35 @@ fn options() -> WalOptions {
     WalOptions { segment_bytes: 64 * 1024, ..WalOptions::default() }
 }
 
-/// Snapshots of the published state that are never read.
-fn unread_snapshots(reader: StoreReader) -> Arc<Snapshots> {
-    let save: Save = Box::new(move || {
-        Ok(SavedSnapshot { position: reader.position(), membership: Bytes::new(), path: "none".into() })
+/// Where snapshots lie: one machine's are installed into another.
+static SHARED: LazyLock<MemDisk> = LazyLock::new(MemDisk::new);
+static SAVED: AtomicU64 = AtomicU64::new(0);
+
+/// Snapshots as files on the shared disk.
+fn snapshots(reader: StoreReader) -> Arc<Snapshots> {
+    let env = &env(&SHARED);
+    env.disk.create_dir_all(Path::new("/snap")).expect("a disk in memory");
+    let save: Save = {
+        let env = env.clone();
+        Box::new(move || {
+            let frozen = futures::executor::block_on(reader.values().freeze())?;
+            let path = PathBuf::from(format!("/snap/{}.snapshot", SAVED.fetch_add(1, Ordering::Relaxed)));
+            let header = snapshot::save_snapshot(&env, &frozen, reader.values(), &path)?;
+            Ok(SavedSnapshot { position: header.position, membership: header.membership, path })
+        })
+    };
+    let env = env.clone();
+    let load: Load = Box::new(move |store, path| {
+        let mut items = Vec::new();
+        let input = snapshot::open_snapshot(&env, path)?;
+        let keep = |item| {
+            items.push(Ok::<_, StorageError>(item));
+            Ok(())
+        };
+        let header = snapshot::read_snapshot(input, keep).map_err(|error| error.at(path))?;
+        store.install(header.position, items)
     });
-    Snapshots::new(save, None).expect("no snapshot to read")
+    Snapshots::new(save, load, None).expect("no snapshot to read")
 }
 
 /// The log and an empty machine over `disk`, as the server opens them.
@@ -49,7 +73,7 @@ fn open(disk: &MemDisk) -> (LogStore, StateMachine, Arc<NodeStatus>) {
     let machine = Machine::open(Store::in_memory(), &Default::default(), leases).expect("an empty store");
     let publish: OnPublish = Box::new(|_, _| {});
     let position = AppliedPosition::default();
-    let snapshots = unread_snapshots(machine.reader());
+    let snapshots = snapshots(machine.reader());
     let machine = StateMachine::new(machine, position, None, publish, cache, status.clone(), snapshots)
         .expect("no membership to read");
     (log, machine, status)

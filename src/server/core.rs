@@ -88,6 +88,7 @@ impl Core {
         let cache = Arc::new(LogCache::default());
         let snapshots = Snapshots::new(
             rebuild::save(env.clone(), reader.clone(), data.snapshots()),
+            rebuild::load(env.clone()),
             rebuild::newest(env, &data.snapshots()).map_err(open::OpenError::Store)?,
         )?;
         let membership = opened.meta.iter().find(|(key, _)| key == MEMBERSHIP_KEY).map(|(_, value)| value);

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 
-use crate::consensus::{Save, SavedSnapshot};
+use crate::consensus::{Load, Save, SavedSnapshot};
 use crate::env::Env;
 use crate::storage::snapshot::{self, SnapshotHeader};
 use crate::storage::{Opened, Store, StoreReader};
@@ -38,6 +38,11 @@ pub(super) fn save(env: Env, reader: StoreReader, dir: PathBuf) -> Save {
         remove_older(&env, &dir)?;
         Ok(saved(header, path))
     })
+}
+
+/// Reads snapshots that Raft wants installed.
+pub(super) fn load(env: Env) -> Load {
+    Box::new(move |store, path| install(&env, store, path))
 }
 
 fn saved(header: SnapshotHeader, path: PathBuf) -> SavedSnapshot {

@@ -199,7 +199,7 @@ impl Model {
         for op in taken(before, op).1 {
             match op {
                 Op::Range(query) if query.revision > self.revision() => return Err(RequestError::FutureRevision),
-                Op::Range(query) if query.revision > 0 && query.revision < self.compacted => {
+                Op::Range(query) if query.revision != 0 && query.revision < self.compacted => {
                     return Err(RequestError::Compacted);
                 }
                 Op::Range(_) | Op::Delete(_) => {}
