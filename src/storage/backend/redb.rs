@@ -37,6 +37,10 @@ const fn definition(table: Table) -> Definition {
     })
 }
 
+/// How often and at what distance the lock is asked for.
+const LOCK_TRIES: u32 = 50;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
 /// The engine.
 pub(super) struct Redb {
     env: Env,
@@ -51,6 +55,18 @@ impl fmt::Debug for Redb {
     }
 }
 
+/// Takes the lock, though a child that this process is just starting may hold it for a moment.
+fn lock(file: &dyn DiskFile) -> io::Result<bool> {
+    for _ in 0..LOCK_TRIES {
+        if file.try_lock()? {
+            return Ok(true);
+        }
+        #[expect(clippy::disallowed_methods, reason = "opening blocks anyway, and nothing else runs on this thread")]
+        std::thread::sleep(LOCK_PAUSE);
+    }
+    Ok(false)
+}
+
 impl Redb {
     /// Opens what is in the directory, or makes it.
     pub(super) fn open(env: &Env, config: &BackendConfig) -> Result<Self, StorageError> {
@@ -58,7 +74,7 @@ impl Redb {
         env.disk.create_dir_all(&config.dir).map_err(|error| io("make", error))?;
         let path = config.dir.join(FILE);
         let file = env.disk.open(&path, Access::Create).map_err(|error| StorageError::io("open", &path, error))?;
-        if !file.try_lock().map_err(|error| StorageError::io("lock", &path, error))? {
+        if !lock(&*file).map_err(|error| StorageError::io("lock", &path, error))? {
             return Err(StorageError::Mismatch(format!("{} is in use by another process", path.display())));
         }
         let database = guarded(config, || {
