@@ -23,7 +23,7 @@ pub(super) struct SnapshotPolicy {
     /// `--snapshot-count`: the fewest entries between two snapshots.
     pub(super) entries_min: u64,
     /// The fewest bytes of log between two snapshots; a larger state raises it to its own size, so
-    /// that snapshots never cost more disk writes than the log does.
+    /// that snapshots never cost more disk writes than the log does. With 0 only entries count.
     pub(super) bytes_min: u64,
     /// Entries that stay in the log behind a snapshot, for members that are a little behind.
     pub(super) keep_entries: u64,
@@ -53,9 +53,8 @@ impl Upkeep {
             let done = self.node.snapshot_index().unwrap_or(RaftIndex(0));
             let entries = self.node.status().applied().get().saturating_sub(done.get());
             let bytes = log_bytes().saturating_sub(bytes_at_last);
-            let due =
-                entries >= self.policy.entries_min && bytes >= self.policy.bytes_min.max(self.reader.logical_size());
-            if due {
+            let grown = self.policy.bytes_min == 0 || bytes >= self.policy.bytes_min.max(self.reader.logical_size());
+            if grown && entries >= self.policy.entries_min {
                 bytes_at_last = log_bytes();
                 match self.snapshots.save_now().await {
                     Ok(()) => {

@@ -355,6 +355,7 @@ pub struct Engine {
     /// `--backend-cache-mb`, in bytes: pending, hot values and the engine's cache together.
     pub cache_bytes: u64,
     /// `--snapshot-log-mb`, in bytes: the least that the log grows between two snapshots. A state
-    /// that is larger raises it to its own size, so that snapshots never cost more than the log.
+    /// that is larger raises it to its own size, so that snapshots never cost more than the log; with 0
+    /// only `--snapshot-count` counts.
     pub snapshot_log_bytes: u64,
 }
