@@ -6,8 +6,9 @@ use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use rusd::cli::version::{ETCD_VERSION, RUSD_VERSION};
 use rusd::cli::{self, Action, Run};
-use rusd::ops::logging;
+use rusd::ops::{logging, startup};
 use rusd::server::{self, Start, Stopped};
 
 #[global_allocator]
@@ -50,6 +51,7 @@ fn start(run: Run, begun: Instant) -> ExitCode {
     for warning in &run.warnings {
         warning.log();
     }
+    startup::log(&run.config, ETCD_VERSION, RUSD_VERSION);
     match server::run(Start { config: run.config, style, begun }) {
         Ok(Stopped::Signal(signal)) => signal.raise(),
         Ok(Stopped::Removed) => ExitCode::SUCCESS,

@@ -14,5 +14,6 @@ pub mod identity;
 pub mod logging;
 pub mod metrics;
 pub mod signals;
+pub mod startup;
 
 pub use config::Config;

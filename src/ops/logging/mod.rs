@@ -95,7 +95,12 @@ fn levels(config: &Config, style: Style) -> Targets {
         LogLevel::Warn => LevelFilter::WARN,
         LogLevel::Error => LevelFilter::ERROR,
     };
-    Targets::new().with_default(own.min(LevelFilter::WARN)).with_target("rusd", own)
+    // openraft warns of what is ordinary in an election; what matters of it, `server` says itself.
+    let raft = if own >= LevelFilter::DEBUG { LevelFilter::WARN } else { LevelFilter::ERROR };
+    Targets::new()
+        .with_default(own.min(LevelFilter::WARN))
+        .with_target("openraft", own.min(raft))
+        .with_target("rusd", own)
 }
 
 /// Writes each event as one line.
@@ -147,7 +152,10 @@ mod tests {
         assert!(!levels.would_enable("h2::codec", &Level::INFO));
         assert!(levels.would_enable("h2::codec", &Level::WARN));
         let quiet = super::levels(&with(&[("log-level", "error")]), Style::Json);
-        assert!(!quiet.would_enable("openraft", &Level::WARN));
+        assert!(!quiet.would_enable("h2", &Level::WARN));
+        let usual = super::levels(&with(&[]), Style::Json);
+        assert!(!usual.would_enable("openraft::core", &Level::WARN));
+        assert!(usual.would_enable("openraft::core", &Level::ERROR));
         let person = super::levels(&with(&[]), Style::Plain);
         assert!(!person.would_enable("rusd", &Level::INFO) && person.would_enable("rusd", &Level::WARN));
     }
