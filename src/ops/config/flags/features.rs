@@ -123,7 +123,7 @@ pub(super) const OWN: &[Flag] = &[
         name: "snapshot-log-mb",
         kind: Kind::Number,
         default: "64",
-        help: "least growth of the log between two snapshots, in MiB or the size of the state; 0 for any",
+        help: "least log between two snapshots: MiB, or the size of the state; 0 for any",
         set: |config, text| {
             config.engine.snapshot_log_bytes = u64::from(value::integer::<u32>(text)?) << 20;
             Ok(())
