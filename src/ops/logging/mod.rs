@@ -154,8 +154,8 @@ mod tests {
         let quiet = super::levels(&with(&[("log-level", "error")]), Style::Json);
         assert!(!quiet.would_enable("h2", &Level::WARN));
         let usual = super::levels(&with(&[]), Style::Json);
-        assert!(!usual.would_enable("openraft::core", &Level::WARN));
-        assert!(usual.would_enable("openraft::core", &Level::ERROR));
+        assert!(!usual.would_enable("openraft", &Level::WARN));
+        assert!(usual.would_enable("openraft", &Level::ERROR));
         let person = super::levels(&with(&[]), Style::Plain);
         assert!(!person.would_enable("rusd", &Level::INFO) && person.would_enable("rusd", &Level::WARN));
     }
