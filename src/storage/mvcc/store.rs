@@ -91,8 +91,9 @@ impl Store {
         let changes = std::mem::take(&mut self.changes);
         let events: Vec<_> =
             changes.iter().map(|change| EventEntry::new(change.record.event(change.at), change.prev)).collect();
+        let superseded = changes.iter().filter_map(|change| change.prev).collect();
         let records = changes.into_iter().map(|change| (change.at, change.record)).collect();
-        self.values.append(records, std::mem::take(&mut self.row_changes), position).ok()?;
+        self.values.append_over(records, superseded, std::mem::take(&mut self.row_changes), position).ok()?;
         self.show(position);
         let (first, last) = (events.first()?.event.revision.main, events.last()?.event.revision.main);
         Some(Arc::new(EventBatch { first_main: first, last_main: last, events }))

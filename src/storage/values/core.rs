@@ -3,7 +3,7 @@
 //! The lock is the store thread's; the writer takes it only to put a snapshot in place of
 //! everything.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -11,7 +11,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::commit::Content;
 use super::freeze::Frozen;
-use super::queue::Work;
+use super::queue::{Part, Work};
 use super::segment::Segment;
 use super::shared::{Health, Shared};
 use super::state::{REMOVING_KEY, STATE_KEY, State};
@@ -129,11 +129,17 @@ impl Core {
     /// Publishes a finished step and lets go of what it was made from.
     fn finish(&mut self, shared: &Shared, parts: usize, remove: &[Revision], before: State) {
         let mut appended = 0;
-        for part in self.work.parts.drain(..parts) {
+        let parts: Vec<Part> = self.work.parts.drain(..parts).collect();
+        let superseded: HashSet<Revision> = parts.iter().flat_map(|part| &part.superseded).copied().collect();
+        for part in &parts {
             if let Some((first, last)) = part.mains {
-                appended += keep_hot(shared, first, last);
+                appended += keep_hot(shared, first, last, &superseded);
                 shared.pending.retire(last, part.bytes);
             }
+        }
+        // Only now, so that watchers that want the previous pair of a fresh event found it here.
+        for at in &superseded {
+            shared.hot.remove(*at);
         }
         for at in remove {
             self.remove.remove(at);
@@ -185,14 +191,15 @@ pub(super) fn read_content(shared: &Shared, engine: &dyn Backend) -> Result<Cont
     Ok(Content { state, removing: engine.get(Table::Meta, REMOVING_KEY)?.is_some() })
 }
 
-/// Copies records that are durable now to the hot cache; returns their logical bytes.
-fn keep_hot(shared: &Shared, first: i64, last: i64) -> u64 {
+/// Copies records that are durable now, but for the `superseded`, to the hot cache; returns the
+/// logical bytes of all of them.
+fn keep_hot(shared: &Shared, first: i64, last: i64, superseded: &HashSet<Revision>) -> u64 {
     let mut bytes = 0;
     let epoch = shared.hot.epoch();
     let view = shared.pending.view();
     for (at, record) in view.range(Revision::new(first, 0), Revision::new(last.saturating_add(1), 0)) {
         bytes += super::record_bytes(record);
-        if record.version.is_some() {
+        if record.version.is_some() && !superseded.contains(&at) {
             shared.hot.insert(epoch, at, detached(record));
         }
     }

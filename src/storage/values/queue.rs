@@ -27,6 +27,8 @@ pub(super) struct Part {
     pub(super) bytes: u64,
     /// Changes of small tables, in order.
     pub(super) rows: Vec<RowChange>,
+    /// Older versions that the records take the place of.
+    pub(super) superseded: Vec<Revision>,
     /// The position that all of this leads to.
     pub(super) position: AppliedPosition,
     /// Someone wants to see the content at exactly this position: nothing is joined to it.
@@ -69,6 +71,7 @@ impl Work {
                 };
                 back.bytes += part.bytes;
                 back.rows.append(&mut part.rows);
+                back.superseded.append(&mut part.superseded);
                 back.position = part.position;
             }
             None => self.parts.push_back(part),

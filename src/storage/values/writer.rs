@@ -59,6 +59,21 @@ impl ValueWriter {
         rows: Vec<RowChange>,
         position: AppliedPosition,
     ) -> Result<(), StorageError> {
+        self.append_over(records, Vec::new(), rows, position)
+    }
+
+    /// As [`ValueWriter::append`], and tells which older versions the records take the place of:
+    /// those leave the hot cache, so that its budget holds what is current.
+    ///
+    /// # Errors
+    /// As [`ValueWriter::append`].
+    pub fn append_over(
+        &mut self,
+        records: Vec<(Revision, Record)>,
+        superseded: Vec<Revision>,
+        rows: Vec<RowChange>,
+        position: AppliedPosition,
+    ) -> Result<(), StorageError> {
         self.wait_for_room()?;
         let in_order = records.is_sorted_by(|(a, _), (b, _)| a < b);
         if !in_order || records.first().is_some_and(|(at, _)| at.main <= self.last_main || at.main < 0) {
@@ -97,7 +112,7 @@ impl ValueWriter {
         let urgent = self.shared.pending.bytes() >= self.flush_bytes;
         self.position = position;
         self.shared.queue.add(|work| {
-            work.append(Part { mains, bytes, rows, position, closed: false });
+            work.append(Part { mains, bytes, rows, superseded, position, closed: false });
             work.urgent |= urgent;
         });
         Ok(())
