@@ -1,4 +1,6 @@
 //! `ETCD_*` variables: one for each flag; what stands for none only gets a warning.
+//!
+//! Values of variables that aren't ours are never shown: `ETCD_ROOT_PASSWORD` is one of them.
 
 use std::path::PathBuf;
 
@@ -17,25 +19,26 @@ pub(super) fn config_file(environment: &[(String, String)]) -> Option<PathBuf> {
         .map(|(_, value)| PathBuf::from(value))
 }
 
-/// Sets each flag whose variable is set and not empty, unless it was given as an argument.
+/// Sets each flag whose variable is set and not empty. One whose flag was given as an argument is refused,
+/// even if it is empty: nobody can know which of the two was meant.
 pub(super) fn apply(
     environment: &[(String, String)],
     config: &mut Config,
     warnings: &mut Vec<Warning>,
 ) -> Result<(), CliError> {
+    let given = config.given.clone();
     for (variable, value) in environment {
         if !variable.starts_with("ETCD_") || ELSEWHERE.contains(&variable.as_str()) {
             continue;
         }
         let Some(flag) = flags::all().find(|flag| flag.variable() == *variable) else {
-            warnings.push(Warning::UnknownVariable { variable: format!("{variable}={value}") });
+            warnings.push(Warning::UnknownVariable { variable: variable.clone() });
             continue;
         };
-        if value.is_empty() {
-            continue;
+        if given.contains(flag.name) {
+            return Err(CliError::Shadowed { variable: variable.clone(), flag: flag.name });
         }
-        if config.is_given(flag.name) {
-            warnings.push(Warning::Shadowed { variable: variable.clone(), flag: flag.name });
+        if value.is_empty() {
             continue;
         }
         config.set(flag, value).map_err(|bad| CliError::Variable {

@@ -6,7 +6,7 @@
 //!                      └─► flags, then variables ─┴─► Config::finish ─► Action::Run
 //! ```
 //!
-//! The order of sources is etcd's: a config file stands alone, a flag beats its variable.
+//! The order of sources is etcd's: a config file stands alone; a flag and its variable at once are refused.
 
 mod args;
 mod environment;
@@ -100,17 +100,21 @@ mod tests {
     }
 
     #[test]
-    fn a_flag_beats_its_variable_and_says_so() {
-        let run = run(&["--name=a"], &[("ETCD_NAME", "b"), ("ETCD_SNAPSHOT_COUNT", "7")]).expect("valid");
-        assert_eq!(run.config.member.name, "a");
-        assert_eq!(run.config.member.snapshot_count, 7);
-        assert_eq!(run.warnings, [Warning::Shadowed { variable: "ETCD_NAME".into(), flag: "name" }]);
+    fn a_flag_and_its_variable_at_once_are_refused() {
+        for value in ["b", "a", ""] {
+            let error = run(&["--name=a"], &[("ETCD_NAME", value)]).expect_err("refused");
+            assert!(matches!(&error, CliError::Shadowed { flag: "name", .. }), "{error}");
+            assert_eq!(error.exit_code(), 1);
+        }
+        let run = run(&["--name=a"], &[("ETCD_SNAPSHOT_COUNT", "7"), ("ETCD_WAL_DIR", "")]).expect("valid");
+        assert_eq!((run.config.member.name.as_str(), run.config.member.snapshot_count), ("a", 7));
     }
 
     #[test]
-    fn unknown_variables_only_warn() {
-        let run = run(&[], &[("ETCD_ON_K8S", "yes"), ("ETCD_VERIFY", "all"), ("PATH", "/bin")]).expect("valid");
-        assert_eq!(run.warnings, [Warning::UnknownVariable { variable: "ETCD_ON_K8S=yes".into() }]);
+    fn unknown_variables_only_warn_and_keep_their_values_to_themselves() {
+        let variables = [("ETCD_ROOT_PASSWORD", "secret"), ("ETCD_VERIFY", "all"), ("PATH", "/bin")];
+        let run = run(&[], &variables).expect("valid");
+        assert_eq!(run.warnings, [Warning::UnknownVariable { variable: "ETCD_ROOT_PASSWORD".into() }]);
     }
 
     #[test]

@@ -50,6 +50,17 @@ pub enum CliError {
         /// What would have been right.
         expected: String,
     },
+    /// A variable whose flag was given too; etcd exits with 1.
+    #[error(
+        "{variable}: conflicting environment variable is shadowed by corresponding command-line flag \
+         --{flag}\n  either unset the variable or leave the flag out"
+    )]
+    Shadowed {
+        /// `ETCD_…`.
+        variable: String,
+        /// Its flag.
+        flag: &'static str,
+    },
     /// The config file can't be read; etcd exits with 1.
     #[error("config file {}: {why}", path.display())]
     File {
@@ -78,15 +89,8 @@ impl CliError {
 pub enum Warning {
     /// `ETCD_…` that stands for no flag.
     UnknownVariable {
-        /// With its value, as etcd prints it.
+        /// Its name; the value may be a secret.
         variable: String,
-    },
-    /// A variable whose flag was given too.
-    Shadowed {
-        /// `ETCD_…`.
-        variable: String,
-        /// Its flag.
-        flag: &'static str,
     },
     /// Flags beside a config file.
     FlagsIgnored {
@@ -119,11 +123,6 @@ impl Warning {
             Self::UnknownVariable { variable } => {
                 tracing::warn!("environment-variable" = variable, "unrecognized environment variable");
             }
-            Self::Shadowed { variable, flag } => tracing::warn!(
-                "environment-variable" = variable,
-                flag,
-                "recognized environment variable, but unused: shadowed by corresponding flag"
-            ),
             Self::FlagsIgnored { path } => tracing::warn!(
                 path = %path.display(),
                 "ignored command line flags because a config file was given"

@@ -2,7 +2,7 @@
 
 use super::room::Room;
 use crate::api::{MemberInfo, Propose, Standing, Waiting};
-use crate::apply::{Command, Outcome};
+use crate::apply::{Command, Outcome, cost};
 use crate::propose::Proposer;
 use crate::types::{MemberId, RequestError};
 
@@ -18,9 +18,9 @@ impl Door {
     }
 
     /// Whether the disk has too little room left for a command that makes the state larger. What
-    /// frees space still goes through: there is a reserve for it.
+    /// frees space still goes through, a txn without a put as well: there is a reserve for it.
     fn is_disk_short(&self, command: &Command) -> bool {
-        matches!(command, Command::Put(_) | Command::Txn(_) | Command::LeaseGrant { .. }) && self.room.is_short()
+        self.room.is_short() && cost::of(command) > 0
     }
 }
 

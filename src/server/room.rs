@@ -62,7 +62,7 @@ impl Room {
         let path = dir.display();
         if is && !was {
             tracing::error!(%path, free_bytes, needed_bytes = ENOUGH_BYTES,
-                "the disk is nearly full: puts, transactions and new leases are refused until there is room again");
+                "the disk is nearly full: puts, transactions with a put and new leases are refused until there is room again");
         } else if was && !is {
             tracing::info!(%path, free_bytes, "the disk has room again");
         }

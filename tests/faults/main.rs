@@ -15,6 +15,7 @@ mod check;
 mod client;
 mod damage;
 mod disk_full;
+mod disk_nearly_full;
 mod history;
 mod kill;
 mod ledger;

@@ -159,8 +159,16 @@ impl Config {
             txn_ops_max: self.member.max_txn_ops,
             quota_bytes,
             request_timeout: Duration::from_secs(5) + 2 * self.member.election_timeout,
+            lease_ttl_secs_min: self.lease_ttl_secs_min(),
             ..Limits::default()
         }
+    }
+
+    /// One and a half election timeouts in whole seconds, counted in heartbeats and rounded as etcd does.
+    fn lease_ttl_secs_min(&self) -> i64 {
+        let heartbeat_ms = self.member.heartbeat_interval.as_millis().max(1);
+        let ticks = self.member.election_timeout.as_millis() / heartbeat_ms;
+        i64::try_from((3 * ticks / 2 * heartbeat_ms).div_ceil(1000)).unwrap_or(i64::MAX)
     }
 
     /// What the server compacts by itself.
@@ -196,6 +204,17 @@ mod tests {
         let config = config.finish().expect("valid");
         assert_eq!(config.member.data_dir.to_str(), Some("m1.etcd"));
         assert_eq!(config.clustering.initial_cluster.to_string(), "m1=http://localhost:2380");
+    }
+
+    #[test]
+    fn the_shortest_lease_follows_the_election_timeout() {
+        // What etcd 3.7.1 grants with these when asked for one second.
+        for (election_ms, heartbeat_ms, secs) in [(1000, 100, 2), (521, 101, 1), (5000, 100, 8), (2100, 400, 3)] {
+            let mut config = Config::default();
+            config.member.election_timeout = Duration::from_millis(election_ms);
+            config.member.heartbeat_interval = Duration::from_millis(heartbeat_ms);
+            assert_eq!(config.limits().lease_ttl_secs_min, secs, "{election_ms} {heartbeat_ms}");
+        }
     }
 
     #[test]

@@ -10,6 +10,8 @@ const ELECTION_TIMEOUT_MAX: Duration = Duration::from_secs(50);
 const PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// Below this an engine can't hold its own pages.
 const CACHE_BYTES_MIN: u64 = 16 << 20;
+/// What log and snapshots take for sure, with all that goes around a request.
+const REQUEST_BYTES_MAX: usize = 32 << 20;
 
 /// Checks all of them.
 pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
@@ -165,6 +167,13 @@ fn sizes(config: &Config) -> Result<(), ConfigError> {
             "Leave them out for etcd's defaults",
         ));
     }
+    if config.member.max_request_bytes > REQUEST_BYTES_MAX {
+        return Err(ConfigError::new(
+            format!("--max-request-bytes={}", config.member.max_request_bytes),
+            format!("at most {REQUEST_BYTES_MAX} (32 MiB): log and snapshots take no larger record"),
+            format!("Type --max-request-bytes={REQUEST_BYTES_MAX} or less, and split larger values"),
+        ));
+    }
     if config.engine.cache_bytes < CACHE_BYTES_MIN {
         return Err(ConfigError::new(
             format!("--backend-cache-mb={}", config.engine.cache_bytes >> 20),
@@ -196,7 +205,8 @@ mod tests {
 
     #[test]
     fn refusals_name_the_flag_and_the_way_out() {
-        let cases: [(&[(&str, &str)], &str); 9] = [
+        let cases: [(&[(&str, &str)], &str); 10] = [
+            (&[("max-request-bytes", "33554433")], "--max-request-bytes=33554432"),
             (&[("heartbeat-interval", "0")], "--heartbeat-interval=100"),
             (&[("election-timeout", "0")], "--election-timeout=1000"),
             (&[("heartbeat-interval", "300")], "--election-timeout=3000"),

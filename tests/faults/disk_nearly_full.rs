@@ -1,0 +1,72 @@
+//! The disk is nearly full: what makes the state smaller is still done, whatever it is dressed in.
+//!
+//! Cause: all transactions were refused together with puts. Symptom: a Kubernetes API server deletes
+//! by a transaction (if the version is still this one, delete), so nothing could be removed by it.
+//! Now a command is refused by what it costs, which for a transaction without a put is nothing.
+
+use std::time::{Duration, Instant};
+
+use rusd_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
+use rusd_proto::etcdserverpb::kv_client::KvClient;
+use rusd_proto::etcdserverpb::lease_client::LeaseClient;
+use rusd_proto::etcdserverpb::request_op::Request;
+use rusd_proto::etcdserverpb::{Compare, DeleteRangeRequest, LeaseGrantRequest, PutRequest, RequestOp, TxnRequest};
+use tonic::Status;
+use tonic::transport::Channel;
+
+use crate::client::revision;
+use crate::member::Member;
+use crate::settings;
+use crate::volume::Volume;
+
+const NO_SPACE: &str = "etcdserver: mvcc: database space exceeded";
+const WAIT_MAX: Duration = Duration::from_secs(30);
+
+async fn put(channel: &Channel, key: &'static str) -> Result<i64, Status> {
+    let request = PutRequest { key: key.into(), value: "v".into(), ..PutRequest::default() };
+    let answer = KvClient::new(channel.clone()).put(request).await?.into_inner();
+    Ok(answer.header.map_or(0, |header| header.revision))
+}
+
+fn op(request: Request) -> Vec<RequestOp> {
+    vec![RequestOp { request: Some(request) }]
+}
+
+/// What a Kubernetes API server sends to delete an object.
+fn delete_if(key: &'static str, mod_revision: i64) -> TxnRequest {
+    let compare = Compare {
+        result: CompareResult::Equal.into(),
+        target: CompareTarget::Mod.into(),
+        key: key.into(),
+        target_union: Some(TargetUnion::ModRevision(mod_revision)),
+        ..Compare::default()
+    };
+    let delete = DeleteRangeRequest { key: key.into(), ..DeleteRangeRequest::default() };
+    TxnRequest { compare: vec![compare], success: op(Request::RequestDeleteRange(delete)), ..TxnRequest::default() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_nearly_full_disk_lets_transactions_delete() {
+    let Some(volume) = Volume::tmpfs(300, "a_nearly_full_disk_lets_transactions_delete") else { return };
+    let mut member = Member::new(&volume.path().join("data"), &volume.beside("log"), &settings::plain("sled"));
+    let channel = member.start().await;
+    let mut kv = KvClient::new(channel.clone());
+    let written = put(&channel, "object").await.unwrap();
+    volume.fill_up_to(8 << 10);
+    let begun = Instant::now();
+    while put(&channel, "other").await.is_ok() {
+        assert!(begun.elapsed() < WAIT_MAX, "puts are not refused\n{}", member.log_tail());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(put(&channel, "other").await.unwrap_err().message(), NO_SPACE);
+    let grant = LeaseClient::new(channel.clone()).lease_grant(LeaseGrantRequest { ttl: 60, id: 1 }).await;
+    assert_eq!(grant.unwrap_err().message(), NO_SPACE);
+
+    let before = revision(&channel).await.unwrap();
+    let mut dear = delete_if("object", written);
+    dear.failure = op(Request::RequestPut(PutRequest { key: "k".into(), ..PutRequest::default() }));
+    assert_eq!(kv.txn(dear).await.unwrap_err().message(), NO_SPACE, "a put in either branch costs room");
+    let answer = kv.txn(delete_if("object", written)).await.expect("a transaction that deletes").into_inner();
+    assert!(answer.succeeded);
+    assert_eq!(revision(&channel).await.unwrap(), before + 1);
+}
