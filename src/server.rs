@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, watch};
 
 use self::core::Core;
-use crate::api::{self, Address, ConnOptions, ListenError, Listener, SocketOptions};
+use crate::api::{self, Address, ConnOptions, ListenError, Listener, Serves, SocketOptions, WebPolicy};
 use crate::apply::MachineError;
 use crate::cli::version::RUSD_VERSION;
 use crate::consensus::StartError;
@@ -78,7 +78,7 @@ pub enum ServerError {
     #[error(transparent)]
     Raft(#[from] StartError),
     /// A socket.
-    #[error("{0}. Stop whoever has it, or type another --listen-client-urls")]
+    #[error("{0}. Stop whoever has it, or type another URL in the --listen-…-urls flag that names it")]
     Listen(#[from] ListenError),
     /// The metrics' tables.
     #[error("metrics: {0}")]
@@ -113,7 +113,6 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
         server_version: "3.7.1",
         cluster_version: "3.7",
         rusd_version: RUSD_VERSION,
-        feature_gates: config.member.feature_gates,
     })?);
     let listeners = bind(&config, &env)?;
     let core = Core::start(&config, &data, &env, &metrics).await?;
@@ -149,20 +148,34 @@ fn bind(config: &Config, env: &Env) -> Result<Vec<(Listener, ConnOptions)>, List
         reuse_port: config.member.socket_reuse_port,
         reuse_address: config.member.socket_reuse_address,
     };
-    let grpc = ConnOptions {
-        concurrent_streams_max: config.member.max_concurrent_streams,
-        keepalive_interval: config.member.keep_alive.interval,
-        keepalive_timeout: config.member.keep_alive.timeout,
+    let member = &config.member;
+    let web = WebPolicy::new(config.security.cors.clone(), config.security.host_whitelist.clone());
+    let base = ConnOptions {
+        // Zero is no bound, as in grpc-go.
+        concurrent_streams_max: if member.max_concurrent_streams == 0 {
+            u32::MAX
+        } else {
+            member.max_concurrent_streams
+        },
+        keepalive_interval: member.keep_alive.interval,
+        keepalive_timeout: member.keep_alive.timeout,
+        web: Arc::new(web),
         ..ConnOptions::default()
     };
-    let pages = ConnOptions { grpc: false, ..grpc };
-    let clients = config.member.listen_client_urls.iter().map(|url| (url, grpc));
-    let http = config.member.listen_client_http_urls.iter().map(|url| (url, pages));
-    let metrics = config.monitoring.listen_metrics_urls.iter().map(|url| (url, pages));
-    clients
-        .chain(http)
-        .chain(metrics)
-        .map(|(url, options)| Ok((Listener::bind(&address(url), sockets, env.disk.as_ref())?, options)))
+    let clients = if member.listen_client_http_urls.is_empty() { Serves::All } else { Serves::Grpc };
+    let lists = [
+        (&member.listen_peer_urls, Serves::Peer),
+        (&member.listen_client_urls, clients),
+        (&member.listen_client_http_urls, Serves::Pages),
+        (&config.monitoring.listen_metrics_urls, Serves::Metrics),
+    ];
+    lists
+        .into_iter()
+        .flat_map(|(urls, serves)| urls.iter().map(move |url| (url, serves)))
+        .map(|(url, serves)| {
+            let listener = Listener::bind(&address(url), sockets, env.disk.as_ref())?;
+            Ok((listener, ConnOptions { serves, ..base.clone() }))
+        })
         .collect()
 }
 

@@ -18,33 +18,52 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::watch;
 
 use super::grpc::body::ReplyBody;
 use super::grpc::service;
-use super::http as pages;
+use super::http::{self as pages, WebPolicy};
 use super::services::Services;
 
 /// Calls that a connection may begin before others get their turn.
 const CALLS_A_TURN: u32 = 64;
 
-/// How connections are bounded and kept alive.
-#[derive(Clone, Copy, Debug)]
+/// What a listener serves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Serves {
+    /// gRPC and all pages.
+    #[default]
+    All,
+    /// gRPC alone, where pages have a port of their own.
+    Grpc,
+    /// All pages.
+    Pages,
+    /// Metrics and health, to whoever asks.
+    Metrics,
+    /// What other members may ask.
+    Peer,
+}
+
+/// How connections are bounded and kept alive, and what they are for.
+#[derive(Clone, Debug)]
 pub struct ConnOptions {
     /// `--max-concurrent-streams`.
     pub concurrent_streams_max: u32,
-    /// `--grpc-keepalive-interval`: how often a silent client is pinged.
+    /// `--grpc-keepalive-interval`: how often a silent client is pinged; zero is never.
     pub keepalive_interval: Duration,
-    /// `--grpc-keepalive-timeout`: how long it may take to answer.
+    /// `--grpc-keepalive-timeout`: how long it may take to answer; with zero it is never pinged.
     pub keepalive_timeout: Duration,
     /// How long the head of an HTTP/1.1 request may take.
     pub header_timeout: Duration,
-    /// Whether gRPC is served here, or only the HTTP endpoints.
-    pub grpc: bool,
+    /// What is served.
+    pub serves: Serves,
+    /// Who may call the pages.
+    pub web: Arc<WebPolicy>,
 }
 
 impl Default for ConnOptions {
@@ -54,7 +73,8 @@ impl Default for ConnOptions {
             keepalive_interval: Duration::from_secs(2 * 3600),
             keepalive_timeout: Duration::from_secs(20),
             header_timeout: Duration::from_secs(30),
-            grpc: true,
+            serves: Serves::All,
+            web: Arc::default(),
         }
     }
 }
@@ -69,16 +89,16 @@ const SEND_BUFFER_BYTES: usize = 256 * 1024;
 const RESETS_PENDING_MAX: usize = 1_024;
 
 /// Serves a connection until it ends, or until `shutdown` and its calls are done.
-pub(crate) async fn serve<S>(
-    stream: S,
-    services: Arc<Services>,
-    options: ConnOptions,
-    shutdown: impl Future<Output = ()>,
-) where
+pub(crate) async fn serve<S>(stream: S, services: Arc<Services>, options: ConnOptions, shutdown: watch::Receiver<bool>)
+where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let turn = Arc::new(AtomicU32::new(CALLS_A_TURN));
     let mut builder = auto::Builder::new(Inline { turn: turn.clone() });
+    if options.serves == Serves::Grpc {
+        builder = builder.http2_only();
+    }
+    let pings = !options.keepalive_interval.is_zero() && !options.keepalive_timeout.is_zero();
     builder.http1().timer(TokioTimer::new()).header_read_timeout(options.header_timeout);
     builder
         .http2()
@@ -89,12 +109,13 @@ pub(crate) async fn serve<S>(
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_send_buf_size(SEND_BUFFER_BYTES)
         .max_pending_accept_reset_streams(RESETS_PENDING_MAX)
-        .keep_alive_interval(options.keepalive_interval)
+        .keep_alive_interval(pings.then_some(options.keepalive_interval))
         .keep_alive_timeout(options.keepalive_timeout);
     let io = TokioIo::new(FairIo { stream, turn: turn.clone() });
-    let connection = builder.serve_connection(io, Door { services, grpc: options.grpc });
+    let door = Door { services, serves: options.serves, web: options.web, shutdown: shutdown.clone() };
+    let connection = builder.serve_connection(io, door);
     let mut connection = std::pin::pin!(connection);
-    let mut shutdown = std::pin::pin!(shutdown);
+    let mut shutdown = std::pin::pin!(super::listen::ended(shutdown));
     let mut closing = false;
     let ended = std::future::poll_fn(|context| {
         turn.store(CALLS_A_TURN, Ordering::Relaxed);
@@ -113,7 +134,9 @@ pub(crate) async fn serve<S>(
 /// Requests of one connection to the rooms that answer them.
 struct Door {
     services: Arc<Services>,
-    grpc: bool,
+    serves: Serves,
+    web: Arc<WebPolicy>,
+    shutdown: watch::Receiver<bool>,
 }
 
 impl hyper::service::Service<Request<Incoming>> for Door {
@@ -122,16 +145,18 @@ impl hyper::service::Service<Request<Incoming>> for Door {
     type Future = DoorFuture;
 
     fn call(&self, request: Request<Incoming>) -> DoorFuture {
-        let grpc = self.grpc
-            && request
-                .headers()
-                .get(CONTENT_TYPE)
-                .is_some_and(|content_type| content_type.as_bytes().starts_with(b"application/grpc"));
-        DoorFuture(if grpc {
-            service::serve(&self.services, request)
-        } else {
-            let (parts, _) = request.into_parts();
-            Box::pin(pages::serve(self.services.clone(), parts.method, parts.uri))
+        let content_type = request.headers().get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+        let is_grpc = content_type.starts_with(b"application/grpc");
+        DoorFuture(match self.serves {
+            Serves::All | Serves::Grpc if is_grpc => service::serve(&self.services, &self.shutdown, request),
+            Serves::Grpc => {
+                let response = service::not_grpc(&String::from_utf8_lossy(content_type));
+                Box::pin(std::future::ready(response))
+            }
+            serves => {
+                let (parts, _) = request.into_parts();
+                Box::pin(pages::serve(self.services.clone(), parts, serves, self.web.clone()))
+            }
         })
     }
 }

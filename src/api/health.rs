@@ -51,7 +51,7 @@ impl Body for Held {
     fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.first.take() {
             Some(message) => Poll::Ready(Some(Ok(Frame::data(message)))),
-            // The connection drops this body when the client resets the stream or leaves.
+            // The connection drops this body when the client leaves; `grpc::ending` ends it with the server.
             None => Poll::Pending,
         }
     }

@@ -28,8 +28,9 @@ const BACKLOG: i32 = 4_096;
 /// How long accepting rests after an error such as "too many open files".
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// How long connections get to end their calls after `shutdown`.
-const GRACE: Duration = Duration::from_secs(2);
+/// How long connections get to end their calls after `shutdown`. Streams are told to end at once; what
+/// is left is a write that waits for the disk, or a client that takes nothing.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// How often the kernel asks a silent TCP client whether it is there.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
@@ -153,7 +154,7 @@ async fn accept(
             biased;
             () = &mut ending => break,
             _ = open.join_next(), if !open.is_empty() => continue,
-            accepted = accept_one(&listener, &services, options, &shutdown, permit) => accepted,
+            accepted = accept_one(&listener, &services, &options, &shutdown, permit) => accepted,
         };
         match accepted {
             Ok(connection) => {
@@ -177,12 +178,11 @@ type Connection = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 async fn accept_one(
     listener: &Listener,
     services: &Arc<Services>,
-    options: ConnOptions,
+    options: &ConnOptions,
     shutdown: &watch::Receiver<bool>,
     permit: OwnedSemaphorePermit,
 ) -> io::Result<Connection> {
-    let services = services.clone();
-    let ending = ended(shutdown.clone());
+    let (services, options, ending) = (services.clone(), options.clone(), shutdown.clone());
     Ok(match listener {
         Listener::Tcp(listener) => {
             let (stream, _) = listener.accept().await?;
@@ -209,7 +209,7 @@ fn prepare(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
 }
 
-async fn ended(mut shutdown: watch::Receiver<bool>) {
+pub(super) async fn ended(mut shutdown: watch::Receiver<bool>) {
     // A sender that is gone means the same.
     let _ = shutdown.wait_for(|down| *down).await;
 }

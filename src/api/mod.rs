@@ -29,7 +29,8 @@ mod version;
 pub mod watch;
 mod wire;
 
-pub use conn::ConnOptions;
+pub use self::http::WebPolicy;
+pub use conn::{ConnOptions, Serves};
 pub use errors::{code, status};
 pub use listen::{Address, ListenError, Listener, SocketOptions, serve};
 pub use metrics::RpcMetrics;

@@ -65,6 +65,7 @@ pub fn parse(
     }
     let config = config.finish().map_err(CliError::Invalid)?;
     warnings.extend(config.without_effect().map(|(flag, why)| Warning::NoEffect { flag, why }));
+    warnings.extend(config.gates_without_effect().map(|(gate, open)| Warning::Gate { gate, open }));
     Ok(Action::Run(Box::new(Run { config, warnings })))
 }
 

@@ -109,6 +109,13 @@ pub enum Warning {
         /// Why, and what to do instead.
         why: &'static str,
     },
+    /// A feature gate that was asked to be other than it is.
+    Gate {
+        /// Its name.
+        gate: &'static str,
+        /// What it is, always.
+        open: bool,
+    },
     /// A flag that is going away.
     Deprecated {
         /// What to say.
@@ -131,6 +138,9 @@ impl Warning {
                 tracing::warn!(key, "ignored an unknown key of the config file");
             }
             Self::NoEffect { flag, why } => tracing::warn!(flag, "flag without effect: {why}"),
+            Self::Gate { gate, open } => {
+                tracing::warn!(gate, open, "feature gate without effect: it is always so here")
+            }
             Self::Deprecated { text } => tracing::warn!("{text}"),
         }
     }

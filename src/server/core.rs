@@ -36,8 +36,6 @@ use crate::types::Limits;
 use crate::wal::Wal;
 use crate::watch::{HeaderIds, HeaderSource, WatchHub, WatchLimits};
 
-/// Entries that stay behind a snapshot if it isn't said: etcd's 5000 are few for our batches.
-const KEEP_ENTRIES: u64 = 10_000;
 /// Answers to large reads that are held in memory at a time.
 const LARGE_READS_MAX: usize = 4;
 /// How long the parts get to end after the listeners have.
@@ -170,11 +168,7 @@ impl Core {
         let policy = SnapshotPolicy {
             entries_min: config.member.snapshot_count,
             bytes_min: config.engine.snapshot_log_bytes,
-            keep_entries: if config.is_given("snapshot-catchup-entries") {
-                config.member.snapshot_catchup_entries
-            } else {
-                KEEP_ENTRIES
-            },
+            keep_entries: config.member.snapshot_catchup_entries,
         };
         let (node, snapshots, reader) = (self.node.clone(), self.snapshots.clone(), self.reader.clone());
         let upkeep = Upkeep { node, snapshots, reader, policy };

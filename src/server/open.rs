@@ -76,12 +76,6 @@ pub(super) fn open(
 ) -> Result<Opening, OpenError> {
     let options = WalOptions { observer: Some(counters), ..WalOptions::default() };
     let (wal, recovered) = Wal::open(env.clone(), data.wal(), options)?;
-    if let Some(cut) = &recovered.cut {
-        tracing::warn!(
-            path = %cut.path.display(), offset = cut.offset, bytes = cut.bytes,
-            "the log ended in an unfinished write, as after a crash; cut it (nothing acknowledged was in it)"
-        );
-    }
     let dir = data.store();
     let (mut store, mut opened) = match open_store(env, config, data) {
         Err(error @ StorageError::Damaged { .. }) => {

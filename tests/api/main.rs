@@ -11,7 +11,9 @@
 
 mod abuse;
 mod calls;
+mod ending;
 mod endpoints;
+mod listeners;
 mod member;
 mod server;
 mod streams;

@@ -11,15 +11,17 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, header::CONTENT_TYPE};
+use http::{HeaderValue, Request, Response, StatusCode, header::CONTENT_TYPE};
 use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use prost::Message;
+use tokio::sync::watch;
 use tonic::{Code, Status};
 use tower::Service;
 
 use super::body::{BodyError, ReplyBody};
+use super::ending::Ending;
 use super::frame;
 use super::gate;
 use super::guard::CallGuard;
@@ -33,24 +35,25 @@ pub(crate) type Answer = Pin<Box<dyn Future<Output = Response<ReplyBody>> + Send
 /// The body of a streaming answer.
 pub(crate) type StreamBody = Pin<Box<dyn Body<Data = Bytes, Error = BodyError> + Send>>;
 
-/// Serves one gRPC request.
-pub(crate) fn serve(services: &Arc<Services>, request: Request<Incoming>) -> Answer {
+/// Serves one gRPC request; streams end once `shutdown` is true.
+pub(crate) fn serve(services: &Arc<Services>, shutdown: &watch::Receiver<bool>, request: Request<Incoming>) -> Answer {
     let Some(method) = Method::of_path(request.uri().path()) else {
         let status = methods::unknown(request.uri().path());
         return Box::pin(async move { status.into_http() });
     };
     let call = Call { services: services.clone(), guard: CallGuard::start(&services.metrics, method), method, request };
+    let shutdown = || shutdown.clone();
     match method {
         Method::KvRange => unary(call, kv::range),
         Method::KvPut => unary(call, kv::put),
         Method::KvTxn => unary(call, kv::txn),
         Method::KvDeleteRange => unary(call, kv::delete_range),
         Method::KvCompact => unary(call, kv::compact),
-        Method::KvRangeStream => server_stream(call, kv::range_stream),
+        Method::KvRangeStream => server_stream(call, shutdown(), kv::range_stream),
         Method::Watch => watch(call),
         Method::LeaseGrant => unary(call, lease::grant),
         Method::LeaseRevoke => unary(call, lease::revoke),
-        Method::LeaseKeepAlive => bidi_stream(call, lease::keep_alive),
+        Method::LeaseKeepAlive => bidi_stream(call, shutdown(), lease::keep_alive),
         Method::LeaseTimeToLive => unary(call, lease::time_to_live),
         Method::LeaseLeases => unary(call, lease::leases),
         Method::MemberList => unary(call, cluster::list),
@@ -60,14 +63,22 @@ pub(crate) fn serve(services: &Arc<Services>, request: Request<Incoming>) -> Ans
         Method::Defragment => unary(call, maintenance::defragment),
         Method::Hash => unary(call, maintenance::hash),
         Method::HashKv => unary(call, maintenance::hash_kv),
-        Method::Snapshot => server_stream(call, maintenance::snapshot),
+        Method::Snapshot => server_stream(call, shutdown(), maintenance::snapshot),
         Method::MoveLeader => unary(call, maintenance::move_leader),
         Method::Downgrade => unary(call, maintenance::downgrade),
         Method::HealthCheck => unary(call, health::check),
         Method::HealthList => unary(call, health::list),
-        Method::HealthWatch => server_stream(call, health::watch),
+        Method::HealthWatch => server_stream(call, shutdown(), health::watch),
         _ => later::refuse(call),
     }
+}
+
+/// The refusal of a request that is no gRPC, where nothing else is served; code and text are grpc-go's.
+pub(crate) fn not_grpc(content_type: &str) -> Response<ReplyBody> {
+    let mut response =
+        Status::invalid_argument(format!("invalid gRPC request content-type {content_type:?}")).into_http();
+    *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+    response
 }
 
 /// A call that has just come in.
@@ -104,7 +115,7 @@ where
     })
 }
 
-fn server_stream<M, H, F>(mut call: Call, handler: H) -> Answer
+fn server_stream<M, H, F>(mut call: Call, shutdown: watch::Receiver<bool>, handler: H) -> Answer
 where
     M: Message + Default + 'static,
     H: FnOnce(Arc<Services>, M) -> F + Send + 'static,
@@ -112,13 +123,13 @@ where
 {
     Box::pin(async move {
         match answer(&mut call, handler).await {
-            Ok(body) => ok(ReplyBody::Stream(body, call.guard)),
+            Ok(body) => ok(ReplyBody::Stream(Box::pin(Ending::new(body, shutdown)), call.guard)),
             Err(status) => call.fail(status),
         }
     })
 }
 
-fn bidi_stream<H>(call: Call, handler: H) -> Answer
+fn bidi_stream<H>(call: Call, shutdown: watch::Receiver<bool>, handler: H) -> Answer
 where
     H: FnOnce(Arc<Services>, Request<Incoming>) -> Result<StreamBody, Status> + Send + 'static,
 {
@@ -128,7 +139,7 @@ where
         }
         let Call { services, mut guard, request, .. } = call;
         match handler(services, request) {
-            Ok(body) => ok(ReplyBody::Stream(body, guard)),
+            Ok(body) => ok(ReplyBody::Stream(Box::pin(Ending::new(body, shutdown)), guard)),
             Err(status) => {
                 guard.finish(status.code());
                 status.into_http()

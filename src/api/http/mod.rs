@@ -1,56 +1,78 @@
 //! The HTTP endpoints beside gRPC: health, version, metrics.
 //!
 //! ```text
-//! request ─► CORS ─► path ─► health (/health, /livez, /readyz) · version · metrics · vars ─► 404
+//! client URL  ─► policy (host, CORS) ─► path ─► health (/health, /livez, /readyz) · metrics · version · vars ─► 404
+//! metrics URL ────────────────────────► path ─► health · metrics ─► 404
+//! peer URL    ────────────────────────► peer ─► /version · /members ─► 404
 //! ```
 //! Texts, codes and headers are those of etcd, since probes and operators compare them. The paths
 //! are few and fixed, so they are matched here and not by a router.
 
 mod health;
 mod pages;
+mod peer;
+mod policy;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CONTENT_TYPE,
-    X_CONTENT_TYPE_OPTIONS,
+    ORIGIN, X_CONTENT_TYPE_OPTIONS,
 };
+use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode, Uri};
 
+use super::conn::Serves;
 use super::grpc::body::ReplyBody;
 use super::services::Services;
+
+pub use policy::WebPolicy;
 
 /// What Go's `http` calls plain text.
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// Serves one HTTP request; its body, if it has one, is not read.
-pub(crate) async fn serve(services: Arc<Services>, method: Method, uri: Uri) -> Response<ReplyBody> {
-    let mut response = if method == Method::OPTIONS {
+pub(crate) async fn serve(
+    services: Arc<Services>,
+    parts: Parts,
+    serves: Serves,
+    web: Arc<WebPolicy>,
+) -> Response<ReplyBody> {
+    match serves {
+        Serves::Peer => return peer::route(&services, &parts.method, parts.uri.path()),
+        Serves::Metrics => return route(&services, &parts.method, &parts.uri, false).await,
+        Serves::All | Serves::Grpc | Serves::Pages => {}
+    }
+    if let Some(refusal) = web.refusal(&parts) {
+        return refusal;
+    }
+    let mut response = if parts.method == Method::OPTIONS {
         plain(StatusCode::OK, None, String::new())
     } else {
-        route(&services, &method, &uri).await
+        route(&services, &parts.method, &parts.uri, true).await
     };
-    let headers = response.headers_mut();
-    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST, GET, OPTIONS, PUT, DELETE"));
-    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("accept, content-type, authorization"));
+    if let Some(origin) = web.allowed(parts.headers.get(ORIGIN)) {
+        let headers = response.headers_mut();
+        headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST, GET, OPTIONS, PUT, DELETE"));
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("accept, content-type, authorization"));
+    }
     response
 }
 
-async fn route(services: &Arc<Services>, method: &Method, uri: &Uri) -> Response<ReplyBody> {
+/// `all` pages, or those of metrics and health.
+async fn route(services: &Arc<Services>, method: &Method, uri: &Uri, all: bool) -> Response<ReplyBody> {
     let path = uri.path();
     let (root, check) = match path.strip_prefix('/').and_then(|rest| rest.split_once('/')) {
         Some((root @ ("livez" | "readyz"), check)) => (root, check),
         _ => (path.trim_start_matches('/'), ""),
     };
-    let known = matches!(root, "health" | "livez" | "readyz" | "version" | "metrics")
+    let known = (matches!(root, "health" | "livez" | "readyz" | "metrics") || (all && root == "version"))
         && (matches!(root, "livez" | "readyz") || !path[1..].contains('/'));
     if known && method != Method::GET {
-        let mut response = error(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
-        return response;
+        return not_allowed();
     }
     let query = uri.query().unwrap_or_default();
     match (known, root) {
@@ -59,7 +81,7 @@ async fn route(services: &Arc<Services>, method: &Method, uri: &Uri) -> Response
         (true, "readyz") => health::checks(services, health::READY, check, query).await,
         (true, "version") => pages::version(),
         (true, "metrics") => pages::metrics(services),
-        _ if path == "/debug/vars" => pages::vars(services),
+        _ if all && path == "/debug/vars" => pages::vars(services),
         _ => not_found(),
     }
 }
@@ -83,6 +105,12 @@ fn text(text: impl Into<String>) -> Response<ReplyBody> {
 fn error(status: StatusCode, text: &str) -> Response<ReplyBody> {
     let mut response = plain(status, Some(TEXT), format!("{text}\n"));
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+fn not_allowed() -> Response<ReplyBody> {
+    let mut response = error(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
     response
 }
 

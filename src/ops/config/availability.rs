@@ -114,23 +114,6 @@ fn named(config: &Config, missing: &Missing) -> String {
     if given.is_empty() { missing.what.to_owned() } else { given.join(", ") }
 }
 
-/// Flags that are taken and change nothing, and what to say of each.
-const WITHOUT_EFFECT: [(&str, &str); 6] = [
-    ("enable-log-rotation", "log files are not rotated: use logrotate with copytruncate"),
-    ("enable-distributed-tracing", "traces are not sent yet"),
-    ("enable-pprof", "profiles are not served: use perf"),
-    ("memory-mlock", "there is no mapped file to lock"),
-    ("unsafe-no-fsync", "rusd always waits for the disk"),
-    ("corrupt-check-time", "members are not compared yet"),
-];
-
-impl Config {
-    /// Flags that were given and have no effect, each with why.
-    pub fn without_effect(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
-        WITHOUT_EFFECT.into_iter().filter(|(name, _)| self.is_given(name))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::flags;
@@ -163,13 +146,5 @@ mod tests {
             assert!(error.why.contains("not available"), "{name}: {error}");
             assert!(error.what.contains(name) || name.starts_with("listen"), "{name}: {error}");
         }
-    }
-
-    #[test]
-    fn what_changes_nothing_is_said() {
-        let mut config = Config::default();
-        config.set(flags::find("enable-pprof").expect("known"), "true").expect("well-formed");
-        let names: Vec<_> = config.without_effect().map(|(name, _)| name).collect();
-        assert_eq!(names, ["enable-pprof"]);
     }
 }

@@ -47,16 +47,18 @@ pub const GATES: [(&str, Gate, Stage); 9] = [
     ("TxnModeWriteWithSharedBuffer", Gate::TxnModeWriteWithSharedBuffer, Stage::Beta),
 ];
 
-/// Which gates are open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FeatureGates {
-    open: [bool; GATES.len()],
+impl Gate {
+    /// Whether rusd does what the gate stands for. It has no switch for any of them: renewals never wait
+    /// for the log, and what is left of a lease is always written down; the others aren't built.
+    pub const fn is_in_force(self) -> bool {
+        matches!(self, Self::FastLeaseKeepAlive | Self::LeaseCheckpoint | Self::LeaseCheckpointPersist)
+    }
 }
 
-impl Default for FeatureGates {
-    fn default() -> Self {
-        Self { open: GATES.map(|(_, _, stage)| stage == Stage::Beta) }
-    }
+/// Which gates were asked to be open or shut.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FeatureGates {
+    asked: [Option<bool>; GATES.len()],
 }
 
 impl FeatureGates {
@@ -84,7 +86,7 @@ impl FeatureGates {
         }
         // A gate named by itself wins over its stage, in whatever order they stand.
         for (at, open) in single {
-            gates.open[at] = open;
+            gates.asked[at] = Some(open);
         }
         Ok(gates)
     }
@@ -92,14 +94,14 @@ impl FeatureGates {
     fn set_stage(&mut self, stage: Stage, open: bool) {
         for (at, (_, _, of)) in GATES.iter().enumerate() {
             if *of == stage {
-                self.open[at] = open;
+                self.asked[at] = Some(open);
             }
         }
     }
 
-    /// Whether the gate is open.
-    pub fn is_open(&self, gate: Gate) -> bool {
-        self.open[gate as usize]
+    /// What the gate was asked to be, if it was named.
+    pub fn asked(&self, gate: Gate) -> Option<bool> {
+        self.asked[gate as usize]
     }
 }
 
@@ -117,9 +119,9 @@ mod tests {
     #[test]
     fn a_named_gate_wins_over_its_stage() {
         let gates = FeatureGates::parse("LeaseCheckpoint=false,AllAlpha=true").expect("known");
-        assert!(!gates.is_open(Gate::LeaseCheckpoint));
-        assert!(gates.is_open(Gate::CompactHashCheck));
-        assert!(gates.is_open(Gate::FastLeaseKeepAlive));
+        assert_eq!(gates.asked(Gate::LeaseCheckpoint), Some(false));
+        assert_eq!(gates.asked(Gate::CompactHashCheck), Some(true));
+        assert_eq!(gates.asked(Gate::FastLeaseKeepAlive), None);
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub struct Member {
     pub wal_dir: Option<PathBuf>,
     /// `--snapshot-count`: entries between two snapshots of the Raft log.
     pub snapshot_count: u64,
-    /// `--snapshot-catchup-entries`: entries kept behind a snapshot.
+    /// `--snapshot-catchup-entries`: entries kept behind a snapshot; etcd's 5000 are few for our batches.
     pub snapshot_catchup_entries: u64,
     /// `--heartbeat-interval`.
     pub heartbeat_interval: Duration,
@@ -330,10 +330,10 @@ pub struct Features {
 /// Which storage engine a new data directory gets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EngineKind {
-    /// sled: half the disk.
+    /// sled: 0.54 of the logical size on disk, where redb takes 1.74 (ADR 0010).
     #[default]
     Sled,
-    /// redb: cold reads ten times faster, memory strictly bounded.
+    /// redb: a cold read in 11 µs, where sled takes 45; memory bounded by its cache.
     Redb,
 }
 

@@ -17,6 +17,7 @@ mod initial_cluster;
 mod url;
 mod validate;
 mod value;
+mod without_effect;
 
 use std::collections::BTreeSet;
 use std::time::Duration;

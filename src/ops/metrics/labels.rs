@@ -23,17 +23,17 @@ pub(super) fn register(registry: &Registry, options: &MetricsOptions) -> prometh
     let peers =
         IntGaugeVec::new(Opts::new("etcd_network_known_peers", "Members known to this one."), &["Local", "Remote"])?;
     add(registry, peers)?.with_label_values(&[member.as_str(), member.as_str()]).set(1);
-    features(registry, options)?;
+    features(registry)?;
     scrapes(registry)
 }
 
-fn features(registry: &Registry, options: &MetricsOptions) -> prometheus::Result<()> {
-    let options_of = Opts::new("etcd_server_feature_enabled", "1 where a feature gate is open.");
+/// What is in force here, whatever was asked.
+fn features(registry: &Registry) -> prometheus::Result<()> {
+    let options_of = Opts::new("etcd_server_feature_enabled", "1 where what a feature gate stands for is done.");
     let family = add(registry, IntGaugeVec::new(options_of, &["name", "stage"])?)?;
     for (name, gate, stage) in GATES {
         let stage = if stage == Stage::Alpha { "ALPHA" } else { "BETA" };
-        let open = options.feature_gates.is_open(gate);
-        family.with_label_values(&[name, stage]).set(open.into());
+        family.with_label_values(&[name, stage]).set(gate.is_in_force().into());
     }
     for (name, stage) in [("AllAlpha", "ALPHA"), ("AllBeta", "BETA")] {
         family.with_label_values(&[name, stage]).set(0);

@@ -19,7 +19,6 @@ use std::sync::Arc;
 
 use prometheus::{Registry, TextEncoder};
 
-use super::config::FeatureGates;
 use crate::types::MemberId;
 
 pub use figures::Figure;
@@ -37,8 +36,6 @@ pub struct MetricsOptions {
     pub cluster_version: &'static str,
     /// rusd's own, for `rusd_build_info`.
     pub rusd_version: &'static str,
-    /// For `etcd_server_feature_enabled`.
-    pub feature_gates: FeatureGates,
 }
 
 /// The registry and the handles into it. Made once; shared behind an `Arc`.
@@ -106,7 +103,6 @@ mod tests {
             server_version: "3.7.1",
             cluster_version: "3.7",
             rusd_version: "0.1.0",
-            feature_gates: FeatureGates::default(),
         })
         .expect("no name stands twice")
     }
@@ -135,6 +131,8 @@ mod tests {
             "etcd_server_id{server_id=\"8e9e05c52164694d\"} 1",
             "etcd_server_version{server_version=\"3.7.1\"} 1",
             "etcd_server_feature_enabled{name=\"FastLeaseKeepAlive\",stage=\"BETA\"} 1",
+            "etcd_server_feature_enabled{name=\"LeaseCheckpoint\",stage=\"ALPHA\"} 1",
+            "etcd_server_feature_enabled{name=\"TxnModeWriteWithSharedBuffer\",stage=\"BETA\"} 0",
         ] {
             assert!(text.contains(&format!("\n{line}\n")), "{line} in\n{text}");
         }

@@ -50,7 +50,7 @@ pub(super) const FLAGS: &[Flag] = &[
     Flag {
         name: "snapshot-catchup-entries",
         kind: Kind::Number,
-        default: "5000",
+        default: "10000",
         help: "entries kept for slow members behind a snapshot",
         set: |config, text| {
             config.member.snapshot_catchup_entries = value::integer(text)?;
