@@ -101,20 +101,24 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         order: Vec::new(),
         results: BTreeMap::new(),
     };
-    for group in GROUPS {
-        if !bench.wants(group.rows) {
-            continue;
-        }
-        for round in 0..options.rounds.min(group.rounds_max) {
+    let wanted: Vec<_> = GROUPS.iter().filter(|group| bench.wants(group.rows)).collect();
+    let mut busy = Vec::new();
+    for (at, group) in wanted.iter().enumerate() {
+        let rounds = options.rounds.min(group.rounds_max);
+        let begun = machine::Look::now();
+        for round in 0..rounds {
             for turn in 0..sides.len() {
                 // Another side begins each round, so that none always has the warmer machine.
                 let side = &sides[(turn + round) % sides.len()];
-                eprintln!("{}, round {}", side.name, round + 1);
+                let (group_at, load) = (at + 1, machine::Look::now().load());
+                let groups = wanted.len();
+                eprintln!("[{group_at}/{groups}] {}, round {} of {rounds}, load {load:.2}", side.name, round + 1);
                 if let Err(error) = (group.run)(&mut bench, side) {
                     eprintln!("  FAILED: {error}");
                 }
             }
         }
+        busy.push((group.rows[0], machine::Look::now().since(&begun)));
     }
     let names: Vec<&'static str> = sides.iter().map(|side| side.name).collect();
     let lines = report::lines(&bench, &names);
@@ -130,6 +134,7 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
             ],
             rounds: options.rounds,
             quick: options.quick,
+            busy,
         };
         report::write(out, &heading, &lines, &names)?;
     }

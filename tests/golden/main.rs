@@ -70,6 +70,7 @@ conversations! {
     membership
     put
     put_size
+    quota
     range_basics
     range_history
     range_options

@@ -8,6 +8,7 @@
 
 mod bench;
 mod differential;
+mod etcdctl;
 mod faults;
 mod golden;
 mod kube;
@@ -29,7 +30,11 @@ struct Command {
 }
 
 const COMMANDS: &[Command] = &[
-    Command { name: "verify", help: "all that CI runs; fails at the first broken step", run: verify::run },
+    Command {
+        name: "verify",
+        help: "all that CI runs; fails at the first broken step [--allow-skips]",
+        run: verify::run,
+    },
     Command { name: "peers", help: "build etcd and its tools from pinned Go modules", run: peers::run },
     Command { name: "supply", help: "check the dependencies' licences, sources and bans", run: supply::run },
     Command {
@@ -41,6 +46,11 @@ const COMMANDS: &[Command] = &[
         name: "bench",
         help: "rusd and etcd side by side [--quick] [--row TEXT] [--rounds N] [--sides A,B] [--list]",
         run: bench::run,
+    },
+    Command {
+        name: "etcdctl",
+        help: "one session of etcd's own tools on etcd and rusd [--rusd PATH] [--backend E] [--perf]",
+        run: etcdctl::run,
     },
     Command { name: "golden", help: "play the golden conversations [--record] [NAME]", run: golden::run },
     Command {

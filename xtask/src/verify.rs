@@ -1,16 +1,23 @@
-//! `cargo xtask verify`: what CI runs, in the order in which a mistake is cheapest to find.
+//! `cargo xtask verify [--allow-skips]`: what CI runs, in the order in which a mistake is cheapest to find.
 //!
 //! ```text
-//! fmt ─► clippy ─► supply (licences, sources, bans) ─► peers (real etcd) ─► all tests, summed up
+//! fmt ─► clippy ─► supply (licences, sources, bans) ─► peers (real etcd) ─► all tests, summed up ─► etcdctl
 //! ```
+//!
+//! A test that skips what it is there for is no success: only what [`MAY_SKIP`] names may. On a machine
+//! without root or without `mkfs.ext4`, `--allow-skips` lets the rest pass.
 
-use crate::{Outcome, peers, sh, supply, tally};
+use crate::{Outcome, etcdctl, peers, sh, supply, tally};
 
 /// What product code must not do and tests may: fail at once, and go round the doors in `env`.
 const FREE_IN_TESTS: [&str; 4] =
     ["clippy::unwrap_used", "clippy::disallowed_methods", "clippy::disallowed_types", "unreachable_pub"];
 
-pub(crate) fn run(_args: &[String]) -> Outcome {
+/// What may be skipped anywhere, by the words behind `SKIPPED`, and why.
+const MAY_SKIP: [(&str, &str); 1] =
+    [("golden ", "the conversation itself says what isn't served yet, and fails once it is")];
+
+pub(crate) fn run(args: &[String]) -> Outcome {
     sh::run(sh::cargo(&["fmt", "--all", "--check"]))?;
     sh::run(sh::cargo(&["clippy", "--workspace", "--lib", "--bins", "--locked", "--", "-D", "warnings"]))?;
     let mut tests = vec!["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
@@ -21,9 +28,42 @@ pub(crate) fn run(_args: &[String]) -> Outcome {
     let mut tests = sh::cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]);
     tests.env("RUSD_REQUIRE_PEERS", "1");
     let (sum, green) = tally::run(tests)?;
+    let (allowed, refused): (Vec<_>, Vec<_>) = sum.skipped.iter().partition(|what| may_skip(what));
+    for what in &allowed {
+        println!("skipped, as allowed: {what}");
+    }
+    for what in &refused {
+        println!("SKIPPED: {what}");
+    }
     println!(
-        "verify: {} tests passed, {} failed, {} ignored, {} skips reported",
-        sum.passed, sum.failed, sum.ignored, sum.skipped
+        "verify: {} tests passed, {} failed, {} ignored, {} skips allowed, {} not",
+        sum.passed,
+        sum.failed,
+        sum.ignored,
+        allowed.len(),
+        refused.len()
     );
-    if green && sum.failed == 0 { Ok(()) } else { Err("tests failed".into()) }
+    if !green || sum.failed > 0 {
+        return Err("tests failed".into());
+    }
+    if !refused.is_empty() && !args.iter().any(|arg| arg == "--allow-skips") {
+        return Err("tests were skipped: see above, or pass --allow-skips".into());
+    }
+    etcdctl::run(&[])
+}
+
+fn may_skip(what: &str) -> bool {
+    MAY_SKIP.iter().any(|(start, _)| what.starts_with(start))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_listed_may_be_skipped() {
+        assert!(may_skip("golden membership.txt:3 on Rusd: not served yet"));
+        assert!(!may_skip("golden: `etcd` is not built"));
+        assert!(!may_skip("a_power_cut: it needs root to mount a file system"));
+    }
 }

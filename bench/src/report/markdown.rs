@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Heading, Line, PLOTS};
+use crate::machine::Busy;
 
 /// `latest.md`.
 pub(super) fn page(heading: &Heading, lines: &[Line], sides: &[&'static str]) -> String {
@@ -27,7 +28,18 @@ pub(super) fn page(heading: &Heading, lines: &[Line], sides: &[&'static str]) ->
         }
     }
     page.push_str(&table(lines, sides));
+    page.push_str(&busy(&heading.busy));
     page
+}
+
+/// How far the figures can be trusted.
+fn busy(groups: &[(&'static str, Busy)]) -> String {
+    let mut table = String::from("\nHow busy the machine was, which figures have to be read with:\n\n");
+    table.push_str("| rows from | load at the start | at the end | CPU that others took |\n|---|---:|---:|---:|\n");
+    for (row, Busy { load: (before, after), others }) in groups {
+        let _ = writeln!(table, "| {row} | {before:.2} | {after:.2} | {:.0} % |", others * 100.0);
+    }
+    table
 }
 
 /// One line a figure.
@@ -89,6 +101,12 @@ mod tests {
         let lines = [Line { row: "put", metric: Metric::Rate, sides: vec![Some((21_000.0, 0.1)), None] }];
         let table = table(&lines, &["etcd", "rusd"]);
         assert!(table.ends_with("| put | a second | 21.0 k ±5% | – | – |\n"), "{table}");
+    }
+
+    #[test]
+    fn the_page_says_how_busy_the_machine_was() {
+        let table = busy(&[("put", Busy { load: (0.5, 1.25), others: 0.031 })]);
+        assert!(table.ends_with("| put | 0.50 | 1.25 | 3 % |\n"), "{table}");
     }
 
     #[test]

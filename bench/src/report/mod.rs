@@ -7,6 +7,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use crate::machine::Busy;
 use crate::rows::{Bench, Metric};
 
 /// A row's figure: by side, the median of the rounds and their spread.
@@ -62,6 +63,8 @@ pub(crate) struct Heading {
     pub(crate) versions: Vec<(&'static str, String)>,
     pub(crate) rounds: usize,
     pub(crate) quick: bool,
+    /// How busy the machine was, by the first row of each group.
+    pub(crate) busy: Vec<(&'static str, Busy)>,
 }
 
 /// Writes `latest.md` and the plots into `dir`.

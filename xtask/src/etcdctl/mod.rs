@@ -1,0 +1,52 @@
+//! `cargo xtask etcdctl [--rusd PATH] [--backend E] [--perf]`: one session of etcd's own tools on etcd and on rusd.
+//!
+//! ```text
+//! session (what is typed) ─► side: a server, etcdctl ─► normal (what differs by nature) ─► compared line by line
+//! snapshot save ─► etcdutl status, restore ─► a real etcd on it ─► the same keys?
+//! ```
+//!
+//! `--perf` adds `etcdctl check perf`, a minute on each side, which is shown and not compared.
+
+mod normal;
+mod session;
+mod side;
+
+use std::path::PathBuf;
+
+use crate::{Outcome, peers, sh};
+use side::Side;
+
+pub(crate) fn run(args: &[String]) -> Outcome {
+    peers::run(&[])?;
+    let rusd = match sh::option(args, "rusd")? {
+        Some(path) => PathBuf::from(path),
+        None => {
+            sh::run(sh::cargo(&["build", "--package", "rusd"]))?;
+            sh::target().join("debug/rusd")
+        }
+    };
+    let backend = sh::option(args, "backend")?.unwrap_or_else(|| "sled".to_owned());
+    let etcd = peers::directory().join("etcd");
+    let sides = [Side::start("etcd", &etcd, &[])?, Side::start("rusd", &rusd, &[format!("--backend={backend}")])?];
+    let mut faults = 0;
+    for step in session::STEPS {
+        let [etcd, rusd] = [0, 1].map(|side| session::play(&sides[side], step));
+        let (etcd, rusd) = (etcd?, rusd?);
+        if etcd == rusd {
+            println!("  same      {}", step.line);
+        } else {
+            faults += 1;
+            println!("  DIFFERENT {}\n--- etcd\n{etcd}\n--- rusd\n{rusd}\n---", step.line);
+        }
+    }
+    for side in &sides {
+        session::snapshot(side).map_err(|error| format!("{}: {error}", side.name))?;
+        println!("  restored  the snapshot of {}, and etcd serves the same keys from it", side.name);
+    }
+    if args.iter().any(|arg| arg == "--perf") {
+        for side in &sides {
+            println!("{}:\n{}", side.name, side.ctl("check perf --load=s", "")?.text());
+        }
+    }
+    if faults == 0 { Ok(()) } else { Err(format!("{faults} answers differ").into()) }
+}
