@@ -8,8 +8,8 @@ pub(super) fn normal(text: &str) -> String {
         if line.starts_with(r#"{"level":"#) {
             continue;
         }
-        let mut line = ids(line);
-        for before in ["took = ", "took ", "remaining(", "\"raft_term\":", "\"RaftTerm\" : "] {
+        let mut line = ids(line).replace("took = ", "took ");
+        for before in ["took ", "remaining(", "\"raft_term\":", "\"RaftTerm\" : "] {
             line = blank(&line, before);
         }
         out.push_str(line.trim_end());
@@ -64,7 +64,7 @@ mod tests {
             ),
             (
                 "127.0.0.1:33790 is healthy: successfully committed proposal: took = 1.2ms",
-                "127.0.0.1:ID is healthy: successfully committed proposal: took = N",
+                "127.0.0.1:ID is healthy: successfully committed proposal: took N",
             ),
             ("key deadbeef 12", "key deadbeef 12"),
         ];
