@@ -1,16 +1,16 @@
 //! One connection: which protocol it speaks, how its calls run, and that it doesn't crowd out others.
 //!
 //! ```text
-//! bytes ─► FairIo ─► hyper (h2 prior knowledge, or HTTP/1.1) ─► Door ─┬► grpc::service
+//! bytes ─► Socket ─► hyper (h2 prior knowledge, or HTTP/1.1) ─► Door ─┬► grpc::service
 //!                                                                     └► http
-//! Fair::poll: a turn = at most CALLS_A_TURN calls, then the connection goes to the back of the queue
+//! a turn = at most CALLS_A_TURN calls, then what was written
+//!          goes out and the connection to the back of the queue
 //! ```
 //! A call is polled once at the place where it is accepted. Most are ready then (a read of published
 //! state waits for nothing), and need no task of their own; the others are spawned.
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -22,13 +22,14 @@ use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
 use super::grpc::body::ReplyBody;
 use super::grpc::service;
 use super::http::{self as pages, WebPolicy};
 use super::services::Services;
+use super::socket::Socket;
 
 /// Calls that a connection may begin before others get their turn.
 const CALLS_A_TURN: u32 = 64;
@@ -111,9 +112,9 @@ where
         .max_pending_accept_reset_streams(RESETS_PENDING_MAX)
         .keep_alive_interval(pings.then_some(options.keepalive_interval))
         .keep_alive_timeout(options.keepalive_timeout);
-    let io = TokioIo::new(FairIo { stream, turn: turn.clone() });
+    let socket = Socket::new(stream, turn.clone());
     let door = Door { services, serves: options.serves, web: options.web, shutdown: shutdown.clone() };
-    let connection = builder.serve_connection(io, door);
+    let connection = builder.serve_connection(TokioIo::new(socket.clone()), door);
     let mut connection = std::pin::pin!(connection);
     let mut shutdown = std::pin::pin!(super::listen::ended(shutdown));
     let mut closing = false;
@@ -123,7 +124,12 @@ where
             closing = true;
             connection.as_mut().graceful_shutdown();
         }
-        connection.as_mut().poll(context)
+        let polled = connection.as_mut().poll(context);
+        match (polled, socket.poll_drain(context)) {
+            (Poll::Ready(ended), _) => Poll::Ready(ended),
+            (Poll::Pending, Poll::Ready(Err(error))) => Poll::Ready(Err(error.into())),
+            (Poll::Pending, _) => Poll::Pending,
+        }
     })
     .await;
     if let Err(error) = ended {
@@ -194,47 +200,5 @@ where
             }
         }
         tokio::spawn(call);
-    }
-}
-
-/// The socket, which reads nothing more once the connection's turn is over.
-struct FairIo<S> {
-    stream: S,
-    turn: Arc<AtomicU32>,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for FairIo<S> {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.turn.load(Ordering::Relaxed) == 0 {
-            context.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        Pin::new(&mut self.stream).poll_read(context, buf)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for FairIo<S> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, data)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        data: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, data)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }

@@ -25,6 +25,7 @@ mod metrics;
 mod reply;
 mod seams;
 mod services;
+mod socket;
 mod version;
 pub mod watch;
 mod wire;

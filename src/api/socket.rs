@@ -1,0 +1,267 @@
+//! A connection's socket: it reads in turns and gathers what is written in a turn.
+//!
+//! ```text
+//! turn begins ─► poll_read … until the turn's calls are used up
+//!                poll_write … ─► gathered ─┬─ over GATHER_MAX ─► socket
+//! turn ends ─────────────────────────────► poll_drain ─► socket
+//! ```
+//! A protocol library flushes after nearly each answer. One system call for each is two thirds of
+//! what a small read costs; one for all answers of a turn is next to nothing. Nothing waits longer
+//! than the turn: whoever polls the connection drains afterwards.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll, ready};
+
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Bytes that are gathered at most.
+const GATHER_MAX: usize = 128 * 1024;
+/// A larger buffer isn't kept between turns, so that idle connections hold little.
+const KEEP_MAX: usize = 8 * 1024;
+
+/// One connection's socket; its clones are the same one.
+pub(super) struct Socket<S> {
+    /// Never contended: the protocol and the turns are polled by the same task.
+    inner: Arc<Mutex<Inner<S>>>,
+    turn: Arc<AtomicU32>,
+}
+
+struct Inner<S> {
+    stream: S,
+    gathered: Vec<u8>,
+    /// Bytes of `gathered` that are on their way already.
+    sent: usize,
+}
+
+impl<S> Clone for Socket<S> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), turn: self.turn.clone() }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Socket<S> {
+    /// A socket that reads only while `turn` is above 0.
+    pub(super) fn new(stream: S, turn: Arc<AtomicU32>) -> Self {
+        Self { inner: Arc::new(Mutex::new(Inner { stream, gathered: Vec::new(), sent: 0 })), turn }
+    }
+
+    /// Writes out what was gathered; the end of a turn.
+    pub(super) fn poll_drain(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.inner.lock().poll_drain(context)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Inner<S> {
+    fn poll_drain(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.gathered.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        while self.sent < self.gathered.len() {
+            let written = ready!(Pin::new(&mut self.stream).poll_write(context, &self.gathered[self.sent..]))?;
+            self.wrote(written)?;
+        }
+        self.reset();
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn wrote(&mut self, written: usize) -> io::Result<()> {
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        self.sent += written;
+        Ok(())
+    }
+
+    fn reset(&mut self) {
+        self.sent = 0;
+        if self.gathered.capacity() > KEEP_MAX {
+            self.gathered = Vec::new();
+        } else {
+            self.gathered.clear();
+        }
+    }
+
+    /// Gathers `data`, or writes it behind what is gathered if it is too much.
+    fn poll_write(&mut self, context: &mut Context<'_>, data: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let len: usize = data.iter().map(|part| part.len()).sum();
+        while self.gathered.len() + len > GATHER_MAX {
+            let waiting = self.gathered.len() - self.sent;
+            if waiting == 0 {
+                self.reset();
+                return Pin::new(&mut self.stream).poll_write_vectored(context, data);
+            }
+            let written = if self.stream.is_write_vectored() {
+                let all: Vec<_> = std::iter::once(&self.gathered[self.sent..])
+                    .chain(data.iter().map(|part| &**part))
+                    .map(IoSlice::new)
+                    .collect();
+                ready!(Pin::new(&mut self.stream).poll_write_vectored(context, &all))?
+            } else {
+                ready!(Pin::new(&mut self.stream).poll_write(context, &self.gathered[self.sent..]))?
+            };
+            self.wrote(written.min(waiting))?;
+            if written >= waiting {
+                self.reset();
+            }
+            if written > waiting {
+                return Poll::Ready(Ok(written - waiting));
+            }
+        }
+        data.iter().for_each(|part| self.gathered.extend_from_slice(part));
+        Poll::Ready(Ok(len))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Socket<S> {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.turn.load(Ordering::Relaxed) == 0 {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Pin::new(&mut self.inner.lock().stream).poll_read(context, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        self.inner.lock().poll_write(context, &[IoSlice::new(data)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.inner.lock().poll_write(context, data)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// Left to the end of the turn.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut inner = self.inner.lock();
+        ready!(inner.poll_drain(context))?;
+        Pin::new(&mut inner.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    /// Takes `room` bytes, at most `step` at a time, then waits.
+    struct Slow {
+        taken: Vec<u8>,
+        room: usize,
+        step: usize,
+        calls: usize,
+        vectored: bool,
+    }
+
+    impl AsyncWrite for Slow {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+            let len = data.len().min(self.step).min(self.room);
+            if len == 0 {
+                return Poll::Pending;
+            }
+            self.calls += 1;
+            self.room -= len;
+            self.taken.extend_from_slice(&data[..len]);
+            Poll::Ready(Ok(len))
+        }
+
+        fn poll_write_vectored(
+            self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            data: &[IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            let all: Vec<u8> = data.iter().flat_map(|part| part.iter().copied()).collect();
+            self.poll_write(context, &all)
+        }
+
+        fn is_write_vectored(&self) -> bool {
+            self.vectored
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn socket(room: usize, step: usize, vectored: bool) -> Socket<Slow> {
+        Socket::new(Slow { taken: Vec::new(), room, step, calls: 0, vectored }, Arc::new(AtomicU32::new(1)))
+    }
+
+    #[test]
+    fn a_turns_answers_go_out_in_one_call() {
+        let mut socket = socket(usize::MAX, usize::MAX, true);
+        let mut context = Context::from_waker(Waker::noop());
+        for part in 0..100_u8 {
+            assert!(Pin::new(&mut socket).poll_write(&mut context, &[part; 300]).is_ready());
+            assert!(Pin::new(&mut socket).poll_flush(&mut context).is_ready());
+        }
+        assert_eq!(socket.inner.lock().stream.calls, 0);
+        assert!(socket.poll_drain(&mut context).is_ready());
+        let inner = socket.inner.lock();
+        assert_eq!((inner.stream.calls, inner.stream.taken.len()), (1, 30_000));
+        assert!(inner.gathered.capacity() <= KEEP_MAX, "an idle connection holds little");
+    }
+
+    #[test]
+    fn the_bytes_arrive_in_order_however_the_socket_takes_them() {
+        let mut context = Context::from_waker(Waker::noop());
+        for (step, vectored) in [(1_000, true), (70_000, true), (200_000, true), (1_000, false), (200_000, false)] {
+            let mut socket = socket(0, step, vectored);
+            let mut expected = Vec::new();
+            for (round, len) in [10, 300_000, 5, GATHER_MAX, 1, 90_000, 90_000, 7].into_iter().enumerate() {
+                let data: Vec<u8> = (0..len).map(|at| (at * 7 + round) as u8).collect();
+                let (mut done, mut waits) = (0, 0);
+                while done < len {
+                    let (head, tail) = data[done..].split_at((len - done) / 3);
+                    let parts = [IoSlice::new(head), IoSlice::new(tail)];
+                    match Pin::new(&mut socket).poll_write_vectored(&mut context, &parts) {
+                        Poll::Ready(written) => done += written.unwrap(),
+                        Poll::Pending => {
+                            waits += 1;
+                            assert!(waits < 10_000, "stuck");
+                            socket.inner.lock().stream.room += 40_000;
+                        }
+                    }
+                    assert!(socket.inner.lock().gathered.len() <= GATHER_MAX);
+                }
+                expected.extend_from_slice(&data);
+            }
+            socket.inner.lock().stream.room = usize::MAX;
+            assert!(Pin::new(&mut socket).poll_shutdown(&mut context).is_ready());
+            assert!(socket.inner.lock().stream.taken == expected, "step {step}, vectored {vectored}");
+        }
+    }
+
+    #[test]
+    fn a_client_that_takes_nothing_is_waited_for() {
+        let mut socket = socket(0, 1, true);
+        let mut context = Context::from_waker(Waker::noop());
+        let mut taken = 0;
+        while let Poll::Ready(written) = Pin::new(&mut socket).poll_write(&mut context, &[0; 1_000]) {
+            taken += written.unwrap();
+        }
+        assert!(taken <= GATHER_MAX);
+        assert!(socket.poll_drain(&mut context).is_pending());
+    }
+}
