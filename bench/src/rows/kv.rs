@@ -66,14 +66,14 @@ fn simple(bench: &mut Bench, name: &'static str, side: &Side, server: &Server, i
 }
 
 /// Four gets under way beside 256 puts; only the gets are counted.
-struct Mixed {
-    gets: Gets,
-    puts: Puts,
+pub(super) struct Mixed {
+    pub(super) gets: Gets,
+    pub(super) puts: Puts,
 }
 
 /// The loops that get.
-const GETTERS: u64 = 4;
-const PUTTERS: u64 = 256;
+pub(super) const GETTERS: u64 = 4;
+pub(super) const PUTTERS: u64 = 256;
 
 impl Load for Mixed {
     fn next(&mut self, slot: u64, message: &mut Message) -> Method {

@@ -29,6 +29,8 @@ pub(crate) enum Metric {
     P50Ms,
     /// Milliseconds that 99 of 100 stay below.
     P99Ms,
+    /// Milliseconds that 999 of 1000 stay below.
+    P999Ms,
     /// The longest, in milliseconds.
     MaxMs,
     /// Seconds for all of it.
@@ -49,6 +51,7 @@ impl Metric {
             Self::CpuUs => "server CPU, µs each",
             Self::P50Ms => "p50, ms",
             Self::P99Ms => "p99, ms",
+            Self::P999Ms => "p99.9, ms",
             Self::MaxMs => "max, ms",
             Self::Secs => "seconds",
             Self::MemoryMib => "memory, MiB",

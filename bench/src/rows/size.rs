@@ -3,14 +3,16 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::loads::Puts;
+use super::kv::{GETTERS, Mixed, PUTTERS};
+use super::loads::{Draw, Gets, Puts};
 use super::{Bench, Figures, Metric};
 use crate::h2::{COMPACT, Event, PUT, Pool};
 use crate::load::{self, Load};
 use crate::proto::{self, Message};
 use crate::server::{Server, Side};
 
-pub(super) const ROWS: &[&str] = &["1 M keys of 256 B", "restart with 1 M keys after kill -9"];
+pub(super) const ROWS: &[&str] =
+    &["1 M keys of 256 B", "cold gets while 1 M keys are overwritten", "restart with 1 M keys after kill -9"];
 pub(super) const CHURN_ROWS: &[&str] = &["5 M puts over 1 M keys", "compaction of 4 M old revisions, puts meanwhile"];
 
 const KEYS: u64 = 1_000_000;
@@ -32,7 +34,19 @@ pub(super) fn run(bench: &mut Bench, side: &Side) -> io::Result<()> {
             (Metric::DiskMib, server.disk_mib()),
         ])
     });
+    // Most of the keys are in no cache, and the puts have the engine take its handle anew meanwhile.
     bench.row(ROWS[1], side, |bench| {
+        let mut load = Mixed { gets: Gets { keys, serializable: true, draw: Draw::new() }, puts: Puts::any(keys, 256) };
+        let (all, gets) = load::run_split(&server, bench.plan(GETTERS + PUTTERS), &mut load, GETTERS)?;
+        Ok(vec![
+            (Metric::Rate, all.rate()),
+            (Metric::P50Ms, gets.percentile_ms(0.5)),
+            (Metric::P99Ms, gets.percentile_ms(0.99)),
+            (Metric::P999Ms, gets.percentile_ms(0.999)),
+            (Metric::MaxMs, gets.max_ms()),
+        ])
+    });
+    bench.row(ROWS[2], side, |bench| {
         server.restart_after_kill(&bench.scratch)?;
         Ok(vec![
             (Metric::Secs, server.ready_after.as_secs_f64()),
