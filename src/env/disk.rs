@@ -108,3 +108,47 @@ pub fn write_atomic(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()
     disk.rename(draft, path)?;
     disk.sync_dir(dir)
 }
+
+/// Makes a directory and its parents, and returns when their names are durable: a name lies in the
+/// directory above it, so each one that is new needs its own sync.
+///
+/// # Errors
+/// Those of the disk.
+pub fn make_dir_durably(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    let above = |dir: &Path| match dir.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new(".").to_owned(),
+        Some(parent) => parent.to_owned(),
+        None => dir.to_owned(),
+    };
+    // The one above is synced in any case: an earlier try may have come as far as making this one.
+    let mut changed = vec![above(dir)];
+    for ancestor in dir.ancestors().skip(1).take_while(|ancestor| !ancestor.as_os_str().is_empty()) {
+        if disk.exists(ancestor)? {
+            break;
+        }
+        changed.push(above(ancestor));
+    }
+    disk.create_dir_all(dir)?;
+    changed.iter().rev().try_for_each(|dir| disk.sync_dir(dir))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::{DiskOp, MemDisk};
+
+    /// Only the directory above the last one was synced: after a power cut the whole path was gone.
+    #[test]
+    fn the_name_of_every_new_directory_is_synced() {
+        let disk = MemDisk::new();
+        disk.create_dir_all(Path::new("/var")).unwrap();
+        for (dir, syncs) in [("/var/lib/rusd/member", 3), ("/var/lib/rusd/member", 1), ("/var/lib/rusd/other", 1)] {
+            let before = disk.count(DiskOp::SyncDir);
+            make_dir_durably(&disk, Path::new(dir)).unwrap();
+            assert!(disk.exists(Path::new(dir)).unwrap());
+            assert_eq!(disk.count(DiskOp::SyncDir) - before, syncs, "{dir}");
+        }
+        disk.fail(DiskOp::SyncDir, 1, 5);
+        assert!(make_dir_durably(&disk, Path::new("/data/a/b")).is_err());
+    }
+}

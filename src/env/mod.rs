@@ -21,7 +21,7 @@ mod spawn;
 use std::sync::Arc;
 
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use disk::{Access, Disk, DiskFile, read_all, write_atomic};
+pub use disk::{Access, Disk, DiskFile, make_dir_durably, read_all, write_atomic};
 pub use mem_disk::{CrashStyle, DiskOp, MemDisk};
 pub use real_disk::RealDisk;
 pub use rng::{Rng, SeededRng, SystemRng};

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use super::config::{ClusterState, Config};
 use super::identity::Identity;
-use crate::env::{Access, Disk, DiskFile, read_all, write_atomic};
+use crate::env::{Access, Disk, DiskFile, make_dir_durably, read_all, write_atomic};
 
 pub use format::{FORMAT_VERSION, Format, FormatError};
 
@@ -185,11 +185,7 @@ impl Opener<'_> {
     }
 
     fn make_dir(&self, dir: &Path) -> Result<(), DataDirError> {
-        self.disk.create_dir_all(dir).map_err(self.io("make", dir))?;
-        match dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            Some(parent) => self.disk.sync_dir(parent).map_err(self.io("sync", parent)),
-            None => self.disk.sync_dir(Path::new(".")).map_err(self.io("sync", Path::new("."))),
-        }
+        make_dir_durably(self.disk, dir).map_err(self.io("make", dir))
     }
 
     fn names(&self, dir: &Path) -> Result<Vec<String>, DataDirError> {

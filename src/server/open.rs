@@ -74,7 +74,9 @@ pub(super) fn open(
     data: &DataDir,
     counters: Arc<LogCounters>,
 ) -> Result<Opening, OpenError> {
-    let options = WalOptions { observer: Some(counters), ..WalOptions::default() };
+    let identity = data.identity();
+    let owner = format!("member {:x} of cluster {:x}", identity.member.get(), identity.cluster.get());
+    let options = WalOptions { owner: Some(owner), observer: Some(counters), ..WalOptions::default() };
     let (wal, recovered) = Wal::open(env.clone(), data.wal(), options)?;
     let dir = data.store();
     let (mut store, mut opened) = match open_store(env, config, data) {

@@ -16,6 +16,7 @@ use crate::types::RaftIndex;
 
 use super::keeper::{Chores, Keeper};
 use super::log::{Done, Log, Work};
+use super::owner::DirLock;
 use super::scan;
 use super::types::{EntryId, Fatal, Recovered, WalEntry, WalError, WalOptions};
 use super::writer::{Group, Restated, Writer};
@@ -32,6 +33,8 @@ struct Inner {
     chores: Arc<Chores>,
     writer: Arc<dyn WorkerHandle>,
     keeper: Arc<dyn WorkerHandle>,
+    /// Until the threads have ended.
+    lock: Mutex<Option<DirLock>>,
 }
 
 /// The Raft log; clones are handles of the same log, and the last one closes it.
@@ -50,11 +53,12 @@ impl Wal {
     /// Opens the log in `dir` or starts a new one there. Blocks while the log is read.
     ///
     /// # Errors
-    /// Those of the disk; damaged or missing files; a format of another version.
+    /// Those of the disk; damaged or missing files; a format of another version; a log that another
+    /// process has open, or that is another member's.
     pub fn open(env: Env, dir: &Path, options: WalOptions) -> Result<(Self, Recovered), WalError> {
         let mut opened = recovery::recover(&env, dir, &options)?;
         let recovered = opened.recovered.clone();
-        let active = opened.active.take();
+        let (active, lock) = (opened.active.take(), Mutex::new(opened.lock.take()));
         let head = Restated { vote: recovered.vote.clone(), purged: recovered.purged, committed: recovered.committed };
         let mut log = Log::new(opened, options.cache_bytes);
         let chores = Arc::new(Chores::default());
@@ -88,7 +92,7 @@ impl Wal {
             group: Group::default(),
         };
         let writer = spawned(env.spawn.spawn(Self::WRITER, Box::new(writer)))?;
-        Ok((Self(Arc::new(Inner { shared, chores, writer, keeper })), recovered))
+        Ok((Self(Arc::new(Inner { shared, chores, writer, keeper, lock })), recovered))
     }
 
     /// Adds entries, which must follow the last one without a hole; an empty log that was never
@@ -253,6 +257,7 @@ impl Inner {
         self.chores.close();
         self.keeper.wake();
         self.keeper.join();
+        drop(self.lock.lock().take());
     }
 }
 

@@ -9,7 +9,7 @@
 //!    ▼                                                      ▼
 //! keeper thread: next segment's file made ahead          old files removed, oldest first
 //!
-//! open: recovery ─► scan each segment ─► replay ─► repair the end
+//! open: lock, owner ─► recovery ─► scan each segment ─► replay ─► repair the end
 //! ```
 //!
 //! The files are append-only: truncating is a record, too, so no valid byte is ever written over.
@@ -19,6 +19,7 @@ mod format;
 mod handle;
 mod keeper;
 mod log;
+mod owner;
 mod places;
 mod reader;
 mod recovery;

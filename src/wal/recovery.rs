@@ -12,9 +12,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::env::{Access, DiskFile, Env};
+use crate::env::{Access, DiskFile, Env, make_dir_durably};
 
 use super::format::{Chain, Header};
+use super::owner::{self, DirLock};
 use super::places::Place;
 use super::replay::Replay;
 use super::scan::{self, Opening, Scanned};
@@ -30,6 +31,7 @@ pub(super) struct Opened {
     pub(super) segments: BTreeMap<u64, Segment>,
     pub(super) active: Option<Active>,
     pub(super) recovered: Recovered,
+    pub(super) lock: Option<DirLock>,
 }
 
 /// Reads the log in `dir`, which is made if it isn't there.
@@ -38,11 +40,12 @@ pub(super) struct Opened {
 /// Those of the disk; damage; another format.
 pub(super) fn recover(env: &Env, dir: &Path, options: &WalOptions) -> Result<Opened, WalError> {
     let disk = &env.disk;
-    disk.create_dir_all(dir).map_err(WalError::io("create", dir))?;
-    if let Some(parent) = dir.parent() {
-        disk.sync_dir(parent).map_err(WalError::io("sync", parent))?;
-    }
+    make_dir_durably(&**disk, dir).map_err(WalError::io("create", dir))?;
+    let lock = owner::lock(&**disk, dir)?;
     let files = list(env, dir)?;
+    if let Some(owner) = &options.owner {
+        owner::claim(&**disk, dir, owner)?;
+    }
     let mut openings = Vec::with_capacity(files.len());
     for (sequence, path) in files {
         let file = disk.open(&path, Access::Write).map_err(WalError::io("open", &path))?;
@@ -56,6 +59,7 @@ pub(super) fn recover(env: &Env, dir: &Path, options: &WalOptions) -> Result<Ope
             segments: BTreeMap::new(),
             active: None,
             recovered: Recovered::default(),
+            lock: Some(lock),
         });
     };
 
@@ -73,7 +77,13 @@ pub(super) fn recover(env: &Env, dir: &Path, options: &WalOptions) -> Result<Ope
     check_complete(&openings, &replay)?;
 
     let (Some((path, file, opening)), Some(scanned)) = (openings.last(), last_scan) else {
-        return Ok(Opened { replay, segments: BTreeMap::new(), active: None, recovered: Recovered::default() });
+        return Ok(Opened {
+            replay,
+            segments: BTreeMap::new(),
+            active: None,
+            recovered: Recovered::default(),
+            lock: Some(lock),
+        });
     };
     let cut = (scanned.torn_bytes > 0).then(|| TornTail {
         path: path.clone(),
@@ -114,7 +124,7 @@ pub(super) fn recover(env: &Env, dir: &Path, options: &WalOptions) -> Result<Ope
             (opening.header.sequence, Segment { path: path.clone(), file: file.clone(), seed: opening.seed })
         })
         .collect();
-    Ok(Opened { replay, segments, active: Some(active), recovered })
+    Ok(Opened { replay, segments, active: Some(active), recovered, lock: Some(lock) })
 }
 
 /// The segment files in order; drafts of segments that never got their name are removed.
@@ -127,6 +137,7 @@ fn list(env: &Env, dir: &Path) -> Result<Vec<(u64, PathBuf)>, WalError> {
             Some(text) if text.ends_with(DRAFT_SUFFIX) => {
                 env.disk.remove(&path).map_err(WalError::io("remove", &path))?;
             }
+            Some(text) if owner::is_own(text) => {}
             Some(text) if parse_name(text).is_some() => files.extend(parse_name(text).map(|seq| (seq, path))),
             _ => {
                 tracing::warn!(path = %path.display(), "a file in the raft log's directory that is not ours; left alone")

@@ -46,6 +46,8 @@ pub struct WalOptions {
     pub group_bytes_max: usize,
     /// Payload bytes of recent entries kept in memory; entries that aren't durable yet come on top.
     pub cache_bytes: usize,
+    /// Whose log it is, in a line of the caller's own; a log that says another is refused.
+    pub owner: Option<String>,
     /// Told of every synced group, on the log thread.
     pub observer: Option<Arc<dyn WalObserver>>,
 }
@@ -80,6 +82,7 @@ impl Default for WalOptions {
             segment_bytes: 64 * 1024 * 1024,
             group_bytes_max: 4 * 1024 * 1024,
             cache_bytes: 32 * 1024 * 1024,
+            owner: None,
             observer: None,
         }
     }
@@ -138,6 +141,30 @@ pub enum WalError {
         /// What was found.
         what: String,
     },
+    /// Another process has it open.
+    #[error(
+        "raft log: {dir} is in use by {holder}. A log belongs to one member and one process: stop that one, or \
+         type another --wal-dir"
+    )]
+    InUse {
+        /// The log's directory.
+        dir: PathBuf,
+        /// What the lock file says.
+        holder: String,
+    },
+    /// It was written by another member.
+    #[error(
+        "raft log: {dir} belongs to {found}, and this is {owner}. Type the --wal-dir that this data directory was \
+         made with"
+    )]
+    Foreign {
+        /// The log's directory.
+        dir: PathBuf,
+        /// Who wants it.
+        owner: String,
+        /// Who wrote it.
+        found: String,
+    },
     /// Written by a version with another format.
     #[error("raft log: {path} has format {found}, this version reads {supported}; start the version that wrote it")]
     Format {
@@ -162,7 +189,8 @@ impl From<WalError> for io::Error {
         let kind = match &error {
             WalError::Io { source, .. } => source.kind(),
             WalError::Damaged { .. } => io::ErrorKind::InvalidData,
-            WalError::Format { .. } => io::ErrorKind::Unsupported,
+            WalError::Format { .. } | WalError::Foreign { .. } => io::ErrorKind::Unsupported,
+            WalError::InUse { .. } => io::ErrorKind::ResourceBusy,
         };
         Self::new(kind, error)
     }

@@ -6,6 +6,7 @@
 mod damage;
 mod faults;
 mod model;
+mod owner;
 mod regressions;
 mod rig;
 mod threads;

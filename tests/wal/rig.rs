@@ -22,7 +22,7 @@ pub(crate) fn entry(term: u64, index: u64, len: usize) -> WalEntry {
 }
 
 pub(crate) fn small() -> WalOptions {
-    WalOptions { segment_bytes: 1024, group_bytes_max: 300, cache_bytes: 400, observer: None }
+    WalOptions { segment_bytes: 1024, group_bytes_max: 300, cache_bytes: 400, owner: None, observer: None }
 }
 
 /// The state of a log as a reader sees it.
@@ -129,7 +129,7 @@ impl Rig {
         names
             .into_iter()
             .map(|name| Path::new(DIR).join(name))
-            .filter(|path| path.extension().unwrap() == "wal")
+            .filter(|path| path.extension().is_some_and(|ending| ending == "wal"))
             .collect()
     }
 }
