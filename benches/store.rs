@@ -86,7 +86,7 @@ fn put(store: &mut Store, key: Bytes, value: Bytes) {
 
 fn show(store: &mut Store) {
     let revision = store.revision();
-    black_box(store.publish(position(revision)));
+    black_box(store.publish(position(revision)).expect("the engine works"));
 }
 
 fn config(image: &MemoryImage) -> StoreConfig {

@@ -127,10 +127,14 @@ impl Machine {
     /// `None` if no key changed. Entries without commands only need this.
     ///
     /// # Errors
-    /// `OutOfOrder` if `position` is before an applied one.
+    /// `OutOfOrder` if `position` is before an applied one, `Storage` if the store was given up: what
+    /// was applied is not shown, so nobody may be told of it.
     pub fn publish(&mut self, position: AppliedPosition) -> Result<Option<Arc<EventBatch>>, MachineError> {
         self.advance(position, position.index >= self.applied.index)?;
-        let events = self.store.publish(position);
+        let events = self
+            .store
+            .publish(position)
+            .map_err(|error| MachineError::Storage { position, reason: error.to_string() })?;
         self.leases.announce();
         Ok(events)
     }

@@ -26,6 +26,7 @@ use super::snapshots::{SnapshotBuilder, Snapshots};
 use super::status::NodeStatus;
 use super::types::{Applied, LogData, LogId, Reply, StoredMembership, TypeConfig};
 use crate::apply::{Command, Machine, MachineError, Outcome, codec};
+use crate::storage::values::Health;
 use crate::storage::{AppliedPosition, EventBatch, Store, StoreReader, Table};
 use crate::types::RequestError;
 
@@ -92,11 +93,18 @@ impl StateMachine {
     }
 
     /// Waits until the store takes more, without holding up the thread that this task runs on.
+    ///
+    /// A store that was given up takes nothing and isn't waited for: the publish then says so.
     async fn wait_for_room(&mut self) {
-        let values = self.reader.values();
-        while values.is_full() {
-            if self.durable.changed().await.is_err() {
-                return;
+        let mut health = self.reader.values().health();
+        while self.reader.values().is_full() {
+            tokio::select! {
+                durable = self.durable.changed() => {
+                    if durable.is_err() {
+                        return;
+                    }
+                }
+                _ = health.wait_for(|health| matches!(health, Health::Failed(_))) => return,
             }
         }
     }

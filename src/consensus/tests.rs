@@ -158,3 +158,22 @@ async fn what_openraft_sees_of_an_empty_machine_is_nothing() {
     assert_eq!(applied, None);
     assert_eq!(membership.log_id(), &None);
 }
+
+/// A store that was given up refused the publish, and the writer was told of success all the same.
+#[tokio::test]
+async fn a_write_that_the_store_refuses_is_not_answered_and_ends_raft() {
+    let node = start(&MemDisk::new()).await;
+    put(&node, "a").await.expect("it is applied");
+    let give_up = |machine: &mut StateMachine| machine.machine_mut().reader().values().give_up("damage under a read");
+    node.with_machine(give_up).await.expect("it runs");
+    let commands = vec![Command::Put(PutOp { key: Bytes::from_static(b"b"), ..PutOp::default() })];
+    let mut payload = BytesMut::new();
+    codec::encode_batch(&commands, &mut payload);
+    let (reply, answer) = oneshot::channel();
+    let proposals = Proposals { commands, replies: vec![reply], permit: None };
+    node.append(payload.freeze(), proposals).await.expect("the log takes it");
+    assert!(answer.await.is_err(), "its outcome is unknown");
+    let mut fatal = node.fatal();
+    let reason = fatal.wait_for(Option::is_some).await.expect("raft says why").clone();
+    assert!(reason.is_some_and(|reason| reason.contains("damage under a read")), "the reason is told");
+}

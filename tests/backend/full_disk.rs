@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use rusd::env::{Env, MemDisk};
 use rusd::storage::backend::Engine;
 use rusd::storage::values::{self, Health};
+use rusd::types::StorageError;
 
-use crate::common::{append, at, flush, is_root, position, record, values_config};
+use crate::common::{append, at, block_on, flush, is_root, position, record, values_config};
 
 #[test]
 fn sled_waits_for_room_on_a_small_disk() {
@@ -110,4 +111,31 @@ fn redb_comes_back_from_enospc_inside_a_write() {
     drop((writer, reader));
     let (_writer, reader, loaded) = values::open(&env, config).unwrap();
     crate::common::is_everything(&reader, loaded.records, 1..401, 1000);
+}
+
+/// Cause: a snapshot holds removals off and waits for a flush. Symptom: on a full disk the flush could
+/// not come before the removals, nor they before the snapshot's end: both stood for ever. Holds: the
+/// snapshot is refused, removals go on, and they make the room.
+#[test]
+fn a_snapshot_is_refused_on_a_full_disk_and_doesnt_hold_removals_up() {
+    let disk = MemDisk::new();
+    let env = Env { disk: Arc::new(disk.clone()), ..Env::real() };
+    let mut config = values_config(Engine::Redb, Path::new("/no-such-dir/data"));
+    config.flush_interval = Duration::from_millis(1);
+    let (mut writer, reader, _) = values::open(&env, config).unwrap();
+    for main in 1..=100 {
+        append(&mut writer, main, 1000);
+    }
+    flush(&writer);
+    assert!(block_on(reader.freeze()).is_ok());
+    disk.set_capacity(Some(0));
+    append(&mut writer, 101, 1000);
+    for _ in 0..2 {
+        // Would wait for ever.
+        let refused = block_on(reader.freeze());
+        assert!(matches!(refused, Err(StorageError::Full { .. })), "{refused:?}");
+    }
+    assert!(matches!(&*writer.health().borrow(), Health::Waiting(_)));
+    disk.set_capacity(None);
+    assert_eq!(block_on(reader.freeze()).unwrap().position, position(101));
 }

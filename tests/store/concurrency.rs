@@ -18,7 +18,7 @@ fn write(store: &mut Store) {
     }
     txn.commit();
     let revision = store.revision();
-    store.publish(AppliedPosition { index: RaftIndex(revision.cast_unsigned()), term: Term(1) });
+    store.publish(AppliedPosition { index: RaftIndex(revision.cast_unsigned()), term: Term(1) }).unwrap();
 }
 
 #[test]

@@ -141,7 +141,7 @@ fn open(image: &MemoryImage) -> Store {
 
 fn show(store: &mut Store) {
     let revision = store.revision();
-    store.publish(AppliedPosition { index: RaftIndex(revision.cast_unsigned()), term: Term(1) });
+    store.publish(AppliedPosition { index: RaftIndex(revision.cast_unsigned()), term: Term(1) }).unwrap();
 }
 
 fn perform(txn: &mut WriteTxn<'_>, ops: &[Op], want: &[Vec<rusd::types::KeyValue>]) {

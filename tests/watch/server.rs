@@ -62,7 +62,7 @@ impl Server {
     fn change(&self, change: impl FnOnce(&mut Store)) {
         let mut store = self.store.lock().expect("the store");
         change(&mut store);
-        let batch = store.publish(AppliedPosition::default());
+        let batch = store.publish(AppliedPosition::default()).expect("the store");
         self.hub.notify(batch, store.revision());
     }
 

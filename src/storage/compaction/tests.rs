@@ -19,7 +19,7 @@ fn filled() -> Store {
         txn.put(format!("key{}", n % 3).into(), "v".into(), LeaseId::NONE);
         txn.commit();
     }
-    store.publish(AppliedPosition::default());
+    store.publish(AppliedPosition::default()).unwrap();
     store
 }
 
@@ -37,7 +37,7 @@ async fn the_reclaimer_makes_a_compaction_physical_and_says_so() {
     });
     for revision in [50, 101] {
         store.lock().compact(revision).unwrap();
-        store.lock().publish(AppliedPosition::default());
+        store.lock().publish(AppliedPosition::default()).unwrap();
         let mut reclaimed = reader.reclaimed();
         timeout(SOON, reclaimed.wait_for(|reclaimed| *reclaimed >= revision)).await.unwrap().unwrap();
     }
@@ -50,7 +50,7 @@ async fn a_pinned_snapshot_holds_removal_off() {
     let mut store = filled();
     let snapshot = store.reader().snapshot_pinned();
     store.compact(101).unwrap();
-    store.publish(AppliedPosition::default());
+    store.publish(AppliedPosition::default()).unwrap();
     for _ in 0..10 {
         assert_eq!(store.compact_step(1000).removed, 0);
     }

@@ -20,7 +20,7 @@ fn open(image: &MemoryImage) -> (Store, super::Opened) {
 
 fn show(store: &mut Store) -> i64 {
     let revision = store.revision();
-    store.publish(AppliedPosition { index: RaftIndex(revision.cast_unsigned()), term: Term(1) });
+    store.publish(AppliedPosition { index: RaftIndex(revision.cast_unsigned()), term: Term(1) }).unwrap();
     revision
 }
 

@@ -85,18 +85,22 @@ impl Store {
 
     /// Shows everything committed since the last time to readers, and hands it to the disk.
     ///
-    /// `None` if no key changed, or if the disk has failed: then nothing is shown any more, and
-    /// [`ValueWriter::health`] says why. Called once for each applied Raft batch.
-    pub fn publish(&mut self, position: AppliedPosition) -> Option<Arc<EventBatch>> {
+    /// `None` if no key changed. Called once for each applied Raft batch.
+    ///
+    /// # Errors
+    /// Those of [`ValueWriter::append`]: the disk has failed. Nothing is shown any more then, what was
+    /// committed is gone from memory, and nobody may be answered; the log brings it back.
+    pub fn publish(&mut self, position: AppliedPosition) -> Result<Option<Arc<EventBatch>>, StorageError> {
         let changes = std::mem::take(&mut self.changes);
         let events: Vec<_> =
             changes.iter().map(|change| EventEntry::new(change.record.event(change.at), change.prev)).collect();
         let superseded = changes.iter().filter_map(|change| change.prev).collect();
         let records = changes.into_iter().map(|change| (change.at, change.record)).collect();
-        self.values.append_over(records, superseded, std::mem::take(&mut self.row_changes), position).ok()?;
+        self.values.append_over(records, superseded, std::mem::take(&mut self.row_changes), position)?;
         self.show(position);
-        let (first, last) = (events.first()?.event.revision.main, events.last()?.event.revision.main);
-        Some(Arc::new(EventBatch { first_main: first, last_main: last, events }))
+        let mains = events.first().zip(events.last());
+        let mains = mains.map(|(first, last)| (first.event.revision.main, last.event.revision.main));
+        Ok(mains.map(|(first_main, last_main)| Arc::new(EventBatch { first_main, last_main, events })))
     }
 
     /// Replaces what readers see.

@@ -30,7 +30,7 @@ fn delete(store: &mut Store, range: &KeyRange) -> i64 {
 
 fn show(store: &mut Store) -> i64 {
     let revision = store.revision();
-    store.publish(position(revision.cast_unsigned()));
+    store.publish(position(revision.cast_unsigned())).unwrap();
     revision
 }
 
@@ -106,7 +106,7 @@ fn a_command_is_one_revision_and_sees_itself() {
     assert_eq!(txn.meta_of(b"a"), None);
     txn.commit();
     assert_eq!(store.reader().revision(), 7, "not before it is published");
-    let batch = store.publish(position(8)).unwrap();
+    let batch = store.publish(position(8)).unwrap().unwrap();
     assert_eq!((batch.first_main, batch.last_main), (8, 8));
     let events: Vec<_> =
         batch.events.iter().map(|entry| (entry.event.kind, entry.event.revision, entry.prev)).collect();
@@ -133,7 +133,7 @@ fn the_version_before_is_the_one_before_the_revision() {
     txn.delete(&KeyRange::single(Bytes::from("a")));
     txn.delete(&KeyRange::single(Bytes::from("new")));
     txn.commit();
-    let batch = store.publish(position(9)).unwrap();
+    let batch = store.publish(position(9)).unwrap().unwrap();
     let prevs: Vec<_> = batch.events.iter().map(|entry| entry.prev).collect();
     assert_eq!(prevs, [Some(before), None, Some(before), None]);
 }
@@ -148,7 +148,7 @@ fn a_dropped_command_leaves_no_trace() {
     txn.put("new".into(), "1".into(), LeaseId::NONE);
     txn.delete(&KeyRange::all());
     drop(txn);
-    assert_eq!(store.publish(position(9)).map(|batch| batch.events.len()), None);
+    assert_eq!(store.publish(position(9)).unwrap().map(|batch| batch.events.len()), None);
     assert_eq!(store.revision(), 7);
     assert_eq!(range(&store, &all()), Ok(before));
     assert_eq!(store.reader().snapshot().digest(), digest);
@@ -284,4 +284,20 @@ fn the_hash_depends_on_the_state_alone() {
     assert_eq!((compacted.hash, compacted.compact_revision), (seven.hash, 6), "E78: the one before");
     assert_eq!(at(&store, 8).unwrap().compact_revision, 7);
     assert_eq!(at(&store, 6), Err(RequestError::Compacted.into()));
+}
+
+/// A publish that the disk had refused was `None`, as if no key had changed: the writer was answered
+/// with success, and nobody could read what it wrote.
+#[test]
+fn a_refused_publish_is_an_error_and_shows_nothing() {
+    let mut store = filled();
+    let before = range(&store, &all()).unwrap();
+    store.reader().values().give_up("damage under a read");
+    let mut txn = store.begin();
+    txn.put("a".into(), "later".into(), LeaseId::NONE);
+    txn.commit();
+    let refused = store.publish(position(8)).unwrap_err().to_string();
+    assert!(refused.contains("damage under a read"), "{refused}");
+    assert_eq!(range(&store, &all()), Ok(before));
+    assert_eq!(store.reader().revision(), 7);
 }

@@ -58,6 +58,21 @@ pub fn save_snapshot(
     let mut draft = path.as_os_str().to_owned();
     draft.push(".tmp");
     let draft = Path::new(&draft);
+    let saved = write_draft(env, frozen, values, path, draft);
+    if saved.is_err() {
+        // On a full disk every try would leave one; an error of the removal adds nothing.
+        let _ = env.disk.remove(draft);
+    }
+    saved
+}
+
+fn write_draft(
+    env: &Env,
+    frozen: &Frozen,
+    values: &ValueReader,
+    path: &Path,
+    draft: &Path,
+) -> Result<SnapshotHeader, StorageError> {
     let io = |action| move |error| StorageError::io(action, path, error);
     let file = env.disk.open(draft, Access::Create).map_err(io("create"))?;
     file.set_len(0).map_err(io("empty"))?;

@@ -14,7 +14,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use super::pending::View;
+use super::pending::{Hole, View};
 use super::queue::Part;
 use super::segment::Segment;
 use super::shared::Shared;
@@ -97,11 +97,17 @@ struct Step<'a> {
 impl Step<'_> {
     fn records(&mut self, view: &View, first: i64, last: i64) -> Result<(), StorageError> {
         let end = Revision::new(last.saturating_add(1), 0);
-        for (at, record) in view.range(Revision::new(first, 0), end) {
+        let (mut hole, mut reached) = (None, first.saturating_sub(1));
+        for (at, record) in view.range(Revision::new(first, 0), end, &mut hole) {
+            reached = at.main;
             self.batch.put_with(Table::Kv, &at.to_bytes(), |out| encode_record(at, record, out));
             let mut totals = self.state.records;
             self.segment(Segment::base_of(at.main))?.push(at, record, &mut totals);
             self.state.records = totals;
+        }
+        // The position that is stored with them must not pass over records that aren't there.
+        if hole.is_some() || reached != last {
+            return Err(hole.unwrap_or(Hole(reached.saturating_add(1))).into());
         }
         Ok(())
     }

@@ -4,6 +4,7 @@
 //! everything.
 
 use std::collections::{BTreeSet, HashSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -101,10 +102,18 @@ impl Core {
         while self.work.freezes.front().is_some_and(|(target, _)| *target <= self.content.state.position) {
             let frozen = Frozen::read(engine, &self.content.state)?;
             if let Some((_, asked)) = self.work.freezes.pop_front() {
-                let _ = asked.send(frozen);
+                let _ = asked.send(Ok(frozen));
             }
         }
         Ok(())
+    }
+
+    /// Refuses all freezes for want of room: whoever asked holds removals off meanwhile, and those are
+    /// what makes room.
+    pub(super) fn refuse_freezes(&mut self, path: &Path) {
+        for (_, asked) in self.work.freezes.drain(..) {
+            let _ = asked.send(Err(StorageError::Full { path: path.to_owned() }));
+        }
     }
 
     /// Moves removals whose turn has come to the sorted set, and takes the first of them.
@@ -149,7 +158,14 @@ impl Core {
         shared.logical_bytes.fetch_sub(removed, Ordering::Relaxed);
         shared.queue.signal_room();
         // Before anyone is told that it is durable: they may look at the health next.
-        shared.health.send_if_modified(|health| std::mem::replace(health, Health::Good) != Health::Good);
+        shared.health.send_if_modified(|health| {
+            // A failure that someone else met meanwhile is final.
+            let waited = matches!(health, Health::Waiting(_));
+            if waited {
+                *health = Health::Good;
+            }
+            waited
+        });
         self.notify(shared);
     }
 
@@ -197,7 +213,8 @@ fn keep_hot(shared: &Shared, first: i64, last: i64, superseded: &HashSet<Revisio
     let mut bytes = 0;
     let epoch = shared.hot.epoch();
     let view = shared.pending.view();
-    for (at, record) in view.range(Revision::new(first, 0), Revision::new(last.saturating_add(1), 0)) {
+    // The same records were written a moment ago: there is no hole.
+    for (at, record) in view.range(Revision::new(first, 0), Revision::new(last.saturating_add(1), 0), &mut None) {
         bytes += super::record_bytes(record);
         if record.version.is_some() && !superseded.contains(&at) {
             shared.hot.insert(epoch, at, detached(record));

@@ -15,7 +15,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use crate::storage::Record;
-use crate::types::Revision;
+use crate::types::{Revision, StorageError};
 
 /// Main revisions in a chunk.
 const CHUNK_MAINS: usize = 512;
@@ -198,16 +198,30 @@ impl View {
         Some(Revision::new(first.max(self.retired.saturating_add(1)), 0))
     }
 
-    /// The records with `from <= revision < to`, in order.
-    pub(super) fn range(&self, from: Revision, to: Revision) -> impl Iterator<Item = (Revision, &Record)> {
-        let skip = self.directory.partition_point(|chunk| chunk.first <= from.main).saturating_sub(1);
-        self.directory[skip..]
-            .iter()
-            .take_while(move |chunk| chunk.first <= to.main)
-            .flat_map(move |chunk| {
-                let skip = usize::try_from(from.main.saturating_sub(chunk.first)).unwrap_or(0).min(CHUNK_MAINS);
-                chunk.slots[skip..].iter().map_while(OnceLock::get).zip(chunk.first + skip as i64..)
-            })
+    /// The records with `from <= revision < to`, in order. A main revision that is missing before the
+    /// last one is told to `hole` and ends the walk: what lies behind it is no whole history.
+    pub(super) fn range<'a>(
+        &'a self,
+        from: Revision,
+        to: Revision,
+        hole: &'a mut Option<Hole>,
+    ) -> impl Iterator<Item = (Revision, &'a Record)> {
+        let first = self.directory.first().map_or(to.main, |chunk| chunk.first);
+        let mut main = from.main.max(first);
+        let mut chunk = self.directory.partition_point(|chunk| chunk.first <= main).saturating_sub(1);
+        let entries = std::iter::from_fn(move || {
+            if self.directory.get(chunk + 1).is_some_and(|next| next.first <= main) {
+                chunk += 1;
+            }
+            let found = self.directory.get(chunk)?.entry(main);
+            if found.is_none() && main < to.main && self.goes_on(chunk, main) {
+                *hole = Some(Hole(main));
+            }
+            let entry = found?;
+            main = main.saturating_add(1);
+            Some((entry, main - 1))
+        });
+        entries
             .flat_map(|(entry, main)| {
                 let (one, many): (_, &[(i64, Record)]) = match entry {
                     Entry::One(record) => (Some((Revision::new(main, 0), record)), &[]),
@@ -217,6 +231,25 @@ impl View {
             })
             .skip_while(move |(at, _)| *at < from)
             .take_while(move |(at, _)| *at < to)
+    }
+
+    /// Whether something is here behind `main`, which was not found in this chunk, and it still isn't.
+    fn goes_on(&self, chunk: usize, main: i64) -> bool {
+        let Some(this) = self.directory.get(chunk) else { return false };
+        let slot = usize::try_from(main.saturating_sub(this.first)).unwrap_or(0).min(CHUNK_MAINS);
+        let later = chunk + 1 < self.directory.len() || this.slots[slot..].iter().any(|slot| slot.get().is_some());
+        // The writer may have set this one and the next between the two looks.
+        later && this.entry(main).is_none()
+    }
+}
+
+/// A main revision that is missing between two that are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Hole(pub(super) i64);
+
+impl From<Hole> for StorageError {
+    fn from(Hole(main): Hole) -> Self {
+        Self::Mismatch(format!("revision {main} is missing among those that wait for the disk; start again"))
     }
 }
 
@@ -265,15 +298,34 @@ mod tests {
     }
 
     #[test]
-    fn a_walk_gives_the_range_in_order_across_chunks_and_holes() {
+    fn a_walk_gives_the_range_in_order_across_chunks() {
         let (pending, mut writer) = filled(2..=600);
-        writer.push(5000, vec![(0, record(1)), (1, record(2))], 1);
-        let view = pending.view();
-        let all: Vec<_> = view.range(Revision::new(0, 0), Revision::new(i64::MAX, 0)).map(|(at, _)| at).collect();
+        writer.push(601, vec![(0, record(1)), (1, record(2))], 1);
+        let (view, mut hole) = (pending.view(), None);
+        let all: Vec<_> =
+            view.range(Revision::new(0, 0), Revision::new(i64::MAX, 0), &mut hole).map(|(at, _)| at).collect();
         assert_eq!(all.len(), 601);
         assert!(all.is_sorted());
-        let part: Vec<_> = view.range(Revision::new(599, 0), Revision::new(5000, 1)).map(|(at, _)| at.main).collect();
-        assert_eq!(part, [599, 600, 5000]);
+        let part: Vec<_> =
+            view.range(Revision::new(599, 0), Revision::new(601, 1), &mut hole).map(|(at, _)| at.main).collect();
+        assert_eq!(part, [599, 600, 601]);
+        assert_eq!(hole, None);
+    }
+
+    /// A walk took a missing revision for the end of its chunk and went on with the next one, so that
+    /// the store's position passed over records that were never written.
+    #[test]
+    fn a_hole_is_told_and_ends_the_walk() {
+        for (last, next) in [(20, 22), (600, 602), (600, 5000)] {
+            let (pending, mut writer) = filled(2..=last);
+            writer.push_one(next, record(next), 1);
+            let (view, mut hole) = (pending.view(), None);
+            let walk = |to, hole: &mut _| view.range(Revision::new(10, 0), Revision::new(to, 0), hole).count() as i64;
+            assert_eq!(walk(next + 1, &mut hole), last - 9);
+            assert_eq!(hole.take(), Some(Hole(last + 1)));
+            assert_eq!(walk(last + 1, &mut hole), last - 9, "nothing is missing up to there");
+            assert_eq!(hole, None);
+        }
     }
 
     #[test]

@@ -13,10 +13,13 @@ use super::RowChange;
 use super::freeze::Frozen;
 use crate::env::WorkerHandle;
 use crate::storage::AppliedPosition;
-use crate::types::Revision;
+use crate::types::{Revision, StorageError};
 
 /// Appends are joined to parts of about this size.
 const PART_BYTES: u64 = 1 << 20;
+
+/// Where the small tables are sent.
+pub(super) type FreezeReply = oneshot::Sender<Result<Frozen, StorageError>>;
 
 /// Consecutive appends: what leads from one position to another, and is written in one batch.
 #[derive(Debug)]
@@ -45,7 +48,7 @@ pub(super) struct Work {
     /// Who waits for which position to be durable; it is filled in when the work is taken.
     pub(super) waiters: Vec<(AppliedPosition, oneshot::Sender<AppliedPosition>)>,
     /// Who wants the small tables as of which position; it is filled in when the work is taken.
-    pub(super) freezes: VecDeque<(AppliedPosition, oneshot::Sender<Frozen>)>,
+    pub(super) freezes: VecDeque<(AppliedPosition, FreezeReply)>,
     /// No more will come.
     pub(super) last: bool,
     /// Don't wait for the interval.
@@ -79,7 +82,7 @@ impl Work {
     }
 
     /// Asks for the small tables as of the last append before this.
-    pub(super) fn freeze(&mut self, freeze: oneshot::Sender<Frozen>) {
+    pub(super) fn freeze(&mut self, freeze: FreezeReply) {
         let target = self.parts.back_mut().map(|part| {
             part.closed = true;
             part.position
@@ -116,7 +119,7 @@ impl Queue {
         self.wake();
     }
 
-    fn wake(&self) {
+    pub(super) fn wake(&self) {
         if let Some(thread) = self.thread.get() {
             thread.wake();
         }
@@ -143,6 +146,14 @@ impl Queue {
     /// Takes what is there.
     pub(super) fn take(&self) -> Work {
         std::mem::take(&mut *self.work.lock())
+    }
+
+    /// Lets those who wait see their senders go, where nobody will serve them any more. Appends stay,
+    /// so that what the thread may still be about to take has no hole.
+    pub(super) fn forsake(&self) {
+        let mut work = self.work.lock();
+        work.waiters.clear();
+        work.freezes.clear();
     }
 
     /// Wakes a writer that waits in [`Queue::wait_for_room`].

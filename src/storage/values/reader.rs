@@ -78,8 +78,10 @@ impl ValueReader {
             base = next + 1;
         }
         let left = limit - found.len();
-        found.extend(view.range(from.max(border), to).take(left).map(|(at, record)| (at, record.clone())));
-        Ok(found)
+        let mut hole = None;
+        let pending = view.range(from.max(border), to, &mut hole);
+        found.extend(pending.take(left).map(|(at, record)| (at, record.clone())));
+        hole.map_or(Ok(found), |hole| Err(hole.into()))
     }
 
     /// The records of these revisions, which a segment lists.
@@ -195,9 +197,16 @@ impl ValueReader {
     /// applier stands still, wait anywhere. See [`Frozen`].
     ///
     /// # Errors
-    /// [`StorageError::Closed`] if the engine was given up first.
+    /// [`StorageError::Full`] if what comes before it finds no room on the disk (try again later, and
+    /// hold nothing meanwhile), [`StorageError::Closed`] if the engine was given up first.
     pub fn freeze(&self) -> impl Future<Output = Result<Frozen, StorageError>> + Send + use<> {
         self.shared.freeze()
+    }
+
+    /// Gives the store up, as damage under a read does.
+    #[cfg(test)]
+    pub(crate) fn give_up(&self, why: &str) {
+        self.shared.fail(why.to_owned());
     }
 
     /// Bytes in the pending map and in the hot cache.

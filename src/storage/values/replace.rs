@@ -153,10 +153,17 @@ impl Replacement<'_> {
             std::mem::replace(&mut *core, Core::new(self.home, Content { state: self.state, removing: false })).home;
         old_home.remove();
         self.writer.last_main = self.last.map_or(i64::MIN, |last| last.main);
+        self.writer.must_follow = false;
         self.writer.position = position;
         shared.logical_bytes.store(self.state.records.bytes, Ordering::Relaxed);
         shared.durable.send_replace(position);
-        shared.health.send_replace(Health::Good);
+        shared.health.send_if_modified(|health| {
+            let waited = matches!(health, Health::Waiting(_));
+            if waited {
+                *health = Health::Good;
+            }
+            waited
+        });
         shared.queue.signal_room();
         for (_, waiter) in waiters {
             let _ = waiter.send(position);

@@ -71,7 +71,7 @@ impl Shared {
         });
         if self.failed().is_some() {
             // Nobody will take it any more: let the waiter see its sender go.
-            drop(self.queue.take());
+            self.queue.forsake();
         }
         async move { receiver.await.map_err(|_| StorageError::Closed("the storage engine was given up".into())) }
     }
@@ -85,9 +85,10 @@ impl Shared {
         });
         if self.failed().is_some() {
             // Nobody will take it any more: let whoever asked see the sender go.
-            drop(self.queue.take());
+            self.queue.forsake();
         }
-        async move { receiver.await.map_err(|_| StorageError::Closed("the storage engine was given up".into())) }
+        let gone = || StorageError::Closed("the storage engine was given up".into());
+        async move { receiver.await.unwrap_or_else(|_| Err(gone())) }
     }
 
     pub(super) fn new(env: &Env, engine: Arc<dyn Backend>, config: &ValuesConfig, core: Core) -> Self {
@@ -138,18 +139,27 @@ impl Shared {
         error
     }
 
+    /// Ends the store for good, unless it is over already; whether this was the end.
+    pub(super) fn fail(&self, why: String) -> bool {
+        let is_first = self.health.send_if_modified(|health| {
+            let is_first = !matches!(health, Health::Failed(_));
+            if is_first {
+                *health = Health::Failed(why);
+            }
+            is_first
+        });
+        // The thread lets go of what it has, and a writer that waits for room finds out.
+        self.queue.wake();
+        is_first
+    }
+
     /// Gives up a store in which damage was met. A start doesn't read values, so it would not meet
     /// the damage by itself: it is told by a mark.
     fn condemn(&self, error: &StorageError) {
         let text = error.to_string();
-        let is_first = self.health.send_if_modified(|health| {
-            let is_first = !matches!(health, Health::Failed(_));
-            if is_first {
-                *health = Health::Failed(text.clone());
-            }
-            is_first
-        });
-        if is_first && let Err(error) = Home::condemn(&self.env, &self.backend, &text) {
+        if self.fail(text.clone())
+            && let Err(error) = Home::condemn(&self.env, &self.backend, &text)
+        {
             tracing::error!(%error, "the damaged store could not be marked; the next start may open it again");
         }
     }

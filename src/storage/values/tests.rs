@@ -157,3 +157,36 @@ async fn the_pending_map_is_bounded_by_its_budget() {
         assert!(reader.memory().0 <= (1 << 20) + (65 << 10), "{:?}", reader.memory());
     }
 }
+
+/// A reader met damage while the store thread was writing. Its step then said that all is good, and
+/// appends that had been refused meanwhile were missing from what it wrote next.
+#[tokio::test]
+async fn a_failure_met_during_a_step_stays() {
+    let image = MemoryImage::default();
+    let slow = ValuesConfig { flush_interval: Duration::from_secs(3600), ..config(&image) };
+    let (mut writer, reader, _) = open(&Env::real(), slow).expect("open");
+    fill(&mut writer, 2..10);
+    let shared = Arc::clone(&writer.shared);
+    {
+        let mut core = shared.core.lock();
+        core.work.merge(shared.queue.take());
+        reader.give_up("damage");
+        core.step(&shared, 10).expect("the engine itself works");
+    }
+    assert_eq!(*reader.health().borrow(), Health::Failed("damage".into()));
+    assert!(matches!(writer.append(vec![], vec![], position(11)), Err(StorageError::Closed(_))));
+    assert!(writer.flush().await.is_err() && reader.freeze().await.is_err());
+    drop(writer);
+    assert_eq!(*reader.health().borrow(), Health::Failed("damage".into()));
+}
+
+#[tokio::test]
+async fn a_revision_that_is_left_out_is_refused() {
+    let (mut writer, _reader, _) = open(&Env::real(), config(&MemoryImage::default())).expect("open");
+    fill(&mut writer, 5..7);
+    for wrong in [vec![(at(8), record("a", "1"))], vec![(at(7), record("a", "1")), (at(9), record("b", "1"))]] {
+        assert!(matches!(writer.append(wrong, vec![], position(9)), Err(StorageError::Mismatch(_))));
+    }
+    fill(&mut writer, 7..9);
+    assert_eq!(flushed(&writer).await, position(8));
+}

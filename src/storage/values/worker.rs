@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::ValuesConfig;
+use super::core::Core;
 use super::queue::Work;
 use super::shared::{Health, Shared};
 use crate::env::{Env, Step, Worker};
@@ -38,6 +39,10 @@ impl Worker for StoreWorker {
         let shared = Arc::clone(&self.shared);
         let (waiting, urgent) = shared.queue.look();
         let mut core = shared.core.lock();
+        if shared.failed().is_some() {
+            // A reader met damage.
+            return give_up(&shared, &mut core);
+        }
         if !waiting && core.is_idle() {
             return Step::Idle;
         }
@@ -70,36 +75,53 @@ impl Worker for StoreWorker {
             Err(error) => {
                 let stop = core.work.last || !self.may_pass(&error);
                 if !stop {
+                    if matches!(error, StorageError::Full { .. }) {
+                        core.refuse_freezes(&shared.dir);
+                    }
                     self.failing = true;
                     self.due = Some(now + RETRY_INTERVAL);
                     return Step::IdleFor(RETRY_INTERVAL);
                 }
                 tracing::error!(%error, "the storage engine is given up; nothing more becomes durable");
-                shared.health.send_replace(Health::Failed(error.to_string()));
-                // Whoever waits for a flush sees its sender go.
-                core.work = Work::default();
-                drop(shared.queue.take());
-                shared.queue.signal_room();
-                Step::Stopped
+                shared.fail(error.to_string());
+                give_up(&shared, &mut core)
             }
         }
     }
+}
+
+/// Lets go of all work: whoever waits for a flush sees its sender go.
+fn give_up(shared: &Shared, core: &mut Core) -> Step {
+    core.work = Work::default();
+    drop(shared.queue.take());
+    shared.queue.signal_room();
+    Step::Stopped
 }
 
 impl StoreWorker {
     /// Whether a failure may go away; says so to whoever watches.
     fn may_pass(&mut self, error: &StorageError) -> bool {
         match error {
-            StorageError::Damaged { .. } => return false,
+            // A mismatch is one between the work and itself; trying again changes nothing.
+            StorageError::Damaged { .. } | StorageError::Mismatch(_) => return false,
             StorageError::Full { .. } => {}
             _ => self.failures += 1,
         }
         if self.failures > FAILURES_MAX {
             return false;
         }
-        if self.shared.health.send_replace(Health::Waiting(error.to_string())) == Health::Good {
+        let (mut is_first, mut is_failed) = (false, false);
+        self.shared.health.send_if_modified(|health| {
+            is_first = *health == Health::Good;
+            is_failed = matches!(health, Health::Failed(_));
+            if !is_failed {
+                *health = Health::Waiting(error.to_string());
+            }
+            !is_failed
+        });
+        if is_first {
             tracing::warn!(%error, "the storage engine can't take writes; they wait in memory and in the log");
         }
-        true
+        !is_failed
     }
 }

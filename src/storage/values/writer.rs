@@ -26,6 +26,9 @@ pub struct ValueWriter {
     pub(super) pending: PendingWriter,
     flush_bytes: u64,
     pub(super) last_main: i64,
+    /// Whether `last_main` is in the pending map (or was), so that the next one must follow it: what
+    /// an engine or a snapshot ends with may lie before the state's revision.
+    pub(super) must_follow: bool,
     /// Of the last append.
     pub(super) position: AppliedPosition,
 }
@@ -40,6 +43,7 @@ impl ValueWriter {
             pending: PendingWriter::new(Arc::clone(&shared.pending)),
             flush_bytes: config.flush_bytes.min(shared.pending_bytes_max / 2),
             last_main: i64::MIN,
+            must_follow: false,
             position,
             shared,
         })
@@ -48,7 +52,7 @@ impl ValueWriter {
     /// Takes the records and row changes that lead to `position`; readers see them at return.
     ///
     /// All records of a main revision come in one call, in ascending order, above every record
-    /// before. Waits only when the pending budget is used up.
+    /// before, and no main revision is left out. Waits only when the pending budget is used up.
     ///
     /// # Errors
     /// [`StorageError::Closed`] after the engine was given up, [`StorageError::Mismatch`] if the
@@ -79,6 +83,11 @@ impl ValueWriter {
         if !in_order || records.first().is_some_and(|(at, _)| at.main <= self.last_main || at.main < 0) {
             return Err(StorageError::Mismatch("records were appended out of order".into()));
         }
+        let is_whole = records.windows(2).all(|pair| pair[1].0.main - pair[0].0.main <= 1);
+        let follows = |(at, _): &(Revision, Record)| !self.must_follow || at.main - 1 == self.last_main;
+        if !is_whole || !records.first().is_none_or(follows) {
+            return Err(StorageError::Mismatch("a revision was left out between appends".into()));
+        }
         let misplaced =
             |(table, key, _): &RowChange| matches!(table, Table::Kv | Table::Index) || is_own_row(*table, key);
         if rows.iter().any(misplaced) {
@@ -107,7 +116,9 @@ impl ValueWriter {
             }
             bytes += held;
         }
-        self.last_main = mains.map_or(self.last_main, |(_, last)| last);
+        if let Some((_, last)) = mains {
+            (self.last_main, self.must_follow) = (last, true);
+        }
         self.shared.logical_bytes.fetch_add(logical, Ordering::Relaxed);
         let urgent = self.shared.pending.bytes() >= self.flush_bytes;
         self.position = position;
