@@ -3,8 +3,10 @@
 //! A worker is a state machine: `step` does a bounded piece of work and says what it did, so that a
 //! simulation can sleep, or cut the power, between a write and its sync.
 
+use std::any::Any;
 use std::fmt;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -30,6 +32,10 @@ pub enum Step {
 pub trait Worker: Send {
     /// Does one bounded piece of work.
     fn step(&mut self) -> Step;
+
+    /// A step panicked, so there will be no other: tells those who rely on this worker, with the
+    /// panic's text. What the step left half done must not be touched.
+    fn abandon(&mut self, _why: &str) {}
 }
 
 /// A running worker.
@@ -64,11 +70,15 @@ impl WriterSpawn for ThreadSpawn {
     fn spawn(&self, name: &str, mut worker: Box<dyn Worker>) -> io::Result<Arc<dyn WorkerHandle>> {
         let run = move || {
             loop {
-                match worker.step() {
-                    Step::Wrote | Step::Worked => {}
-                    Step::Idle => thread::park(),
-                    Step::IdleFor(time) => thread::park_timeout(time),
-                    Step::Stopped => break,
+                match catch_unwind(AssertUnwindSafe(|| worker.step())) {
+                    Ok(Step::Wrote | Step::Worked) => {}
+                    Ok(Step::Idle) => thread::park(),
+                    Ok(Step::IdleFor(time)) => thread::park_timeout(time),
+                    Ok(Step::Stopped) => break,
+                    Err(panic) => {
+                        worker.abandon(text(&*panic));
+                        break;
+                    }
                 }
             }
         };
@@ -89,10 +99,16 @@ impl WorkerHandle for ThreadHandle {
         }
         let handle = self.join.lock().take();
         if let Some(handle) = handle {
-            // A panic in the worker was printed by the panic hook; there is nothing to add.
+            // A panic in a step was told to the worker.
             let _ = handle.join();
         }
     }
+}
+
+/// What a panic says.
+fn text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text")
 }
 
 type Slot = Arc<Mutex<Option<Box<dyn Worker>>>>;
@@ -174,6 +190,27 @@ mod tests {
         handle.wake();
         handle.join();
         assert_eq!(steps.load(Ordering::Relaxed), 5);
+    }
+
+    struct Panics(Arc<Mutex<Vec<String>>>);
+
+    impl Worker for Panics {
+        fn step(&mut self) -> Step {
+            assert!(self.0.lock().is_empty(), "no step after a panic");
+            panic!("step {}", 1);
+        }
+
+        fn abandon(&mut self, why: &str) {
+            self.0.lock().push(why.to_owned());
+        }
+    }
+
+    /// A panic ended its thread without a word: writers then waited for a log thread that was gone.
+    #[test]
+    fn a_panic_is_told_to_the_worker_and_ends_its_thread() {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        ThreadSpawn.spawn("panics", Box::new(Panics(told.clone()))).unwrap().join();
+        assert_eq!(*told.lock(), ["step 1"]);
     }
 
     #[test]

@@ -71,6 +71,7 @@ impl Wal {
             dir: dir.to_owned(),
             options: options.clone(),
             chores: chores.clone(),
+            fatal: shared.fatal.clone(),
             draft: None,
         };
         let spawned = |result: io::Result<_>| result.map_err(WalError::io("start the threads of", dir));
@@ -185,6 +186,11 @@ impl Wal {
     /// The first entry of each leadership in the log, in order.
     pub fn leadership_starts(&self) -> Vec<EntryId> {
         self.0.shared.log.lock().terms.starts()
+    }
+
+    /// Bytes of the records of the durable entries after `index`. Looks at each of them.
+    pub fn bytes_after(&self, index: RaftIndex) -> u64 {
+        self.0.shared.log.lock().places.bytes_after(index.get())
     }
 
     /// The last entry; the purged one if there is none after it.

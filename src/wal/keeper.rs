@@ -16,11 +16,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use crate::env::{Env, Step, Worker};
 
 use super::segment::{DRAFT_SUFFIX, Segment, Spare, fitting_bytes};
-use super::types::WalOptions;
+use super::types::{Fatal, WalOptions};
 
 /// How long to wait before the disk is asked for room again.
 pub(super) const RETRY: Duration = Duration::from_millis(500);
@@ -47,6 +48,8 @@ pub(super) struct Keeper {
     pub(super) dir: PathBuf,
     pub(super) options: WalOptions,
     pub(super) chores: Arc<Chores>,
+    /// Told when this thread ends by a panic; the log thread would run out of files unheard.
+    pub(super) fatal: watch::Sender<Option<Arc<Fatal>>>,
     /// A spare that is zeroed up to here.
     pub(super) draft: Option<(Spare, u32)>,
 }
@@ -124,6 +127,12 @@ impl Worker for Keeper {
             self.chores.set_space_low(false);
         }
         Step::Idle
+    }
+
+    fn abandon(&mut self, why: &str) {
+        let fatal = Fatal::panicked("keep the files of", &self.dir, why);
+        tracing::error!(error = %fatal, "the raft log has failed");
+        self.fatal.send_replace(Some(Arc::new(fatal)));
     }
 }
 

@@ -26,6 +26,7 @@ mod recovery;
 mod replay;
 mod scan;
 mod segment;
+mod sums;
 mod types;
 mod writer;
 

@@ -53,6 +53,12 @@ impl Places {
         self.places.front().map(|place| (self.base, *place))
     }
 
+    /// Bytes of the records of the entries after `index`.
+    pub(super) fn bytes_after(&self, index: u64) -> u64 {
+        let skip = usize::try_from(index.saturating_add(1).saturating_sub(self.base)).unwrap_or(usize::MAX);
+        self.places.iter().skip(skip).map(|place| u64::from(place.len)).sum()
+    }
+
     /// Index of the last entry.
     pub(super) fn last(&self) -> Option<u64> {
         (!self.places.is_empty()).then(|| self.base + self.places.len() as u64 - 1)
@@ -125,9 +131,11 @@ mod tests {
     fn places_follow_push_truncate_and_purge() {
         let mut places = Places::default();
         for index in 5..10 {
-            places.push(index, Place { segment: 1, offset: u32::try_from(index).unwrap(), len: 0 });
+            places.push(index, Place { segment: 1, offset: u32::try_from(index).unwrap(), len: 10 });
         }
+        assert_eq!((places.bytes_after(0), places.bytes_after(7), places.bytes_after(9)), (50, 20, 0));
         places.purge_to(6);
+        assert_eq!((places.bytes_after(0), places.bytes_after(u64::MAX)), (30, 0));
         assert_eq!(places.first().unwrap().0, 7);
         assert_eq!(places.get(6), None);
         places.truncate_from(9);

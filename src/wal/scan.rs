@@ -18,6 +18,7 @@ use std::path::Path;
 use crate::env::DiskFile;
 
 use super::format::{ALIGN, BadHeader, FORMAT, HEADER_BYTES, HEADER_BYTES_U32, Head, Header, RECORD_BYTES};
+use super::sums::Sums;
 use super::types::WalError;
 
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -53,6 +54,11 @@ pub(super) struct Opening {
 impl<'a> Window<'a> {
     pub(super) fn new(file: &'a dyn DiskFile) -> io::Result<Self> {
         Ok(Self { file, size: file.size()?, start: 0, buffer: Vec::new() })
+    }
+
+    /// The file's length in bytes.
+    pub(super) fn size(&self) -> u64 {
+        self.size
     }
 
     /// These bytes, or `None` where the file is shorter.
@@ -158,7 +164,8 @@ pub(super) fn scan(
         return Err(damaged(path, end, "a bad record in what was synced when the segment was made"));
     }
     let occupied = window.occupied(end).map_err(WalError::io("read", path))?;
-    let is_torn = match later(&mut window, &scanned, end + occupied, opening.seed)
+    let mut checker = Checker::new(end, window.size(), opening.seed);
+    let is_torn = match later(&mut window, &scanned, end + occupied, &mut checker)
         .map_err(WalError::io("read", path))?
     {
         Behind::NextWrite(at) => {
@@ -188,6 +195,7 @@ pub(super) fn record_at<'w>(
 }
 
 /// What stands behind the end.
+#[derive(Debug, PartialEq, Eq)]
 enum Behind {
     Nothing,
     /// Valid records of the write that the end lies in.
@@ -196,8 +204,48 @@ enum Behind {
     NextWrite(u32),
 }
 
+/// Checks what may be records, and never reads more than a few times what there is: behind the end of
+/// a used file lie clients' old values, which may claim a long record at every step.
+struct Checker {
+    seed: u32,
+    /// Where the checked part begins.
+    start: u64,
+    /// Bytes that were checked one by one, and how many may be.
+    direct_bytes: u64,
+    direct_bytes_max: u64,
+    /// Made when those are used up; from then on each check takes constant time.
+    sums: Option<Sums>,
+}
+
+impl Checker {
+    /// How many times the whole part is checked before it is read for good.
+    const PASSES: u64 = 4;
+
+    fn new(start: u64, end: u64, seed: u32) -> Self {
+        let direct_bytes_max = Self::PASSES.saturating_mul(end.saturating_sub(start));
+        Self { seed, start, direct_bytes: 0, direct_bytes_max, sums: None }
+    }
+
+    fn is_intact(&mut self, window: &mut Window<'_>, offset: u32, head: &Head) -> io::Result<bool> {
+        let end = u64::from(offset).saturating_add(head.total() as u64);
+        if end > window.size() {
+            return Ok(false);
+        }
+        self.direct_bytes = self.direct_bytes.saturating_add(head.total() as u64);
+        if self.direct_bytes <= self.direct_bytes_max {
+            let record = window.get(offset.into(), head.total())?;
+            return Ok(record.is_some_and(|record| head.is_intact(record, self.seed)));
+        }
+        let sums = match &self.sums {
+            Some(sums) => sums,
+            None => self.sums.insert(Sums::read(window, self.start)?),
+        };
+        Ok(sums.crc(self.seed, u64::from(offset) + 4, end) == Some(head.crc))
+    }
+}
+
 /// Looks for valid records of this segment behind the end of the valid part.
-fn later(window: &mut Window<'_>, scanned: &Scanned, end: u64, seed: u32) -> io::Result<Behind> {
+fn later(window: &mut Window<'_>, scanned: &Scanned, end: u64, checker: &mut Checker) -> io::Result<Behind> {
     let step = u32::try_from(ALIGN).unwrap_or(4);
     let bad = scanned.end;
     let mut found = Behind::Nothing;
@@ -207,8 +255,7 @@ fn later(window: &mut Window<'_>, scanned: &Scanned, end: u64, seed: u32) -> io:
             && let Some(head) = Head::parse(fixed)
             && head.group <= offset
             && (head.group >= bad || head.group == scanned.last_group)
-            && let Some(record) = window.get(offset.into(), head.total())?
-            && head.is_intact(record, seed)
+            && checker.is_intact(window, offset, &head)?
         {
             if head.group > bad {
                 return Ok(Behind::NextWrite(offset));
@@ -218,4 +265,64 @@ fn later(window: &mut Window<'_>, scanned: &Scanned, end: u64, seed: u32) -> io:
         offset = offset.saturating_add(step);
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::env::{Access, Disk, MemDisk};
+    use crate::types::{RaftIndex, Term};
+    use crate::wal::EntryId;
+    use crate::wal::format::{Chain, Kind, encode};
+
+    const SEED: u32 = 99;
+
+    /// A file full of heads of records as long as half of it, one in every 16 bytes, and `last` at its end.
+    fn hostile(size: usize, last: &[u8]) -> Vec<u8> {
+        let words = [1u32, u32::try_from(size / 2).unwrap(), 7, HEADER_BYTES_U32 + 4];
+        let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).cycle().take(size).collect();
+        bytes[size - last.len()..].copy_from_slice(last);
+        bytes
+    }
+
+    fn look(bytes: &[u8]) -> (Behind, Checker) {
+        let disk = MemDisk::new();
+        disk.create_dir_all(Path::new("/d")).unwrap();
+        let file = disk.open(Path::new("/d/f"), Access::Create).unwrap();
+        file.write_at(bytes, 0).unwrap();
+        let mut window = Window::new(&*file).unwrap();
+        let scanned = Scanned { end: HEADER_BYTES_U32, last_group: 0, chain: SEED, torn_bytes: 0 };
+        let mut checker = Checker::new(HEADER_BYTES as u64, bytes.len() as u64, SEED);
+        let found = later(&mut window, &scanned, bytes.len() as u64, &mut checker).unwrap();
+        (found, checker)
+    }
+
+    /// Cause: every step behind the end was checked for a record as long as the bytes there claimed.
+    /// Symptom: values that looked like heads of long records made a start read the file a million
+    /// times: hours. Holds: a few passes, whatever the bytes are.
+    #[test]
+    fn hostile_bytes_behind_the_end_cost_a_few_passes() {
+        let size = 1 << 20;
+        let (found, checker) = look(&hostile(size, &[]));
+        assert_eq!(found, Behind::Nothing);
+        let asked = checker.direct_bytes / size as u64;
+        assert!(asked > 10_000, "the file's bytes would have been checked {asked} times");
+        assert!(checker.sums.is_some(), "but all after the first {} were looked up", Checker::PASSES);
+    }
+
+    #[test]
+    fn a_record_is_found_behind_hostile_bytes() {
+        let size: usize = 1 << 20;
+        let mut record = Vec::new();
+        let id = EntryId { term: Term(1), index: RaftIndex(5), node: None };
+        let payload = vec![3; 5000];
+        let at = u32::try_from(size - 5036).unwrap();
+        encode(&mut record, &mut Chain { seed: SEED, previous: 8 }, at, Kind::Entry, 0, &id, &payload);
+        assert_eq!(record.len(), 5036);
+        assert_eq!(look(&hostile(size, &record)).0, Behind::NextWrite(at));
+        record[2000] ^= 1;
+        assert_eq!(look(&hostile(size, &record)).0, Behind::Nothing);
+    }
 }

@@ -235,6 +235,15 @@ impl Fatal {
     }
 }
 
+impl Fatal {
+    /// A thread of the log ended by a panic: an error in rusd.
+    pub(super) fn panicked(action: &'static str, dir: impl Into<PathBuf>, why: &str) -> Self {
+        let source = io::Error::other(format!("its thread panicked: {why}"));
+        let advice = "nothing acknowledged is lost: start the member again, and report this";
+        Self { advice, ..Self::new(action, dir, 0, &source) }
+    }
+}
+
 impl From<Fatal> for io::Error {
     fn from(fatal: Fatal) -> Self {
         Self::new(fatal.kind, fatal)

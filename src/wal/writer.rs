@@ -94,6 +94,10 @@ impl Worker for Writer {
             Err(Stop::Fatal(fatal)) => self.fail(fatal),
         }
     }
+
+    fn abandon(&mut self, why: &str) {
+        self.fail(Fatal::panicked("write to", &self.dir, why));
+    }
 }
 
 impl Writer {

@@ -112,3 +112,19 @@ fn a_callback_may_drop_the_last_handle() {
     drop(wal);
     assert_eq!(receiver.recv(), Ok(true));
 }
+
+/// Cause: a panic on the log thread, here a callback's. Symptom: nobody noticed; every later append
+/// waited for ever. Holds: the log is over, and says why.
+#[test]
+fn a_panic_on_the_log_thread_ends_the_log() {
+    let temp = tempfile::tempdir().unwrap();
+    let (wal, _) = Wal::open(Env::real(), &temp.path().join("wal"), options(None)).unwrap();
+    let (sender, receiver) = mpsc::channel();
+    wal.append(vec![entry(1, 0, 10)], |_| panic!("a callback of the test"));
+    let mut fatal = wal.fatal();
+    futures::executor::block_on(fatal.wait_for(Option::is_some)).unwrap();
+    wal.append(vec![entry(1, 1, 10)], move |result| sender.send(result.unwrap_err().to_string()).unwrap());
+    let text = receiver.recv().unwrap();
+    assert!(text.contains("panicked: a callback of the test") && text.contains("start the member again"), "{text}");
+    wal.close();
+}
