@@ -70,7 +70,7 @@ fn write_entry(writer: &mut ValueWriter, main: i64) {
     let row = (Table::Meta, Bytes::from_static(b"main"), Some(Bytes::from(main.to_string())));
     writer.append(vec![(at(main), record(main, bytes))], vec![row], position(main)).unwrap();
     if main % 10 == 0 && main > 20 {
-        writer.remove((main - 19..main - 10).map(at).collect());
+        writer.remove((main - 19..main - 10).map(at).collect(), None);
     }
 }
 

@@ -139,3 +139,25 @@ fn a_snapshot_is_refused_on_a_full_disk_and_doesnt_hold_removals_up() {
     disk.set_capacity(None);
     assert_eq!(block_on(reader.freeze()).unwrap().position, position(101));
 }
+
+/// Cause: an engine that fails under a read refuses everything, and was opened again only by the next
+/// write's step. Symptom: reads of cold values failed until then, and a transaction that read one ended
+/// the process. Holds: the store thread opens it again at once, and the read waits for that.
+#[test]
+fn a_read_outlives_an_engine_that_fails_under_it() {
+    let disk = MemDisk::new();
+    let env = Env { disk: Arc::new(disk.clone()), ..Env::real() };
+    let config = values_config(Engine::Redb, Path::new("/no-such-dir/data"));
+    let (mut writer, reader, _) = values::open(&env, config.clone()).unwrap();
+    for main in 1..=200 {
+        append(&mut writer, main, 50_000);
+    }
+    flush(&writer);
+    drop((writer, reader));
+    let (writer, reader, _) = values::open(&env, config).unwrap();
+    for main in [5, 100, 190] {
+        disk.fail(rusd::env::DiskOp::Read, 0, 5);
+        assert_eq!(reader.record(at(main)).unwrap(), Some(record(main, 50_000)));
+    }
+    assert_eq!(*writer.health().borrow(), Health::Good);
+}

@@ -67,7 +67,7 @@ fn removed_records_are_gone_and_counted_out(engine: Engine) {
     let whole = writer.logical_size();
     flush(&writer);
     let kept = |main: &i64| main % 10 == 0;
-    writer.remove((1..=2000).filter(|main| !kept(main)).map(at).collect());
+    writer.remove((1..=2000).filter(|main| !kept(main)).map(at).collect(), None);
     while writer.logical_size() > whole / 9 {
         flush(&writer);
     }

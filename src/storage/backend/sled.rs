@@ -211,12 +211,18 @@ impl Backend for Sled {
 
     fn remove(&self, table: Table, keys: &[Vec<u8>]) -> Result<(), StorageError> {
         self.write_with(|handle| {
+            let mut absent = Vec::new();
             for key in keys {
                 // A removal rewrites a leaf; a typical one's size stands for it.
                 handle.written += 4096;
-                pieces::remove(handle.tree_ref(), &self.config, &full_key(table, key))?;
+                let key = full_key(table, key);
+                if !pieces::remove(handle.tree_ref(), &self.config, &key)? {
+                    absent.push(key);
+                }
             }
-            Ok(())
+            // An earlier try may have come as far as their heads.
+            absent.sort_unstable();
+            pieces::remove_orphans(handle.tree_ref(), &self.config, &absent)
         })
     }
 

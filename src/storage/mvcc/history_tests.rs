@@ -67,7 +67,7 @@ fn compaction_removes_what_nobody_can_read_any_more() {
     assert_eq!(stored, [2, 3, 4, 5, 6, 7]);
     let mut reclaimed = store.reader().reclaimed();
     compact(&mut store, end);
-    assert_eq!(*reclaimed.borrow_and_update(), end);
+    assert_eq!(futures::executor::block_on(reclaimed.wait_for(|at| *at >= end)).map(|at| *at).ok(), Some(end));
     let (mut store, stored) = reopen(store, &image);
     assert_eq!(stored, [4, 6, 7], "the tombstone at the revision itself stays");
     compact(&mut store, end + 1);
@@ -178,13 +178,14 @@ fn a_pass_under_way_isnt_begun_anew_by_the_next_compaction() {
     assert!(!store.compact_step(1).done);
     store.compact(90).unwrap();
     show(&mut store);
-    let reclaimed = store.reader().reclaimed();
-    let mut reached = vec![*reclaimed.borrow()];
+    let mut reclaimed = store.reader().reclaimed();
+    let mut reached = vec![store.reclaim.finished];
     while !store.compact_step(5).done {
-        reached.push(*reclaimed.borrow());
+        reached.push(store.reclaim.finished);
     }
     reached.dedup();
-    assert_eq!((reached, *reclaimed.borrow()), (vec![-1, 50], 90));
+    assert_eq!((reached, store.reclaim.finished), (vec![-1, 50], 90));
+    assert_eq!(futures::executor::block_on(reclaimed.wait_for(|at| *at >= 90)).map(|at| *at).ok(), Some(90));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Giving space back after a compaction, some records at a time.
 //!
 //! ```text
-//! compact row published ─► trim the index from key to key ─► queue ─► ValueWriter::remove ─► reclaimed
+//! compact row published ─► trim the index from key to key ─► queue ─► ValueWriter::remove ─► gone ─► reclaimed
 //! ```
 //!
 //! A pass begins only when its compact revision is published, so that a reader that misses a record
@@ -15,12 +15,17 @@ use super::Store;
 use crate::storage::index::Trim;
 use crate::types::Revision;
 
+/// Records that the disk may have to remove before no more are handed to it.
+const REMOVALS_MAX: usize = 100_000;
+
 /// What one step did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CompactStep {
     /// Records handed to the disk for removal.
     pub removed: usize,
-    /// Whether there is nothing more to do for now.
+    /// Whether there is nothing more to hand over for now; [`StoreReader::reclaimed`] tells when it is gone.
+    ///
+    /// [`StoreReader::reclaimed`]: crate::storage::StoreReader::reclaimed
     pub done: bool,
 }
 
@@ -33,8 +38,8 @@ pub(super) struct Reclaim {
     pass: Option<Trim>,
     /// Out of the index already, not yet handed to the disk.
     queue: VecDeque<Revision>,
-    /// The revision of the last whole pass.
-    finished: i64,
+    /// The revision of the last pass whose records are all handed over.
+    pub(super) finished: i64,
 }
 
 impl Reclaim {
@@ -56,7 +61,7 @@ impl Reclaim {
 impl Store {
     /// Removes at most `records_max` compacted records and looks at about four times as many keys.
     ///
-    /// Does nothing for now while a pinned snapshot is held.
+    /// Does nothing for now while a pinned snapshot is held, or while the disk has much to remove.
     ///
     /// Called by the writer's owner now and then until [`CompactStep::done`]; between commands only.
     pub fn compact_step(&mut self, records_max: usize) -> CompactStep {
@@ -64,7 +69,7 @@ impl Store {
         if self.reclaim.is_done() {
             return CompactStep { removed: 0, done: true };
         }
-        if self.shared.is_pinned() {
+        if self.shared.is_pinned() || self.values.removals() > REMOVALS_MAX {
             return CompactStep { removed: 0, done: false };
         }
         let allowed = self.reclaim.allowed;
@@ -78,12 +83,13 @@ impl Store {
         let count = self.reclaim.queue.len().min(records_max);
         let mut batch: Vec<_> = self.reclaim.queue.drain(..count).collect();
         batch.sort_unstable();
-        if !batch.is_empty() {
-            self.values.remove(batch);
+        let is_last = pass.is_done() && self.reclaim.queue.is_empty();
+        if is_last || !batch.is_empty() {
+            let done = is_last.then(|| (self.shared.reclaimed.clone(), pass.at()));
+            self.values.remove(batch, done);
         }
-        if pass.is_done() && self.reclaim.queue.is_empty() {
+        if is_last {
             self.reclaim.finished = pass.at();
-            self.shared.reclaimed.send_replace(pass.at());
         } else {
             self.reclaim.pass = Some(pass);
         }

@@ -104,7 +104,7 @@ fn what_is_frozen_is_of_the_last_append_before() {
         let main = round as i64 * 10;
         fill(&mut writer, main + 1..=main + 10, 10);
         let frozen = reader.freeze();
-        fill(&mut writer, main + 1000..=main + 1000, 10);
+        fill(&mut writer, main + 11..=main + 11, 10);
         let frozen = block_on(frozen).unwrap();
         assert_eq!((frozen.position, frozen.last_main), (position(round * 10 + 10), main + 10));
         // Revisions have to go up: this test lets the values begin anew each time.

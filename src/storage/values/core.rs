@@ -5,13 +5,14 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use tokio::sync::watch;
 
 use super::commit::Content;
 use super::freeze::Frozen;
+use super::load::finish_removals;
 use super::queue::{Part, Work};
 use super::segment::Segment;
 use super::shared::{Health, Shared};
@@ -22,6 +23,8 @@ use crate::types::{Revision, StorageError};
 
 /// The most bytes of records in a step, so that a batch's copies are small.
 const STEP_BYTES: u64 = 8 << 20;
+/// How many times more a step removes where all of it is of one segment.
+const LARGE_STEP: usize = 8;
 /// The most segments that removals of one step rewrite.
 const REMOVE_SEGMENTS_MAX: usize = 512;
 
@@ -33,18 +36,20 @@ pub(super) struct Core {
     pub(super) work: Work,
     /// Removals whose compaction point is durable.
     remove: BTreeSet<Revision>,
+    /// Who is to be told when there are none left.
+    removed: Vec<(watch::Sender<i64>, i64)>,
     /// The engine failed and may hold a part of the work: it must be opened again first.
     pub(super) reopen: bool,
 }
 
 impl Core {
     pub(super) fn new(home: Home, content: Content) -> Self {
-        Self { home, content, work: Work::default(), remove: BTreeSet::new(), reopen: false }
+        Self { home, content, work: Work::default(), remove: BTreeSet::new(), removed: Vec::new(), reopen: false }
     }
 
     /// Whether there is nothing to do.
     pub(super) fn is_idle(&self) -> bool {
-        self.work.is_empty() && self.remove.is_empty()
+        self.work.is_empty() && self.remove.is_empty() && !self.reopen
     }
 
     /// Whether a step right after this one makes sense: more appends wait than one step takes.
@@ -69,7 +74,7 @@ impl Core {
             (parts, bytes) = (parts + 1, bytes + part.bytes);
         }
         let held = shared.holds.load(Ordering::SeqCst) > 0;
-        let remove = if held { Vec::new() } else { self.due_removals(remove_step) };
+        let remove = if held { Vec::new() } else { self.due_removals(shared, remove_step) };
         if parts > 0
             && let Err(error) = engine.room(bytes.max(1))
         {
@@ -117,13 +122,23 @@ impl Core {
     }
 
     /// Moves removals whose turn has come to the sorted set, and takes the first of them.
-    fn due_removals(&mut self, count_max: usize) -> Vec<Revision> {
-        while let Some((after, _)) = self.work.remove.front()
-            && *after <= self.content.state.position
-            && let Some((_, revisions)) = self.work.remove.pop_front()
+    fn due_removals(&mut self, shared: &Shared, count_max: usize) -> Vec<Revision> {
+        while let Some(next) = self.work.remove.front()
+            && next.after <= self.content.state.position
+            && let Some(next) = self.work.remove.pop_front()
         {
-            self.remove.extend(revisions);
+            let (before, count) = (self.remove.len(), next.revisions.len());
+            self.remove.extend(next.revisions);
+            let known = count.saturating_sub(self.remove.len() - before);
+            shared.removals.fetch_sub(known, Ordering::Relaxed);
+            self.removed.extend(next.done);
         }
+        // A command that changed very many keys made a segment that each step rewrites as a whole: the
+        // fewer steps, the better.
+        let first = self.remove.first().map(|at| Segment::base_of(at.main));
+        let of_first = |at: &&Revision| Some(Segment::base_of(at.main)) == first;
+        let large = self.remove.iter().take(count_max.saturating_mul(LARGE_STEP)).take_while(of_first).count();
+        let count_max = count_max.max(large);
         let mut segments = 0;
         let mut last = None;
         let within = |at: &&Revision| {
@@ -137,6 +152,7 @@ impl Core {
 
     /// Publishes a finished step and lets go of what it was made from.
     fn finish(&mut self, shared: &Shared, parts: usize, remove: &[Revision], before: State) {
+        shared.listed.outdate();
         let mut appended = 0;
         let parts: Vec<Part> = self.work.parts.drain(..parts).collect();
         let superseded: HashSet<Revision> = parts.iter().flat_map(|part| &part.superseded).copied().collect();
@@ -154,6 +170,7 @@ impl Core {
             self.remove.remove(at);
             shared.hot.remove(*at);
         }
+        shared.removals.fetch_sub(remove.len(), Ordering::Relaxed);
         let removed = before.records.bytes.wrapping_add(appended).wrapping_sub(self.content.state.records.bytes);
         shared.logical_bytes.fetch_sub(removed, Ordering::Relaxed);
         shared.queue.signal_room();
@@ -175,6 +192,11 @@ impl Core {
         for (_, waiter) in self.work.waiters.extract_if(.., |(target, _)| *target <= position) {
             let _ = waiter.send(position);
         }
+        if self.remove.is_empty() {
+            for (to, reached) in self.removed.drain(..) {
+                to.send_if_modified(|to| std::mem::replace(to, reached.max(*to)) < reached);
+            }
+        }
     }
 
     /// Takes the engine up again after a failure: it must hold what the last flush left, or what
@@ -183,12 +205,16 @@ impl Core {
         let _ = shared.engine().close();
         let engine = self.home.engine()?;
         let content = read_content(shared, &*engine)?;
+        if content.removing {
+            // The next step writes the row anew, and what it named would stay for ever.
+            finish_removals(&*engine, |what| shared.damaged(what))?;
+        }
         let (known, found) = (self.content.state.position, content.state.position);
         let last = self.work.parts.back().map_or(known, |part| part.position);
         if found < known || found > last {
             return Err(shared.damaged("an engine that failed came back with another state"));
         }
-        shared.engine.store(Arc::new(engine));
+        shared.replace_engine(engine);
         self.reopen = false;
         // What turned out to be written already is not written again.
         let parts = self.work.parts.iter().take_while(|part| part.position <= found).count();

@@ -47,11 +47,7 @@ pub(super) fn load(home: &Home, engine: &Arc<dyn Backend>) -> Result<(Content, L
         None => State::default(),
     };
     home.cross_examine(state.position)?;
-    let removing = engine.get(Table::Meta, REMOVING_KEY)?;
-    if let Some(bytes) = &removing {
-        let revisions = decode_removing(bytes).map_err(|error| damaged(format!("the row of removals: {error}")))?;
-        remove_again(&**engine, &revisions)?;
-    }
+    let removing = finish_removals(&**engine, damaged)?;
     let mut counted = Totals::default();
     let mut rows = |table| {
         let mut rows = Vec::new();
@@ -69,8 +65,19 @@ pub(super) fn load(home: &Home, engine: &Arc<dyn Backend>) -> Result<(Content, L
         return Err(damaged("the small tables are not what was written".into()));
     }
     let records = RecordHeads::new(Arc::clone(engine), dir, state.records);
-    let content = Content { state, removing: removing.is_some() };
+    let content = Content { state, removing };
     Ok((content, Loaded { position: state.position, meta, lease, auth, records }))
+}
+
+/// Does again what the row of removals names; whether there is one.
+pub(super) fn finish_removals(
+    engine: &dyn Backend,
+    damaged: impl FnOnce(String) -> StorageError,
+) -> Result<bool, StorageError> {
+    let Some(bytes) = engine.get(Table::Meta, REMOVING_KEY)? else { return Ok(false) };
+    let revisions = decode_removing(&bytes).map_err(|error| damaged(format!("the row of removals: {error}")))?;
+    remove_again(engine, &revisions)?;
+    Ok(true)
 }
 
 /// Does removals again whose batch is in but which a crash may have cut short.

@@ -25,6 +25,7 @@ mod commit;
 mod core;
 mod freeze;
 mod hot;
+mod listed;
 mod load;
 mod pending;
 mod queue;

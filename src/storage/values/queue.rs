@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Condvar, Mutex};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::RowChange;
 use super::freeze::Frozen;
@@ -38,13 +38,23 @@ pub(super) struct Part {
     pub(super) closed: bool,
 }
 
+/// Records to remove for good.
+#[derive(Debug)]
+pub(super) struct Removal {
+    /// What makes them unreadable is durable with this position.
+    pub(super) after: AppliedPosition,
+    pub(super) revisions: Vec<Revision>,
+    /// Raised once these and all before are gone.
+    pub(super) done: Option<(watch::Sender<i64>, i64)>,
+}
+
 /// Work that has come in since the last time it was taken.
 #[derive(Debug, Default)]
 pub(super) struct Work {
     /// In order.
     pub(super) parts: VecDeque<Part>,
     /// Revisions to remove for good once the position is durable.
-    pub(super) remove: VecDeque<(AppliedPosition, Vec<Revision>)>,
+    pub(super) remove: VecDeque<Removal>,
     /// Who waits for which position to be durable; it is filled in when the work is taken.
     pub(super) waiters: Vec<(AppliedPosition, oneshot::Sender<AppliedPosition>)>,
     /// Who wants the small tables as of which position; it is filled in when the work is taken.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::freeze::Frozen;
+use super::listed::Listed;
 use super::segment::Segment;
 use super::shared::{Health, Shared};
 use super::state::Totals;
@@ -16,6 +17,9 @@ use crate::storage::Record;
 use crate::storage::backend::Table;
 use crate::storage::backend::codec::decode_record;
 use crate::types::{Revision, StorageError};
+
+/// Segments from this size on are kept between two pages of a walk.
+const LARGE_BYTES: usize = 256 << 10;
 
 /// Reads records. It has no method that writes.
 #[derive(Clone, Debug)]
@@ -69,13 +73,19 @@ impl ValueReader {
         let mut found = Vec::new();
         let mut base = Segment::base_of(from.main);
         while Revision::new((base << 7) as i64, 0) < border && found.len() < limit {
-            let Some((next, mut revisions)) = self.segment(base)? else {
+            let Some(listed) = self.segment(base)? else {
                 break;
             };
-            revisions.retain(|at| *at >= from && *at < border);
-            revisions.truncate(limit - found.len());
-            self.records(&revisions, &mut found)?;
-            base = next + 1;
+            let (first, end) = (
+                listed.revisions.partition_point(|at| *at < from),
+                listed.revisions.partition_point(|at| *at < border),
+            );
+            let stop = end.min(first.saturating_add(limit - found.len()));
+            self.records(listed.revisions.get(first..stop).unwrap_or_default(), &mut found)?;
+            if stop == end {
+                self.shared.listed.forget(listed.base);
+            }
+            base = listed.base + 1;
         }
         let left = limit - found.len();
         let mut hole = None;
@@ -107,8 +117,12 @@ impl ValueReader {
         Ok(())
     }
 
-    /// The first segment from `base` on: its base and the revisions that it lists.
-    fn segment(&self, base: u64) -> Result<Option<(u64, Vec<Revision>)>, StorageError> {
+    /// The first segment from `base` on.
+    fn segment(&self, base: u64) -> Result<Option<Listed>, StorageError> {
+        if let Some(listed) = self.shared.listed.get(base) {
+            return Ok(Some(listed));
+        }
+        let epoch = self.shared.listed.epoch();
         // In a dense stretch of history the very segment is there, and a get is in nobody's way.
         let mut first =
             self.shared.read(|engine| engine.get(Table::Index, &Segment::key(base)))?.map(|value| (base, value));
@@ -126,7 +140,11 @@ impl ValueReader {
         let mut revisions = Vec::new();
         Segment::heads(base, &value, &mut Totals::default(), |at, _| revisions.push(at))
             .map_err(|error| self.shared.undecodable(format_args!("segment {base}"), error))?;
-        Ok(Some((base, revisions)))
+        let listed = Listed { base, revisions: revisions.into() };
+        if value.len() >= LARGE_BYTES {
+            self.shared.listed.keep(epoch, listed.clone());
+        }
+        Ok(Some(listed))
     }
 
     fn is_listed(&self, at: Revision) -> Result<bool, StorageError> {

@@ -143,9 +143,10 @@ impl Replacement<'_> {
         }
         self.home.take_over(&core.home)?;
         let engine = if in_memory { self.home.engine()? } else { self.engine };
-        let old = shared.engine.swap(Arc::new(engine));
+        let old = shared.replace_engine(engine);
         self.writer.pending.clear();
         shared.hot.clear();
+        shared.listed.outdate();
         if let Err(error) = old.close() {
             tracing::warn!(%error, "closing the storage engine that a snapshot replaced failed");
         }
@@ -156,6 +157,7 @@ impl Replacement<'_> {
         self.writer.must_follow = false;
         self.writer.position = position;
         shared.logical_bytes.store(self.state.records.bytes, Ordering::Relaxed);
+        shared.removals.store(0, Ordering::Relaxed);
         shared.durable.send_replace(position);
         shared.health.send_if_modified(|health| {
             let waited = matches!(health, Health::Waiting(_));

@@ -2,16 +2,18 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use tokio::sync::{oneshot, watch};
 
 use super::ValuesConfig;
 use super::core::Core;
 use super::freeze::Frozen;
 use super::hot::Hot;
+use super::listed::ListedSlot;
 use super::pending::Pending;
 use super::queue::Queue;
 use crate::env::Env;
@@ -19,6 +21,12 @@ use crate::storage::AppliedPosition;
 use crate::storage::backend::codec::CodecError;
 use crate::storage::backend::{Backend, BackendConfig, Home};
 use crate::types::StorageError;
+
+/// How often a read is tried on one engine after the other.
+const READ_TRIES: u32 = 3;
+/// How long a read waits for an engine that failed to be opened again: the store thread tries it at
+/// once, and then every half second.
+const REOPEN_MAX: Duration = Duration::from_secs(5);
 
 /// How the store thread is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +46,11 @@ pub(super) struct Shared {
     backend: BackendConfig,
     /// The engine of now; another one after a failure that was survived.
     pub(super) engine: ArcSwap<Arc<dyn Backend>>,
+    /// The engine failed under a read.
+    pub(super) suspect: AtomicBool,
+    /// Whether the store thread has ended; with it, readers wait for another engine.
+    over: Mutex<bool>,
+    engine_change: Condvar,
     pub(super) pending: Arc<Pending>,
     pub(super) pending_bytes_max: u64,
     pub(super) hot: Hot,
@@ -48,6 +61,10 @@ pub(super) struct Shared {
     pub(super) health: watch::Sender<Health>,
     /// Logical bytes of all records: appended ones count at once, removed ones when they go.
     pub(super) logical_bytes: AtomicU64,
+    /// The list of a large segment, for the next page of a walk.
+    pub(super) listed: ListedSlot,
+    /// Records that are to be removed.
+    pub(super) removals: AtomicUsize,
     pub(super) dir: Arc<Path>,
     /// Whoever needs all records to stay: while there are some, none is removed.
     pub(super) holds: AtomicUsize,
@@ -97,6 +114,9 @@ impl Shared {
             env: env.clone(),
             backend: config.backend.clone(),
             engine: ArcSwap::from_pointee(engine),
+            suspect: AtomicBool::new(false),
+            over: Mutex::new(false),
+            engine_change: Condvar::new(),
             pending: Arc::default(),
             pending_bytes_max: (config.cache_bytes / 4).max(1 << 20),
             hot: Hot::new(config.cache_bytes / 2),
@@ -105,6 +125,8 @@ impl Shared {
             durable: watch::Sender::new(state.position),
             health: watch::Sender::new(Health::Good),
             logical_bytes: AtomicU64::new(state.records.bytes),
+            listed: ListedSlot::default(),
+            removals: AtomicUsize::new(0),
             dir: config.backend.dir.as_path().into(),
             holds: AtomicUsize::new(0),
         }
@@ -114,22 +136,54 @@ impl Shared {
         Arc::clone(&self.engine.load())
     }
 
-    /// Runs `read` on the engine; again if it was replaced by another one meanwhile.
+    /// Runs `read` on the engine; again if it was replaced by another one meanwhile. An engine that
+    /// fails under it refuses everything from then on: the store thread opens it again, and that is
+    /// waited for. The store thread itself doesn't come here.
     pub(super) fn read<T>(
         &self,
         mut read: impl FnMut(&dyn Backend) -> Result<T, StorageError>,
     ) -> Result<T, StorageError> {
+        let mut tries = 0;
         loop {
+            tries += 1;
             let engine = self.engine();
             let result = read(&*engine);
-            if let Err(error @ StorageError::Damaged { .. }) = &result {
-                self.condemn(error);
-            }
-            let replaced = matches!(result, Err(StorageError::Closed(_))) && !Arc::ptr_eq(&engine, &self.engine());
-            if !replaced {
-                return result;
+            match &result {
+                Ok(_) | Err(StorageError::Mismatch(_)) => return result,
+                Err(error @ StorageError::Damaged { .. }) => {
+                    self.condemn(error);
+                    return result;
+                }
+                Err(_) if tries == READ_TRIES || !self.wait_for_another(&engine) => return result,
+                Err(_) => {}
             }
         }
+    }
+
+    /// Has the store thread open the engine again, unless it was already; whether there is another one now.
+    fn wait_for_another(&self, failed: &Arc<dyn Backend>) -> bool {
+        let is_same = |over: &mut bool| !*over && self.failed().is_none() && Arc::ptr_eq(failed, &self.engine());
+        let mut over = self.over.lock();
+        if is_same(&mut over) {
+            self.suspect.store(true, Ordering::Release);
+            self.queue.wake();
+            self.engine_change.wait_while_for(&mut over, is_same, REOPEN_MAX);
+        }
+        !Arc::ptr_eq(failed, &self.engine())
+    }
+
+    /// Puts another engine in place, for those who wait for it, too.
+    pub(super) fn replace_engine(&self, engine: Arc<dyn Backend>) -> Arc<dyn Backend> {
+        let old = self.engine.swap(Arc::new(engine));
+        let _over = self.over.lock();
+        self.engine_change.notify_all();
+        Arc::clone(&old)
+    }
+
+    /// The store thread has ended: no other engine will come.
+    pub(super) fn set_over(&self) {
+        *self.over.lock() = true;
+        self.engine_change.notify_all();
     }
 
     /// An error for bytes of the engine that are not what was written; the store is given up.
@@ -150,6 +204,8 @@ impl Shared {
         });
         // The thread lets go of what it has, and a writer that waits for room finds out.
         self.queue.wake();
+        let _over = self.over.lock();
+        self.engine_change.notify_all();
         is_first
     }
 

@@ -67,7 +67,7 @@ async fn removed_records_are_gone_and_counted_out() {
     let (mut writer, reader, _) = open(&Env::real(), ValuesConfig { remove_step: 7, ..config(&image) }).expect("open");
     fill(&mut writer, 2..600);
     let left_bytes = 10 * (RECORD_OVERHEAD_BYTES + 4);
-    writer.remove((2..590).map(at).collect());
+    writer.remove((2..590).map(at).collect(), None);
     while writer.logical_size() > left_bytes {
         flushed(&writer).await;
     }
@@ -90,7 +90,7 @@ async fn what_is_held_is_not_removed_though_it_was_handed_over() {
     flushed(&writer).await;
     let count = || reader.scan(at(0), at(1000), 1000).expect("scan").len();
     reader.hold();
-    writer.remove((2..52).map(at).collect());
+    writer.remove((2..52).map(at).collect(), None);
     for _ in 0..3 {
         flushed(&writer).await;
         assert_eq!(count(), 100);
@@ -189,4 +189,81 @@ async fn a_revision_that_is_left_out_is_refused() {
     }
     fill(&mut writer, 7..9);
     assert_eq!(flushed(&writer).await, position(8));
+}
+
+#[derive(Debug)]
+struct BadClock(std::sync::atomic::AtomicBool);
+
+impl crate::env::Clock for BadClock {
+    fn now(&self) -> std::time::Instant {
+        assert!(!self.0.load(std::sync::atomic::Ordering::SeqCst), "no time is left");
+        crate::env::SystemClock.now()
+    }
+
+    fn wall(&self) -> std::time::SystemTime {
+        crate::env::SystemClock.wall()
+    }
+}
+
+/// A panic of the store thread was noticed by nobody: writers waited for room for ever.
+#[tokio::test]
+async fn a_panic_of_the_store_thread_ends_the_store() {
+    let clock = Arc::new(BadClock(false.into()));
+    let env = Env { clock: clock.clone(), ..Env::real() };
+    let (mut writer, reader, _) = open(&env, config(&MemoryImage::default())).expect("open");
+    fill(&mut writer, 2..10);
+    flushed(&writer).await;
+    clock.0.store(true, std::sync::atomic::Ordering::SeqCst);
+    assert!(writer.flush().await.is_err(), "whoever waits is told");
+    assert!(matches!(&*reader.health().borrow(), Health::Failed(why) if why.contains("panicked: no time is left")));
+    assert!(writer.append(vec![], vec![], position(11)).is_err());
+    assert!(reader.record(at(5)).expect("reads go on").is_some());
+}
+
+/// A command that changed very many keys made a segment that each page of a walk took apart anew.
+#[tokio::test]
+async fn a_large_segment_is_read_once_for_a_walk_and_is_never_out_of_date() {
+    let slow = ValuesConfig { flush_interval: Duration::from_secs(3600), ..config(&MemoryImage::default()) };
+    let (mut writer, reader, _) = open(&Env::real(), slow).expect("open");
+    let many = |main| (0..20_000).map(|sub| (Revision::new(main, sub), record(&sub.to_string(), "v"))).collect();
+    writer.append(many(2), vec![], position(2)).expect("append");
+    flushed(&writer).await;
+    let page = |from, limit| reader.scan(from, at(100), limit).expect("scan");
+    let kept = || writer.shared.listed.get(0).map(|listed| listed.revisions.len());
+    assert_eq!((page(at(0), 1000).len(), kept()), (1000, Some(20_000)));
+    assert_eq!(page(Revision::new(2, 19_999), 1000).len(), 1);
+    assert_eq!(kept(), None, "it goes with its last page");
+
+    page(at(0), 1000);
+    writer.append(vec![(at(3), record("later", "v"))], vec![], position(3)).expect("append");
+    assert_eq!(page(Revision::new(2, 19_998), 9).len(), 3, "what is pending comes after it");
+    page(at(0), 1000);
+    flushed(&writer).await;
+    assert_eq!(page(Revision::new(2, 19_998), 9).len(), 3, "what left the pending map is found");
+    page(at(0), 1000);
+    writer.remove((1..19_999).map(|sub| Revision::new(2, sub)).collect(), None);
+    while writer.removals() > 0 {
+        flushed(&writer).await;
+    }
+    assert_eq!(page(at(0), usize::MAX).len(), 3);
+}
+
+#[tokio::test]
+async fn removals_are_told_when_they_are_gone() {
+    let (mut writer, reader, _) =
+        open(&Env::real(), ValuesConfig { remove_step: 7, ..config(&MemoryImage::default()) }).expect("open");
+    fill(&mut writer, 2..600);
+    let (told, mut gone) = tokio::sync::watch::channel(-1);
+    reader.hold();
+    writer.remove((2..300).map(at).collect(), Some((told.clone(), 5)));
+    writer.remove((200..400).map(at).collect(), Some((told, 4)));
+    for _ in 0..3 {
+        flushed(&writer).await;
+        assert_eq!((*gone.borrow(), writer.removals()), (-1, 498));
+    }
+    reader.release();
+    writer.append(vec![], vec![], position(600)).expect("append");
+    assert_eq!(*gone.wait_for(|told| *told >= 4).await.expect("told"), 5);
+    assert_eq!(reader.scan(at(0), at(1000), 1000).expect("scan").len(), 200);
+    assert_eq!(writer.removals(), 0);
 }

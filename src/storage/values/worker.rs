@@ -1,6 +1,7 @@
 //! The store thread: takes what came in, commits it in steps, publishes what is durable.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::ValuesConfig;
@@ -43,12 +44,14 @@ impl Worker for StoreWorker {
             // A reader met damage.
             return give_up(&shared, &mut core);
         }
+        // A read failed: the engine refuses everything until it is opened again.
+        core.reopen |= shared.suspect.swap(false, Ordering::AcqRel);
         if !waiting && core.is_idle() {
             return Step::Idle;
         }
         let now = self.env.clock.now();
         let due = *self.due.get_or_insert(now + self.flush_interval);
-        let hurry = !self.failing && (urgent || core.is_behind() || core.work.last);
+        let hurry = !self.failing && (urgent || core.is_behind() || core.work.last || core.reopen);
         if now < due && !hurry {
             return Step::IdleFor(due - now);
         }
@@ -67,6 +70,7 @@ impl Worker for StoreWorker {
                 if !ending {
                     return Step::Worked;
                 }
+                shared.set_over();
                 if let Err(error) = shared.engine().close() {
                     tracing::warn!(%error, "closing the storage engine failed");
                 }
@@ -77,6 +81,8 @@ impl Worker for StoreWorker {
                 if !stop {
                     if matches!(error, StorageError::Full { .. }) {
                         core.refuse_freezes(&shared.dir);
+                    } else {
+                        core.reopen = true;
                     }
                     self.failing = true;
                     self.due = Some(now + RETRY_INTERVAL);
@@ -88,6 +94,13 @@ impl Worker for StoreWorker {
             }
         }
     }
+
+    fn abandon(&mut self, why: &str) {
+        let why = format!("the store thread panicked: {why}");
+        tracing::error!(why, "the storage engine is given up; nothing more becomes durable");
+        self.shared.fail(why);
+        give_up(&self.shared, &mut self.shared.core.lock());
+    }
 }
 
 /// Lets go of all work: whoever waits for a flush sees its sender go.
@@ -95,6 +108,7 @@ fn give_up(shared: &Shared, core: &mut Core) -> Step {
     core.work = Work::default();
     drop(shared.queue.take());
     shared.queue.signal_room();
+    shared.set_over();
     Step::Stopped
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use tokio::sync::watch;
 
 use super::pending::PendingWriter;
-use super::queue::Part;
+use super::queue::{Part, Removal};
 use super::shared::{Health, Shared};
 use super::state::is_own_row;
 use super::worker::StoreWorker;
@@ -145,9 +145,18 @@ impl ValueWriter {
 
     /// Removes records for good, some at a time. The caller has stored a compaction point that
     /// makes them unreadable; after a crash it finds those that are left and asks again.
-    pub fn remove(&mut self, revisions: Vec<Revision>) {
+    ///
+    /// Once these and all handed over before are gone from the engine, durably, `done` is raised to
+    /// its number, unless it is above.
+    pub fn remove(&mut self, revisions: Vec<Revision>, done: Option<(watch::Sender<i64>, i64)>) {
         let after = self.position;
-        self.shared.queue.add(|work| work.remove.push_back((after, revisions)));
+        self.shared.removals.fetch_add(revisions.len(), Ordering::Relaxed);
+        self.shared.queue.add(|work| work.remove.push_back(Removal { after, revisions, done }));
+    }
+
+    /// Records that were handed to [`ValueWriter::remove`] and aren't gone yet.
+    pub fn removals(&self) -> usize {
+        self.shared.removals.load(Ordering::Relaxed)
     }
 
     /// The position of the last finished flush: the Raft log isn't needed up to there.

@@ -96,18 +96,41 @@ pub(super) fn drop_old(
     Ok(())
 }
 
-/// Removes a value so that its leaves can be merged away.
-pub(super) fn remove(tree: &Tree<FANOUT>, config: &BackendConfig, key: &[u8]) -> Result<(), StorageError> {
-    let take = |key: &[u8]| tree.remove(key).map_err(|error| failure(config, "remove from", error));
-    if let Some(stored) = take(key)?
-        && inline(&stored).is_none()
-    {
+/// Removes a value so that its leaves can be merged away; whether it was there.
+///
+/// The head goes first: a reader that finds it must find the pieces, too.
+pub(super) fn remove(tree: &Tree<FANOUT>, config: &BackendConfig, key: &[u8]) -> Result<bool, StorageError> {
+    let Some(stored) = take(tree, config, key)? else { return Ok(false) };
+    if inline(&stored).is_none() {
         let (len, _) = head(config, &stored)?;
         for number in 0..len.div_ceil(PIECE_BYTES) {
-            take(&piece_key(key, number))?;
+            take(tree, config, &piece_key(key, number))?;
         }
     }
-    Ok(())
+    Ok(true)
+}
+
+/// Removes pieces that a removal left behind which was cut short after the head; `keys` ascend. It
+/// iterates, which flushes.
+pub(super) fn remove_orphans(
+    tree: &Tree<FANOUT>,
+    config: &BackendConfig,
+    keys: &[Vec<u8>],
+) -> Result<(), StorageError> {
+    let Some((first, last)) = keys.first().zip(keys.last()) else { return Ok(()) };
+    let mut orphans = Vec::new();
+    for pair in tree.range(piece_key(first, 0)..=piece_key(last, u32::MAX as usize)) {
+        let (piece, _) = pair.map_err(|error| failure(config, "read", error))?;
+        let key = piece.get(1..piece.len().saturating_sub(4)).unwrap_or_default();
+        if keys.binary_search_by(|known| known.as_slice().cmp(key)).is_ok() {
+            orphans.push(piece);
+        }
+    }
+    orphans.iter().try_for_each(|piece| take(tree, config, piece).map(drop))
+}
+
+fn take(tree: &Tree<FANOUT>, config: &BackendConfig, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
+    tree.remove(key).map_err(|error| failure(config, "remove from", error))
 }
 
 fn look(tree: &Tree<FANOUT>, config: &BackendConfig, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
@@ -142,4 +165,32 @@ fn piece_key(key: &[u8], number: usize) -> Vec<u8> {
     full.extend_from_slice(key);
     full.extend_from_slice(&(number as u32).to_be_bytes());
     full
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::backend::Engine;
+
+    /// A removal that was cut short after the head left the pieces, which nothing could find any more.
+    #[test]
+    fn what_a_removal_left_behind_goes_with_the_next_try() {
+        let dir = tempfile::tempdir().unwrap();
+        let db: sled::Db<FANOUT> = sled::Config::new().path(dir.path()).flush_every_ms(None).open().unwrap();
+        let config = BackendConfig::new(Engine::Sled, dir.path());
+        let keys = [b"a".to_vec(), b"b".to_vec(), b"c".to_vec()];
+        let mut batch = Batch::default();
+        for key in &keys {
+            put(key, &[7; 3 * PIECE_BYTES], &mut batch);
+        }
+        db.apply_batch(batch).unwrap();
+        for key in &keys {
+            db.remove(key).unwrap();
+        }
+        db.remove(piece_key(&keys[0], 1)).unwrap();
+        assert!(!remove(&db, &config, &keys[0]).unwrap());
+        remove_orphans(&db, &config, &[keys[0].clone(), keys[2].clone()]).unwrap();
+        let left: Vec<_> = db.iter().map(|pair| pair.unwrap().0.to_vec()).collect();
+        assert_eq!(left, (0..3).map(|number| piece_key(&keys[1], number)).collect::<Vec<_>>());
+    }
 }
