@@ -105,9 +105,10 @@ pub fn run(start: Start) -> Result<Stopped, ServerError> {
 
 async fn serve(start: Start) -> Result<Stopped, ServerError> {
     let Start { config, style, begun } = start;
-    let signal = signals::first()?;
+    let config = Arc::new(config);
+    let mut signal = std::pin::pin!(signals::first()?);
     let env = Env::real();
-    let data = DataDir::open(env.disk.as_ref(), &config)?;
+    let data = Arc::new(DataDir::open(env.disk.as_ref(), &config)?);
     let metrics = Arc::new(Metrics::new(&MetricsOptions {
         member: data.identity().member,
         server_version: "3.7.1",
@@ -115,7 +116,16 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
         rusd_version: RUSD_VERSION,
     })?);
     let listeners = bind(&config, &env)?;
-    let core = Core::start(&config, &data, &env, &metrics).await?;
+    let core = tokio::select! {
+        biased;
+        // What is under way is cut off as by a kill: nothing was acknowledged yet.
+        signal = &mut signal => {
+            tracing::info!(signal = signal.name(), "received signal while starting; ending");
+            return Ok(Stopped::Signal(signal));
+        }
+        core = Core::start(&config, &data, &env, &metrics) => core?,
+    };
+    data.mark_served(env.disk.as_ref())?;
     let shutdown = watch::Sender::new(false);
     let services = core.services(&data, &env, &metrics)?;
     let connections = Arc::new(Semaphore::new(connections_max()));

@@ -38,6 +38,8 @@ pub const MEMBERSHIP_KEY: &[u8] = b"membership";
 
 /// Entries that share one publish at most; bounds how long a waiter waits while a log is replayed.
 const ENTRIES_PER_PUBLISH_MAX: usize = 256;
+/// Bytes of entries from which they are published, too: what isn't published yet counts for no budget.
+const BYTES_PER_PUBLISH_MAX: usize = 4 << 20;
 
 /// Our `Machine` as openraft drives it. It is owned by openraft's worker task and by nobody else.
 pub struct StateMachine {
@@ -146,7 +148,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         S: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
     {
         let mut answers = Answers::default();
-        let mut unpublished = 0;
+        let (mut unpublished, mut bytes) = (0, 0);
         let mut position = AppliedPosition::default();
         while let Some(next) = entries.next().await {
             let (entry, responder) = next?;
@@ -154,7 +156,10 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             position = position_of(log_id);
             match &entry.payload {
                 EntryPayload::Blank => {}
-                EntryPayload::Normal(data) => self.apply_normal(position, data, &mut answers)?,
+                EntryPayload::Normal(data) => {
+                    bytes += data.payload.len();
+                    self.apply_normal(position, data, &mut answers)?;
+                }
                 EntryPayload::Membership(membership) => {
                     self.membership = StoredMembership::new(Some(log_id), membership.clone());
                     let bytes = encode_membership(&self.membership);
@@ -166,9 +171,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 responder.send(());
             }
             unpublished += 1;
-            if unpublished == ENTRIES_PER_PUBLISH_MAX {
+            if unpublished == ENTRIES_PER_PUBLISH_MAX || bytes >= BYTES_PER_PUBLISH_MAX {
                 self.publish(position, &mut answers).await?;
-                unpublished = 0;
+                (unpublished, bytes) = (0, 0);
             }
         }
         if unpublished > 0 {

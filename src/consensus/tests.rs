@@ -6,18 +6,20 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use openraft::EntryPayload;
 use openraft::storage::RaftStateMachine;
 use openraft::testing::log::{StoreBuilder, Suite};
 use tokio::sync::oneshot;
 
+use super::index::from_raft;
 use super::state_machine::StateMachine;
-use super::types::TypeConfig;
+use super::types::{Entry, LogData, TypeConfig, log_id};
 use super::*;
 use crate::apply::{Command, Machine, PutOp, codec};
 use crate::env::{CrashStyle, Env, MemDisk};
 use crate::lease::Lessor;
 use crate::storage::{AppliedPosition, Store, StoreReader, snapshot};
-use crate::types::{MemberId, RequestError, StorageError};
+use crate::types::{MemberId, RaftIndex, RequestError, StorageError};
 use crate::wal::{Wal, WalOptions};
 
 const DIR: &str = "/member/wal";
@@ -176,4 +178,32 @@ async fn a_write_that_the_store_refuses_is_not_answered_and_ends_raft() {
     let mut fatal = node.fatal();
     let reason = fatal.wait_for(Option::is_some).await.expect("raft says why").clone();
     assert!(reason.is_some_and(|reason| reason.contains("damage under a read")), "the reason is told");
+}
+
+/// A publish was bounded by entries alone: a replay of 256 large ones held all of them in memory,
+/// outside of every budget.
+#[tokio::test]
+async fn large_entries_are_published_before_many_have_come() {
+    let status = Arc::new(NodeStatus::new(MemberId(1)));
+    let published = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let notify: OnPublish = {
+        let published = published.clone();
+        Box::new(move |_, revision| published.lock().push(revision))
+    };
+    let (leases, _lessor) = Lessor::new(Env::real().clock.now());
+    let machine = Machine::open(Store::in_memory(), &Default::default(), leases).expect("an empty store");
+    let snapshots = snapshots(machine.reader());
+    let position = AppliedPosition::default();
+    let mut machine =
+        StateMachine::new(machine, position, None, notify, Arc::new(LogCache::default()), status, snapshots)
+            .expect("no membership to read");
+    let entry = |index: u64| {
+        let op = PutOp { key: Bytes::from_static(b"k"), value: vec![1; 1 << 20].into(), ..PutOp::default() };
+        let mut payload = BytesMut::new();
+        codec::encode_batch(&[Command::Put(op)], &mut payload);
+        let payload = EntryPayload::Normal(LogData::stored(payload.freeze()));
+        Ok((Entry { log_id: log_id(1, from_raft(RaftIndex(index))), payload }, None))
+    };
+    machine.apply(futures::stream::iter((1..=10).map(entry))).await.expect("it is applied");
+    assert_eq!(*published.lock(), [5, 9, 11]);
 }

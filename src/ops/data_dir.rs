@@ -5,6 +5,7 @@
 //!   member/
 //!     lock               held for as long as the process lives; names who holds it
 //!     format             version, engine and identity; written first, never changed
+//!     served             there once this member has served: from then on its log is never empty
 //!     wal/               the Raft log (or --wal-dir)
 //!     store/             the engine
 //!     snap/              snapshots
@@ -26,6 +27,8 @@ pub use format::{FORMAT_VERSION, Format, FormatError};
 
 /// No file that is read whole here is longer.
 const SMALL_FILE_BYTES_MAX: usize = 4096;
+/// The mark that this member has served.
+const SERVED: &str = "served";
 
 /// An open data directory; the lock is held until it is dropped.
 #[derive(Debug)]
@@ -34,6 +37,7 @@ pub struct DataDir {
     wal: PathBuf,
     format: Format,
     fresh: bool,
+    served: bool,
     _lock: Arc<dyn DiskFile>,
 }
 
@@ -129,12 +133,14 @@ impl DataDir {
         let path = member.join("format");
         let fresh = !disk.exists(&path).map_err(opener.io("look for", &path))?;
         let format = if fresh { opener.create(config, &path)? } else { opener.load(config, &path)? };
+        let path = member.join(SERVED);
+        let served = disk.exists(&path).map_err(opener.io("look for", &path))?;
         let wal = config.member.wal_dir.clone().unwrap_or_else(|| member.join("wal"));
         for dir in [&wal, &member.join("store"), &member.join("snap")] {
             opener.make_dir(dir)?;
         }
         disk.sync_dir(&member).map_err(opener.io("sync", &member))?;
-        Ok(Self { root, wal, format, fresh, _lock: lock })
+        Ok(Self { root, wal, format, fresh, served, _lock: lock })
     }
 
     /// `--data-dir`.
@@ -165,6 +171,23 @@ impl DataDir {
     /// Who this member is; on a restart what was recorded, whatever the flags say, as in etcd.
     pub fn identity(&self) -> Identity {
         self.format.identity
+    }
+
+    /// Whether this member has served before: its log then held something, if only its vote.
+    pub fn has_served(&self) -> bool {
+        self.served
+    }
+
+    /// Notes durably that this member serves.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn mark_served(&self, disk: &dyn Disk) -> Result<(), DataDirError> {
+        if self.served {
+            return Ok(());
+        }
+        let path = self.root.join("member").join(SERVED);
+        write_atomic(disk, &path, b"").map_err(Opener { disk, root: &self.root }.io("write", &path))
     }
 
     /// Whether this is its first start.
@@ -285,6 +308,18 @@ mod tests {
         assert!(!again.is_fresh());
         assert_eq!(again.identity(), identity);
         assert_eq!(again.format().engine, EngineKind::Redb);
+    }
+
+    #[test]
+    fn that_it_served_is_remembered() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let first = open(dir.path(), &[]).expect("made");
+        assert!(!first.has_served());
+        first.mark_served(&RealDisk).expect("written");
+        drop(first);
+        let again = open(dir.path(), &[]).expect("opened");
+        assert!(again.has_served());
+        again.mark_served(&RealDisk).expect("nothing to write");
     }
 
     #[test]

@@ -32,7 +32,7 @@ use crate::propose::{LeaseKeeper, ProposeLimits, Proposer};
 use crate::storage::StoreReader;
 use crate::storage::compaction::{self, AutoCompactor, ReclaimOptions, Reclaimer};
 use crate::storage::values::Health;
-use crate::types::Limits;
+use crate::types::{Limits, RaftIndex};
 use crate::wal::Wal;
 use crate::watch::{HeaderIds, HeaderSource, WatchHub, WatchLimits};
 
@@ -68,17 +68,29 @@ fn peer(config: &Config) -> PeerNode {
 impl Core {
     /// Opens the data, starts Raft and the workers, and waits until this member can serve.
     pub(super) async fn start(
-        config: &Config,
-        data: &DataDir,
+        config: &Arc<Config>,
+        data: &Arc<DataDir>,
         env: &Env,
         metrics: &Arc<Metrics>,
     ) -> Result<Self, ServerError> {
         let counters = Arc::new(LogCounters::new(metrics.clone()));
-        let Opening { store, opened, wal, recovered } = open::open(env, config, data, counters.clone())?;
-        let reader = store.reader();
         let limits = config.limits();
         let (leases, lessor) = Lessor::new(env.clock.now());
-        let machine = Machine::open(store, &opened, leases)?;
+        let open = {
+            let (env, config, data, counters) = (env.clone(), config.clone(), data.clone(), counters.clone());
+            move || -> Result<_, ServerError> {
+                let Opening { store, opened, wal, recovered } = open::open(&env, &config, &data, counters)?;
+                let machine = Machine::open(store, &opened, leases)?;
+                let newest = rebuild::newest(&env, &data.snapshots()).map_err(open::OpenError::Store)?;
+                Ok((machine, opened, wal, recovered, newest))
+            }
+        };
+        // Reads whole files; a signal must be heard meanwhile.
+        let opened = tokio::task::spawn_blocking(open).await;
+        let (machine, opened, wal, recovered, newest) =
+            opened.map_err(|error| ServerError::Fatal(format!("opening the data: {error}")))??;
+        let behind_bytes = wal.bytes_after(newest.as_ref().map_or(RaftIndex(0), |newest| newest.position.index));
+        let reader = machine.reader();
         let alarms = machine.alarms();
         let hub =
             WatchHub::new(reader.clone(), WatchLimits::new(&limits, config.features.watch_progress_notify_interval));
@@ -87,7 +99,7 @@ impl Core {
         let snapshots = Snapshots::new(
             rebuild::save(env.clone(), reader.clone(), data.snapshots()),
             rebuild::load(env.clone()),
-            rebuild::newest(env, &data.snapshots()).map_err(open::OpenError::Store)?,
+            newest,
         )?;
         let membership = opened.meta.iter().find(|(key, _)| key == MEMBERSHIP_KEY).map(|(_, value)| value);
         let state = StateMachine::new(
@@ -106,14 +118,25 @@ impl Core {
             heartbeat: config.member.heartbeat_interval,
             election_timeout: config.member.election_timeout,
         };
-        let node = Node::start(node_config, log, state, status.clone()).await?;
+        // A disk that is full or fails keeps both of these waiting, and only log and store know why.
+        let node = tokio::select! {
+            biased;
+            error = below_ended(&wal, &reader) => return Err(error),
+            node = Node::start(node_config, log, state, status.clone()) => node?,
+        };
         let propose_limits = ProposeLimits {
             pending_max: limits.proposals_pending_max,
             timeout: limits.request_timeout,
             ..ProposeLimits::default()
         };
         let proposer = Proposer::start(node.clone(), propose_limits);
-        node.ready().await.map_err(|error| ServerError::Fatal(error.to_string()))?;
+        tokio::select! {
+            biased;
+            error = below_ended(&wal, &reader) => return Err(error),
+            ready = node.ready() => if ready.is_err() {
+                return Err(raft_ended(&node).await);
+            }
+        }
         lessor.promote(env.clock.now(), config.member.election_timeout);
         let sources = Sources {
             status,
@@ -128,11 +151,17 @@ impl Core {
         let (room, watching) = Room::watch(env.clone(), vec![data.wal().to_owned(), data.store()]);
         let workers = vec![watching];
         let mut core = Self { node, hub, proposer, reader, snapshots, lessor, alarms, limits, wal, room, workers };
-        core.start_workers(config, env, counters)?;
+        core.start_workers(config, env, counters, behind_bytes)?;
         Ok(core)
     }
 
-    fn start_workers(&mut self, config: &Config, env: &Env, counters: Arc<LogCounters>) -> Result<(), ServerError> {
+    fn start_workers(
+        &mut self,
+        config: &Config,
+        env: &Env,
+        counters: Arc<LogCounters>,
+        behind_bytes: u64,
+    ) -> Result<(), ServerError> {
         let election = config.member.election_timeout;
         self.workers.push(LeaseKeeper::new(self.lessor.clone(), self.proposer.clone(), env.clone(), election).spawn());
         let leader = self.node.status().clone();
@@ -171,7 +200,7 @@ impl Core {
             keep_entries: config.member.snapshot_catchup_entries,
         };
         let (node, snapshots, reader) = (self.node.clone(), self.snapshots.clone(), self.reader.clone());
-        let upkeep = Upkeep { node, snapshots, reader, policy };
+        let upkeep = Upkeep { node, snapshots, reader, policy, behind_bytes };
         self.workers.push(upkeep.spawn(move || counters.bytes.load(Ordering::Relaxed)));
         Ok(())
     }
@@ -215,37 +244,12 @@ impl Core {
 
     /// Waits for a signal, or for the end of a part without which the server can't go on.
     pub(super) async fn wait(&self, signal: impl Future<Output = Signal>) -> Result<Stopped, ServerError> {
-        let mut raft = self.node.fatal();
-        let mut log = self.wal.fatal();
-        let mut store = self.reader.values().health();
-        let raft_ended = async {
-            let reason = raft.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
-            reason.unwrap_or_else(|| "raft ended".to_owned())
-        };
-        let log_ended = async {
-            match log.wait_for(Option::is_some).await.ok().and_then(|fatal| fatal.clone()) {
-                Some(fatal) => fatal.to_string(),
-                None => std::future::pending().await,
-            }
-        };
-        let store_failed = async {
-            match store.wait_for(|health| matches!(health, Health::Failed(_))).await {
-                Ok(health) => match &*health {
-                    Health::Failed(why) => {
-                        format!("the store is given up: {why}; nothing acknowledged is lost. Start again")
-                    }
-                    other => format!("{other:?}"),
-                },
-                Err(_) => std::future::pending().await,
-            }
-        };
         tokio::select! {
             biased;
             signal = signal => Ok(Stopped::Signal(signal)),
-            // The log says why raft ended, so it is asked first.
-            reason = log_ended => Err(ServerError::Fatal(reason)),
-            reason = store_failed => Err(ServerError::Fatal(reason)),
-            reason = raft_ended => Err(ServerError::Fatal(reason)),
+            // They say why raft ended, so they are asked first.
+            error = below_ended(&self.wal, &self.reader) => Err(error),
+            error = raft_ended(&self.node) => Err(error),
         }
     }
 
@@ -268,6 +272,39 @@ impl Core {
         if tokio::time::timeout(STOP_MAX, stopping).await.is_err() {
             tracing::warn!("gave up waiting for an orderly end; nothing acknowledged is lost");
         }
+    }
+}
+
+/// Waits until raft has ended by itself, and says why.
+async fn raft_ended(node: &Node) -> ServerError {
+    let reason = node.fatal().wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+    ServerError::Fatal(reason.unwrap_or_else(|| "raft ended".to_owned()))
+}
+
+/// Waits until the log or the store has ended, and says why.
+async fn below_ended(wal: &Wal, reader: &StoreReader) -> ServerError {
+    let (mut log, mut store) = (wal.fatal(), reader.values().health());
+    let log_ended = async {
+        match log.wait_for(Option::is_some).await.ok().and_then(|fatal| fatal.clone()) {
+            Some(fatal) => fatal.to_string(),
+            None => std::future::pending().await,
+        }
+    };
+    let store_failed = async {
+        match store.wait_for(|health| matches!(health, Health::Failed(_))).await {
+            Ok(health) => match &*health {
+                Health::Failed(why) => {
+                    format!("the store is given up: {why}; nothing acknowledged is lost. Start again")
+                }
+                other => format!("{other:?}"),
+            },
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        reason = log_ended => ServerError::Fatal(reason),
+        reason = store_failed => ServerError::Fatal(reason),
     }
 }
 

@@ -30,14 +30,17 @@ pub enum OpenError {
     Log(#[from] WalError),
     /// The log was lost, as a whole or its end.
     #[error(
-        "the raft log in {log} is lost or was replaced: the store holds entry {have}, the log {last}. \
-         Put the right one back, or restore a snapshot into a new data directory", last = ends(*last)
+        "the raft log in {log} is lost or was replaced: the store holds entry {have}, the newest snapshot entry \
+         {snapshot}, the log {last}. Put the right one back (--wal-dir), or restore a snapshot into a new data \
+         directory", last = ends(*last)
     )]
     LogLost {
         /// The log's directory.
         log: String,
         /// What the store holds.
         have: RaftIndex,
+        /// What the newest snapshot holds.
+        snapshot: RaftIndex,
         /// What the log ends with.
         last: Option<RaftIndex>,
     },
@@ -101,23 +104,24 @@ pub(super) fn open(
     if have < purged {
         return Err(OpenError::Gap { store: dir.display().to_string(), have, purged });
     }
-    if is_log_lost(env, data, have, &recovered)? {
+    let snapshot = rebuild::newest(env, &data.snapshots())?.map_or(RaftIndex(0), |newest| newest.position.index);
+    if is_log_lost(have, snapshot, data.has_served(), &recovered) {
         let last = recovered.last.map(|id| id.index);
-        return Err(OpenError::LogLost { log: data.wal().display().to_string(), have, last });
+        return Err(OpenError::LogLost { log: data.wal().display().to_string(), have, snapshot, last });
     }
     Ok(Opening { store, opened, wal: Arc::new(wal), recovered })
 }
 
-/// Whether the log lacks entries that the store holds, other than those of a snapshot that was being
-/// installed: a member that forgot what it acknowledged or how it voted must not start.
-fn is_log_lost(env: &Env, data: &DataDir, have: RaftIndex, recovered: &Recovered) -> Result<bool, StorageError> {
+/// Whether the log lacks what this member once had: a member that forgot what it acknowledged or how
+/// it voted must not start, least of all as an empty cluster.
+///
+/// The store may be ahead of the log only by a snapshot that was installed and is still there. A
+/// snapshot is never ahead of both: it was written of what the log held, or is installed at once.
+fn is_log_lost(have: RaftIndex, snapshot: RaftIndex, has_served: bool, recovered: &Recovered) -> bool {
     let last = recovered.last.map_or(RaftIndex(0), |id| id.index);
-    if have <= last {
-        return Ok(false);
-    }
-    let snapshot = rebuild::newest(env, &data.snapshots())?;
-    let installed = snapshot.is_some_and(|snapshot| snapshot.position.index >= have);
-    Ok(recovered.vote.is_none() || !installed)
+    let is_blank = recovered.vote.is_none() && recovered.last.is_none();
+    let installed = recovered.vote.is_some() && snapshot == have;
+    (has_served && is_blank) || snapshot > have.max(last) || (have > last && !installed)
 }
 
 fn ends(last: Option<RaftIndex>) -> String {
@@ -136,4 +140,40 @@ fn store_config(config: &Config, data: &DataDir, dir: &Path) -> StoreConfig {
     let mut store = StoreConfig::new(engine, dir);
     store.values.cache_bytes = config.engine.cache_bytes;
     store
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Term;
+    use crate::wal::EntryId;
+
+    fn log(voted: bool, last: u64) -> Recovered {
+        let id = EntryId { term: Term(1), index: RaftIndex(last), node: None };
+        Recovered {
+            vote: voted.then(|| bytes::Bytes::from_static(b"vote")),
+            last: (last > 0).then_some(id),
+            ..Recovered::default()
+        }
+    }
+
+    /// Cause: with the store damaged and the log's disk not mounted, both were empty, and nothing was
+    /// missing between them. Symptom: an empty cluster was started beside a whole snapshot.
+    #[test]
+    fn a_log_that_lacks_what_was_there_is_lost() {
+        let lost =
+            |have, snapshot, served, log: &Recovered| is_log_lost(RaftIndex(have), RaftIndex(snapshot), served, log);
+        let fresh = log(false, 0);
+        assert!(!lost(0, 0, false, &fresh), "the first start");
+        assert!(!lost(0, 0, false, &log(true, 0)), "and one that was cut short");
+        assert!(lost(0, 0, true, &fresh), "it has served");
+        assert!(lost(0, 90, false, &fresh), "there is a snapshot");
+        assert!(lost(0, 90, true, &log(true, 50)), "an older log");
+        assert!(lost(100, 90, false, &fresh), "the store holds more");
+        assert!(lost(100, 90, true, &log(true, 50)));
+        assert!(!lost(100, 100, true, &log(true, 50)), "a snapshot was installed");
+        assert!(!lost(100, 90, true, &log(true, 100)));
+        assert!(!lost(100, 90, true, &log(true, 200)), "the usual case");
+        assert!(!lost(0, 90, true, &log(true, 200)), "a store to be rebuilt");
+    }
 }

@@ -16,6 +16,8 @@ use crate::types::RaftIndex;
 
 /// How often is looked whether a snapshot is due.
 const LOOK: Duration = Duration::from_millis(250);
+/// Looks that are let pass after a snapshot could not be written, as on a full disk: 10 s.
+const LOOKS_AFTER_FAILURE: u32 = 40;
 
 /// When a snapshot is due and what of the log stays.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +37,9 @@ pub(super) struct Upkeep {
     pub(super) snapshots: Arc<Snapshots>,
     pub(super) reader: StoreReader,
     pub(super) policy: SnapshotPolicy,
+    /// Bytes of log behind the newest snapshot at the start. Were they not counted, a member that is
+    /// started again and again would never be due, and its log never purged.
+    pub(super) behind_bytes: u64,
 }
 
 impl Upkeep {
@@ -44,7 +49,8 @@ impl Upkeep {
     }
 
     async fn run(self, log_bytes: impl Fn() -> u64) {
-        let mut bytes_at_last = log_bytes();
+        let (mut bytes_at_last, mut behind_bytes) = (0, self.behind_bytes);
+        let mut pause = 0u32;
         let mut purged = RaftIndex(0);
         let mut tick = tokio::time::interval(LOOK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -52,18 +58,23 @@ impl Upkeep {
             tick.tick().await;
             let done = self.node.snapshot_index().unwrap_or(RaftIndex(0));
             let entries = self.node.status().applied().get().saturating_sub(done.get());
-            let bytes = log_bytes().saturating_sub(bytes_at_last);
+            let bytes = log_bytes().saturating_sub(bytes_at_last).saturating_add(behind_bytes);
             let grown = self.policy.bytes_min == 0 || bytes >= self.policy.bytes_min.max(self.reader.logical_size());
-            if grown && entries >= self.policy.entries_min {
-                bytes_at_last = log_bytes();
+            pause = pause.saturating_sub(1);
+            if grown && entries >= self.policy.entries_min && pause == 0 {
+                let bytes_now = log_bytes();
                 match self.snapshots.save_now().await {
                     Ok(()) => {
+                        (bytes_at_last, behind_bytes) = (bytes_now, 0);
                         tracing::info!("saved snapshot");
                         if self.node.trigger_snapshot().await.is_err() {
                             return;
                         }
                     }
-                    Err(error) => tracing::warn!(%error, "no snapshot could be written; will try again"),
+                    Err(error) => {
+                        tracing::warn!(%error, "no snapshot could be written; will try again");
+                        pause = LOOKS_AFTER_FAILURE;
+                    }
                 }
             }
             // The snapshot was made of the published state, which may be ahead of the engine; a start
