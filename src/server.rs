@@ -125,7 +125,10 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
         }
         core = Core::start(&config, &data, &env, &metrics) => core?,
     };
-    data.mark_served(env.disk.as_ref())?;
+    if let Err(error) = data.mark_served(env.disk.as_ref()) {
+        // As on a disk that is full; the next start tries again.
+        tracing::warn!(%error, "that this member has served could not be noted");
+    }
     let shutdown = watch::Sender::new(false);
     let services = core.services(&data, &env, &metrics)?;
     let connections = Arc::new(Semaphore::new(connections_max()));

@@ -60,7 +60,13 @@ pub(super) fn lock(disk: &dyn Disk, dir: &Path) -> Result<DirLock, WalError> {
 pub(super) fn claim(disk: &dyn Disk, dir: &Path, owner: &str) -> Result<(), WalError> {
     let path = dir.join(OWNER);
     if !disk.exists(&path).map_err(WalError::io("look for", &path))? {
-        return write_atomic(disk, &path, format!("{owner}\n").as_bytes()).map_err(WalError::io("write", path));
+        return match write_atomic(disk, &path, format!("{owner}\n").as_bytes()) {
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                tracing::warn!(path = %path.display(), "no room to note whose log this is; the next start tries again");
+                Ok(())
+            }
+            written => written.map_err(WalError::io("write", path)),
+        };
     }
     let found = text(disk, &path).map_err(WalError::io("read", &path))?;
     if found == owner {

@@ -43,13 +43,22 @@ impl Reclaimer {
         S: Future<Output = Option<CompactStep>> + Send,
     {
         tokio::spawn(async move {
-            let mut compacted = self.reader.compacted();
+            let (mut compacted, mut reclaimed) = (self.reader.compacted(), self.reader.reclaimed());
             loop {
                 let target = *compacted.borrow_and_update();
                 let mut removed = 0;
-                while *self.reader.reclaimed().borrow() < target {
+                while *reclaimed.borrow() < target {
                     let Some(done) = step(self.options.batch_limit).await else { return };
                     removed += done.removed;
+                    if done.done {
+                        // All is handed over; the store thread says when it is gone. A snapshot that is
+                        // installed meanwhile begins anew, and says so by its compact revision.
+                        let mut newer = compacted.clone();
+                        tokio::select! {
+                            _ = reclaimed.wait_for(|reached| *reached >= target) => {}
+                            _ = newer.changed() => {}
+                        }
+                    }
                     tokio::time::sleep(self.options.sleep_interval).await;
                 }
                 if target > 0 {
