@@ -23,12 +23,29 @@ use super::mailbox::{Mailbox, StreamEnd};
 use super::metrics::WatchMetrics;
 use crate::storage::EventBatch;
 
+/// Hits of a batch that are put into mailboxes together, give or take a revision.
+const HITS_MAX: usize = 64 * 1024;
+/// Hits of one revision beyond which every stream reads it from history instead, in rounds of bounded size.
+const REVISION_HITS_MAX: usize = 4 * 1024 * 1024;
+
 /// Watchers of one range and kinds, on any number of streams.
 #[derive(Debug)]
 struct Group {
     key: GroupKey,
-    members: HashMap<u64, Arc<Mailbox>>,
+    members: HashMap<u64, Member>,
+    /// Members that aren't lost: with none, an event needs no copy for this group.
+    hearing: usize,
 }
+
+#[derive(Debug)]
+struct Member {
+    mailbox: Arc<Mailbox>,
+    /// Its mailbox was full: it leaves the group before it takes anything again.
+    lost: bool,
+}
+
+/// An event for a group.
+type Hit = (u32, Arc<SharedEvent>);
 
 #[derive(Debug)]
 struct OpenStream {
@@ -212,19 +229,43 @@ impl WatchHub {
 }
 
 impl Registry {
-    /// Matches the batch's events above `current` and leaves them in the mailboxes.
+    /// Matches the batch's events above `current` and leaves them in the mailboxes, in slices of whole revisions, so
+    /// that what is made for many groups at once is bounded.
     fn fan_out(&mut self, batch: &EventBatch, current: i64) {
         if self.ids.is_empty() {
             return;
         }
-        let mut hits: Vec<(u32, Arc<SharedEvent>)> = Vec::new();
+        let mut hits: Vec<Hit> = Vec::new();
+        let (mut main, mut main_at, mut passed_over) = (current, 0, current);
         for entry in batch.events.iter().filter(|entry| entry.event.revision.main > current) {
+            if entry.event.revision.main != main {
+                if hits.len() >= HITS_MAX {
+                    self.deliver(std::mem::take(&mut hits));
+                }
+                (main, main_at) = (entry.event.revision.main, hits.len());
+            }
+            if main == passed_over {
+                continue;
+            }
             let mut shared: Option<Arc<SharedEvent>> = None;
             self.index.matches(&entry.event.kv.key, entry.event.kind, |group| {
+                if !matches!(self.groups.get(group as usize), Some(Some(Group { hearing: 1.., .. }))) {
+                    return;
+                }
                 let event = shared.get_or_insert_with(|| SharedEvent::new(entry));
                 hits.push((group, Arc::clone(event)));
             });
+            if hits.len() - main_at > REVISION_HITS_MAX {
+                hits.truncate(main_at);
+                self.deliver(std::mem::take(&mut hits));
+                self.streams.values().for_each(|stream| stream.mailbox.lose(main));
+                (main_at, passed_over) = (0, main);
+            }
         }
+        self.deliver(hits);
+    }
+
+    fn deliver(&mut self, mut hits: Vec<Hit>) {
         // Stable: inside a group the events stay in revision order.
         hits.sort_by_key(|(group, _)| *group);
         let mut rest = hits.into_iter().peekable();
@@ -233,9 +274,13 @@ impl Registry {
             while let Some((_, event)) = rest.next_if(|(other, _)| *other == id) {
                 events.push(event);
             }
-            if let Some(Some(group)) = self.groups.get(id as usize) {
-                let matched = Matched::new(events);
-                group.members.values().for_each(|mailbox| mailbox.push(id, &matched));
+            let Some(Some(group)) = self.groups.get_mut(id as usize) else { continue };
+            let matched = Matched::new(events);
+            for member in group.members.values_mut().filter(|member| !member.lost) {
+                if !member.mailbox.push(id, &matched) {
+                    member.lost = true;
+                    group.hearing -= 1;
+                }
             }
         }
     }
@@ -246,13 +291,16 @@ impl Registry {
             None => self.add_group(key),
         };
         if let Some(Some(group)) = self.groups.get_mut(id as usize) {
-            group.members.entry(mailbox.stream).or_insert_with(|| Arc::clone(mailbox));
+            let member = Member { mailbox: Arc::clone(mailbox), lost: false };
+            if group.members.insert(mailbox.stream, member).is_none_or(|before| before.lost) {
+                group.hearing += 1;
+            }
         }
         id
     }
 
     fn add_group(&mut self, key: &GroupKey) -> u32 {
-        let group = Some(Group { key: key.clone(), members: HashMap::new() });
+        let group = Some(Group { key: key.clone(), members: HashMap::new(), hearing: 0 });
         let id = match self.free.pop() {
             Some(id) => {
                 self.groups[id as usize] = group;
@@ -271,7 +319,9 @@ impl Registry {
     fn leave(&mut self, id: u32, stream: u64) {
         let Some(slot) = self.groups.get_mut(id as usize) else { return };
         let Some(group) = slot else { return };
-        group.members.remove(&stream);
+        if group.members.remove(&stream).is_some_and(|member| !member.lost) {
+            group.hearing -= 1;
+        }
         if group.members.is_empty() {
             if let Some(group) = slot.take() {
                 self.ids.remove(&group.key);

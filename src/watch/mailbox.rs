@@ -70,15 +70,16 @@ impl Mailbox {
         Self { stream, bytes_max, metrics, inner: Mutex::default() }
     }
 
-    /// Leaves events for a group, or remembers that they were lost if there is no room.
-    pub(crate) fn push(&self, group: u32, matched: &Arc<Matched>) {
+    /// Leaves events for a group, or remembers that they were lost if there is no room; whether there was.
+    pub(crate) fn push(&self, group: u32, matched: &Arc<Matched>) -> bool {
         let mut inner = self.inner.lock();
         if let Some(lost) = &mut inner.lost_from {
             *lost = (*lost).min(matched.first());
-            return;
+            return false;
         }
         // One delivery always fits, however large: else an event above the bound could never be live.
-        if inner.bytes > 0 && inner.bytes + matched.cost > self.bytes_max {
+        let kept = inner.bytes == 0 || inner.bytes + matched.cost <= self.bytes_max;
+        if !kept {
             inner.lost_from = Some(matched.first());
             WatchMetrics::add(&self.metrics.overflows_total, 1);
         } else {
@@ -87,6 +88,7 @@ impl Mailbox {
             WatchMetrics::add(&self.metrics.pending_events, matched.events.len() as u64);
         }
         Self::wake(inner);
+        kept
     }
 
     /// Says that events from `from` on will not come.

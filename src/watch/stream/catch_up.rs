@@ -6,7 +6,7 @@
 //!                                                                          └─► Reading(gap) ─► Writing ─► live
 //! ```
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::super::index::GroupKey;
 use super::StreamCore;
@@ -18,6 +18,10 @@ use crate::storage::HistoryError;
 /// A gap up to about this is read after joining the hub's groups. The mailbox stands still meanwhile, so it must be
 /// short.
 const GAP_REVISIONS_MAX: i64 = 1000;
+
+/// Groups of watchers that read history together: an event may be for each of them. etcd takes as many watchers a
+/// round.
+const COHORT_GROUPS_MAX: usize = 512;
 
 /// Where the catching up of a stream stands; one cohort at a time.
 #[derive(Debug)]
@@ -101,22 +105,25 @@ impl StreamCore {
         if !matches!(self.catch_up, CatchUp::Idle) {
             return false;
         }
-        let behind = |core: &Self, target: Target| {
-            core.watchers.get(target).filter(|watcher| watcher.state() == State::Behind).map(|watcher| watcher.next)
-        };
         let from = loop {
             let Some(target) = self.behind.front() else { return false };
-            match behind(self, *target) {
-                Some(next) => break next,
+            match self.watchers.get(*target).filter(|watcher| watcher.state() == State::Behind) {
+                Some(watcher) => break watcher.next,
                 None => self.behind.pop_front(),
             };
         };
         let (mut cohort, mut others) = (Vec::new(), VecDeque::new());
+        let mut groups = HashSet::new();
         for target in std::mem::take(&mut self.behind) {
-            match behind(self, target) {
-                Some(next) if next >= from => cohort.push(target),
-                Some(_) => others.push_back(target),
-                None => {}
+            let Some(watcher) = self.watchers.get(target).filter(|watcher| watcher.state() == State::Behind) else {
+                continue;
+            };
+            let is_full = groups.len() == COHORT_GROUPS_MAX && !groups.contains(&watcher.group);
+            if watcher.next < from || is_full {
+                others.push_back(target);
+            } else {
+                groups.insert(watcher.group);
+                cohort.push(target);
             }
         }
         self.behind = others;

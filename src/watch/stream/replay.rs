@@ -210,7 +210,8 @@ impl Replay {
         {
             item.with_prev = Some(event_field_with_prev(&item.plain, &prev));
         }
-        let bytes = item.plain.len() + item.with_prev.as_ref().map_or(0, Bytes::len);
+        // The bytes are shared, what points to them is not.
+        let bytes = item.plain.len() + item.with_prev.as_ref().map_or(0, Bytes::len) + wanted.len() * size_of::<Item>();
         for id in wanted {
             let group = &mut gathered[id as usize];
             if group.items.last().is_none_or(|last| last.main != main) {

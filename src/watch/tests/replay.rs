@@ -194,3 +194,28 @@ fn a_cancel_before_the_compactions_cancellation_is_the_only_end() {
     client.create(CreateWatch { watch_id: 0, ..from(4, KeyRange::single("a")) });
     assert_eq!(client.brief(), ["0@4 canceled", "1@4 created", "1@4 +a@4"]);
 }
+
+// Cause: all watchers that were behind made one cohort, and only an event's bytes counted, not its copies for each
+// group. Symptom: 20 000 overlapping watchers on one stream took gigabytes in one round. Now: a round has a bounded
+// number of groups, and every copy counts.
+#[test]
+fn many_groups_behind_are_read_in_rounds_of_bounded_size() {
+    let world = World::new();
+    for _ in 0..20 {
+        world.put("k", "1");
+    }
+    let mut client = world.client();
+    const GROUPS: i64 = 1_200;
+    for end in 0..GROUPS {
+        let range = KeyRange::from_wire("k".into(), format!("l{end:04}").into());
+        client.create(from(2, range));
+    }
+    let responses = client.read();
+    for id in 0..GROUPS {
+        let events = responses.iter().filter(|response| response.watch_id == id).map(|response| response.events.len());
+        assert_eq!(events.sum::<usize>(), 20, "watcher {id}");
+    }
+    assert!(world.hub.metrics().snapshot().replays_total >= 3, "at most 512 groups a round");
+    world.put("k", "2");
+    assert_eq!(client.read().len() as i64, GROUPS);
+}
