@@ -26,8 +26,8 @@ pub enum Renewal {
     Renewed {
         /// Seconds from now.
         ttl_secs: i64,
-        /// A checkpoint would cut it short after a change of leader: propose `LeaseCheckpoint` with
-        /// 0 for it, and answer once that is applied.
+        /// A checkpoint, applied or under way, would cut it short after a change of leader: propose
+        /// `LeaseCheckpoint` with 0 for it, renew again once that is applied, and answer when this is false.
         reset_checkpoint: bool,
     },
     /// It has run out or is being revoked, but is not gone yet: wait on [`Lessor::ended`] and ask again.
@@ -198,7 +198,7 @@ impl Lessor {
             return Renewal::Ending;
         }
         Shard::renew(lease, now_ms);
-        Renewal::Renewed { ttl_secs: lease.ttl_secs, reset_checkpoint: lease.checkpoint_secs > 0 }
+        Renewal::Renewed { ttl_secs: lease.ttl_secs, reset_checkpoint: lease.is_checkpointed(now_ms) }
     }
 
     /// How long a lease was granted for and has left; `None` if there is none. Without leading,
@@ -266,28 +266,61 @@ impl Lessor {
     }
 
     /// Up to `max` leases whose remaining seconds should be written down, to be proposed as
-    /// `LeaseCheckpoint`. Each call looks at one shard of 64; call it about twice a second.
+    /// `LeaseCheckpoint`. Each call looks at one shard of 64; call it about twice a second, and
+    /// [`Lessor::checkpoints_done`] when the outcome is known.
     pub fn checkpoints(&self, now: Instant, max: usize) -> Vec<(LeaseId, i64)> {
         if !self.is_leading() {
             return Vec::new();
         }
-        let grace_secs = (self.grace_ms.load(Ordering::Relaxed).div_ceil(1000) + 1) as i64;
+        let grace_secs = self.grace_secs();
         let next = self.next_checkpoint.fetch_add(1, Ordering::Relaxed) % SHARDS;
-        let shard = self.shards[next].lock();
-        shard.candidates(self.ms(now)).filter_map(|lease| lease.periodic(grace_secs)).take(max).collect()
+        let mut shard = self.shards[next].lock();
+        let now_ms = self.ms(now);
+        let due: Vec<_> = shard.candidates(now_ms).filter_map(|lease| lease.checkpoint(grace_secs)).take(max).collect();
+        for (id, _) in &due {
+            shard.set_checkpointing(*id, now_ms.saturating_add(millis(EXPIRE_RETRY)));
+        }
+        due
     }
 
-    /// What every lease has left, for an orderly stop or a transfer of leadership; to be proposed
+    /// The checkpoints of these leases are applied, or surely will never be.
+    pub fn checkpoints_done(&self, ids: impl IntoIterator<Item = LeaseId>) {
+        for id in ids {
+            self.shard(id).set_checkpointing(id, 0);
+        }
+    }
+
+    /// Gives every lease that hadn't run out at `since` as much longer as passed from then to `now`:
+    /// this process stood still, and the renewals that came meanwhile were not heard.
+    pub fn extend(&self, since: Instant, now: Instant) {
+        if !self.is_leading() {
+            return;
+        }
+        let (since_ms, gap_ms) = (self.ms(since), millis(now.saturating_duration_since(since)));
+        for shard in &self.shards {
+            shard.lock().extend(since_ms, gap_ms);
+        }
+        // Who came first and found a lease run out asks again.
+        self.announce();
+    }
+
+    /// What every lease has left that lost much, for an orderly stop or a transfer of leadership: by the rule of
+    /// [`Lessor::checkpoints`], so that no stop is harder on a lease than a crash; to be proposed
     /// in several `LeaseCheckpoint`s if it is long.
     pub fn checkpoints_at_stop(&self, now: Instant) -> Vec<(LeaseId, i64)> {
         if !self.is_leading() {
             return Vec::new();
         }
-        let mut all = Vec::new();
+        let (mut all, grace_secs) = (Vec::new(), self.grace_secs());
         for shard in &self.shards {
-            all.extend(shard.lock().candidates(self.ms(now)).filter_map(|lease| lease.at_stop()));
+            all.extend(shard.lock().candidates(self.ms(now)).filter_map(|lease| lease.checkpoint(grace_secs)));
         }
         all
+    }
+
+    /// What a promotion adds to deadlines, rounded up.
+    fn grace_secs(&self) -> i64 {
+        (self.grace_ms.load(Ordering::Relaxed).div_ceil(1000) + 1) as i64
     }
 }
 

@@ -28,6 +28,8 @@ pub(super) struct Lease {
     queued_ms: u64,
     /// Renewals are refused until then, since a revoke was proposed; 0 if none was.
     revoking_until_ms: u64,
+    /// Until then a checkpoint of it may be on its way through the log; 0 if none is.
+    checkpointing_until_ms: u64,
 }
 
 impl Lease {
@@ -39,7 +41,13 @@ impl Lease {
             deadline_ms: UNARMED,
             queued_ms: UNARMED,
             revoking_until_ms: 0,
+            checkpointing_until_ms: 0,
         }
+    }
+
+    /// Whether a checkpoint counts or may come to.
+    pub(super) fn is_checkpointed(&self, now_ms: u64) -> bool {
+        self.checkpoint_secs > 0 || now_ms < self.checkpointing_until_ms
     }
 
     fn ttl_ms(&self) -> u64 {
@@ -143,6 +151,7 @@ impl Shard {
             lease.deadline_ms = deadline(now_ms, left.saturating_add(extend_ms));
             lease.queued_ms = lease.deadline_ms;
             lease.revoking_until_ms = 0;
+            lease.checkpointing_until_ms = 0;
             entries.push(Reverse((lease.queued_ms, *id)));
         }
         self.heap = BinaryHeap::from(entries);
@@ -185,6 +194,22 @@ impl Shard {
         lease.revoking_until_ms = 0;
         if lease.deadline_ms <= now_ms && lease.queued_ms > now_ms {
             Self::queue(&mut self.heap, id, lease, now_ms);
+        }
+    }
+
+    /// Notes until when a checkpoint of a lease may be under way.
+    pub(super) fn set_checkpointing(&mut self, id: LeaseId, until_ms: u64) {
+        if let Some(lease) = self.leases.get_mut(&id) {
+            lease.checkpointing_until_ms = until_ms;
+        }
+    }
+
+    /// Puts off by `gap_ms` each deadline that lay beyond `since_ms`; the heap finds out at their old time.
+    pub(super) fn extend(&mut self, since_ms: u64, gap_ms: u64) {
+        for lease in self.leases.values_mut() {
+            if lease.deadline_ms != UNARMED && lease.deadline_ms > since_ms {
+                lease.deadline_ms = lease.deadline_ms.saturating_add(gap_ms).min(UNARMED - 1);
+            }
         }
     }
 

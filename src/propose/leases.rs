@@ -9,8 +9,9 @@
 //! expiry is proposed only here, on the member whose clocks said so, and never forwarded.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
 use super::Proposer;
@@ -21,6 +22,9 @@ use crate::types::{LeaseId, RequestError};
 
 /// How often expired leases are looked for.
 const TICK: Duration = Duration::from_millis(100);
+/// Between two beats of the pulse, this much beyond a tick is a pause of the process, in which no
+/// renewal could be heard.
+const PAUSE: Duration = Duration::from_secs(1);
 /// The most leases that one entry ends; their keys go in it too, so it bounds an apply.
 const EXPIRE_MAX: usize = 1_000;
 /// Entries of expired leases proposed one after the other in a tick, so that writes get between them.
@@ -29,6 +33,41 @@ const EXPIRE_ROUNDS_MAX: usize = 8;
 const CHECKPOINT_MAX: usize = 10_000;
 /// Ticks between two looks for checkpoints (one of 64 shards each).
 const CHECKPOINT_TICKS: u32 = 5;
+
+/// Notices that the process stood still (stopped, or without a processor), before any lease is
+/// ended for it: keep-alives that came meanwhile wait in the sockets.
+struct Pulse {
+    lessor: Arc<Lessor>,
+    env: Env,
+    last: Mutex<Instant>,
+}
+
+impl Pulse {
+    fn new(lessor: Arc<Lessor>, env: Env) -> Self {
+        let last = Mutex::new(env.clock.now());
+        Self { lessor, env, last }
+    }
+
+    async fn run(&self) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            self.beat();
+        }
+    }
+
+    /// Gives a pause since the last beat to the leases.
+    fn beat(&self) {
+        let now = self.env.clock.now();
+        let since = std::mem::replace(&mut *self.last.lock(), now);
+        let gap = now.saturating_duration_since(since);
+        if gap > TICK + PAUSE {
+            tracing::warn!(?gap, "the process stood still; leases are given as much longer");
+            self.lessor.extend(since, now);
+        }
+    }
+}
 
 /// Ends leases in time while this member leads.
 pub struct LeaseKeeper {
@@ -46,10 +85,14 @@ impl LeaseKeeper {
 
     /// Runs until the task is aborted.
     pub fn spawn(self) -> JoinHandle<()> {
-        tokio::spawn(async move { self.run().await })
+        tokio::spawn(async move {
+            let pulse = Pulse::new(self.lessor.clone(), self.env.clone());
+            // Both end with the task.
+            tokio::join!(pulse.run(), self.run(&pulse));
+        })
     }
 
-    async fn run(self) {
+    async fn run(&self, pulse: &Pulse) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut ticks = 0_u32;
@@ -66,7 +109,7 @@ impl LeaseKeeper {
             if !leads {
                 continue;
             }
-            self.expire().await;
+            self.expire(pulse).await;
             ticks = ticks.wrapping_add(1);
             if ticks.is_multiple_of(CHECKPOINT_TICKS) {
                 let remaining = self.lessor.checkpoints(self.env.clock.now(), CHECKPOINT_MAX);
@@ -83,8 +126,9 @@ impl LeaseKeeper {
         }
     }
 
-    async fn expire(&self) {
+    async fn expire(&self, pulse: &Pulse) {
         for _ in 0..EXPIRE_ROUNDS_MAX {
+            pulse.beat();
             let ids = self.lessor.expired(self.env.clock.now(), EXPIRE_MAX);
             let count = ids.len();
             if count == 0 {
@@ -112,12 +156,15 @@ impl LeaseKeeper {
         if remaining.is_empty() {
             return;
         }
-        if let Err(error) = self.proposer.propose(Command::LeaseCheckpoint { remaining }).await {
-            tracing::debug!(%error, "lease checkpoint not taken");
+        let ids: Vec<_> = remaining.iter().map(|(id, _)| *id).collect();
+        match self.proposer.propose(Command::LeaseCheckpoint { remaining }).await {
+            Ok(_) => self.lessor.checkpoints_done(ids),
+            // It may come through yet; the marks end by themselves.
+            Err(error) => tracing::debug!(%error, "lease checkpoint not taken"),
         }
     }
 
-    /// Writes down what all leases have left; for an orderly stop.
+    /// Writes down what is left of the leases that lost much; for an orderly stop.
     pub async fn checkpoint_all(lessor: &Lessor, proposer: &Proposer, env: &Env) {
         let all = lessor.checkpoints_at_stop(env.clock.now());
         for part in all.chunks(CHECKPOINT_MAX) {
@@ -127,5 +174,33 @@ impl LeaseKeeper {
                 return;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::ManualClock;
+
+    #[test]
+    fn only_a_pause_makes_leases_longer() {
+        let clock = Arc::new(ManualClock::new());
+        let env = Env { clock: clock.clone(), ..Env::real() };
+        let (mut writer, lessor) = Lessor::new(env.clock.now());
+        lessor.promote(env.clock.now(), Duration::ZERO);
+        writer.grant(LeaseId(1), 10);
+        lessor.arm(env.clock.now());
+        let pulse = Pulse::new(lessor.clone(), env.clone());
+        for _ in 0..5 {
+            clock.advance(Duration::from_secs(1));
+            pulse.beat();
+        }
+        let left = || lessor.remaining(LeaseId(1), env.clock.now()).map(|status| status.remaining_secs);
+        assert_eq!(left(), Some(4), "a second is no pause");
+        clock.advance(Duration::from_secs(15));
+        pulse.beat();
+        pulse.beat();
+        assert_eq!(left(), Some(4));
+        assert_eq!(lessor.expired(env.clock.now(), 10), []);
     }
 }

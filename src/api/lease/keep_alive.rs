@@ -33,6 +33,9 @@ use crate::types::{LeaseId, RequestError};
 /// Answers in one frame, in bytes, before it is sent.
 const FRAME_BYTES: usize = 32 * 1024;
 
+/// How often one renewal takes a checkpoint back: the first may be overtaken by one that was under way.
+const RESETS_MAX: usize = 3;
+
 /// `LeaseKeepAlive`.
 pub(crate) fn keep_alive(services: Arc<Services>, request: Request<Incoming>) -> Result<StreamBody, Status> {
     let messages = Messages::new(request.headers(), services.message_bytes_max());
@@ -81,13 +84,8 @@ impl KeepAlive {
             Renewal::Renewed { ttl_secs, reset_checkpoint: false } => self.answer(id, revision, ttl_secs),
             Renewal::Unknown => self.answer(id, revision, 0),
             Renewal::NotLeading => return Err(errors::status(&RequestError::NoLeader)),
-            Renewal::Renewed { ttl_secs, reset_checkpoint: true } => {
-                let reset = self.services.proposer.propose(Command::LeaseCheckpoint { remaining: vec![(id, 0)] });
-                let ttl_secs = Box::pin(async move { reset.await?.result.map(|_| ttl_secs) });
-                self.renewing = Some(Renewing { id, revision, ttl_secs });
-            }
-            Renewal::Ending => {
-                let ttl_secs = Box::pin(wait_for_end(self.services.clone(), id));
+            first @ (Renewal::Renewed { .. } | Renewal::Ending) => {
+                let ttl_secs = Box::pin(renew(self.services.clone(), id, first));
                 self.renewing = Some(Renewing { id, revision, ttl_secs });
             }
         }
@@ -160,22 +158,31 @@ impl KeepAlive {
     }
 }
 
-/// Waits until a lease that is ending is gone, or is renewed after all because its end did not come through.
-async fn wait_for_end(services: Arc<Services>, id: LeaseId) -> Result<i64, RequestError> {
+/// A renewal that takes time, from its first outcome on: until a checkpoint is taken back in the log, or until a
+/// lease that is ending is gone or renewed after all because its end did not come through.
+async fn renew(services: Arc<Services>, id: LeaseId, first: Renewal) -> Result<i64, RequestError> {
     let mut ended = services.lessor.ended();
     let deadline = tokio::time::Instant::now() + services.limits.request_timeout;
+    let mut resets_left = RESETS_MAX;
+    // An end that came before the subscription is seen by asking again.
+    let ask = || services.lessor.renew(id, services.env.clock.now());
+    let mut renewal = if first == Renewal::Ending { ask() } else { first };
     loop {
-        match services.lessor.renew(id, services.env.clock.now()) {
+        match renewal {
+            Renewal::Renewed { reset_checkpoint: true, .. } if resets_left > 0 => {
+                resets_left -= 1;
+                services.proposer.propose(Command::LeaseCheckpoint { remaining: vec![(id, 0)] }).await?.result?;
+            }
             Renewal::Renewed { ttl_secs, .. } => return Ok(ttl_secs),
             Renewal::Unknown => return Ok(0),
             Renewal::NotLeading => return Err(RequestError::NoLeader),
-            Renewal::Ending => {}
+            Renewal::Ending => match tokio::time::timeout_at(deadline, ended.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(RequestError::Stopped),
+                Err(_) => return Err(RequestError::Timeout),
+            },
         }
-        match tokio::time::timeout_at(deadline, ended.changed()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => return Err(RequestError::Stopped),
-            Err(_) => return Err(RequestError::Timeout),
-        }
+        renewal = ask();
     }
 }
 
