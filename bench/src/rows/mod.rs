@@ -125,7 +125,7 @@ impl Bench {
 
     /// A closed loop of the usual length.
     pub(crate) fn plan(&self, in_flight: u64) -> Plan {
-        let (warm_up, measure) = if self.quick { (500, 2_000) } else { (1_000, 5_000) };
+        let (warm_up, measure) = if self.quick { (500, 2_000) } else { (500, 3_000) };
         Plan { in_flight, warm_up: Duration::from_millis(warm_up), measure: Duration::from_millis(measure) }
     }
 
