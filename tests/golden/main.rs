@@ -59,6 +59,7 @@ conversations! {
     alarm_nospace
     compaction
     compaction_first
+    compaction_watch
     compaction_zero
     delete
     hashkv

@@ -87,6 +87,43 @@ fn a_watcher_from_the_compact_revision_still_sees_the_deletion() {
     assert!(matches!(store.reader().events(end - 1, 10, 1000), Err(HistoryError::Compacted(at)) if at == end));
 }
 
+/// A txn may put a key in one nested txn and delete it in a later one. As etcd has it, a compaction at
+/// that revision leaves the deletion alone; here at once, however far the removal of records is.
+#[test]
+fn of_one_keys_changes_at_the_compact_revision_the_last_stays() {
+    let mut store = Store::in_memory();
+    put(&mut store, "was", "0");
+    let mut txn = store.begin();
+    for key in ["new", "was"] {
+        txn.put(key.into(), "1".into(), LeaseId::NONE);
+    }
+    for key in ["new", "was"] {
+        txn.delete(&KeyRange::single(Bytes::from(key)));
+    }
+    txn.put("stays".into(), "1".into(), LeaseId::NONE);
+    txn.commit();
+    let at = show(&mut store);
+    put(&mut store, "new", "2");
+    let seen = |store: &Store| {
+        let events = store.reader().events(at, 10, 1000).unwrap().events;
+        events.iter().map(|event| (event.kind, event.revision)).collect::<Vec<_>>()
+    };
+    let all = seen(&store);
+    assert_eq!(all.len(), 6, "nothing is left out before the compaction");
+    let kept = [
+        (EventKind::Delete, Revision::new(at, 2)),
+        (EventKind::Delete, Revision::new(at, 3)),
+        (EventKind::Put, Revision::new(at, 4)),
+        (EventKind::Put, Revision::new(at + 1, 0)),
+    ];
+    store.compact(at).unwrap();
+    show(&mut store);
+    assert_eq!(seen(&store), kept, "with all records still there");
+    while !store.compact_step(1).done {}
+    futures::executor::block_on(store.values().flush()).unwrap();
+    assert_eq!(seen(&store), kept, "with the records gone");
+}
+
 #[test]
 fn events_come_in_whole_revisions_and_within_bounds() {
     let mut store = Store::in_memory();

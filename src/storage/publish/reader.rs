@@ -1,5 +1,6 @@
 //! `StoreReader`: the read side that can be given to anyone.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -106,7 +107,7 @@ impl StoreReader {
     /// Errors: [`HistoryError::Compacted`] if `from_main` is below the compact revision, also if it
     /// came to be so meanwhile.
     pub fn events(&self, from_main: i64, revisions_max: usize, bytes_max: usize) -> Result<History, HistoryError> {
-        let revision = self.readable_from(from_main)?;
+        let (revision, _) = self.readable_from(from_main)?;
         let mut pages = Pages::new(Revision::new(from_main.max(0), 0), revision);
         let mut taken = Taken::new(revision.saturating_add(1), revisions_max, bytes_max);
         while !taken.full
@@ -115,7 +116,8 @@ impl StoreReader {
             taken.take(page);
         }
         // What a compaction removed while we read is missing from the pages.
-        self.readable_from(from_main)?;
+        let (_, compact) = self.readable_from(from_main)?;
+        drop_superseded(&mut taken.events, compact);
         Ok(History { next_main: taken.next_main.max(from_main), events: taken.events })
     }
 
@@ -131,11 +133,11 @@ impl StoreReader {
         self.shared.values.cached(at)
     }
 
-    /// The current revision, if events from `from_main` on are still there.
-    fn readable_from(&self, from_main: i64) -> Result<i64, HistoryError> {
+    /// The current and the compact revision, if events from `from_main` on are still there.
+    fn readable_from(&self, from_main: i64) -> Result<(i64, i64), HistoryError> {
         self.with(|published| match published.compact.revision {
             compact if from_main < compact => Err(HistoryError::Compacted(compact)),
-            _ => Ok(published.revision),
+            compact => Ok((published.revision, compact)),
         })
     }
 
@@ -143,6 +145,22 @@ impl StoreReader {
     fn with<T>(&self, read: impl FnOnce(&Published) -> T) -> T {
         read(&self.shared.published.load())
     }
+}
+
+/// Leaves of the compact revision itself what a compaction keeps: the last change of each key.
+///
+/// A txn can put a key and delete it again. The put's record goes some time after the compaction;
+/// until then it is left out here, so that what is seen doesn't depend on how far that is.
+fn drop_superseded(events: &mut Vec<Event>, compact: i64) {
+    let count = events.iter().take_while(|event| event.revision.main == compact).count();
+    if count < 2 {
+        return;
+    }
+    let mut last_of = HashMap::with_capacity(count);
+    for event in &events[..count] {
+        last_of.insert(event.kv.key.clone(), event.revision);
+    }
+    events.retain(|event| last_of.get(&event.kv.key).is_none_or(|last| event.revision >= *last));
 }
 
 /// Events taken so far, of whole revisions.
