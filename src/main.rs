@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use rusd::cli::version::{ETCD_VERSION, RUSD_VERSION};
 use rusd::cli::{self, Action, Run};
-use rusd::ops::{logging, startup};
+use rusd::ops::{logging, restart, startup};
 use rusd::server::{self, Start, Stopped};
 
 #[global_allocator]
@@ -55,6 +55,16 @@ fn start(run: Run, begun: Instant) -> ExitCode {
     match server::run(Start { config: run.config, style, begun }) {
         Ok(Stopped::Signal(signal)) => signal.raise(),
         Ok(Stopped::Removed) => ExitCode::SUCCESS,
+        Ok(Stopped::SetAside) => {
+            if restart::is_again() {
+                tracing::error!("the store is damaged again right after it was set aside: check the disk");
+            } else {
+                tracing::warn!("starting again to rebuild the store");
+                let error = restart::start_again();
+                tracing::error!(%error, "could not start again by itself: start it once more");
+            }
+            ExitCode::from(FAILED)
+        }
         Err(error) => {
             tracing::error!("{error}");
             ExitCode::from(FAILED)

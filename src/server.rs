@@ -19,6 +19,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt as _;
 use tokio::sync::{Semaphore, watch};
 
 use self::core::Core;
@@ -57,6 +58,9 @@ pub enum Stopped {
     Signal(Signal),
     /// This member was removed from its cluster.
     Removed,
+    /// A damaged store was set aside: a process that starts now rebuilds it (see
+    /// [`crate::ops::restart`]).
+    SetAside,
 }
 
 /// Why a server could not start, or had to end.
@@ -123,7 +127,14 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
             tracing::info!(signal = signal.name(), "received signal while starting; ending");
             return Ok(Stopped::Signal(signal));
         }
-        core = Core::start(&config, &data, &env, &metrics) => core?,
+        core = Core::start(&config, &data, &env, &metrics) => core,
+    };
+    let core = match core {
+        // A signal that came meanwhile would be lost.
+        Err(ServerError::Open(open::OpenError::SetAside { .. })) => {
+            return Ok((&mut signal).now_or_never().map_or(Stopped::SetAside, Stopped::Signal));
+        }
+        core => core?,
     };
     if let Err(error) = data.mark_served(env.disk.as_ref()) {
         // As on a disk that is full; the next start tries again.

@@ -13,6 +13,7 @@ pub mod data_dir;
 pub mod identity;
 pub mod logging;
 pub mod metrics;
+pub mod restart;
 pub mod signals;
 pub mod startup;
 

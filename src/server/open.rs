@@ -3,7 +3,10 @@
 //! ```text
 //! store ─► whole? ───────────────────────────┬► position P ─► log begins at P or before, and reaches it
 //!          damaged ─► set aside ─► an empty one ┘      └► older than the log's beginning ─► newest snapshot ─► P
+//!                         └► sled: the process starts again and finds no store
 //! ```
+//! A damaged sled may go on for ever in threads that can't be stopped, and hold the pool that a new
+//! one needs. So no second sled is opened in a process that met a damaged one.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -43,6 +46,12 @@ pub enum OpenError {
         snapshot: RaftIndex,
         /// What the log ends with.
         last: Option<RaftIndex>,
+    },
+    /// The store was damaged and set aside, and another can't be opened in this process.
+    #[error("the damaged store was set aside as {aside}: start again")]
+    SetAside {
+        /// Where it is now.
+        aside: String,
     },
     /// The store was damaged or lost, and what is left can't bring it back.
     #[error(
@@ -89,6 +98,9 @@ pub(super) fn open(
                 %error, aside = %aside.display(),
                 "the store is damaged; set it aside and rebuild it from the newest snapshot and the log"
             );
+            if matches!(data.format().engine, EngineKind::Sled) {
+                return Err(OpenError::SetAside { aside: aside.display().to_string() });
+            }
             open_store(env, config, data)?
         }
         result => result?,

@@ -112,6 +112,13 @@ impl Member {
         None
     }
 
+    /// Whether the running process has this `NAME=value` in its environment.
+    pub(crate) fn has_variable(&self, variable: &str) -> bool {
+        let id = self.child.as_ref().expect("it was started").id();
+        let all = fs::read(format!("/proc/{id}/environ")).unwrap();
+        all.split(|byte| *byte == 0).any(|one| one == variable.as_bytes())
+    }
+
     /// All that it and its predecessors on this data have said.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
