@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use rusd_proto::etcdserverpb::DeleteRangeRequest;
 use rusd_proto::etcdserverpb::kv_client::KvClient;
+use tonic::Code;
 use tonic::transport::Channel;
 
 use crate::check::check;
@@ -86,6 +87,69 @@ async fn full(volume: Volume, backend: &str) {
     rig.check(&channel, &follower).await;
     follower.abort();
     println!("full disk {backend}: {refused_after} writes before it, {:.1} s", begun.elapsed().as_secs_f64());
+}
+
+/// Something else takes the disk's last byte at once, in the middle of the load: neither the engine's
+/// nor the log's reserve is left. With room again it goes on by itself.
+async fn brimful(volume: Volume, backend: &str) {
+    let begun = Instant::now();
+    let mut rig = Rig::new(volume, backend);
+    let follower = rig.history.follow(rig.member.url());
+    let mut channel = rig.member.start().await;
+    rig.load_until(&channel, "writes on an empty disk", |ledger| ledger.acknowledged() > 100).await;
+
+    let running = rig.load.start(&channel, &rig.history);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    rig.volume.fill();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    rig.load.finish(running).await;
+    rig.load_until(&channel, "refusals on a full disk", |ledger| ledger.refusals.values().sum::<usize>() > 50).await;
+    let refused_after = rig.load.ledger.lock().unwrap().acknowledged();
+    rig.check(&channel, &follower).await;
+
+    // What takes nothing from the state goes on until the log's file is full as well: then it is told so.
+    let mut client = KvClient::new(channel.clone());
+    let mut taken = 0;
+    let refusal = loop {
+        let key = vec![b'n'; 1 << 20].into();
+        match client.delete_range(DeleteRangeRequest { key, ..DeleteRangeRequest::default() }).await {
+            Ok(_) => taken += 1,
+            Err(refusal) => break refusal,
+        }
+        assert!(taken < 200, "{taken} MiB of log on a full disk");
+    };
+    let told = matches!(refusal.code(), Code::ResourceExhausted | Code::Unavailable | Code::DeadlineExceeded);
+    assert!(told && !refusal.message().is_empty(), "{refusal:?}");
+    println!("brimful {backend}: {taken} deletes of 1 MiB, then {:?}: {}", refusal.code(), refusal.message());
+    rig.check(&channel, &follower).await;
+
+    rig.volume.make_room();
+    rig.load_until(&channel, "writes with room again", |ledger| ledger.acknowledged() > refused_after + 100).await;
+    rig.check(&channel, &follower).await;
+    assert!(!rig.member.log().contains("panicked"), "{}", rig.member.log_tail());
+    rig.member.kill();
+    channel = rig.member.start().await;
+    rig.check(&channel, &follower).await;
+    follower.abort();
+    println!("brimful {backend}: {refused_after} writes before it, {:.1} s", begun.elapsed().as_secs_f64());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_ext4_without_a_byte_left_refuses_writes_until_there_is_room() {
+    for backend in settings::backends() {
+        let name = "an_ext4_without_a_byte_left_refuses_writes_until_there_is_room";
+        let Some(volume) = Volume::ext4(400, name) else { return };
+        brimful(volume, &backend).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tmpfs_without_a_byte_left_refuses_writes_until_there_is_room() {
+    for backend in settings::backends() {
+        let name = "a_tmpfs_without_a_byte_left_refuses_writes_until_there_is_room";
+        let Some(volume) = Volume::tmpfs(400, name) else { return };
+        brimful(volume, &backend).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

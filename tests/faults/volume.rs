@@ -7,7 +7,7 @@
 //! All lies below cargo's directory for tests; what a killed test left mounted is taken away by the next.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -98,6 +98,22 @@ impl Volume {
         let ballast = fs::File::create(self.path().join("ballast")).unwrap();
         rustix::fs::fallocate(&ballast, rustix::fs::FallocateFlags::empty(), 0, free.saturating_sub(kib << 10))
             .unwrap();
+    }
+
+    /// Takes the very last byte, what is kept for root included.
+    pub(crate) fn fill(&self) {
+        let mut ballast = fs::File::create(self.path().join("ballast")).unwrap();
+        // The most of it at once, so that nobody writes much meanwhile.
+        let free = rustix::fs::statvfs(self.path()).map(|stat| stat.f_bfree * stat.f_frsize).unwrap();
+        let most = free.saturating_sub(1 << 20);
+        if most > 0 {
+            // As much as can be had; the rest is taken below.
+            let _ = rustix::fs::fallocate(&ballast, rustix::fs::FallocateFlags::empty(), 0, most);
+        }
+        ballast.seek(SeekFrom::End(0)).unwrap();
+        for piece in [64 << 10, 4 << 10, 1] {
+            while ballast.write_all(&vec![0; piece]).and_then(|()| ballast.sync_data()).is_ok() {}
+        }
     }
 
     /// Gives the room back.
