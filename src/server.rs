@@ -13,6 +13,7 @@ mod maintain;
 mod open;
 mod rebuild;
 mod room;
+mod scrub;
 mod upkeep;
 
 use std::io;

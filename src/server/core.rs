@@ -14,6 +14,7 @@ use super::gauges::{self, LogCounters, Sources};
 use super::maintain::Keeper;
 use super::open::{self, Opening};
 use super::room::Room;
+use super::scrub::{LogCare, Scrub};
 use super::upkeep::{SnapshotPolicy, Upkeep};
 use super::{ServerError, Stopped, rebuild};
 use crate::api::watch::{WatchService, end_streams_without_leader};
@@ -138,6 +139,7 @@ impl Core {
             }
         }
         lessor.promote(env.clock.now(), config.member.election_timeout);
+        let care = Arc::new(LogCare::default());
         let sources = Sources {
             status,
             proposer: proposer.clone(),
@@ -146,12 +148,13 @@ impl Core {
             lessor: lessor.clone(),
             limits: limits.clone(),
             counters: counters.clone(),
+            care: care.clone(),
         };
         gauges::connect(metrics, sources);
         let (room, watching) = Room::watch(env.clone(), vec![data.wal().to_owned(), data.store()]);
         let workers = vec![watching];
         let mut core = Self { node, hub, proposer, reader, snapshots, lessor, alarms, limits, wal, room, workers };
-        core.start_workers(config, env, counters, behind_bytes)?;
+        core.start_workers(config, env, counters, care, behind_bytes)?;
         Ok(core)
     }
 
@@ -160,6 +163,7 @@ impl Core {
         config: &Config,
         env: &Env,
         counters: Arc<LogCounters>,
+        care: Arc<LogCare>,
         behind_bytes: u64,
     ) -> Result<(), ServerError> {
         let election = config.member.election_timeout;
@@ -200,7 +204,8 @@ impl Core {
             keep_entries: config.member.snapshot_catchup_entries,
         };
         let (node, snapshots, reader) = (self.node.clone(), self.snapshots.clone(), self.reader.clone());
-        let upkeep = Upkeep { node, snapshots, reader, policy, behind_bytes };
+        self.workers.push(Scrub { wal: self.wal.clone(), care: care.clone() }.spawn());
+        let upkeep = Upkeep { node, snapshots, reader, policy, behind_bytes, care };
         self.workers.push(upkeep.spawn(move || counters.bytes.load(Ordering::Relaxed)));
         Ok(())
     }

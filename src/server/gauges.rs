@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::scrub::LogCare;
 use crate::consensus::NodeStatus;
 use crate::lease::Lessor;
 use crate::ops::metrics::{Figure, Metrics};
@@ -43,6 +44,7 @@ pub(super) struct Sources {
     pub(super) lessor: Arc<Lessor>,
     pub(super) limits: Limits,
     pub(super) counters: Arc<LogCounters>,
+    pub(super) care: Arc<LogCare>,
 }
 
 fn flag(value: bool) -> f64 {
@@ -51,7 +53,7 @@ fn flag(value: bool) -> f64 {
 
 /// Gives each figure its source.
 pub(super) fn connect(metrics: &Metrics, sources: Sources) {
-    let Sources { status, proposer, reader, hub, lessor, limits, counters } = sources;
+    let Sources { status, proposer, reader, hub, lessor, limits, counters, care } = sources;
     let of = |figure, source: fn(&NodeStatus) -> f64| {
         let status = status.clone();
         metrics.sample(figure, move || source(&status));
@@ -66,6 +68,9 @@ pub(super) fn connect(metrics: &Metrics, sources: Sources) {
     metrics.sample(Figure::QuotaBytes, move || quota);
     metrics.sample(Figure::Leases, move || lessor.len() as f64);
     metrics.sample(Figure::WalBytes, move || counters.bytes.load(Ordering::Relaxed) as f64);
+    let checked = care.clone();
+    metrics.sample(Figure::WalChecked, move || checked.checked_bytes.load(Ordering::Relaxed) as f64);
+    metrics.sample(Figure::WalDamage, move || care.damaged.load(Ordering::Relaxed) as f64);
     store(metrics, reader);
     watch(metrics, hub);
 }

@@ -3,13 +3,16 @@
 //!
 //! ```text
 //! log grew by more than the state is large ─► snapshot ─► durable? ─► purge the log, but for a tail
+//! a part of the log is damaged ─────────────┘                         and not beyond what is damaged
 //! ```
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
+use super::scrub::LogCare;
 use crate::consensus::{Node, Snapshots};
 use crate::storage::StoreReader;
 use crate::types::RaftIndex;
@@ -18,6 +21,8 @@ use crate::types::RaftIndex;
 const LOOK: Duration = Duration::from_millis(250);
 /// Looks that are let pass after a snapshot could not be written, as on a full disk: 10 s.
 const LOOKS_AFTER_FAILURE: u32 = 40;
+/// How long a snapshot for a damaged log is waited for before another is tried.
+const AGAIN: Duration = Duration::from_secs(30);
 
 /// When a snapshot is due and what of the log stays.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +45,15 @@ pub(super) struct Upkeep {
     /// Bytes of log behind the newest snapshot at the start. Were they not counted, a member that is
     /// started again and again would never be due, and its log never purged.
     pub(super) behind_bytes: u64,
+    pub(super) care: Arc<LogCare>,
+}
+
+impl SnapshotPolicy {
+    /// Up to where the log may go, if `held` is the last entry that isn't needed for a start and
+    /// everything up to `damaged` should go.
+    fn purge_target(&self, held: RaftIndex, damaged: RaftIndex) -> RaftIndex {
+        RaftIndex(held.get().saturating_sub(self.keep_entries)).max(damaged.min(held))
+    }
 }
 
 impl Upkeep {
@@ -52,6 +66,7 @@ impl Upkeep {
         let (mut bytes_at_last, mut behind_bytes) = (0, self.behind_bytes);
         let mut pause = 0u32;
         let mut purged = RaftIndex(0);
+        let mut forced: Option<Instant> = None;
         let mut tick = tokio::time::interval(LOOK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -60,9 +75,16 @@ impl Upkeep {
             let entries = self.node.status().applied().get().saturating_sub(done.get());
             let bytes = log_bytes().saturating_sub(bytes_at_last).saturating_add(behind_bytes);
             let grown = self.policy.bytes_min == 0 || bytes >= self.policy.bytes_min.max(self.reader.logical_size());
+            let damaged = self.care.damaged_until();
+            let force = damaged > done
+                && self.node.status().applied() >= damaged
+                && forced.is_none_or(|forced| forced.elapsed() >= AGAIN);
             pause = pause.saturating_sub(1);
-            if grown && entries >= self.policy.entries_min && pause == 0 {
+            if pause == 0 && (force || (grown && entries >= self.policy.entries_min)) {
                 let bytes_now = log_bytes();
+                if force {
+                    forced = Some(Instant::now());
+                }
                 match self.snapshots.save_now().await {
                     Ok(()) => {
                         (bytes_at_last, behind_bytes) = (bytes_now, 0);
@@ -80,7 +102,7 @@ impl Upkeep {
             // The snapshot was made of the published state, which may be ahead of the engine; a start
             // needs the log from the engine's position on.
             let held = done.min(self.reader.values().durable().borrow().index);
-            let target = RaftIndex(held.get().saturating_sub(self.policy.keep_entries));
+            let target = self.policy.purge_target(held, damaged);
             if target > purged {
                 if self.node.purge(target).await.is_err() {
                     return;
@@ -88,5 +110,20 @@ impl Upkeep {
                 purged = target;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn damaged_entries_go_as_soon_as_nobody_needs_them() {
+        let policy = SnapshotPolicy { entries_min: 1, bytes_min: 0, keep_entries: 100 };
+        let target = |held, damaged| policy.purge_target(RaftIndex(held), RaftIndex(damaged)).get();
+        assert_eq!((target(50, 0), target(150, 0)), (0, 50));
+        assert_eq!(target(150, 120), 120, "the tail doesn't matter");
+        assert_eq!(target(150, 20), 50);
+        assert_eq!(target(150, 400), 150, "what a start needs stays, damaged or not");
     }
 }

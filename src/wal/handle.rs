@@ -18,7 +18,7 @@ use super::keeper::{Chores, Keeper};
 use super::log::{Done, Log, Work};
 use super::owner::DirLock;
 use super::scan;
-use super::types::{EntryId, Fatal, Recovered, WalEntry, WalError, WalOptions};
+use super::types::{EntryId, Fatal, Recovered, Scrubbed, WalEntry, WalError, WalOptions};
 use super::writer::{Group, Restated, Writer};
 use super::{reader, recovery};
 
@@ -236,16 +236,31 @@ impl Wal {
     /// # Errors
     /// Those of the disk, and damage.
     pub fn scrub(&self) -> Result<u64, WalError> {
-        let segments = self.0.shared.log.lock().segments();
-        let mut bytes = 0;
-        for pair in segments.windows(2) {
-            let [(_, segment), (_, next)] = pair else { continue };
-            let opening = scan::open(&segment.path, &*segment.file)?;
-            let next = scan::open(&next.path, &*next.file)?.header;
-            let scanned = scan::scan(&segment.path, &*segment.file, &opening, Some(&next), |_, _, _| Ok(()))?;
-            bytes += u64::from(scanned.end);
+        let (mut after, mut bytes) = (0, 0);
+        while let Some(Scrubbed { segment, result, .. }) = self.scrub_after(after) {
+            bytes += result?;
+            after = segment;
         }
         Ok(bytes)
+    }
+
+    /// Reads the first finished segment after the one of this number (0 for the first of all) again
+    /// and checks each byte of it; `None` if there is none. Blocks on the disk.
+    pub fn scrub_after(&self, after: u64) -> Option<Scrubbed> {
+        let (segments, last) = {
+            let log = self.0.shared.log.lock();
+            (log.segments(), log.last.map_or(RaftIndex(0), |last| last.index))
+        };
+        let at = segments.iter().position(|(number, _)| *number > after)?;
+        let ((number, segment), (_, next)) = (segments.get(at)?, segments.get(at + 1)?);
+        let next = match scan::open(&next.path, &*next.file) {
+            Ok(next) => next.header,
+            Err(error) => return Some(Scrubbed { segment: *number, last, result: Err(error) }),
+        };
+        let checked = scan::open(&segment.path, &*segment.file)
+            .and_then(|opening| scan::scan(&segment.path, &*segment.file, &opening, Some(&next), |_, _, _| Ok(())));
+        let last = RaftIndex(next.first_index.saturating_sub(1));
+        Some(Scrubbed { segment: *number, last, result: checked.map(|scanned| scanned.end.into()) })
     }
 
     /// Finishes what is queued, marks the end as clean and ends the threads. Blocks until then.

@@ -31,4 +31,6 @@ mod types;
 mod writer;
 
 pub use handle::Wal;
-pub use types::{EntryId, Fatal, GroupStats, Recovered, TornTail, WalEntry, WalError, WalObserver, WalOptions};
+pub use types::{
+    EntryId, Fatal, GroupStats, Recovered, Scrubbed, TornTail, WalEntry, WalError, WalObserver, WalOptions,
+};

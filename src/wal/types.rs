@@ -114,6 +114,17 @@ pub struct TornTail {
     pub bytes: u64,
 }
 
+/// A finished segment that was read again.
+#[derive(Debug)]
+pub struct Scrubbed {
+    /// Its number; they ascend.
+    pub segment: u64,
+    /// The last entry that it can hold.
+    pub last: RaftIndex,
+    /// Bytes checked, or what is wrong with them.
+    pub result: Result<u64, WalError>,
+}
+
 /// Why the log could not be opened or read.
 #[derive(Debug, thiserror::Error)]
 pub enum WalError {

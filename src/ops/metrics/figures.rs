@@ -70,6 +70,8 @@ figures! {
     DiskBytes GAUGE "rusd_store_disk_bytes" "Bytes that the engine takes on disk.";
     DurableIndex GAUGE "rusd_store_durable_index" "Index of the last entry that the engine has flushed.";
     WalSegments GAUGE "rusd_wal_segments" "Files of the Raft log.";
+    WalChecked COUNTER "rusd_wal_checked_bytes_total" "Bytes of finished log files that were read again and are whole.";
+    WalDamage COUNTER "rusd_wal_damage_total" "Times that a finished log file was found changed on disk.";
     Leases GAUGE "rusd_lease_count" "Leases that live.";
     WatchOverflows COUNTER "rusd_watch_overflows_total" "Times that a stream was too slow for its mailbox.";
     WatchReplays COUNTER "rusd_watch_replays_total" "Rounds of reading history for watchers.";
