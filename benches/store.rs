@@ -7,6 +7,7 @@
 //!
 //! `cargo bench --bench store`; a name after `--` selects.
 
+use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -68,6 +69,11 @@ const VALUE_BYTES: usize = 256;
 /// A key of 24 bytes; neighbours in number are far apart in order.
 fn key(number: u64) -> Bytes {
     format!("/bench/{:017}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15) % 100_000_000_000_000_000).into()
+}
+
+/// A key of 24 bytes; neighbours in number are neighbours in order.
+fn neighbour(number: u64) -> Bytes {
+    format!("/batch/{number:017}").into()
 }
 
 fn value() -> Bytes {
@@ -148,6 +154,30 @@ fn index(c: &mut Criterion<CpuTime>) {
     group.bench_function("lookup", |b| {
         b.iter(|| black_box(index.get(&keys[(random(&mut seed) % KEYS) as usize], None).is_some()));
     });
+    // What the machine itself needs for a search among as many keys, to hold the figures against.
+    let plain: BTreeMap<&[u8], u64> = keys.iter().map(|key| &key[..]).zip(0..).collect();
+    group.bench_function("baseline: lookup in std's BTreeMap", |b| {
+        b.iter(|| black_box(plain.get(&keys[(random(&mut seed) % KEYS) as usize][..])));
+    });
+    drop(plain);
+    for size in [10_000, 100_000] {
+        let mut smaller = Index::default();
+        for number in 0..size {
+            smaller.put(&keys[number as usize], version(number.cast_signed() + 2));
+        }
+        group.bench_function(format!("lookup among {size}"), |b| {
+            b.iter(|| black_box(smaller.get(&keys[(random(&mut seed) % size) as usize], None).is_some()));
+        });
+        let (mut main, mut published) = (size.cast_signed() + 2, smaller.clone());
+        group.bench_function(format!("upsert among {size}, published every 1"), |b| {
+            b.iter(|| {
+                main += 1;
+                smaller.put(&keys[(random(&mut seed) % size) as usize], version(main));
+                published = smaller.clone();
+            });
+        });
+        black_box(published.len());
+    }
     let mut main = KEYS.cast_signed() + 2;
     for batch in [1, 10, 100] {
         group.throughput(Throughput::Elements(batch));
@@ -162,6 +192,7 @@ fn index(c: &mut Criterion<CpuTime>) {
             });
         });
     }
+    group.throughput(Throughput::Elements(1));
     group.bench_function("upsert of a key with history, published every 1", |b| {
         let mut published = index.clone();
         b.iter(|| {
@@ -196,6 +227,17 @@ fn writes(c: &mut Criterion<CpuTime>) {
         });
     }
     group.throughput(Throughput::Elements(1));
+    group.bench_function("txn of 10 puts of neighbours", |b| {
+        b.iter(|| {
+            let mut txn = store.begin();
+            for _ in 0..10 {
+                number += 1;
+                txn.put(neighbour(number % 1_000_000), value(), LeaseId::NONE);
+            }
+            txn.commit();
+            show(&mut store);
+        });
+    });
     group.bench_function("txn of 10 puts", |b| {
         b.iter(|| {
             let mut txn = store.begin();

@@ -39,6 +39,19 @@ impl Record {
         })
     }
 
+    /// The same without a copy of the record.
+    pub fn into_key_value(self, at: Revision) -> Option<KeyValue> {
+        let Self { key, version } = self;
+        version.map(|version| KeyValue {
+            key,
+            value: version.value,
+            create_revision: version.create_revision,
+            mod_revision: at.main,
+            version: version.version,
+            lease: version.lease,
+        })
+    }
+
     /// The event that this record is to a watcher.
     pub fn event(&self, at: Revision) -> Event {
         match self.key_value(at) {

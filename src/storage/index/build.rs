@@ -27,32 +27,30 @@ pub(crate) struct Builder {
 impl Builder {
     /// Adds the versions (oldest first) of a key above all before it.
     pub(crate) fn push(&mut self, key: &[u8], versions: &[Version]) {
-        debug_assert!(self.leaf.keys.last().is_none_or(|last| last < key), "keys come in order");
+        debug_assert!(self.leaf.items.last().is_none_or(|last| last < key), "keys come in order");
         let Some(entry) = Entry::from_ascending(versions) else { return };
-        if self.leaf.entries.len() >= LEAF_FILL || self.leaf.keys.byte_len() >= LEAF_BYTES {
+        if self.leaf.len() >= LEAF_FILL || self.leaf.items.byte_len() >= LEAF_BYTES {
             self.close_leaf();
         }
-        self.leaf.keys.push(key);
-        self.leaf.entries.push(entry);
+        self.leaf.push(key, entry);
         self.keys += 1;
     }
 
     fn close_leaf(&mut self) {
         let mut leaf = std::mem::take(&mut self.leaf);
-        leaf.keys.shrink();
-        leaf.entries.shrink_to_fit();
-        let bound = match (&self.before, leaf.keys.len()) {
-            (Some(before), 1..) => separator(before, leaf.keys.get(0)).to_vec(),
+        leaf.items.shrink();
+        let bound = match (&self.before, leaf.items.len()) {
+            (Some(before), 1..) => separator(before, leaf.items.get(0)).to_vec(),
             _ => Vec::new(),
         };
-        self.before = leaf.keys.last().map(<[u8]>::to_vec);
+        self.before = leaf.items.last().map(<[u8]>::to_vec);
         let summary = leaf.summary();
         self.done.push((bound, Child { node: Node::Leaf(Arc::new(leaf)), summary }));
     }
 
     /// The tree of everything that was pushed.
     pub(crate) fn finish(mut self) -> Index {
-        if !self.leaf.entries.is_empty() || self.done.is_empty() {
+        if self.leaf.len() > 0 || self.done.is_empty() {
             self.close_leaf();
         }
         let mut level = self.done;
@@ -79,7 +77,7 @@ fn group(children: impl Iterator<Item = (Vec<u8>, Child<Entry>)>) -> (Vec<u8>, C
     let mut inner = Inner { bounds: Keys::default(), children: Vec::new() };
     for (bound, child) in children {
         if first.is_some() {
-            inner.bounds.push(&bound);
+            inner.bounds.push(&bound, &[]);
         } else {
             first = Some(bound);
         }

@@ -1,51 +1,63 @@
 //! `Entry`: one key's newest version and its older ones; `Summary`: what a subtree adds up to.
 
+use smallvec::SmallVec;
+
 use super::history::History;
 use super::node::Item;
+use super::packed::{self, Buffer, Packed};
+use super::spilled::Spill;
 use super::{KeyMeta, Version};
 use crate::types::Revision;
 
-/// A key's state in a leaf.
+/// Superseded versions that stay in the leaf. More are moved out of line all at once, so that one
+/// change in so many touches what is there.
+pub(super) const RECENT_MAX: usize = 4;
+
+/// A key's state, taken out of its leaf to be looked at or changed.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) head: Version,
-    pub(super) history: History,
+    /// The newest superseded ones, ascending.
+    pub(super) recent: SmallVec<[Version; RECENT_MAX]>,
+    /// Those before.
+    pub(super) older: History,
 }
 
 impl Entry {
     pub(super) fn new(head: Version) -> Self {
-        Self { head, history: History::default() }
+        Self { head, recent: SmallVec::new(), older: History::default() }
     }
 
     /// From all versions, oldest first; `None` if there are none.
     pub(super) fn from_ascending(versions: &[Version]) -> Option<Self> {
-        let (head, older) = versions.split_last()?;
-        Some(Self { head: *head, history: History::from_ascending(older) })
+        let (head, before) = versions.split_last()?;
+        let (older, recent) = before.split_at(before.len().saturating_sub(RECENT_MAX));
+        Some(Self { head: *head, recent: recent.into(), older: History::from_ascending(older) })
+    }
+
+    /// All versions, oldest first.
+    pub(super) fn ascending(&self) -> Vec<Version> {
+        let mut versions = self.older.ascending();
+        versions.extend_from_slice(&self.recent);
+        versions.push(self.head);
+        versions
     }
 
     pub(super) fn push(&mut self, version: Version) {
-        self.history.push(std::mem::replace(&mut self.head, version));
+        if self.recent.len() == RECENT_MAX {
+            self.recent.drain(..).for_each(|version| self.older.push(version));
+        }
+        self.recent.push(std::mem::replace(&mut self.head, version));
     }
 
-    /// The newest version at main revision `at`, tombstones included.
-    pub(super) fn at(&self, at: i64) -> Option<&Version> {
-        if self.head.main() <= at { Some(&self.head) } else { self.history.at(at) }
+    /// Takes the newest version out again; `None` if it was the only one.
+    pub(super) fn pop(mut self) -> Option<Self> {
+        self.head = self.recent.pop().or_else(|| self.older.pop())?;
+        Some(self)
     }
 
     pub(super) fn live_meta(&self) -> Option<KeyMeta> {
         self.head.meta()
-    }
-
-    /// Whether [`Entry::trim`] at `at` would take something away.
-    pub(super) fn is_trimmable(&self, at: i64) -> bool {
-        if self.history.is_empty() {
-            return !self.head.is_live() && self.head.main() < at;
-        }
-        if self.head.main() <= at {
-            return true;
-        }
-        let (Some(oldest), Some(newest)) = (self.history.oldest(), self.history.at(at)) else { return false };
-        oldest != newest || (!newest.is_live() && newest.main() < at)
     }
 
     /// Forgets what a compaction at `at` forgets (02 §6), oldest first into `removed`; `None` if nothing stays.
@@ -53,8 +65,7 @@ impl Entry {
     /// The newest version up to `at` stays if it is a put, or if it is a tombstone written at `at`
     /// itself, so that a watcher that begins there still sees the deletion.
     pub(super) fn trim(self, at: i64, removed: &mut Vec<Revision>) -> Option<Self> {
-        let mut versions = self.history.ascending();
-        versions.push(self.head);
+        let mut versions = self.ascending();
         let upto = versions.partition_point(|version| version.main() <= at);
         let gone = match upto.checked_sub(1).map(|newest| (newest, &versions[newest])) {
             None => 0,
@@ -66,17 +77,32 @@ impl Entry {
     }
 }
 
+impl Packed<'_> {
+    /// Whether [`Entry::trim`] at `at` would take something away.
+    pub(super) fn is_trimmable(self, at: i64) -> bool {
+        let Some(newest) = self.at(at) else { return false };
+        self.oldest() != newest || (!newest.is_live() && newest.main() < at)
+    }
+}
+
 impl Item for Entry {
-    fn summary(&self) -> Summary {
-        Summary {
-            live: u64::from(self.head.is_live()),
-            digest: self.head.hash(),
-            garbage: u64::from(!self.head.is_live() || !self.history.is_empty()),
-        }
+    type Spill = History;
+
+    fn pack(self, out: &mut Buffer) -> Option<History> {
+        self.write(out);
+        (!self.older.is_empty()).then_some(self.older)
     }
 
-    fn vacant(&self) -> Self {
-        Self::new(self.head)
+    fn unpack(bytes: &[u8], spill: Spill<'_, History>) -> Self {
+        Packed::new(bytes, spill).to_entry()
+    }
+
+    fn summary(bytes: &[u8]) -> Summary {
+        packed::summary(bytes)
+    }
+
+    fn is_same(left: &History, right: &History) -> bool {
+        left.is_same(right)
     }
 }
 
@@ -115,6 +141,7 @@ impl Summary {
 
 #[cfg(test)]
 mod tests {
+    use super::super::spilled::Spilled;
     use super::*;
     use crate::types::LeaseId;
 
@@ -130,11 +157,14 @@ mod tests {
     /// Mains that stay, and mains that go.
     fn trimmed(versions: &[Version], at: i64) -> (Vec<i64>, Vec<i64>) {
         let entry = Entry::from_ascending(versions).unwrap();
-        let trimmable = entry.is_trimmable(at);
+        let mut bytes = Buffer::new();
+        entry.write(&mut bytes);
+        let spilled = Spilled::default();
+        let trimmable = Packed::new(&bytes, spilled.get(0)).is_trimmable(at);
         let mut removed = Vec::new();
-        let kept = entry.trim(at, &mut removed).map_or(Vec::new(), |entry| {
-            entry.history.ascending().iter().chain([&entry.head]).map(Version::main).collect()
-        });
+        let kept = entry
+            .trim(at, &mut removed)
+            .map_or(Vec::new(), |entry| entry.ascending().iter().map(Version::main).collect());
         assert_eq!(trimmable, !removed.is_empty(), "the two must agree on {versions:?} at {at}");
         (kept, removed.iter().map(|revision| revision.main).collect())
     }
@@ -164,5 +194,16 @@ mod tests {
         assert_eq!(trimmed(&versions, 5), (vec![6, 8], vec![2, 4]));
         assert_eq!(trimmed(&versions, 4), (vec![4, 6, 8], vec![2]));
         assert_eq!(trimmed(&versions, 7), (vec![6, 8], vec![2, 4]));
+    }
+
+    #[test]
+    fn popping_is_the_inverse_of_pushing() {
+        let mut entry = Entry::new(put(1));
+        (2..50).for_each(|main| entry.push(put(main)));
+        for main in (2..50).rev() {
+            assert_eq!(entry.ascending().iter().map(Version::main).collect::<Vec<_>>(), (1..=main).collect::<Vec<_>>());
+            entry = entry.pop().unwrap();
+        }
+        assert!(entry.pop().is_none());
     }
 }

@@ -1,7 +1,7 @@
-//! The older versions of one key, out of line: a short list of sorted chunks, newest first.
+//! The older versions of a key with many, out of line: a short list of sorted chunks, newest first.
 //!
 //! ```text
-//! head in the leaf ─► [≤16 newest] ─► [32] ─► [64] ─► … ─► [≤4096 oldest]
+//! some in the leaf ─► [≤16 newest] ─► [32] ─► [64] ─► … ─► [≤4096 oldest]
 //! ```
 //!
 //! Adding copies one small chunk and now and then joins neighbours of a size, so that a key with a
@@ -39,6 +39,15 @@ impl History {
 
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_none()
+    }
+
+    /// Whether they are one and the same, not only alike.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Some(mine), Some(theirs)) => Arc::ptr_eq(mine, theirs),
+            (None, None) => true,
+            _ => false,
+        }
     }
 
     pub(super) fn len(&self) -> usize {

@@ -5,6 +5,7 @@ use smallvec::SmallVec;
 use super::Version;
 use super::entry::Entry;
 use super::node::{Inner, Leaf, Node};
+use super::packed::Packed;
 use crate::types::{KeyRange, RangeEnd};
 
 /// The living versions of a range at one revision, in key order.
@@ -27,7 +28,7 @@ impl<'a> Iter<'a> {
         if !range.is_empty() {
             let leaf = iter.descend(root, |inner| inner.child_of(&range.start));
             iter.enter(leaf);
-            iter.next = leaf.keys.search(&range.start).unwrap_or_else(|at| at);
+            iter.next = leaf.items.search(&range.start).unwrap_or_else(|at| at);
         }
         iter
     }
@@ -47,9 +48,9 @@ impl<'a> Iter<'a> {
 
     fn enter(&mut self, leaf: &'a Leaf<Entry>) {
         self.stop = match &self.range.end {
-            RangeEnd::Unbounded => leaf.keys.len(),
-            RangeEnd::Before(end) => leaf.keys.search(end).unwrap_or_else(|at| at),
-            RangeEnd::Single => leaf.keys.search(&self.range.start).map_or_else(|at| at, |at| at + 1),
+            RangeEnd::Unbounded => leaf.items.len(),
+            RangeEnd::Before(end) => leaf.items.search(end).unwrap_or_else(|at| at),
+            RangeEnd::Single => leaf.items.search(&self.range.start).map_or_else(|at| at, |at| at + 1),
         };
         self.next = 0;
         self.leaf = Some(leaf);
@@ -57,7 +58,7 @@ impl<'a> Iter<'a> {
 
     /// The next leaf that can hold something; none if the current one is the last of the range.
     fn advance(&mut self) -> Option<()> {
-        if self.stop < self.leaf.take()?.keys.len() {
+        if self.stop < self.leaf.take()?.len() {
             return None;
         }
         loop {
@@ -78,7 +79,7 @@ impl<'a> Iter<'a> {
 }
 
 impl<'a> Iterator for Iter<'a> {
-    type Item = (&'a [u8], &'a Version);
+    type Item = (&'a [u8], Version);
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
@@ -86,13 +87,9 @@ impl<'a> Iterator for Iter<'a> {
             while self.next < self.stop {
                 let at = self.next;
                 self.next += 1;
-                let entry = &leaf.entries[at];
-                let version = match self.at {
-                    None => Some(&entry.head),
-                    Some(main) => entry.at(main),
-                };
-                if let Some(version) = version.filter(|version| version.is_live()) {
-                    return Some((leaf.keys.get(at), version));
+                let (bytes, older) = leaf.get(at);
+                if let Some(version) = Packed::new(bytes, older).live_at(self.at) {
+                    return Some((leaf.items.get(at), version));
                 }
             }
             self.advance()?;

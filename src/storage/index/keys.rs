@@ -1,17 +1,18 @@
-//! `Keys`: the keys of one node, one after the other in one piece of memory.
+//! `Keys`: the keys of one node with what goes with each, one after the other in one piece of memory.
 //!
 //! ```text
-//! slots: [head, end] [head, end] …      head: the four bytes behind what all keys have in common
-//! bytes: key key …                      end: where the key ends in `bytes`
+//! slots: [head, key, end] …             head: the four bytes behind what all keys have in common
+//! bytes: key load key load …            key, end: where key and load end in `bytes`
 //! ```
 //!
-//! A search goes over the heads, which lie close together, and looks at one key at its end.
+//! A search goes over the heads, which lie close together, and looks at one key at its end; the
+//! load is then right behind the key. So a node is two allocations, and a copy of it two `memcpy`s.
 
 use std::cmp::Ordering;
 
-/// Sorted byte strings, found by binary search.
+/// Sorted byte strings with a load each, found by binary search.
 ///
-/// Invariants: ends never fall and the last one is the length of `bytes`; the first `common` bytes
+/// Invariants: places never fall and the last end is the length of `bytes`; the first `common` bytes
 /// of all keys are the same; a slot's head is its key's [`head`] behind those.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Keys {
@@ -23,7 +24,15 @@ pub(super) struct Keys {
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     head: u32,
+    key: u32,
     end: u32,
+}
+
+impl Slot {
+    /// The same so many bytes further on; wraps, so that it goes back too.
+    fn moved(self, by: u32) -> Self {
+        Self { key: self.key.wrapping_add(by), end: self.end.wrapping_add(by), ..self }
+    }
 }
 
 impl Keys {
@@ -31,7 +40,7 @@ impl Keys {
         self.slots.len()
     }
 
-    /// All keys together, in bytes.
+    /// All keys and loads together, in bytes.
     pub(super) fn byte_len(&self) -> usize {
         self.bytes.len()
     }
@@ -49,7 +58,13 @@ impl Keys {
     }
 
     pub(super) fn get(&self, at: usize) -> &[u8] {
-        &self.bytes[self.start(at)..self.slots[at].end as usize]
+        &self.bytes[self.start(at)..self.slots[at].key as usize]
+    }
+
+    /// What goes with the key at place `at`.
+    pub(super) fn load(&self, at: usize) -> &[u8] {
+        let slot = self.slots[at];
+        &self.bytes[slot.key as usize..slot.end as usize]
     }
 
     pub(super) fn last(&self) -> Option<&[u8]> {
@@ -82,30 +97,42 @@ impl Keys {
         Err(at)
     }
 
-    /// Puts `key` at place `at`; the caller keeps the order.
-    pub(super) fn insert(&mut self, at: usize, key: &[u8]) {
-        let (start, old, added) = (self.start(at), self.bytes.len(), key.len());
-        let common = if old == 0 && self.slots.is_empty() { added } else { common(&self.bytes[..self.common], key) };
-        if self.bytes.capacity() - old < added {
-            // A node is copied at nearly every publish, so room for a few keys is enough and doubling is waste.
-            self.bytes.reserve_exact(added * 4);
-        }
-        self.bytes.resize(old + added, 0);
-        self.bytes.copy_within(start..old, start + added);
-        self.bytes[start..start + added].copy_from_slice(key);
+    /// Puts `key` and its load at place `at`; the caller keeps the order.
+    pub(super) fn insert(&mut self, at: usize, key: &[u8], load: &[u8]) {
+        let (start, added) = (self.start(at), key.len() + load.len());
+        let common = if self.slots.is_empty() { key.len() } else { common(&self.bytes[..self.common], key) };
+        self.resize(start, start, added);
+        self.bytes[start..start + key.len()].copy_from_slice(key);
+        self.bytes[start + key.len()..start + added].copy_from_slice(load);
         reserve_few(&mut self.slots);
-        self.slots.insert(at, Slot { head: head(&key[common..]), end: length(start) });
-        for slot in &mut self.slots[at..] {
-            slot.end += length(added);
+        let slot = Slot { head: head(&key[common..]), key: length(start + key.len()), end: length(start + added) };
+        self.slots.insert(at, slot);
+        for slot in &mut self.slots[at + 1..] {
+            *slot = slot.moved(length(added));
         }
         if common != self.common {
             self.set_common(common);
         }
     }
 
-    /// Puts `key` behind all; the caller keeps the order.
-    pub(super) fn push(&mut self, key: &[u8]) {
-        self.insert(self.len(), key);
+    /// Puts another load in place of the one at `at`.
+    pub(super) fn set_load(&mut self, at: usize, load: &[u8]) {
+        let Slot { key, end, .. } = self.slots[at];
+        let (start, end) = (key as usize, end as usize);
+        if end - start != load.len() {
+            self.resize(start, end, load.len());
+            let by = length(load.len()).wrapping_sub(length(end - start));
+            self.slots[at].end = self.slots[at].end.wrapping_add(by);
+            for slot in &mut self.slots[at + 1..] {
+                *slot = slot.moved(by);
+            }
+        }
+        self.bytes[start..start + load.len()].copy_from_slice(load);
+    }
+
+    /// Puts `key` and its load behind all; the caller keeps the order.
+    pub(super) fn push(&mut self, key: &[u8], load: &[u8]) {
+        self.insert(self.len(), key, load);
     }
 
     pub(super) fn remove(&mut self, at: usize) {
@@ -113,10 +140,27 @@ impl Keys {
         self.bytes.drain(start..end);
         self.slots.remove(at);
         for later in &mut self.slots[at..] {
-            later.end -= length(end - start);
+            *later = later.moved(length(end - start).wrapping_neg());
         }
         if self.slots.is_empty() {
             self.common = 0;
+        }
+    }
+
+    /// Makes the bytes from `start` to `end` so many, of any content.
+    fn resize(&mut self, start: usize, end: usize, len: usize) {
+        let old = self.bytes.len();
+        if len > end - start {
+            let added = len - (end - start);
+            if self.bytes.capacity() - old < added {
+                // A node is copied at nearly every publish, so room for a few keys is enough and doubling is waste.
+                self.bytes.reserve_exact(added * 4);
+            }
+            self.bytes.resize(old + added, 0);
+            self.bytes.copy_within(end..old, start + len);
+        } else {
+            self.bytes.copy_within(end..old, start + len);
+            self.bytes.truncate(old - (end - start - len));
         }
     }
 
@@ -124,7 +168,7 @@ impl Keys {
     pub(super) fn split_off(&mut self, at: usize) -> Self {
         let start = self.start(at);
         let bytes = self.bytes[start..].to_vec();
-        let slots = self.slots[at..].iter().map(|slot| Slot { end: slot.end - length(start), ..*slot }).collect();
+        let slots = self.slots[at..].iter().map(|slot| slot.moved(length(start).wrapping_neg())).collect();
         self.bytes.truncate(start);
         self.slots.truncate(at);
         let mut right = Self { bytes, slots, common: self.common };
@@ -137,7 +181,7 @@ impl Keys {
     pub(super) fn append(&mut self, other: &Self) {
         let base = length(self.bytes.len());
         self.bytes.extend_from_slice(&other.bytes);
-        self.slots.extend(other.slots.iter().map(|slot| Slot { end: base + slot.end, ..*slot }));
+        self.slots.extend(other.slots.iter().map(|slot| slot.moved(base)));
         self.tighten();
     }
 
@@ -158,9 +202,8 @@ impl Keys {
         self.common = common;
         let mut start = 0;
         for slot in &mut self.slots {
-            let end = slot.end as usize;
-            slot.head = head(&self.bytes[start + common..end]);
-            start = end;
+            slot.head = head(&self.bytes[start + common..slot.key as usize]);
+            start = slot.end as usize;
         }
     }
 
@@ -208,7 +251,7 @@ mod tests {
         let mut keys = Keys::default();
         for key in ["d", "", "bb", "abc", "c"] {
             let at = keys.search(key.as_bytes()).unwrap_err();
-            keys.insert(at, key.as_bytes());
+            keys.insert(at, key.as_bytes(), key.repeat(2).as_bytes());
         }
         let all = |keys: &Keys| (0..keys.len()).map(|i| keys.get(i).to_vec()).collect::<Vec<_>>();
         assert_eq!(all(&keys), [&b""[..], b"abc", b"bb", b"c", b"d"]);
@@ -217,10 +260,16 @@ mod tests {
         keys.append(&right);
         keys.remove(1);
         keys.remove(0);
-        keys.insert(0, b"aa");
+        keys.insert(0, b"aa", b"new");
         assert_eq!(all(&keys), [&b"aa"[..], b"bb", b"c", b"d"]);
         assert_eq!(keys.search(b"c"), Ok(2));
         assert_eq!(keys.search(b"ca"), Err(3));
+        for (at, load) in [(1, &b"longer than before"[..]), (2, b""), (0, b"old"), (3, b"d")] {
+            keys.set_load(at, load);
+            assert_eq!(keys.load(at), load);
+        }
+        assert_eq!(all(&keys), [&b"aa"[..], b"bb", b"c", b"d"]);
+        assert_eq!([0, 1, 2, 3].map(|at| keys.load(at)), [&b"old"[..], b"longer than before", b"", b"d"]);
     }
 
     #[test]
@@ -232,7 +281,7 @@ mod tests {
         for key in all.iter().rev() {
             let at = keys.search(key).unwrap_err();
             assert_eq!(at, 0);
-            keys.insert(at, key);
+            keys.insert(at, key, b"load");
         }
         for (at, key) in all.iter().enumerate() {
             assert_eq!(keys.search(key), Ok(at));

@@ -3,7 +3,7 @@
 //! ```text
 //! Index ─ clone is one Arc ─► frozen for readers
 //!   └─ edit: copies the nodes on the way that a reader shares, changes the others in place
-//! Leaf: packed keys + entries [newest version | older ones out of line]
+//! Leaf: one piece of memory, key [newest version, a few older ones] key […] …; more are out of line
 //! Inner: bounds + children with sums (living keys, digest) ─► count and digest in O(log n)
 //! ```
 //!
@@ -15,7 +15,9 @@ mod history;
 mod iter;
 mod keys;
 mod node;
+mod packed;
 mod rows;
+mod spilled;
 mod tree;
 mod trim;
 mod version;
@@ -32,7 +34,8 @@ pub use version::{KeyMeta, Version};
 
 use crate::types::{KeyRange, RangeEnd, Revision};
 use entry::Entry;
-use node::{Item, Node};
+use node::Node;
+use packed::Packed;
 use tree::Tree;
 
 /// All keys with their kept versions.
@@ -58,13 +61,8 @@ impl Index {
     }
 
     /// The living version of `key` now (`None`) or at a main revision.
-    pub fn get(&self, key: &[u8], at: Option<i64>) -> Option<&Version> {
-        let entry = self.entry(key)?;
-        match at {
-            None => Some(&entry.head),
-            Some(main) => entry.at(main),
-        }
-        .filter(|version| version.is_live())
+    pub fn get(&self, key: &[u8], at: Option<i64>) -> Option<Version> {
+        self.entry(key)?.live_at(at)
     }
 
     /// The living versions of `range` now (`None`) or at a main revision, in key order.
@@ -78,7 +76,7 @@ impl Index {
             return Summary::default();
         }
         match &range.end {
-            RangeEnd::Single => self.entry(&range.start).map(Entry::summary).unwrap_or_default(),
+            RangeEnd::Single => self.entry(&range.start).map(Packed::summary).unwrap_or_default(),
             RangeEnd::Unbounded => self.summary().minus(self.below(&range.start)),
             RangeEnd::Before(end) => self.below(end).minus(self.below(&range.start)),
         }
@@ -95,7 +93,7 @@ impl Index {
 
     /// How many versions of `key` are kept, tombstones included.
     pub fn count_revisions(&self, key: &[u8]) -> usize {
-        self.entry(key).map_or(0, |entry| entry.history.len() + 1)
+        self.entry(key).map_or(0, Packed::len)
     }
 
     /// Puts the version that `next` makes of the living one before; returns that one.
@@ -120,15 +118,12 @@ impl Index {
     /// Takes the newest version of `key` back, as if it had never been written.
     pub fn undo(&mut self, key: &[u8]) {
         self.tree.edit(key, |slot| {
-            *slot = slot.take().and_then(|mut entry| {
-                entry.head = entry.history.pop()?;
-                Some(entry)
-            });
+            *slot = slot.take().and_then(Entry::pop);
         });
     }
 
-    fn entry(&self, key: &[u8]) -> Option<&Entry> {
-        self.tree.get(key)
+    fn entry(&self, key: &[u8]) -> Option<Packed<'_>> {
+        self.tree.get(key).map(|(bytes, older)| Packed::new(bytes, older))
     }
 
     fn from_parts(root: Node<Entry>, summary: Summary, keys: usize) -> Self {
@@ -142,8 +137,8 @@ impl Index {
         loop {
             match node {
                 Node::Leaf(leaf) => {
-                    let upto = leaf.keys.search(key).unwrap_or_else(|at| at);
-                    return leaf.entries[..upto].iter().fold(sum, |sum, entry| sum.plus(entry.summary()));
+                    let upto = leaf.items.search(key).unwrap_or_else(|at| at);
+                    return sum.plus(leaf.summary_upto(upto));
                 }
                 Node::Inner(inner) => {
                     let at = inner.child_of(key);

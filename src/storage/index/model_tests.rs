@@ -93,8 +93,7 @@ fn check(index: &Index, model: &Model, mains: &[i64]) {
                 .filter(|(key, _)| range.contains(key))
                 .filter_map(|(key, versions)| Some((key.as_slice(), *at(versions, at_main.unwrap_or(i64::MAX))?)))
                 .collect();
-            let got: Vec<(&[u8], Version)> =
-                index.range(range, at_main).map(|(key, version)| (key, *version)).collect();
+            let got: Vec<(&[u8], Version)> = index.range(range, at_main).collect();
             assert_eq!(got, want, "{range:?} at {at_main:?}");
             assert_eq!(index.count(range, at_main), want.len() as i64);
             if at_main.is_none() {
@@ -102,7 +101,7 @@ fn check(index: &Index, model: &Model, mains: &[i64]) {
                 assert_eq!(index.summary_of(range).digest, digest);
             }
             for (key, version) in want {
-                assert_eq!(index.get(key, at_main), Some(&version));
+                assert_eq!(index.get(key, at_main), Some(version));
             }
         }
     }

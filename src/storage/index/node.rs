@@ -2,46 +2,57 @@
 //!
 //! ```text
 //! Inner { bounds, children: [Child { node, summary }] }     children[i] < bounds[i] ≤ children[i + 1]
-//!   └─► Inner … └─► Leaf { keys, entries }
+//!   └─► Inner … └─► Leaf { items, spilled }
 //! ```
 
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use super::entry::Summary;
 use super::keys::{Keys, reserve_few, separator};
+use super::packed::Buffer;
+use super::spilled::{Spill, Spilled};
 
 /// Keys in a leaf before it is split.
 pub(super) const LEAF_MAX: usize = 64;
 /// Children of an inner node before it is split.
 pub(super) const INNER_MAX: usize = 32;
-/// Bytes of keys in a node before it is split, so that long keys don't make its copies dear.
+/// Room that the copy of a leaf gets for what an item grows by, or for a new one.
+const ITEM_ROOM: usize = 24;
+/// Bytes of keys and items in a node before it is split, so that long keys don't make its copies dear.
 const BYTES_MAX: usize = 32 * 1024;
 
-/// What a leaf holds for a key.
+/// What a leaf holds for a key: bytes behind the key, and now and then something besides them.
 pub(super) trait Item: Clone {
+    /// What doesn't lie in the leaf itself.
+    type Spill: Clone + Debug;
+    /// Adds its bytes; gives what doesn't go into them.
+    fn pack(self, out: &mut Buffer) -> Option<Self::Spill>;
+    /// The inverse.
+    fn unpack(bytes: &[u8], spill: Spill<'_, Self::Spill>) -> Self;
     /// What it adds to the sums of the subtrees that it is in.
-    fn summary(&self) -> Summary;
-    /// Anything that can stand in its place while it is edited.
-    fn vacant(&self) -> Self;
+    fn summary(bytes: &[u8]) -> Summary;
+    /// Whether two spills are one and the same.
+    fn is_same(left: &Self::Spill, right: &Self::Spill) -> bool;
 }
 
 /// A subtree.
 #[derive(Clone, Debug)]
-pub(super) enum Node<E> {
+pub(super) enum Node<E: Item> {
     Leaf(Arc<Leaf<E>>),
     Inner(Arc<Inner<E>>),
 }
 
-/// Keys with their entries. Invariant: as many entries as keys.
+/// Keys with their items.
 #[derive(Clone, Debug)]
-pub(super) struct Leaf<E> {
-    pub(super) keys: Keys,
-    pub(super) entries: Vec<E>,
+pub(super) struct Leaf<E: Item> {
+    pub(super) items: Keys,
+    spilled: Spilled<E::Spill>,
 }
 
-impl<E> Default for Leaf<E> {
+impl<E: Item> Default for Leaf<E> {
     fn default() -> Self {
-        Self { keys: Keys::default(), entries: Vec::new() }
+        Self { items: Keys::default(), spilled: Spilled::default() }
     }
 }
 
@@ -50,26 +61,26 @@ impl<E> Default for Leaf<E> {
 /// Invariant: one bound less than children; `bounds[i]` is above every key of child `i` and at or
 /// below every key of child `i + 1`.
 #[derive(Clone, Debug)]
-pub(super) struct Inner<E> {
+pub(super) struct Inner<E: Item> {
     pub(super) bounds: Keys,
     pub(super) children: Vec<Child<E>>,
 }
 
 /// A subtree with what it adds up to.
 #[derive(Clone, Debug)]
-pub(super) struct Child<E> {
+pub(super) struct Child<E: Item> {
     pub(super) node: Node<E>,
     pub(super) summary: Summary,
 }
 
 /// A node's new right sibling and the bound between the two.
-pub(super) struct Split<E> {
+pub(super) struct Split<E: Item> {
     pub(super) bound: Vec<u8>,
     pub(super) right: Child<E>,
 }
 
 /// What an edit did to a subtree.
-pub(super) struct Edited<E> {
+pub(super) struct Edited<E: Item> {
     /// By how much its sums changed, a split-off sibling included.
     pub(super) change: Summary,
     pub(super) split: Option<Split<E>>,
@@ -78,14 +89,10 @@ pub(super) struct Edited<E> {
 }
 
 impl<E: Item> Node<E> {
-    /// Calls `each` with everything in key order.
-    pub(super) fn each(&self, each: &mut impl FnMut(&[u8], &E)) {
+    /// Calls `each` with all keys and their items' bytes in key order.
+    pub(super) fn each(&self, each: &mut impl FnMut(&[u8], &[u8])) {
         match self {
-            Self::Leaf(leaf) => {
-                for (at, entry) in leaf.entries.iter().enumerate() {
-                    each(leaf.keys.get(at), entry);
-                }
-            }
+            Self::Leaf(leaf) => (0..leaf.len()).for_each(|at| each(leaf.items.get(at), leaf.items.load(at))),
             Self::Inner(inner) => inner.children.iter().for_each(|child| child.node.each(each)),
         }
     }
@@ -101,14 +108,14 @@ impl<E: Item> Node<E> {
     /// How full it is: entries or children.
     fn width(&self) -> usize {
         match self {
-            Self::Leaf(leaf) => leaf.entries.len(),
+            Self::Leaf(leaf) => leaf.len(),
             Self::Inner(inner) => inner.children.len(),
         }
     }
 
     fn byte_len(&self) -> usize {
         match self {
-            Self::Leaf(leaf) => leaf.keys.byte_len(),
+            Self::Leaf(leaf) => leaf.items.byte_len(),
             Self::Inner(inner) => inner.bounds.byte_len(),
         }
     }
@@ -125,12 +132,12 @@ impl<E: Item> Node<E> {
         match (self, right) {
             (Self::Leaf(left), Self::Leaf(right)) => {
                 let left = Arc::make_mut(left);
-                left.keys.append(&right.keys);
-                left.entries.extend(right.entries.iter().cloned());
+                left.spilled.append(left.items.len(), &right.spilled);
+                left.items.append(&right.items);
             }
             (Self::Inner(left), Self::Inner(right)) => {
                 let left = Arc::make_mut(left);
-                left.bounds.push(bound);
+                left.bounds.push(bound, &[]);
                 left.bounds.append(&right.bounds);
                 left.children.extend(right.children.iter().cloned());
             }
@@ -140,73 +147,105 @@ impl<E: Item> Node<E> {
 }
 
 impl<E: Item> Leaf<E> {
+    pub(super) fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// The bytes of the item at a place, and what it has besides.
+    pub(super) fn get(&self, at: usize) -> (&[u8], Spill<'_, E::Spill>) {
+        (self.items.load(at), self.spilled.get(at))
+    }
+
+    /// Adds a key behind all.
+    pub(super) fn push(&mut self, key: &[u8], item: E) {
+        let mut bytes = Buffer::new();
+        let spill = item.pack(&mut bytes);
+        self.spilled.set(self.len(), spill);
+        self.items.push(key, &bytes);
+    }
+
     /// The leaf to change: itself if nobody shares it, else a copy with room for `key` if that is new.
     fn own<'a>(leaf: &'a mut Arc<Self>, key: &[u8]) -> &'a mut Self {
         if Arc::get_mut(leaf).is_none() {
-            let added = usize::from(leaf.keys.search(key).is_err());
-            let mut entries = Vec::with_capacity(leaf.entries.len() + added);
-            entries.extend_from_slice(&leaf.entries);
-            *leaf = Arc::new(Self { keys: leaf.keys.copy(added, added * key.len()), entries });
+            let added = usize::from(leaf.items.search(key).is_err());
+            let items = leaf.items.copy(added, added * key.len() + ITEM_ROOM);
+            *leaf = Arc::new(Self { items, spilled: leaf.spilled.clone() });
         }
         Arc::make_mut(leaf)
     }
 
     fn edit<R>(&mut self, key: &[u8], f: impl FnOnce(&mut Option<E>) -> R) -> (R, Edited<E>) {
-        match self.keys.search(key) {
+        match self.items.search(key) {
             Ok(at) => self.edit_present(at, f),
             Err(at) => self.edit_absent(at, key, f),
         }
     }
 
     fn edit_present<R>(&mut self, at: usize, f: impl FnOnce(&mut Option<E>) -> R) -> (R, Edited<E>) {
-        let before = self.entries[at].summary();
-        let vacant = self.entries[at].vacant();
-        let mut slot = Some(std::mem::replace(&mut self.entries[at], vacant));
+        let (bytes, spill) = self.get(at);
+        let before = E::summary(bytes);
+        let mut slot = Some(E::unpack(bytes, spill));
         let result = f(&mut slot);
-        let Some(entry) = slot else {
-            self.entries.remove(at);
-            self.keys.remove(at);
-            let small = self.entries.len() < LEAF_MAX / 4;
+        let Some(item) = slot else {
+            self.items.remove(at);
+            self.spilled.removed(at);
+            let small = self.len() < LEAF_MAX / 4;
             return (result, Edited { change: Summary::default().minus(before), split: None, small });
         };
-        let change = entry.summary().minus(before);
-        self.entries[at] = entry;
+        let mut bytes = Buffer::new();
+        let spill = item.pack(&mut bytes);
+        let change = E::summary(&bytes).minus(before);
+        self.items.set_load(at, &bytes);
+        let is_same = match (&spill, self.spilled.get(at).get()) {
+            (Some(new), Some(old)) => E::is_same(new, old),
+            (None, None) => true,
+            _ => false,
+        };
+        if !is_same {
+            self.spilled.set(at, spill);
+        }
         (result, Edited { change, split: None, small: false })
     }
 
     fn edit_absent<R>(&mut self, at: usize, key: &[u8], f: impl FnOnce(&mut Option<E>) -> R) -> (R, Edited<E>) {
         let mut slot = None;
         let result = f(&mut slot);
-        let Some(entry) = slot else {
+        let Some(item) = slot else {
             return (result, Edited { change: Summary::default(), split: None, small: false });
         };
-        let change = entry.summary();
-        self.keys.insert(at, key);
-        reserve_few(&mut self.entries);
-        self.entries.insert(at, entry);
-        let full = self.entries.len() > LEAF_MAX || (self.keys.byte_len() > BYTES_MAX && self.entries.len() > 1);
+        let mut bytes = Buffer::new();
+        let spill = item.pack(&mut bytes);
+        let change = E::summary(&bytes);
+        self.items.insert(at, key, &bytes);
+        self.spilled.inserted(at);
+        self.spilled.set(at, spill);
+        let full = self.len() > LEAF_MAX || (self.items.byte_len() > BYTES_MAX && self.len() > 1);
         let split = full.then(|| self.split(at));
         (result, Edited { change, split, small: false })
     }
 
     /// Splits in the middle, or near the end when keys come in order, which leaves full leaves behind.
     fn split(&mut self, inserted: usize) -> Split<E> {
-        let len = self.entries.len();
+        let len = self.len();
         let at = if inserted + 1 == len { (len * 7 / 8).max(1) } else { len / 2 };
-        let right = Self { keys: self.keys.split_off(at), entries: self.entries.split_off(at) };
-        self.keys.shrink();
-        self.entries.shrink_to_fit();
-        let bound = separator(self.keys.last().unwrap_or_default(), right.keys.get(0)).to_vec();
+        let right = Self { items: self.items.split_off(at), spilled: self.spilled.split_off(at) };
+        self.items.shrink();
+        let bound = separator(self.items.last().unwrap_or_default(), right.items.get(0)).to_vec();
         let summary = right.summary();
         Split { bound, right: Child { node: Node::Leaf(Arc::new(right)), summary } }
     }
 
     pub(super) fn summary(&self) -> Summary {
-        self.entries.iter().fold(Summary::default(), |sum, entry| sum.plus(entry.summary()))
+        self.summary_upto(self.len())
+    }
+
+    /// What the first items add up to.
+    pub(super) fn summary_upto(&self, end: usize) -> Summary {
+        (0..end).fold(Summary::default(), |sum, at| sum.plus(E::summary(self.items.load(at))))
     }
 }
 
-impl<E> Inner<E> {
+impl<E: Item> Inner<E> {
     /// The child whose stretch holds `key`.
     pub(super) fn child_of(&self, key: &[u8]) -> usize {
         match self.bounds.search(key) {
@@ -218,9 +257,7 @@ impl<E> Inner<E> {
     pub(super) fn summary(&self) -> Summary {
         self.children.iter().fold(Summary::default(), |sum, child| sum.plus(child.summary))
     }
-}
 
-impl<E: Item> Inner<E> {
     fn edit<R>(&mut self, key: &[u8], f: impl FnOnce(&mut Option<E>) -> R) -> (R, Edited<E>) {
         let at = self.child_of(key);
         let child = &mut self.children[at];
@@ -228,7 +265,7 @@ impl<E: Item> Inner<E> {
         child.summary = child.summary.plus(edited.change);
         if let Some(Split { bound, right }) = edited.split {
             child.summary = child.summary.minus(right.summary);
-            self.bounds.insert(at, &bound);
+            self.bounds.insert(at, &bound, &[]);
             reserve_few(&mut self.children);
             self.children.insert(at + 1, right);
         } else if edited.small {

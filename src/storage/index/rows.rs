@@ -1,9 +1,13 @@
 //! `Rows`: the rows of the small tables as of one moment, so that a snapshot holds those that belong to it.
 
+use std::convert::Infallible;
+
 use bytes::Bytes;
 
 use super::entry::Summary;
 use super::node::Item;
+use super::packed::Buffer;
+use super::spilled::Spill;
 use super::tree::Tree;
 use crate::storage::Table;
 
@@ -14,12 +18,23 @@ pub struct Rows {
 }
 
 impl Item for Bytes {
-    fn summary(&self) -> Summary {
+    type Spill = Infallible;
+
+    fn pack(self, out: &mut Buffer) -> Option<Infallible> {
+        out.extend_from_slice(&self);
+        None
+    }
+
+    fn unpack(bytes: &[u8], _: Spill<'_, Infallible>) -> Self {
+        Self::copy_from_slice(bytes)
+    }
+
+    fn summary(_: &[u8]) -> Summary {
         Summary::default()
     }
 
-    fn vacant(&self) -> Self {
-        Self::new()
+    fn is_same(left: &Infallible, _: &Infallible) -> bool {
+        match *left {}
     }
 }
 
@@ -30,8 +45,8 @@ impl Rows {
     }
 
     /// The value of a row.
-    pub fn get(&self, table: Table, key: &[u8]) -> Option<&Bytes> {
-        self.tree.get(&place(table, key))
+    pub fn get(&self, table: Table, key: &[u8]) -> Option<&[u8]> {
+        self.tree.get(&place(table, key)).map(|(value, _)| value)
     }
 
     /// How many rows there are.
@@ -51,7 +66,7 @@ impl Rows {
             if let Some((&id, key)) = place.split_first()
                 && id == table.id()
             {
-                rows.push((Bytes::copy_from_slice(key), value.clone()));
+                rows.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
             }
         });
         rows
@@ -80,7 +95,7 @@ mod tests {
         rows.set(Table::Meta, b"absent", None);
         assert_eq!((copy.len(), rows.len()), (1001, 2));
         assert_eq!(copy.of(Table::Lease).len(), 1000);
-        assert_eq!(copy.get(Table::Lease, &[0, 7]), Some(&Bytes::from("7")));
+        assert_eq!(copy.get(Table::Lease, &[0, 7]), Some(&b"7"[..]));
         assert_eq!(rows.get(Table::Lease, &[0, 7]), None);
         assert_eq!(rows.of(Table::Meta), [(Bytes::from(&[0, 7][..]), Bytes::from("meta"))]);
         assert!(rows.of(Table::Auth).is_empty() && !rows.is_empty());

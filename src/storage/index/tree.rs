@@ -5,18 +5,19 @@ use std::sync::Arc;
 use super::entry::Summary;
 use super::keys::Keys;
 use super::node::{Child, Inner, Item, Node, Split};
+use super::spilled::Spill;
 
 /// A persistent ordered map from keys to items; a clone is one reference count and stays as it is.
 ///
 /// Invariant: `summary` is the sum over all items, `len` their number.
 #[derive(Clone, Debug)]
-pub(super) struct Tree<E> {
+pub(super) struct Tree<E: Item> {
     root: Node<E>,
     summary: Summary,
     len: usize,
 }
 
-impl<E> Default for Tree<E> {
+impl<E: Item> Default for Tree<E> {
     fn default() -> Self {
         Self { root: Node::Leaf(Arc::default()), summary: Summary::default(), len: 0 }
     }
@@ -39,11 +40,12 @@ impl<E: Item> Tree<E> {
         self.len
     }
 
-    pub(super) fn get(&self, key: &[u8]) -> Option<&E> {
+    /// The bytes of a key's item, and what it has besides.
+    pub(super) fn get(&self, key: &[u8]) -> Option<(&[u8], Spill<'_, E::Spill>)> {
         let mut node = &self.root;
         loop {
             match node {
-                Node::Leaf(leaf) => return leaf.keys.search(key).ok().map(|at| &leaf.entries[at]),
+                Node::Leaf(leaf) => return leaf.items.search(key).ok().map(|at| leaf.get(at)),
                 Node::Inner(inner) => node = &inner.children[inner.child_of(key)].node,
             }
         }
@@ -70,7 +72,7 @@ impl<E: Item> Tree<E> {
         let left = std::mem::replace(&mut self.root, Node::Leaf(Arc::default()));
         let left = Child { node: left, summary: self.summary.minus(right.summary) };
         let mut bounds = Keys::default();
-        bounds.push(bound);
+        bounds.push(bound, &[]);
         self.root = Node::Inner(Arc::new(Inner { bounds, children: vec![left, right] }));
     }
 

@@ -2,7 +2,8 @@
 
 use super::Index;
 use super::entry::Entry;
-use super::node::{Item, Node};
+use super::node::Node;
+use super::packed::Packed;
 use crate::types::Revision;
 
 /// Where a compaction stands, so that it can go on later.
@@ -59,9 +60,11 @@ impl Search {
     fn visit(&mut self, node: &Node<Entry>, from: &[u8]) {
         match node {
             Node::Leaf(leaf) => {
-                let first = leaf.keys.search(from).unwrap_or_else(|at| at);
-                for (at, entry) in leaf.entries.iter().enumerate().skip(first) {
-                    if entry.summary().garbage > 0 && !self.take(leaf.keys.get(at), entry) {
+                let first = leaf.items.search(from).unwrap_or_else(|at| at);
+                for at in first..leaf.len() {
+                    let (bytes, older) = leaf.get(at);
+                    let entry = Packed::new(bytes, older);
+                    if entry.summary().garbage > 0 && !self.take(leaf.items.get(at), entry) {
                         return;
                     }
                 }
@@ -80,7 +83,7 @@ impl Search {
     }
 
     /// False once there is no room for this key.
-    fn take(&mut self, key: &[u8], entry: &Entry) -> bool {
+    fn take(&mut self, key: &[u8], entry: Packed<'_>) -> bool {
         if self.left == 0 {
             self.next = Some(key.to_vec());
             return false;

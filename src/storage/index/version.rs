@@ -15,7 +15,7 @@ pub struct KeyMeta {
     pub lease: LeaseId,
 }
 
-/// A put or a tombstone in a key's history (48 bytes, so that a leaf stays small).
+/// A put or a tombstone in a key's history; how it lies in a leaf is `Packed`'s.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Version {
     main: i64,
@@ -74,6 +74,11 @@ impl Version {
     /// Puts since creation; 0 for a tombstone.
     pub fn version(&self) -> i64 {
         self.version
+    }
+
+    /// The lease's number; 0 for none and for a tombstone.
+    pub(super) fn lease(&self) -> i64 {
+        self.lease
     }
 
     /// Whether it is a put.

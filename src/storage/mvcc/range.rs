@@ -74,7 +74,7 @@ impl View<'_> {
         let mut scanned = 0;
         for (key, version) in found.by_ref() {
             scanned += 1;
-            if passes(query, version) {
+            if passes(query, &version) {
                 picked.push(Found { key, version });
             }
             if picked.len() >= limit {
@@ -94,7 +94,7 @@ impl View<'_> {
 #[derive(Clone, Copy)]
 struct Found<'a> {
     key: &'a [u8],
-    version: &'a Version,
+    version: Version,
 }
 
 impl Found<'_> {
@@ -114,7 +114,7 @@ impl Found<'_> {
             });
         }
         let at = self.version.modified();
-        fetch(at)?.key_value(at).ok_or_else(|| {
+        fetch(at)?.into_key_value(at).ok_or_else(|| {
             ReadError::Request(RequestError::Storage(format!("the record of revision {at} should be a put")))
         })
     }

@@ -84,7 +84,7 @@ impl<'a> WriteTxn<'a> {
     pub fn value_of(&self, key: &[u8]) -> Result<Option<KeyValue>, RequestError> {
         let Some(version) = self.store.index.get(key, None) else { return Ok(None) };
         let at = version.modified();
-        Ok(self.store.fetch(at).map_err(refused)?.key_value(at))
+        Ok(self.store.fetch(at).map_err(refused)?.into_key_value(at))
     }
 
     /// Puts one pair.

@@ -219,7 +219,7 @@ pub(super) fn get(
         None => None,
         Some(version) => {
             let at = version.modified();
-            fetch(values, at, disk)?.key_value(at)
+            fetch(values, at, disk)?.into_key_value(at)
         }
     };
     Ok(scoped(state, found))

@@ -7,7 +7,7 @@
 //! had read before then puts it where nobody finds it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwapOption;
 
@@ -23,13 +23,31 @@ const RECORD_BYTES_MAX: u64 = 64 << 10;
 /// What a kept record costs besides its key and value.
 const OVERHEAD_BYTES: u64 = 128;
 
+/// Whether a slot was read since the clock hand came by; a bit that no tag has.
+const READ: u64 = 1 << 62;
+
 #[derive(Debug)]
 struct Slot {
-    /// The revision's hash, 0 for empty; a hint, the entry itself decides.
+    /// The revision's hash, 0 for empty, and [`READ`]; a hint, the entry itself decides.
     tag: AtomicU64,
-    read: AtomicBool,
     entry: ArcSwapOption<Entry>,
 }
+
+impl Slot {
+    fn tag(&self) -> u64 {
+        self.tag.load(Ordering::Relaxed) & !READ
+    }
+
+    /// Takes the read mark away; whether there was none.
+    fn unmark(&self) -> bool {
+        self.tag.load(Ordering::Relaxed) & READ == 0 || self.tag.fetch_and(!READ, Ordering::Relaxed) & READ == 0
+    }
+}
+
+/// One cache line, so that a lookup misses once here.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Set([Slot; WAYS]);
 
 #[derive(Debug)]
 struct Entry {
@@ -40,7 +58,7 @@ struct Entry {
 
 #[derive(Debug)]
 pub(super) struct Hot {
-    slots: Box<[Slot]>,
+    sets: Box<[Set]>,
     bytes: AtomicU64,
     bytes_max: u64,
     hand: AtomicUsize,
@@ -51,9 +69,9 @@ impl Hot {
     /// A cache of about `bytes_max` bytes.
     pub(super) fn new(bytes_max: u64) -> Self {
         let sets = (bytes_max / (TYPICAL_BYTES * WAYS as u64)).clamp(1, 1 << 22) as usize;
-        let slot = || Slot { tag: AtomicU64::new(0), read: AtomicBool::new(false), entry: ArcSwapOption::empty() };
+        let slot = |_| Slot { tag: AtomicU64::new(0), entry: ArcSwapOption::empty() };
         Self {
-            slots: (0..sets.next_power_of_two() * WAYS).map(|_| slot()).collect(),
+            sets: (0..sets.next_power_of_two()).map(|_| Set(std::array::from_fn(slot))).collect(),
             bytes: AtomicU64::new(0),
             bytes_max,
             hand: AtomicUsize::new(0),
@@ -62,20 +80,18 @@ impl Hot {
     }
 
     fn set(&self, tag: u64) -> &[Slot] {
-        let sets = self.slots.len() / WAYS;
-        let start = (tag as usize & (sets - 1)) * WAYS;
-        &self.slots[start..start + WAYS]
+        &self.sets[tag as usize & (self.sets.len() - 1)].0
     }
 
     /// The record of a revision, if it is here.
     pub(super) fn get(&self, at: Revision) -> Option<Record> {
         let tag = tag(at);
-        let slot = self.set(tag).iter().find(|slot| slot.tag.load(Ordering::Relaxed) == tag)?;
+        let slot = self.set(tag).iter().find(|slot| slot.tag() == tag)?;
         let entry = slot.entry.load();
         let entry = entry.as_ref().filter(|entry| entry.at == at && entry.epoch == self.epoch())?;
         // Stored only when it changes, so that a hot slot's cache line isn't written by every reader.
-        if !slot.read.load(Ordering::Relaxed) {
-            slot.read.store(true, Ordering::Relaxed);
+        if slot.tag.load(Ordering::Relaxed) == tag {
+            let _ = slot.tag.compare_exchange(tag, tag | READ, Ordering::Relaxed, Ordering::Relaxed);
         }
         Some(entry.record.clone())
     }
@@ -93,12 +109,11 @@ impl Hot {
         }
         let tag = tag(at);
         let set = self.set(tag);
-        let same = set.iter().find(|slot| slot.tag.load(Ordering::Relaxed) == tag);
-        let free = || set.iter().find(|slot| slot.tag.load(Ordering::Relaxed) == 0);
-        let unread = || set.iter().find(|slot| !slot.read.swap(false, Ordering::Relaxed));
+        let same = set.iter().find(|slot| slot.tag() == tag);
+        let free = || set.iter().find(|slot| slot.tag() == 0);
+        let unread = || set.iter().find(|slot| slot.unmark());
         let slot = same.or_else(free).or_else(unread).unwrap_or(&set[(tag >> 60) as usize % WAYS]);
         slot.tag.store(tag, Ordering::Relaxed);
-        slot.read.store(false, Ordering::Relaxed);
         self.replaced(slot.entry.swap(Some(Arc::new(Entry { epoch, at, record }))), bytes);
         self.shrink();
     }
@@ -106,7 +121,7 @@ impl Hot {
     /// Forgets a record.
     pub(super) fn remove(&self, at: Revision) {
         let tag = tag(at);
-        if let Some(slot) = self.set(tag).iter().find(|slot| slot.tag.load(Ordering::Relaxed) == tag) {
+        if let Some(slot) = self.set(tag).iter().find(|slot| slot.tag() == tag) {
             self.empty(slot);
         }
     }
@@ -114,7 +129,7 @@ impl Hot {
     /// Forgets everything.
     pub(super) fn clear(&self) {
         self.epoch.fetch_add(1, Ordering::AcqRel);
-        for slot in self.slots.iter().filter(|slot| slot.tag.load(Ordering::Relaxed) != 0) {
+        for slot in self.sets.iter().flat_map(|set| &set.0).filter(|slot| slot.tag() != 0) {
             self.empty(slot);
         }
     }
@@ -138,12 +153,13 @@ impl Hot {
 
     fn shrink(&self) {
         // Two rounds at most: the first may only take the "read" marks away.
-        for _ in 0..self.slots.len() * 2 {
+        for _ in 0..self.sets.len() * WAYS * 2 {
             if self.bytes() <= self.bytes_max {
                 return;
             }
-            let slot = &self.slots[self.hand.fetch_add(1, Ordering::Relaxed) % self.slots.len()];
-            if slot.tag.load(Ordering::Relaxed) != 0 && !slot.read.swap(false, Ordering::Relaxed) {
+            let hand = self.hand.fetch_add(1, Ordering::Relaxed);
+            let slot = &self.sets[hand / WAYS % self.sets.len()].0[hand % WAYS];
+            if slot.tag() != 0 && slot.unmark() {
                 self.empty(slot);
             }
         }
@@ -154,11 +170,11 @@ fn kept_bytes(record: &Record) -> u64 {
     record_bytes(record) + OVERHEAD_BYTES
 }
 
-/// A hash that is never 0.
+/// A hash that is never 0 and has no [`READ`].
 fn tag(at: Revision) -> u64 {
     let mixed =
         (at.main as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (at.sub as u64).wrapping_mul(0xc2b2_ae3d_27d4_eb4f);
-    (mixed ^ (mixed >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93) | 1 << 63
+    (mixed ^ (mixed >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93) & !READ | 1 << 63
 }
 
 #[cfg(test)]
