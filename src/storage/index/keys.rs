@@ -1,8 +1,8 @@
 //! `Keys`: the keys of one node with what goes with each, one after the other in one piece of memory.
 //!
 //! ```text
-//! slots: [head, key, end] …             head: the four bytes behind what all keys have in common
-//! bytes: key load key load …            key, end: where key and load end in `bytes`
+//! slots: [head, end] [head, end] …       head: the four bytes behind what all keys have in common
+//! bytes: key load length, key load …     end: where all that ends in `bytes`; length: the load's, u32
 //! ```
 //!
 //! A search goes over the heads, which lie close together, and looks at one key at its end; the
@@ -21,17 +21,19 @@ pub(super) struct Keys {
     common: usize,
 }
 
+/// Of the length of a load.
+const LENGTH_BYTES: usize = 4;
+
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     head: u32,
-    key: u32,
     end: u32,
 }
 
 impl Slot {
     /// The same so many bytes further on; wraps, so that it goes back too.
     fn moved(self, by: u32) -> Self {
-        Self { key: self.key.wrapping_add(by), end: self.end.wrapping_add(by), ..self }
+        Self { end: self.end.wrapping_add(by), ..self }
     }
 }
 
@@ -58,13 +60,12 @@ impl Keys {
     }
 
     pub(super) fn get(&self, at: usize) -> &[u8] {
-        &self.bytes[self.start(at)..self.slots[at].key as usize]
+        &self.bytes[self.start(at)..self.key_end(at)]
     }
 
     /// What goes with the key at place `at`.
     pub(super) fn load(&self, at: usize) -> &[u8] {
-        let slot = self.slots[at];
-        &self.bytes[slot.key as usize..slot.end as usize]
+        &self.bytes[self.key_end(at)..self.slots[at].end as usize - LENGTH_BYTES]
     }
 
     pub(super) fn last(&self) -> Option<&[u8]> {
@@ -99,14 +100,13 @@ impl Keys {
 
     /// Puts `key` and its load at place `at`; the caller keeps the order.
     pub(super) fn insert(&mut self, at: usize, key: &[u8], load: &[u8]) {
-        let (start, added) = (self.start(at), key.len() + load.len());
+        let (start, added) = (self.start(at), key.len() + load.len() + LENGTH_BYTES);
         let common = if self.slots.is_empty() { key.len() } else { common(&self.bytes[..self.common], key) };
         self.resize(start, start, added);
         self.bytes[start..start + key.len()].copy_from_slice(key);
-        self.bytes[start + key.len()..start + added].copy_from_slice(load);
+        self.write_load(start + key.len(), load);
         reserve_few(&mut self.slots);
-        let slot = Slot { head: head(&key[common..]), key: length(start + key.len()), end: length(start + added) };
-        self.slots.insert(at, slot);
+        self.slots.insert(at, Slot { head: head(&key[common..]), end: length(start + added) });
         for slot in &mut self.slots[at + 1..] {
             *slot = slot.moved(length(added));
         }
@@ -117,17 +117,21 @@ impl Keys {
 
     /// Puts another load in place of the one at `at`.
     pub(super) fn set_load(&mut self, at: usize, load: &[u8]) {
-        let Slot { key, end, .. } = self.slots[at];
-        let (start, end) = (key as usize, end as usize);
-        if end - start != load.len() {
-            self.resize(start, end, load.len());
-            let by = length(load.len()).wrapping_sub(length(end - start));
-            self.slots[at].end = self.slots[at].end.wrapping_add(by);
-            for slot in &mut self.slots[at + 1..] {
+        let (start, end, len) = (self.key_end(at), self.slots[at].end as usize, load.len() + LENGTH_BYTES);
+        if end - start != len {
+            self.resize(start, end, len);
+            let by = length(len).wrapping_sub(length(end - start));
+            for slot in &mut self.slots[at..] {
                 *slot = slot.moved(by);
             }
         }
-        self.bytes[start..start + load.len()].copy_from_slice(load);
+        self.write_load(start, load);
+    }
+
+    fn write_load(&mut self, at: usize, load: &[u8]) {
+        let end = at + load.len();
+        self.bytes[at..end].copy_from_slice(load);
+        self.bytes[end..end + LENGTH_BYTES].copy_from_slice(&length(load.len()).to_le_bytes());
     }
 
     /// Puts `key` and its load behind all; the caller keeps the order.
@@ -201,10 +205,16 @@ impl Keys {
     fn set_common(&mut self, common: usize) {
         self.common = common;
         let mut start = 0;
-        for slot in &mut self.slots {
-            slot.head = head(&self.bytes[start + common..slot.key as usize]);
-            start = slot.end as usize;
+        for at in 0..self.slots.len() {
+            self.slots[at].head = head(&self.bytes[start + common..self.key_end(at)]);
+            start = self.slots[at].end as usize;
         }
+    }
+
+    fn key_end(&self, at: usize) -> usize {
+        let end = self.slots[at].end as usize;
+        let load = self.bytes[..end].last_chunk().map_or(0, |length| u32::from_le_bytes(*length));
+        end - LENGTH_BYTES - load as usize
     }
 
     fn start(&self, at: usize) -> usize {

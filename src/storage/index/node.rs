@@ -18,7 +18,7 @@ pub(super) const LEAF_MAX: usize = 64;
 /// Children of an inner node before it is split.
 pub(super) const INNER_MAX: usize = 32;
 /// Room that the copy of a leaf gets for what an item grows by, or for a new one.
-const ITEM_ROOM: usize = 24;
+const ITEM_ROOM: usize = 28;
 /// Bytes of keys and items in a node before it is split, so that long keys don't make its copies dear.
 const BYTES_MAX: usize = 32 * 1024;
 
