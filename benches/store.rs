@@ -160,7 +160,7 @@ fn index(c: &mut Criterion<CpuTime>) {
         b.iter(|| black_box(plain.get(&keys[(random(&mut seed) % KEYS) as usize][..])));
     });
     drop(plain);
-    for size in [10_000, 100_000] {
+    for size in [10_000_u64, 100_000] {
         let mut smaller = Index::default();
         for number in 0..size {
             smaller.put(&keys[number as usize], version(number.cast_signed() + 2));
