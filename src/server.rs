@@ -10,6 +10,7 @@ mod door;
 mod export;
 mod gauges;
 mod maintain;
+mod meters;
 mod open;
 mod rebuild;
 mod room;
@@ -142,8 +143,9 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
         tracing::warn!(%error, "that this member has served could not be noted");
     }
     let shutdown = watch::Sender::new(false);
-    let services = core.services(&data, &env, &metrics)?;
+    let services = core.services(&config, &data, &env, &metrics)?;
     let connections = Arc::new(Semaphore::new(connections_max()));
+    gauges::connect_port(&metrics, services.metrics.clone(), connections.clone(), listeners.len());
     let serving = tokio::spawn(api::serve(listeners, services, connections, shutdown.subscribe()));
     let members = core.node.members().len();
     tracing::info!(

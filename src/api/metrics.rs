@@ -1,11 +1,20 @@
 //! Counters of the client port: one handle for each method and code, made once, so that counting is
 //! one atomic addition. Names and labels are those of etcd's exporter.
 
+mod times;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
 use prometheus::core::Collector;
 use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 use tonic::Code;
 
+use self::times::CallTimes;
 use super::methods::Method;
+use crate::apply::{OpResult, TxnResult};
+use crate::env::Clock;
 
 /// How many gRPC codes there are, `Ok` included.
 const CODES: usize = 17;
@@ -41,6 +50,12 @@ pub struct RpcMetrics {
     pub(crate) received_bytes: IntCounter,
     /// `etcd_network_client_grpc_sent_bytes_total`
     pub(crate) sent_bytes: IntCounter,
+    /// `etcd_server_health_success` and `_failures`.
+    health: [IntCounter; 2],
+    times: CallTimes,
+    clock: Arc<dyn Clock>,
+    txns: AtomicU64,
+    txn_ranges: AtomicU64,
     client_requests: IntCounterVec,
     client_versions: parking_lot::RwLock<Vec<ClientVersion>>,
     unknown_version: [IntCounter; 2],
@@ -65,11 +80,11 @@ impl MethodMetrics {
 }
 
 impl RpcMetrics {
-    /// Makes the counters, all at 0, and registers them.
+    /// Makes the counters, all at 0, and registers them; `extensive` (`--metrics`) shows how long each method takes.
     ///
     /// # Errors
     /// A name that is registered already.
-    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
+    pub fn register(registry: &Registry, clock: Arc<dyn Clock>, extensive: bool) -> prometheus::Result<Self> {
         let labels = ["grpc_type", "grpc_service", "grpc_method"];
         let by_method = |name: &str, help: &str| add(registry, IntCounterVec::new(Opts::new(name, help), &labels)?);
         let started = by_method("grpc_server_started_total", "Total number of RPCs started on the server.")?;
@@ -125,6 +140,14 @@ impl RpcMetrics {
                     "The total number of bytes sent to grpc clients.",
                 )?,
             )?,
+            health: [
+                add(registry, IntCounter::new("etcd_server_health_failures", "Health checks that failed.")?)?,
+                add(registry, IntCounter::new("etcd_server_health_success", "Health checks that passed.")?)?,
+            ],
+            times: CallTimes::register(registry, extensive)?,
+            clock,
+            txns: AtomicU64::new(0),
+            txn_ranges: AtomicU64::new(0),
             unknown_version: version_counters(&client_requests, "unknown"),
             client_requests,
             client_versions: parking_lot::RwLock::new(Vec::new()),
@@ -134,6 +157,45 @@ impl RpcMetrics {
     /// The counters of a method.
     pub(crate) fn of(&self, method: Method) -> &MethodMetrics {
         &self.methods[method.number()]
+    }
+
+    /// The time, for [`RpcMetrics::ended`].
+    pub(crate) fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    /// Counts a call that has ended, and how long it took.
+    pub(crate) fn ended(&self, method: Method, code: Code, begun: Instant) {
+        self.of(method).handled(code).inc();
+        self.times.observe(method, code == Code::Ok, self.clock.now().saturating_duration_since(begun));
+    }
+
+    /// Counts a look at `/health`.
+    pub(crate) fn health(&self, healthy: bool) {
+        self.health[usize::from(healthy)].inc();
+    }
+
+    /// Counts what a transaction did.
+    pub(crate) fn txn(&self, result: &TxnResult) {
+        let ranges = result.responses.iter().filter(|op| matches!(op, OpResult::Range { .. })).count();
+        if ranges > 0 {
+            self.txn_ranges.fetch_add(ranges as u64, Ordering::Relaxed);
+        }
+        if result.responses.len() > 1 {
+            self.txns.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// For `etcd_mvcc_txn_total`: transactions of several operations.
+    pub fn txns(&self) -> u64 {
+        self.txns.load(Ordering::Relaxed)
+    }
+
+    /// For `etcd_mvcc_range_total`: ranges that were answered, those in transactions among them.
+    pub fn ranges(&self) -> u64 {
+        let answered = |method| self.of(method).handled(Code::Ok).get();
+        let alone = answered(Method::KvRange) + answered(Method::KvRangeStream);
+        alone + self.txn_ranges.load(Ordering::Relaxed)
     }
 
     /// Counts a request by the version that its client names (`None`: it names none).
@@ -177,11 +239,36 @@ impl std::fmt::Debug for RpcMetrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::env::SystemClock;
+    use crate::ops::config::FeatureGates;
+    use crate::ops::metrics::{Metrics, MetricsOptions};
+    use crate::types::MemberId;
+
+    #[test]
+    fn the_families_that_etcd_exports_are_there() {
+        let metrics = Metrics::new(&MetricsOptions {
+            member: MemberId(1),
+            server_version: "3.7.1",
+            cluster_version: "3.7",
+            rusd_version: "0.1.0",
+            feature_gates: FeatureGates::default(),
+        })
+        .unwrap();
+        let calls = RpcMetrics::register(metrics.registry(), Arc::new(SystemClock), true).unwrap();
+        // Those that etcd, too, shows from the first use on.
+        calls.ended(Method::KvRange, Code::Ok, calls.now());
+        calls.client_request(false, None);
+        metrics.apply.observe(crate::ops::metrics::Operation::Put, true, std::time::Duration::ZERO, 1);
+        let text = metrics.encode().unwrap();
+        for line in include_str!("metrics/etcd_names.txt").lines().filter(|line| !line.starts_with('#')) {
+            assert!(text.contains(&format!("# TYPE {line}\n")), "{line}");
+        }
+    }
 
     #[test]
     fn every_method_and_code_is_there_from_the_start() {
         let registry = Registry::new();
-        let metrics = RpcMetrics::register(&registry).unwrap();
+        let metrics = RpcMetrics::register(&registry, Arc::new(SystemClock), true).unwrap();
         metrics.of(Method::KvPut).handled(Code::ResourceExhausted).inc();
         let families = registry.gather();
         let handled = families.iter().find(|family| family.name() == "grpc_server_handled_total").unwrap();
@@ -194,7 +281,7 @@ mod tests {
     #[test]
     fn client_versions_are_bounded() {
         let registry = Registry::new();
-        let metrics = RpcMetrics::register(&registry).unwrap();
+        let metrics = RpcMetrics::register(&registry, Arc::new(SystemClock), true).unwrap();
         for version in 0..1000 {
             metrics.client_request(false, Some(&version.to_string()));
         }

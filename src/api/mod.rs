@@ -36,4 +36,4 @@ pub use errors::{code, status};
 pub use listen::{Address, ListenError, Listener, SocketOptions, serve};
 pub use metrics::RpcMetrics;
 pub use seams::{Maintain, MemberInfo, Propose, Standing, Waiting};
-pub use services::{NodeInfo, Services};
+pub use services::{Budgets, NodeInfo, Services};

@@ -10,7 +10,7 @@ use crate::apply::AlarmView;
 use crate::env::Env;
 use crate::lease::Lessor;
 use crate::storage::StoreReader;
-use crate::types::{ClusterId, Limits, MemberId};
+use crate::types::{Budget, ClusterId, Limits, MemberId};
 
 /// What the services are made of.
 pub struct Services {
@@ -36,8 +36,29 @@ pub struct Services {
     pub metrics: Arc<RpcMetrics>,
     /// Makes the text of `/metrics`.
     pub metrics_text: Arc<dyn Fn() -> String + Send + Sync>,
+    /// What requests and answers may hold in memory.
+    pub budgets: Budgets,
     /// Large reads that may run at a time; each holds its answer in memory.
     pub large_reads: Arc<tokio::sync::Semaphore>,
+}
+
+/// Bounds on what all clients together may have in memory.
+#[derive(Clone, Debug)]
+pub struct Budgets {
+    /// Requests that didn't come in one piece, until they are answered.
+    pub requests: Budget,
+    /// Large answers, until they are read.
+    pub answers: Budget,
+}
+
+impl Budgets {
+    /// As the limits say.
+    pub fn new(limits: &Limits) -> Self {
+        Self {
+            requests: Budget::new(limits.requests_pending_bytes_max),
+            answers: Budget::new(limits.answers_pending_bytes_max),
+        }
+    }
 }
 
 /// The identity that goes into every header.

@@ -19,7 +19,7 @@ pub use log_cache::LogCache;
 pub use log_store::LogStore;
 pub use node::{Node, NodeConfig, StartError};
 pub use snapshots::{Load, Save, SavedSnapshot, SnapshotBuilder, Snapshots};
-pub use state_machine::{MEMBERSHIP_KEY, OnPublish, StateMachine};
+pub use state_machine::{MEMBERSHIP_KEY, OnApply, OnPublish, StateMachine};
 pub use status::NodeStatus;
 pub use types::{Applied, LocalBatch, PeerNode, Proposals, Reply};
 

@@ -10,6 +10,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -26,12 +27,16 @@ use super::snapshots::{SnapshotBuilder, Snapshots};
 use super::status::NodeStatus;
 use super::types::{Applied, LogData, LogId, Reply, StoredMembership, TypeConfig};
 use crate::apply::{Command, Machine, MachineError, Outcome, codec};
+use crate::env::Clock;
 use crate::storage::values::Health;
 use crate::storage::{AppliedPosition, EventBatch, Store, StoreReader, Table};
 use crate::types::RequestError;
 
 /// Called after each publish and before anyone is answered: the batch (if keys changed) and the revision.
 pub type OnPublish = Box<dyn FnMut(Option<Arc<EventBatch>>, i64) + Send + Sync>;
+
+/// Called after each entry's commands were applied, with their outcomes and the time of all of them.
+pub type OnApply = Box<dyn FnMut(&[Command], &[Outcome], Duration) + Send + Sync>;
 
 /// Where the membership lies in the meta table.
 pub const MEMBERSHIP_KEY: &[u8] = b"membership";
@@ -47,6 +52,7 @@ pub struct StateMachine {
     reader: StoreReader,
     durable: watch::Receiver<AppliedPosition>,
     on_publish: OnPublish,
+    timed: Option<(Arc<dyn Clock>, OnApply)>,
     cache: Arc<LogCache>,
     status: Arc<NodeStatus>,
     snapshots: Arc<Snapshots>,
@@ -73,7 +79,13 @@ impl StateMachine {
         let reader = machine.reader();
         let durable = reader.values().durable();
         let applied = log_id_of(position);
-        Ok(Self { machine, reader, durable, on_publish, cache, status, snapshots, applied, membership })
+        Ok(Self { machine, reader, durable, on_publish, timed: None, cache, status, snapshots, applied, membership })
+    }
+
+    /// Has `on_apply` told how long the commands of each entry took.
+    pub fn timed(mut self, clock: Arc<dyn Clock>, on_apply: OnApply) -> Self {
+        self.timed = Some((clock, on_apply));
+        self
     }
 
     /// The machine, for work that has to be done by its one owner (compaction steps).
@@ -83,15 +95,24 @@ impl StateMachine {
 
     fn apply_normal(&mut self, position: AppliedPosition, data: &LogData, answers: &mut Answers) -> io::Result<()> {
         if let Some(proposals) = data.local.as_ref().and_then(|local| local.take()) {
-            let outcomes = self.machine.apply(position, &proposals.commands).map_err(failed)?;
+            let outcomes = self.run(position, &proposals.commands)?;
             answers.add(position, proposals.replies, outcomes);
         } else {
             let commands: Vec<Command> = codec::decode_batch(data.payload.clone()).map_err(|error| {
                 io::Error::new(io::ErrorKind::InvalidData, format!("log entry {}: {error}", position.index))
             })?;
-            self.machine.apply(position, &commands).map_err(failed)?;
+            self.run(position, &commands)?;
         }
         Ok(())
+    }
+
+    fn run(&mut self, position: AppliedPosition, commands: &[Command]) -> io::Result<Vec<Outcome>> {
+        let begun = self.timed.as_ref().map(|(clock, _)| clock.now());
+        let outcomes = self.machine.apply(position, commands).map_err(failed)?;
+        if let (Some((clock, on_apply)), Some(begun)) = (&mut self.timed, begun) {
+            on_apply(commands, &outcomes, clock.now().saturating_duration_since(begun));
+        }
+        Ok(outcomes)
     }
 
     /// Waits until the store takes more, without holding up the thread that this task runs on.

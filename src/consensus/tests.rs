@@ -116,7 +116,7 @@ async fn put(node: &Node, key: &str) -> Result<Applied, RequestError> {
     let mut payload = BytesMut::new();
     codec::encode_batch(&commands, &mut payload);
     let (reply, answer) = oneshot::channel();
-    node.append(payload.freeze(), Proposals { commands, replies: vec![reply], permit: None }).await?;
+    node.append(payload.freeze(), Proposals { commands, replies: vec![reply], ..Proposals::default() }).await?;
     answer.await.expect("an outcome")
 }
 

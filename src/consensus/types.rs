@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::apply::{Command, Outcome};
-use crate::types::{RequestError, Term};
+use crate::types::{Held, RequestError, Term};
 
 openraft::declare_raft_types!(
     /// openraft with our payload, our member description and standard Raft terms.
@@ -84,6 +84,8 @@ pub struct Proposals {
     pub replies: Vec<Reply>,
     /// Held until the batch is applied: bounds the batches under way.
     pub permit: Option<tokio::sync::OwnedSemaphorePermit>,
+    /// The commands' part of the budget of bytes, held as long.
+    pub held: Option<Held>,
 }
 
 impl LocalBatch {
@@ -164,7 +166,7 @@ mod tests {
     fn batch() -> (LogData, oneshot::Receiver<Result<Applied, RequestError>>) {
         let (reply, answer) = oneshot::channel();
         let commands = vec![Command::Compact { revision: 1 }];
-        (LogData::proposed(Bytes::new(), Proposals { commands, replies: vec![reply], permit: None }), answer)
+        (LogData::proposed(Bytes::new(), Proposals { commands, replies: vec![reply], ..Proposals::default() }), answer)
     }
 
     #[test]

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
-use super::LeaseWriter;
+use super::{LeaseCounts, LeaseWriter};
 use super::shard::Shard;
 use crate::types::LeaseId;
 
@@ -62,6 +62,7 @@ pub struct Lessor {
     next_expired: AtomicUsize,
     next_checkpoint: AtomicUsize,
     ended: watch::Sender<u64>,
+    counts: LeaseCounts,
 }
 
 impl Lessor {
@@ -77,6 +78,7 @@ impl Lessor {
             next_expired: AtomicUsize::new(0),
             next_checkpoint: AtomicUsize::new(0),
             ended: watch::Sender::new(0),
+            counts: LeaseCounts::default(),
         });
         (LeaseWriter::new(Arc::clone(&lessor)), lessor)
     }
@@ -122,6 +124,11 @@ impl Lessor {
     /// How many leases there are.
     pub fn len(&self) -> usize {
         self.count.load(Ordering::Relaxed)
+    }
+
+    /// What has happened since the start.
+    pub fn counts(&self) -> &LeaseCounts {
+        &self.counts
     }
 
     /// Whether there is none.
@@ -198,6 +205,7 @@ impl Lessor {
             return Renewal::Ending;
         }
         Shard::renew(lease, now_ms);
+        self.counts.add_renewed();
         Renewal::Renewed { ttl_secs: lease.ttl_secs, reset_checkpoint: lease.is_checkpointed(now_ms) }
     }
 

@@ -11,6 +11,7 @@
 //! needs the time takes it. Nothing here knows of Raft, of the wire or of the store.
 
 mod checkpoint;
+mod counts;
 mod keys;
 mod lessor;
 mod record;
@@ -18,6 +19,7 @@ mod shard;
 mod writer;
 
 pub use checkpoint::CHECKPOINT_SHRINK_SECS_MIN;
+pub use counts::LeaseCounts;
 pub use lessor::{EXPIRE_RETRY, LeaseStatus, Lessor, Renewal};
 pub use record::LeaseRecord;
 pub use writer::LeaseWriter;

@@ -28,7 +28,11 @@ impl LeaseWriter {
 
     /// Adds a lease; false if there is one with this id.
     pub fn grant(&mut self, id: LeaseId, ttl_secs: i64) -> bool {
-        self.insert(id, LeaseRecord { ttl_secs, remaining_secs: 0 })
+        let granted = self.insert(id, LeaseRecord { ttl_secs, remaining_secs: 0 });
+        if granted {
+            self.lessor.counts().add_granted();
+        }
+        granted
     }
 
     /// Adds a lease as it was stored; false if there is one with this id.
@@ -47,6 +51,7 @@ impl LeaseWriter {
         let removed = self.lessor.shard(id).remove(id).is_some();
         if removed {
             self.lessor.removed();
+            self.lessor.counts().add_revoked();
             self.unannounced = true;
         }
         removed

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use tokio::sync::{Semaphore, mpsc};
 
-use super::ProposeLimits;
-use crate::apply::{Command, codec};
-use crate::consensus::{Node, Proposals, Reply};
+use super::{ProposeLimits, Queued};
+use crate::apply::codec;
+use crate::consensus::{Node, Proposals};
 
 /// Runs until the queue is closed or Raft has ended.
-pub(super) async fn run(mut commands: mpsc::UnboundedReceiver<(Command, Reply)>, node: Node, limits: ProposeLimits) {
+pub(super) async fn run(mut commands: mpsc::UnboundedReceiver<Queued>, node: Node, limits: ProposeLimits) {
     let in_flight = Arc::new(Semaphore::new(limits.batches_in_flight_max));
     let mut waiting = Vec::with_capacity(limits.batch_commands_max);
     loop {
@@ -19,21 +19,25 @@ pub(super) async fn run(mut commands: mpsc::UnboundedReceiver<(Command, Reply)>,
         }
         // Whoever is ready to run now may join this entry; with nobody ready this costs nothing.
         tokio::task::yield_now().await;
-        let Ok(permit) = in_flight.clone().acquire_owned().await else { return };
-        while waiting.len() < limits.batch_commands_max
-            && let Ok(next) = commands.try_recv()
-        {
-            waiting.push(next);
-        }
-        let mut permit = Some(permit);
         while !waiting.is_empty() {
+            // One for each entry, or large commands would fill the log's queue without bound.
+            let Ok(permit) = in_flight.clone().acquire_owned().await else { return };
+            while waiting.len() < limits.batch_commands_max
+                && let Ok(next) = commands.try_recv()
+            {
+                waiting.push(next);
+            }
             let count = take_count(&waiting, limits.batch_bytes_max);
-            let mut batch = Proposals { permit: permit.take(), ..Proposals::default() };
+            let mut batch = Proposals { permit: Some(permit), ..Proposals::default() };
             batch.commands.reserve(count);
             batch.replies.reserve(count);
-            for (command, reply) in waiting.drain(..count) {
+            for Queued { command, reply, held, .. } in waiting.drain(..count) {
                 batch.commands.push(command);
                 batch.replies.push(reply);
+                match &mut batch.held {
+                    Some(all) => all.merge(held),
+                    None => batch.held = Some(held),
+                }
             }
             let mut payload = BytesMut::new();
             codec::encode_batch(&batch.commands, &mut payload);
@@ -46,11 +50,11 @@ pub(super) async fn run(mut commands: mpsc::UnboundedReceiver<(Command, Reply)>,
 }
 
 /// How many of the waiting commands fit in one entry; at least one.
-fn take_count(waiting: &[(Command, Reply)], bytes_max: usize) -> usize {
+fn take_count(waiting: &[Queued], bytes_max: usize) -> usize {
     let mut bytes = 0;
     let mut count = 0;
-    for (command, _) in waiting {
-        bytes += codec::encoded_len(command);
+    for queued in waiting {
+        bytes += queued.bytes;
         if count > 0 && bytes > bytes_max {
             break;
         }

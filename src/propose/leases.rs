@@ -138,6 +138,7 @@ impl LeaseKeeper {
                 self.give_back(&ids, &error);
                 return;
             }
+            self.lessor.counts().add_expired(count);
             if count < EXPIRE_MAX {
                 return;
             }

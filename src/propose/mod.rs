@@ -13,14 +13,14 @@ mod batcher;
 mod leases;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::apply::Command;
+use crate::apply::{Command, codec};
 use crate::consensus::{Applied, Node, Reply};
-use crate::types::RequestError;
+use crate::types::{Budget, Held, Limits, RequestError};
 
 pub use leases::LeaseKeeper;
 
@@ -29,6 +29,9 @@ pub use leases::LeaseKeeper;
 pub struct ProposeLimits {
     /// The most commands that wait for their outcome; further ones are refused.
     pub pending_max: usize,
+    /// Bytes of the commands in memory, until they are applied; one that would make them more is refused,
+    /// unless there is no other.
+    pub pending_bytes_max: usize,
     /// How long a command or a read may wait.
     pub timeout: Duration,
     /// The most commands of one entry.
@@ -43,6 +46,7 @@ impl Default for ProposeLimits {
     fn default() -> Self {
         Self {
             pending_max: 5_000,
+            pending_bytes_max: Limits::REQUESTS_BYTES_DEFAULT,
             timeout: Duration::from_secs(7),
             batch_commands_max: 1_024,
             batch_bytes_max: 1024 * 1024,
@@ -57,10 +61,28 @@ pub struct Proposer {
     inner: Arc<Inner>,
 }
 
+/// What a command costs beside its bytes: itself, its waiter, its places in queues.
+const COMMAND_OVERHEAD_BYTES: usize = 512;
+
+/// A command on its way to the batcher.
+struct Queued {
+    command: Command,
+    reply: Reply,
+    /// Its encoded length.
+    bytes: usize,
+    /// Its part of the budget, which it takes along until it is applied: a caller that gives up makes no
+    /// room for another while its command is in memory.
+    held: Held,
+}
+
 struct Inner {
-    queue: mpsc::UnboundedSender<(Command, Reply)>,
+    queue: mpsc::UnboundedSender<Queued>,
     barrier: barrier::Barrier,
     pending: AtomicUsize,
+    pending_bytes: Budget,
+    failed: AtomicU64,
+    reads_failed: AtomicU64,
+    reads_slow: AtomicU64,
     limits: ProposeLimits,
     node: Node,
 }
@@ -71,7 +93,19 @@ impl Proposer {
         let (queue, commands) = mpsc::unbounded_channel();
         tokio::spawn(batcher::run(commands, node.clone(), limits));
         let barrier = barrier::Barrier::start(node.clone(), limits.timeout);
-        Self { inner: Arc::new(Inner { queue, barrier, pending: AtomicUsize::new(0), limits, node }) }
+        Self {
+            inner: Arc::new(Inner {
+                queue,
+                barrier,
+                pending: AtomicUsize::new(0),
+                pending_bytes: Budget::new(limits.pending_bytes_max),
+                failed: AtomicU64::new(0),
+                reads_failed: AtomicU64::new(0),
+                reads_slow: AtomicU64::new(0),
+                limits,
+                node,
+            }),
+        }
     }
 
     /// Commands that wait for their outcome.
@@ -79,16 +113,46 @@ impl Proposer {
         self.inner.pending.load(Ordering::Relaxed)
     }
 
+    /// Bytes of the commands in memory.
+    pub fn pending_bytes(&self) -> usize {
+        self.inner.pending_bytes.used()
+    }
+
+    /// Commands whose outcome didn't come.
+    pub fn failed(&self) -> u64 {
+        self.inner.failed.load(Ordering::Relaxed)
+    }
+
+    /// Reads that could not be made linearizable.
+    pub fn reads_failed(&self) -> u64 {
+        self.inner.reads_failed.load(Ordering::Relaxed)
+    }
+
+    /// Reads that waited too long for that.
+    pub fn reads_slow(&self) -> u64 {
+        self.inner.reads_slow.load(Ordering::Relaxed)
+    }
+
     /// Gets `command` through the log and returns what it answered, after it was published.
     ///
     /// # Errors
-    /// `TooManyRequests` when too many wait, `Timeout` or `DeadlineExceeded` (no leader) when the
+    /// `TooManyRequests` when too many wait, or too many bytes, `Timeout` or `DeadlineExceeded` (no leader) when the
     /// outcome did not come in time: it may still be applied. `Stopped` when the server ends.
     pub async fn propose(&self, command: Command) -> Result<Applied, RequestError> {
+        let result = self.submit(command).await;
+        if result.is_err() {
+            self.inner.failed.fetch_add(1, Ordering::Relaxed);
+        }
+        result
+    }
+
+    async fn submit(&self, command: Command) -> Result<Applied, RequestError> {
         let inner = &*self.inner;
         let _pending = Pending::enter(&inner.pending, inner.limits.pending_max)?;
+        let bytes = codec::encoded_len(&command);
+        let held = inner.pending_bytes.take(bytes + COMMAND_OVERHEAD_BYTES).ok_or(RequestError::TooManyRequests)?;
         let (reply, outcome) = oneshot::channel();
-        inner.queue.send((command, reply)).map_err(|_| RequestError::Stopped)?;
+        inner.queue.send(Queued { command, reply, bytes, held }).map_err(|_| RequestError::Stopped)?;
         match tokio::time::timeout(inner.limits.timeout, outcome).await {
             Ok(Ok(result)) => result,
             // The entry is gone without an outcome: it may or may not be committed later.
@@ -110,7 +174,13 @@ impl Proposer {
         if self.inner.node.status().is_sole_leader() {
             return Ok(());
         }
-        self.inner.barrier.wait().await
+        let result = self.inner.barrier.wait().await;
+        match &result {
+            Ok(()) => {}
+            Err(RequestError::Timeout) => drop(self.inner.reads_slow.fetch_add(1, Ordering::Relaxed)),
+            Err(_) => drop(self.inner.reads_failed.fetch_add(1, Ordering::Relaxed)),
+        }
+        result
     }
 
     /// The member that this proposer belongs to.

@@ -10,22 +10,23 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use super::door::Door;
-use super::gauges::{self, LogCounters, Sources};
+use super::gauges::{self, Sources};
 use super::maintain::Keeper;
+use super::meters::{self, CompactionMeter, EngineMeter, LogMeter};
 use super::open::{self, Opening};
 use super::room::Room;
 use super::scrub::{LogCare, Scrub};
 use super::upkeep::{SnapshotPolicy, Upkeep};
 use super::{ServerError, Stopped, rebuild};
 use crate::api::watch::{WatchService, end_streams_without_leader};
-use crate::api::{NodeInfo, RpcMetrics, Services};
+use crate::api::{Budgets, NodeInfo, RpcMetrics, Services};
 use crate::apply::{AlarmView, Command, Machine};
 use crate::consensus::{
-    LogCache, LogStore, MEMBERSHIP_KEY, Node, NodeConfig, NodeStatus, OnPublish, PeerNode, Snapshots, StateMachine,
+    LogCache, LogStore, MEMBERSHIP_KEY, Node, NodeConfig, NodeStatus, OnPublish, PeerNode, Save, Snapshots, StateMachine,
 };
 use crate::env::Env;
 use crate::lease::Lessor;
-use crate::ops::config::{AutoCompaction, Config, Url};
+use crate::ops::config::{AutoCompaction, Config, MetricsDetail, Url};
 use crate::ops::data_dir::DataDir;
 use crate::ops::metrics::Metrics;
 use crate::ops::signals::Signal;
@@ -74,13 +75,14 @@ impl Core {
         env: &Env,
         metrics: &Arc<Metrics>,
     ) -> Result<Self, ServerError> {
-        let counters = Arc::new(LogCounters::new(metrics.clone()));
+        let log_meter = Arc::new(LogMeter::new(metrics.clone()));
+        let engine_meter = Arc::new(EngineMeter(metrics.clone()));
         let limits = config.limits();
         let (leases, lessor) = Lessor::new(env.clock.now());
         let open = {
-            let (env, config, data, counters) = (env.clone(), config.clone(), data.clone(), counters.clone());
+            let (env, config, data, log) = (env.clone(), config.clone(), data.clone(), log_meter.clone());
             move || -> Result<_, ServerError> {
-                let Opening { store, opened, wal, recovered } = open::open(&env, &config, &data, counters)?;
+                let Opening { store, opened, wal, recovered } = open::open(&env, &config, &data, log, engine_meter)?;
                 let machine = Machine::open(store, &opened, leases)?;
                 let newest = rebuild::newest(&env, &data.snapshots()).map_err(open::OpenError::Store)?;
                 Ok((machine, opened, wal, recovered, newest))
@@ -98,7 +100,7 @@ impl Core {
         let status = Arc::new(NodeStatus::new(data.identity().member));
         let cache = Arc::new(LogCache::default());
         let snapshots = Snapshots::new(
-            rebuild::save(env.clone(), reader.clone(), data.snapshots()),
+            timed_save(rebuild::save(env.clone(), reader.clone(), data.snapshots()), env, metrics),
             rebuild::load(env.clone()),
             newest,
         )?;
@@ -111,7 +113,8 @@ impl Core {
             cache.clone(),
             status.clone(),
             snapshots.clone(),
-        )?;
+        )?
+        .timed(env.clock.clone(), meters::on_apply(metrics.clone(), config.logging.warning_apply_duration));
         let log = LogStore::new(wal.clone(), recovered.vote.as_deref(), cache, status.clone())?;
         let node_config = NodeConfig {
             member: data.identity().member,
@@ -127,6 +130,7 @@ impl Core {
         };
         let propose_limits = ProposeLimits {
             pending_max: limits.proposals_pending_max,
+            pending_bytes_max: limits.requests_pending_bytes_max,
             timeout: limits.request_timeout,
             ..ProposeLimits::default()
         };
@@ -140,6 +144,7 @@ impl Core {
         }
         lessor.promote(env.clock.now(), config.member.election_timeout);
         let care = Arc::new(LogCare::default());
+        let compaction = Arc::new(CompactionMeter::new(metrics.clone()));
         let sources = Sources {
             status,
             proposer: proposer.clone(),
@@ -147,14 +152,16 @@ impl Core {
             hub: hub.clone(),
             lessor: lessor.clone(),
             limits: limits.clone(),
-            counters: counters.clone(),
+            log: log_meter.clone(),
+            wal: wal.clone(),
+            compaction: compaction.clone(),
             care: care.clone(),
         };
         gauges::connect(metrics, sources);
         let (room, watching) = Room::watch(env.clone(), vec![data.wal().to_owned(), data.store()]);
         let workers = vec![watching];
         let mut core = Self { node, hub, proposer, reader, snapshots, lessor, alarms, limits, wal, room, workers };
-        core.start_workers(config, env, counters, care, behind_bytes)?;
+        core.start_workers(config, env, log_meter, compaction, care, behind_bytes)?;
         Ok(core)
     }
 
@@ -162,7 +169,8 @@ impl Core {
         &mut self,
         config: &Config,
         env: &Env,
-        counters: Arc<LogCounters>,
+        log: Arc<LogMeter>,
+        meter: Arc<CompactionMeter>,
         care: Arc<LogCare>,
         behind_bytes: u64,
     ) -> Result<(), ServerError> {
@@ -176,10 +184,16 @@ impl Core {
             sleep_interval: config.features.compaction_sleep_interval,
         };
         let node = self.node.clone();
+        let clock = env.clock.clone();
         let step = move |records_max| {
-            let node = node.clone();
+            let (node, clock, meter) = (node.clone(), clock.clone(), meter.clone());
             async move {
-                let step = move |state: &mut StateMachine| state.machine_mut().store_mut().compact_step(records_max);
+                let step = move |state: &mut StateMachine| {
+                    let begun = clock.now();
+                    let step = state.machine_mut().store_mut().compact_step(records_max);
+                    meter.step(step, begun, clock.now(), clock.wall());
+                    step
+                };
                 node.with_machine(step).await.ok()
             }
         };
@@ -206,13 +220,14 @@ impl Core {
         let (node, snapshots, reader) = (self.node.clone(), self.snapshots.clone(), self.reader.clone());
         self.workers.push(Scrub { wal: self.wal.clone(), care: care.clone() }.spawn());
         let upkeep = Upkeep { node, snapshots, reader, policy, behind_bytes, care };
-        self.workers.push(upkeep.spawn(move || counters.bytes.load(Ordering::Relaxed)));
+        self.workers.push(upkeep.spawn(move || log.bytes.load(Ordering::Relaxed)));
         Ok(())
     }
 
     /// What the listeners serve.
     pub(super) fn services(
         &self,
+        config: &Config,
         data: &DataDir,
         env: &Env,
         metrics: &Arc<Metrics>,
@@ -231,9 +246,10 @@ impl Core {
             .with_leader_check(Arc::new(move || leader.leader().is_some()));
         let door = Arc::new(Door::new(self.proposer.clone(), self.room.clone()));
         let text = metrics.clone();
+        let extensive = config.monitoring.metrics == MetricsDetail::Extensive;
         Ok(Arc::new(Services {
             proposer: door.clone(),
-            maintain: Arc::new(Keeper::new(env.clone(), self.reader.clone(), door, data.snapshots())),
+            maintain: Arc::new(Keeper::new(env.clone(), self.reader.clone(), door, metrics.clone(), data.snapshots())),
             reader: self.reader.clone(),
             lessor: self.lessor.clone(),
             alarms: self.alarms.clone(),
@@ -241,8 +257,9 @@ impl Core {
             env: env.clone(),
             info: NodeInfo { cluster_id: identity.cluster, member_id: identity.member },
             limits: self.limits.clone(),
-            metrics: Arc::new(RpcMetrics::register(metrics.registry())?),
+            metrics: Arc::new(RpcMetrics::register(metrics.registry(), env.clock.clone(), extensive)?),
             metrics_text: Arc::new(move || text.encode().unwrap_or_else(|error| format!("# {error}\n"))),
+            budgets: Budgets::new(&self.limits),
             large_reads: Arc::new(Semaphore::new(LARGE_READS_MAX)),
         }))
     }
@@ -311,6 +328,17 @@ async fn below_ended(wal: &Wal, reader: &StoreReader) -> ServerError {
         reason = log_ended => ServerError::Fatal(reason),
         reason = store_failed => ServerError::Fatal(reason),
     }
+}
+
+/// `save`, with its time noted.
+fn timed_save(save: Save, env: &Env, metrics: &Arc<Metrics>) -> Save {
+    let (clock, metrics) = (env.clock.clone(), metrics.clone());
+    Box::new(move || {
+        let begun = clock.now();
+        let saved = save()?;
+        metrics.histograms.snapshot_save.observe(clock.now().saturating_duration_since(begun).as_secs_f64());
+        Ok(saved)
+    })
 }
 
 /// After each publish: watchers first, then the clocks of new leases.

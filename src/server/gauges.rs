@@ -1,39 +1,21 @@
 //! Where the figures of `/metrics` come from: rooms that know nothing of metrics are asked here.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
+use tokio::sync::Semaphore;
+
+use super::meters::{CompactionMeter, LogMeter};
 use super::scrub::LogCare;
+use crate::api::RpcMetrics;
 use crate::consensus::NodeStatus;
 use crate::lease::Lessor;
 use crate::ops::metrics::{Figure, Metrics};
 use crate::propose::Proposer;
 use crate::storage::StoreReader;
 use crate::types::{KeyRange, Limits};
-use crate::wal::{GroupStats, WalObserver};
+use crate::wal::Wal;
 use crate::watch::WatchHub;
-
-/// Times and bytes of the log's groups, under etcd's names.
-#[derive(Debug)]
-pub(super) struct LogCounters {
-    metrics: Arc<Metrics>,
-    /// Bytes written since the start.
-    pub(super) bytes: AtomicU64,
-}
-
-impl LogCounters {
-    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, bytes: AtomicU64::new(0) }
-    }
-}
-
-impl WalObserver for LogCounters {
-    fn group_synced(&self, stats: GroupStats) {
-        self.bytes.fetch_add(stats.bytes as u64, Ordering::Relaxed);
-        self.metrics.histograms.wal_fsync.observe(stats.sync.as_secs_f64());
-        self.metrics.histograms.wal_write.observe(stats.write.as_secs_f64());
-    }
-}
 
 /// What the figures are asked of.
 pub(super) struct Sources {
@@ -43,7 +25,9 @@ pub(super) struct Sources {
     pub(super) hub: WatchHub,
     pub(super) lessor: Arc<Lessor>,
     pub(super) limits: Limits,
-    pub(super) counters: Arc<LogCounters>,
+    pub(super) log: Arc<LogMeter>,
+    pub(super) wal: Arc<Wal>,
+    pub(super) compaction: Arc<CompactionMeter>,
     pub(super) care: Arc<LogCare>,
 }
 
@@ -53,7 +37,7 @@ fn flag(value: bool) -> f64 {
 
 /// Gives each figure its source.
 pub(super) fn connect(metrics: &Metrics, sources: Sources) {
-    let Sources { status, proposer, reader, hub, lessor, limits, counters, care } = sources;
+    let Sources { status, proposer, reader, hub, lessor, limits, log, wal, compaction, care } = sources;
     let of = |figure, source: fn(&NodeStatus) -> f64| {
         let status = status.clone();
         metrics.sample(figure, move || source(&status));
@@ -63,16 +47,59 @@ pub(super) fn connect(metrics: &Metrics, sources: Sources) {
     of(Figure::IsLearner, |status| flag(status.is_learner()));
     of(Figure::ProposalsCommitted, |status| status.committed().get() as f64);
     of(Figure::ProposalsApplied, |status| status.applied().get() as f64);
-    metrics.sample(Figure::ProposalsPending, move || proposer.pending() as f64);
+    of(Figure::LeaderChanges, |status| status.leader_changes() as f64);
+    proposals(metrics, proposer);
     let quota = limits.quota_bytes.unwrap_or(0) as f64;
     metrics.sample(Figure::QuotaBytes, move || quota);
-    metrics.sample(Figure::Leases, move || lessor.len() as f64);
-    metrics.sample(Figure::WalBytes, move || counters.bytes.load(Ordering::Relaxed) as f64);
+    metrics.sample(Figure::WalBytes, move || log.bytes.load(Ordering::Relaxed) as f64);
+    metrics.sample(Figure::WalQueued, move || wal.queued_bytes() as f64);
+    metrics.sample(Figure::LastCompaction, move || compaction.last_secs.load(Ordering::Relaxed) as f64);
+    // Nobody can be added yet: what etcd shows before the first change.
+    metrics.sample(Figure::AuthRevision, || 1.0);
+    leases(metrics, lessor);
     let checked = care.clone();
     metrics.sample(Figure::WalChecked, move || checked.checked_bytes.load(Ordering::Relaxed) as f64);
     metrics.sample(Figure::WalDamage, move || care.damaged.load(Ordering::Relaxed) as f64);
     store(metrics, reader);
     watch(metrics, hub);
+}
+
+/// Gives the figures of the client port their sources.
+pub(super) fn connect_port(metrics: &Metrics, calls: Arc<RpcMetrics>, connections: Arc<Semaphore>, waiting: usize) {
+    let of = |figure, source: fn(&RpcMetrics) -> u64| {
+        let calls = calls.clone();
+        metrics.sample(figure, move || source(&calls) as f64);
+    };
+    of(Figure::Ranges, RpcMetrics::ranges);
+    of(Figure::Txns, RpcMetrics::txns);
+    // Each listener holds a permit for the connection that it waits for.
+    let all = connections.available_permits();
+    let open = move || all.saturating_sub(connections.available_permits()).saturating_sub(waiting);
+    metrics.sample(Figure::Connections, move || open() as f64);
+}
+
+fn proposals(metrics: &Metrics, proposer: Proposer) {
+    let of = |figure, source: fn(&Proposer) -> u64| {
+        let proposer = proposer.clone();
+        metrics.sample(figure, move || source(&proposer) as f64);
+    };
+    of(Figure::ProposalsPending, |proposer| proposer.pending() as u64);
+    of(Figure::ProposalBytes, |proposer| proposer.pending_bytes() as u64);
+    of(Figure::ProposalsFailed, Proposer::failed);
+    of(Figure::ReadsFailed, Proposer::reads_failed);
+    of(Figure::ReadsSlow, Proposer::reads_slow);
+}
+
+fn leases(metrics: &Metrics, lessor: Arc<Lessor>) {
+    let of = |figure, source: fn(&Lessor) -> u64| {
+        let lessor = lessor.clone();
+        metrics.sample(figure, move || source(&lessor) as f64);
+    };
+    of(Figure::Leases, |lessor| lessor.len() as u64);
+    of(Figure::LeasesGranted, |lessor| lessor.counts().granted());
+    of(Figure::LeasesRevoked, |lessor| lessor.counts().revoked());
+    of(Figure::LeasesRenewed, |lessor| lessor.counts().renewed());
+    of(Figure::LeasesExpired, |lessor| lessor.counts().expired());
 }
 
 fn store(metrics: &Metrics, reader: StoreReader) {
@@ -86,6 +113,11 @@ fn store(metrics: &Metrics, reader: StoreReader) {
     of(Figure::CurrentRevision, |reader| reader.revision() as f64);
     of(Figure::CompactRevision, |reader| reader.compact_revision() as f64);
     of(Figure::Keys, |reader| reader.snapshot().count(&KeyRange::all()) as f64);
+    of(Figure::Puts, |reader| reader.counts().puts() as f64);
+    of(Figure::PutBytes, |reader| reader.counts().put_bytes() as f64);
+    of(Figure::Deletes, |reader| reader.counts().deletes() as f64);
+    of(Figure::CompactedKeys, |reader| reader.counts().reclaimed() as f64);
+    of(Figure::DiskBytes, |reader| reader.values().disk_size().unwrap_or(0) as f64);
     of(Figure::DurableIndex, |reader| reader.values().durable().borrow().index.get() as f64);
     of(Figure::PendingBytes, |reader| reader.values().memory().0 as f64);
 }

@@ -19,7 +19,7 @@ use crate::storage::{Opened, Store, StoreConfig};
 use crate::types::{RaftIndex, StorageError};
 use crate::wal::{Recovered, Wal, WalError, WalOptions};
 
-use super::gauges::LogCounters;
+use super::meters::{EngineMeter, LogMeter};
 use super::rebuild;
 
 /// Why the data can't be opened.
@@ -84,14 +84,15 @@ pub(super) fn open(
     env: &Env,
     config: &Config,
     data: &DataDir,
-    counters: Arc<LogCounters>,
+    log: Arc<LogMeter>,
+    engine: Arc<EngineMeter>,
 ) -> Result<Opening, OpenError> {
     let identity = data.identity();
     let owner = format!("member {:x} of cluster {:x}", identity.member.get(), identity.cluster.get());
-    let options = WalOptions { owner: Some(owner), observer: Some(counters), ..WalOptions::default() };
+    let options = WalOptions { owner: Some(owner), observer: Some(log), ..WalOptions::default() };
     let (wal, recovered) = Wal::open(env.clone(), data.wal(), options)?;
     let dir = data.store();
-    let (mut store, mut opened) = match open_store(env, config, data) {
+    let (mut store, mut opened) = match open_store(env, config, data, engine.clone()) {
         Err(error @ StorageError::Damaged { .. }) => {
             let aside = backend::quarantine(env, &dir)?;
             tracing::error!(
@@ -101,7 +102,7 @@ pub(super) fn open(
             if matches!(data.format().engine, EngineKind::Sled) {
                 return Err(OpenError::SetAside { aside: aside.display().to_string() });
             }
-            open_store(env, config, data)?
+            open_store(env, config, data, engine)?
         }
         result => result?,
     };
@@ -140,8 +141,15 @@ fn ends(last: Option<RaftIndex>) -> String {
     last.map_or_else(|| "nothing".to_owned(), |last| format!("ends with entry {last}"))
 }
 
-fn open_store(env: &Env, config: &Config, data: &DataDir) -> Result<(Store, Opened), StorageError> {
-    Store::open(env, store_config(config, data, &data.store()))
+fn open_store(
+    env: &Env,
+    config: &Config,
+    data: &DataDir,
+    meter: Arc<EngineMeter>,
+) -> Result<(Store, Opened), StorageError> {
+    let mut store = store_config(config, data, &data.store());
+    store.values.backend.observer = Some(meter);
+    Store::open(env, store)
 }
 
 fn store_config(config: &Config, data: &DataDir, dir: &Path) -> StoreConfig {

@@ -18,6 +18,6 @@ pub use events::{EventBatch, EventEntry, History, HistoryError};
 pub use index::{KeyMeta, Rows};
 pub use mvcc::{CompactStep, Opened, PutOutcome, SnapshotItem, Store, StoreConfig, WriteTxn};
 pub use position::AppliedPosition;
-pub use publish::{Disk, HashKv, ReadError, Snapshot, StoreReader};
+pub use publish::{Disk, HashKv, ReadError, Snapshot, StoreCounts, StoreReader};
 pub use query::{RangeQuery, RangeResult, Scoped, SortOrder, SortTarget};
 pub use record::{Record, VersionRecord};

@@ -15,6 +15,11 @@ pub struct Limits {
     pub request_timeout: Duration,
     /// The most proposals under way; further ones get `too many requests`.
     pub proposals_pending_max: usize,
+    /// `--pending-requests-mb`: bytes of requests that are being received, and of those that wait for the log;
+    /// further ones get `too many requests`.
+    pub requests_pending_bytes_max: usize,
+    /// `--pending-answers-mb`: bytes of large answers that wait for their clients to read them; likewise.
+    pub answers_pending_bytes_max: usize,
     /// The longest lease, in seconds.
     pub lease_ttl_secs_max: i64,
     /// The shortest lease, in seconds; shorter ones are raised to it.
@@ -26,6 +31,10 @@ pub struct Limits {
 impl Limits {
     /// What the transport takes beyond `request_bytes_max`, as etcd has it.
     pub const TRANSPORT_OVERHEAD_BYTES: usize = 512 * 1024;
+    /// Default of `requests_pending_bytes_max`.
+    pub const REQUESTS_BYTES_DEFAULT: usize = 128 * 1024 * 1024;
+    /// Default of `answers_pending_bytes_max`.
+    pub const ANSWERS_BYTES_DEFAULT: usize = 512 * 1024 * 1024;
     /// etcd's default quota.
     pub const QUOTA_BYTES_DEFAULT: u64 = 2 * 1024 * 1024 * 1024;
 }
@@ -38,6 +47,8 @@ impl Default for Limits {
             quota_bytes: Some(Self::QUOTA_BYTES_DEFAULT),
             request_timeout: Duration::from_secs(7),
             proposals_pending_max: 5_000,
+            requests_pending_bytes_max: Self::REQUESTS_BYTES_DEFAULT,
+            answers_pending_bytes_max: Self::ANSWERS_BYTES_DEFAULT,
             lease_ttl_secs_max: 9_000_000_000,
             lease_ttl_secs_min: 2,
             watch_stream_bytes_max: 4 * 1024 * 1024,

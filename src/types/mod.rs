@@ -3,6 +3,7 @@
 //! Every room may use these and they use nothing. A bare integer never stands for one of them
 //! outside the wire code in `api` and the byte code in `wal` and `storage::backend`.
 
+mod budget;
 mod error;
 mod ids;
 mod key_range;
@@ -10,6 +11,7 @@ mod kv;
 mod limits;
 mod revision;
 
+pub use budget::{Budget, Held};
 pub use error::{RequestError, StorageError};
 pub use ids::{ClusterId, LeaseId, MemberId, RaftIndex, Term};
 pub use key_range::{KeyRange, RangeEnd};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rusd::api::watch::WatchService;
-use rusd::api::{self, Address, ConnOptions, Listener, NodeInfo, RpcMetrics, Services, SocketOptions};
+use rusd::api::{self, Address, Budgets, ConnOptions, Listener, NodeInfo, RpcMetrics, Services, SocketOptions};
 use rusd::storage::backend::MemoryImage;
 use rusd::types::{ClusterId, Limits};
 use rusd::watch::{HeaderIds, WatchLimits};
@@ -59,7 +59,7 @@ impl Server {
         let member =
             Member::start(&image, term, WatchLimits::new(&limits, progress), format!("http://127.0.0.1:{port}"));
         let registry = prometheus::Registry::new();
-        let metrics = Arc::new(RpcMetrics::register(&registry).unwrap());
+        let metrics = Arc::new(RpcMetrics::register(&registry, member.env.clock.clone(), true).unwrap());
         let ids = HeaderIds { cluster_id: CLUSTER.get(), member_id: MEMBER.get(), raft_term: term };
         let services = Arc::new(Services {
             proposer: member.front.clone(),
@@ -75,6 +75,7 @@ impl Server {
             metrics_text: Arc::new(move || {
                 prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap_or_default()
             }),
+            budgets: Budgets::new(&limits),
             large_reads: Arc::new(Semaphore::new(4)),
         });
         let (down, shutdown) = watch::channel(false);

@@ -80,7 +80,9 @@ pub(crate) struct Side {
 
 impl Side {
     pub(crate) async fn start(kind: Kind) -> Option<Self> {
-        let server = Server::start(kind, &[], "differential").await?;
+        let backend = std::env::var("RUSD_DIFFERENTIAL_BACKEND").ok().filter(|_| kind == Kind::Rusd);
+        let flags: Vec<String> = backend.map(|backend| format!("--backend={backend}")).into_iter().collect();
+        let server = Server::start(kind, &flags, "differential").await?;
         let channel = server.connect().await;
         let told = Arc::default();
         let (requests, reader) = watch(channel.clone(), Arc::clone(&told));

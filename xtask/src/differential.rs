@@ -1,4 +1,4 @@
-//! `cargo xtask differential [--steps N] [--seed S]`: a random run on etcd and rusd side by side.
+//! `cargo xtask differential [--steps N] [--seed S] [--backend E]`: a random run on etcd and rusd side by side.
 //!
 //! The run is the test `tests/differential/main.rs`; this only hands it its size and its seed.
 
@@ -13,6 +13,9 @@ pub(crate) fn run(args: &[String]) -> Outcome {
             value.parse::<u64>().map_err(|_| format!("--{option} {value}: not a number"))?;
             test.env(variable, value);
         }
+    }
+    if let Some(backend) = sh::option(args, "backend")? {
+        test.env("RUSD_DIFFERENTIAL_BACKEND", backend);
     }
     Ok(sh::run(test)?)
 }

@@ -65,7 +65,7 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         name: "differential",
-        help: "random steps on etcd and rusd side by side [--steps N] [--seed S]",
+        help: "random steps on etcd and rusd side by side [--steps N] [--seed S] [--backend E]",
         run: differential::run,
     },
 ];

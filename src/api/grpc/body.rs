@@ -17,8 +17,10 @@ use tonic::Status;
 
 use super::frame::HEAD_LEN;
 use super::guard::CallGuard;
+use crate::api::errors;
 use crate::api::reply::{RangeReply, Reply};
 use crate::api::wire::put_kv_field;
+use crate::types::{Budget, Held, RequestError};
 
 /// A range answer above this size is encoded piece by piece, each about this large.
 const PIECE_BYTES: usize = 128 * 1024;
@@ -56,8 +58,9 @@ impl ReplyBody {
     /// A range answer: at once if it is small, else in pieces.
     ///
     /// # Errors
-    /// An answer that no client could take (grpc-go's limit of 2 GiB less one byte).
-    pub(crate) fn range(reply: RangeReply) -> Result<Self, Status> {
+    /// An answer that no client could take (grpc-go's limit of 2 GiB less one byte), or that would be too much
+    /// beside those that clients haven't read yet.
+    pub(crate) fn range(reply: RangeReply, budget: &Budget) -> Result<Self, Status> {
         let len = reply.encoded_len();
         if len > i32::MAX as usize {
             return Err(Status::resource_exhausted(format!(
@@ -65,11 +68,11 @@ impl ReplyBody {
                 i32::MAX
             )));
         }
-        Ok(if len <= 2 * PIECE_BYTES {
-            Self::Unary { message: Some(framed_of_len(&reply, len)), trailers: true }
-        } else {
-            Self::Pieces(Box::new(RangePieces::new(reply, len)))
-        })
+        if len <= 2 * PIECE_BYTES {
+            return Ok(Self::Unary { message: Some(framed_of_len(&reply, len)), trailers: true });
+        }
+        let held = budget.take(len).ok_or_else(|| errors::status(&RequestError::TooManyRequests))?;
+        Ok(Self::Pieces(Box::new(RangePieces::new(reply, len, held))))
     }
 
     /// Bytes of the one message that this holds.
@@ -115,6 +118,7 @@ pub(crate) struct RangePieces {
     next: std::vec::IntoIter<crate::types::KeyValue>,
     len: usize,
     stage: Stage,
+    _held: Held,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -126,9 +130,9 @@ enum Stage {
 }
 
 impl RangePieces {
-    fn new(mut reply: RangeReply, len: usize) -> Self {
+    fn new(mut reply: RangeReply, len: usize, held: Held) -> Self {
         let next = std::mem::take(&mut reply.result.kvs).into_iter();
-        Self { reply, next, len, stage: Stage::Head }
+        Self { reply, next, len, stage: Stage::Head, _held: held }
     }
 
     fn next_frame(&mut self) -> Option<Frame<Bytes>> {
@@ -218,9 +222,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_large_answer_in_pieces_is_the_same_message() {
+        let budget = Budget::new(1);
         for (pairs, value) in [(1, 1 << 20), (9, 65_536), (40_000, 3), (3, 300_000)] {
             let whole = framed(&reply(pairs, value));
-            let mut body = ReplyBody::range(reply(pairs, value)).unwrap();
+            let mut body = ReplyBody::range(reply(pairs, value), &budget).unwrap();
             assert!(matches!(body, ReplyBody::Pieces(_)));
             let mut sent = Vec::new();
             let mut trailers = None;
@@ -239,9 +244,20 @@ mod tests {
         }
     }
 
+    #[test]
+    fn large_answers_that_nobody_reads_are_bounded() {
+        let budget = Budget::new(2 << 20);
+        let unread = ReplyBody::range(reply(1, 1 << 20), &budget).unwrap();
+        let status = ReplyBody::range(reply(1, 1 << 20), &budget).err().unwrap();
+        assert_eq!(status.message(), "etcdserver: too many requests");
+        assert!(ReplyBody::range(reply(1, 1_000), &budget).is_ok(), "small ones need nothing of it");
+        drop(unread);
+        assert!(ReplyBody::range(reply(1, 1 << 20), &budget).is_ok());
+    }
+
     #[tokio::test]
     async fn a_small_answer_is_one_frame() {
-        let mut body = ReplyBody::range(reply(3, 100)).unwrap();
+        let mut body = ReplyBody::range(reply(3, 100), &Budget::new(0)).unwrap();
         assert_eq!(body.message_len(), framed(&reply(3, 100)).len() - HEAD_LEN);
         assert!(body.frame().await.unwrap().unwrap().is_data());
         assert!(body.frame().await.unwrap().unwrap().is_trailers());

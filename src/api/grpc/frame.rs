@@ -14,6 +14,9 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use tonic::Status;
 
+use crate::api::errors;
+use crate::types::{Budget, Held, RequestError};
+
 /// Bytes before each message: the compression flag and the length.
 pub(crate) const HEAD_LEN: usize = 5;
 
@@ -58,6 +61,13 @@ impl Messages {
     /// Whether bytes wait that are not a whole message yet.
     pub(crate) fn is_partial(&self) -> bool {
         !self.buffered.is_empty() || !self.whole.is_empty()
+    }
+
+    /// The length that the next message's head says, if the head is there.
+    fn announced(&self) -> Option<usize> {
+        let waiting: &[u8] = if self.buffered.is_empty() { &self.whole } else { &self.buffered };
+        let [_, len @ ..] = *waiting.first_chunk::<HEAD_LEN>()?;
+        Some(u32::from_be_bytes(len) as usize)
     }
 
     /// The next whole message, if it is there.
@@ -118,14 +128,21 @@ impl Messages {
 
 /// The one message of a unary or server-streaming call; waits for the end of the request.
 ///
+/// A message that isn't whole with its first frame is held against `budget` while the second value lives.
+///
 /// # Errors
-/// As [`Messages::next`], or the client went away or sent nothing.
-pub(crate) async fn read_one<B>(messages: &mut Messages, body: &mut B) -> Result<Bytes, Status>
+/// As [`Messages::next`], or the client went away or sent nothing, or the budget is used up.
+pub(crate) async fn read_one<B>(
+    messages: &mut Messages,
+    body: &mut B,
+    budget: &Budget,
+) -> Result<(Bytes, Option<Held>), Status>
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: std::fmt::Display,
 {
     let mut found = None;
+    let mut held = None;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Status::cancelled(format!("the request ended early: {error}")))?;
         let Ok(data) = frame.into_data() else { continue };
@@ -144,9 +161,16 @@ where
             if body.is_end_stream() {
                 break;
             }
+        } else if held.is_none()
+            && let Some(len) = messages.announced()
+        {
+            let taken = budget.take(len);
+            // Refused at once: who waits here would keep the connection's window from those who needn't.
+            held = Some(taken.ok_or_else(|| errors::status(&RequestError::TooManyRequests))?);
         }
     }
-    found.ok_or_else(|| Status::internal("grpc: the request ended before its message was whole"))
+    let found = found.ok_or_else(|| Status::internal("grpc: the request ended before its message was whole"))?;
+    Ok((found, held))
 }
 
 /// Decodes a message, with grpc-go's way of saying that it could not.

@@ -1,6 +1,7 @@
 //! Counting a call from its start to its end, however it ends.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http_body::Frame;
@@ -14,6 +15,7 @@ use crate::api::metrics::RpcMetrics;
 pub(crate) struct CallGuard {
     metrics: Arc<RpcMetrics>,
     method: Method,
+    begun: Instant,
     code: Option<Code>,
     counter: MessageCounter,
 }
@@ -22,7 +24,7 @@ impl CallGuard {
     /// Counts a call as started.
     pub(crate) fn start(metrics: &Arc<RpcMetrics>, method: Method) -> Self {
         metrics.of(method).started.inc();
-        Self { metrics: metrics.clone(), method, code: None, counter: MessageCounter::default() }
+        Self { metrics: metrics.clone(), method, begun: metrics.now(), code: None, counter: MessageCounter::default() }
     }
 
     /// Counts a message of `len` bytes from the client.
@@ -57,7 +59,7 @@ impl CallGuard {
 
 impl Drop for CallGuard {
     fn drop(&mut self) {
-        self.metrics.of(self.method).handled(self.code.unwrap_or(Code::Cancelled)).inc();
+        self.metrics.ended(self.method, self.code.unwrap_or(Code::Cancelled), self.begun);
     }
 }
 

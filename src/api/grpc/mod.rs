@@ -8,6 +8,7 @@
 //! gives grpc-go's texts where tonic has its own.
 
 pub(crate) mod body;
+mod deadline;
 mod ending;
 pub(crate) mod frame;
 pub(crate) mod gate;

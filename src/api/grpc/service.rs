@@ -21,13 +21,15 @@ use tonic::{Code, Status};
 use tower::Service;
 
 use super::body::{BodyError, ReplyBody};
+use super::deadline;
 use super::ending::Ending;
 use super::frame;
 use super::gate;
 use super::guard::CallGuard;
 use crate::api::methods::{self, Method};
 use crate::api::services::Services;
-use crate::api::{cluster, health, kv, later, lease, maintenance};
+use crate::types::RequestError;
+use crate::api::{cluster, errors, health, kv, later, lease, maintenance};
 
 /// A response to come.
 pub(crate) type Answer = Pin<Box<dyn Future<Output = Response<ReplyBody>> + Send>>;
@@ -104,7 +106,7 @@ where
     F: Future<Output = Result<ReplyBody, Status>> + Send,
 {
     Box::pin(async move {
-        match answer(&mut call, handler).await {
+        match in_time(&mut call, handler).await {
             Ok(body) => {
                 call.guard.finish(Code::Ok);
                 call.guard.sent(body.message_len());
@@ -170,6 +172,21 @@ fn watch(call: Call) -> Answer {
     })
 }
 
+/// [`answer`], within the time that the client gives. What a call that is given up has proposed goes on.
+async fn in_time<M, H, F, T>(call: &mut Call, handler: H) -> Result<T, Status>
+where
+    M: Message + Default,
+    H: FnOnce(Arc<Services>, M) -> F,
+    F: Future<Output = Result<T, Status>>,
+{
+    let Some(timeout) = deadline::of(call.request.headers())? else { return answer(call, handler).await };
+    // The call is polled before the timer is armed: one that is ready at once costs no timer.
+    match tokio::time::timeout(timeout, answer(call, handler)).await {
+        Ok(answer) => answer,
+        Err(_) => Err(errors::status(&RequestError::DeadlineExceeded)),
+    }
+}
+
 /// Gate, message, handler.
 async fn answer<M, H, F, T>(call: &mut Call, handler: H) -> Result<T, Status>
 where
@@ -180,7 +197,8 @@ where
     gate::admit(&call.services, call.method, call.request.headers())?;
     let max = call.services.message_bytes_max();
     let mut messages = frame::Messages::new(call.request.headers(), max);
-    let message = frame::read_one(&mut messages, call.request.body_mut()).await?;
+    let budget = &call.services.budgets.requests;
+    let (message, _held) = frame::read_one(&mut messages, call.request.body_mut(), budget).await?;
     call.guard.received(message.len());
     handler(call.services.clone(), frame::decode(message)?).await
 }

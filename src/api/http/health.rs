@@ -93,7 +93,9 @@ pub(super) async fn checks(services: &Arc<Services>, checks: &[Check], only: &st
 
 /// `/health`, the older form.
 pub(super) async fn health(services: &Arc<Services>, query: &str) -> Response<ReplyBody> {
-    match unhealthy(services, query).await {
+    let reason = unhealthy(services, query).await;
+    services.metrics.health(reason.is_none());
+    match reason {
         None => text(r#"{"health":"true","reason":""}"#),
         Some(reason) => {
             let body = serde_json::json!({ "health": "false", "reason": reason });

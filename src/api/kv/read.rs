@@ -24,7 +24,7 @@ pub(crate) async fn range(services: Arc<Services>, request: pb::RangeRequest) ->
     }
     let query = convert::range(request).map_err(|error| errors::status(&error))?;
     let reply = read_range(&services, query, serializable).await.map_err(|error| errors::status(&error))?;
-    ReplyBody::range(reply)
+    ReplyBody::range(reply, &services.budgets.answers)
 }
 
 /// One range read, with its header.

@@ -29,10 +29,14 @@ async fn run(services: &Services, request: pb::TxnRequest) -> Result<TxnReply, R
         let snapshot = services.reader.snapshot();
         let large = is_large(&snapshot, &txn);
         let scoped = read::run(services, snapshot, large, move |snapshot, disk| evaluate(snapshot, &txn, disk)).await?;
+        services.metrics.txn(&scoped.value);
         return Ok(TxnReply::new(services.header(scoped.revision), scoped.value));
     }
     match submit(services, Command::Txn(txn)).await? {
-        (Response::Txn(result), revision) => Ok(TxnReply::new(services.header(revision), result)),
+        (Response::Txn(result), revision) => {
+            services.metrics.txn(&result);
+            Ok(TxnReply::new(services.header(revision), result))
+        }
         (other, _) => Err(unexpected("a txn", &other)),
     }
 }

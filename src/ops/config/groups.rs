@@ -358,4 +358,8 @@ pub struct Engine {
     /// that is larger raises it to its own size, so that snapshots never cost more than the log; with 0
     /// only `--snapshot-count` counts.
     pub snapshot_log_bytes: u64,
+    /// `--pending-requests-mb`, in bytes.
+    pub pending_requests_bytes: usize,
+    /// `--pending-answers-mb`, in bytes.
+    pub pending_answers_bytes: usize,
 }

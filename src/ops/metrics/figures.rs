@@ -30,6 +30,10 @@ figures! {
     IsLearner GAUGE "etcd_server_is_learner" "1 while this member has no vote.";
     ProposalsCommitted GAUGE "etcd_server_proposals_committed_total" "Index of the last committed entry.";
     ProposalsApplied GAUGE "etcd_server_proposals_applied_total" "Index of the last applied entry.";
+    ProposalsFailed COUNTER "etcd_server_proposals_failed_total" "Proposals that failed.";
+    LeaderChanges COUNTER "etcd_server_leader_changes_seen_total" "Changes of the leader.";
+    ReadsFailed COUNTER "etcd_server_read_indexes_failed_total" "Read barriers that failed.";
+    ReadsSlow COUNTER "etcd_server_slow_read_indexes_total" "Read barriers that took too long.";
     ProposalsPending GAUGE "etcd_server_proposals_pending" "Proposals under way.";
     QuotaBytes GAUGE "etcd_server_quota_backend_bytes" "Size from which writes are refused.";
     SnapshotApplying GAUGE "etcd_server_snapshot_apply_in_progress_total" "1 while a snapshot is installed.";
@@ -50,6 +54,7 @@ figures! {
     Deletes COUNTER "etcd_mvcc_delete_total" "Deletes.";
     Ranges COUNTER "etcd_mvcc_range_total" "Ranges.";
     Txns COUNTER "etcd_mvcc_txn_total" "Transactions of several operations.";
+    ProposalBytes GAUGE "rusd_proposals_pending_bytes" "Bytes of commands that wait for their outcome.";
     CompactedKeys COUNTER "etcd_debugging_mvcc_db_compaction_keys_total" "Revisions removed by compaction.";
     LeasesGranted COUNTER "etcd_debugging_lease_granted_total" "Leases granted.";
     LeasesRenewed COUNTER "etcd_debugging_lease_renewed_total" "Renewals of leases.";
@@ -69,7 +74,7 @@ figures! {
     PendingBytes GAUGE "rusd_store_pending_bytes" "Bytes of records that wait for the engine.";
     DiskBytes GAUGE "rusd_store_disk_bytes" "Bytes that the engine takes on disk.";
     DurableIndex GAUGE "rusd_store_durable_index" "Index of the last entry that the engine has flushed.";
-    WalSegments GAUGE "rusd_wal_segments" "Files of the Raft log.";
+    WalQueued GAUGE "rusd_wal_queued_bytes" "Bytes of entries that wait for the log thread.";
     WalChecked COUNTER "rusd_wal_checked_bytes_total" "Bytes of finished log files that were read again and are whole.";
     WalDamage COUNTER "rusd_wal_damage_total" "Times that a finished log file was found changed on disk.";
     Leases GAUGE "rusd_lease_count" "Leases that live.";

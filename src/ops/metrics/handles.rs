@@ -46,15 +46,9 @@ macro_rules! histograms {
 }
 
 counters! {
-    leader_changes_seen "etcd_server_leader_changes_seen_total" "Changes of the leader.";
-    proposals_failed "etcd_server_proposals_failed_total" "Proposals that failed.";
-    read_indexes_failed "etcd_server_read_indexes_failed_total" "Read barriers that failed.";
-    slow_read_indexes "etcd_server_slow_read_indexes_total" "Read barriers that took too long.";
     slow_apply "etcd_server_slow_apply_total" "Applies that took too long.";
     heartbeat_send_failures "etcd_server_heartbeat_send_failures_total" "Heartbeats sent too late.";
     learner_promotions "etcd_server_learner_promote_successes" "Learners given a vote.";
-    health_success "etcd_server_health_success" "Health checks that passed.";
-    health_failures "etcd_server_health_failures" "Health checks that failed.";
 }
 
 histograms! {

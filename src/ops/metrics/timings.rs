@@ -1,15 +1,16 @@
-//! Durations by operation and success: etcd's two histograms with labels.
+//! `Timings`: durations by operation and success, for `etcd_server_apply_duration_seconds`.
 //!
-//! A series appears with its first observation, as in etcd, and its handle is kept, so that no
-//! label is looked up a second time.
+//! A series appears with its first observation, as in etcd; its numbers are there from the start.
 
 use std::fmt;
-use std::sync::OnceLock;
+use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus::{Histogram, HistogramOpts, HistogramVec, Registry, exponential_buckets};
+use prometheus::Registry;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
 
-use super::handles::add;
+use super::times::{APPLY_BOUNDS, Times, histogram_family};
 
 macro_rules! operations {
     ($($name:ident)*) => {
@@ -18,63 +19,69 @@ macro_rules! operations {
         #[expect(missing_docs, reason = "each is etcd's name of a request")]
         pub enum Operation { $($name,)* }
 
+        impl Operation {
+            /// All of them, in the order of their numbers.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+        }
+
         const NAMES: &[&str] = &[$(stringify!($name),)*];
     };
 }
 
 operations! {
-    Range Put DeleteRange Txn Compaction LeaseGrant LeaseRevoke LeaseCheckpoint Alarm Authenticate
-    AuthEnable AuthDisable AuthStatus AuthUserAdd AuthUserDelete AuthUserChangePassword
-    AuthUserGrantRole AuthUserRevokeRole AuthUserGet AuthUserList AuthRoleAdd AuthRoleDelete
-    AuthRoleGrantPermission AuthRoleRevokePermission AuthRoleGet AuthRoleList ClusterVersionSet
-    ClusterMemberAttrSet DowngradeInfoSet
+    Put DeleteRange Txn Compaction LeaseGrant LeaseRevoke LeaseCheckpoint Alarm
 }
 
-/// One of the two histograms.
+const NAME: &str = "etcd_server_apply_duration_seconds";
+const HELP: &str = "Time to apply a request, in seconds.";
+
+/// The times of all operations.
+#[derive(Clone)]
 pub struct Timings {
-    family: HistogramVec,
-    /// The labels around the operation: before it and after it.
-    labels: fn(op: &'static str, success: &'static str) -> Vec<&'static str>,
-    series: Vec<[OnceLock<Histogram>; 2]>,
+    /// By operation; those that failed, then those that succeeded.
+    series: Arc<[[Times; 2]]>,
 }
 
 impl Timings {
-    pub(super) fn apply(registry: &Registry) -> prometheus::Result<Self> {
-        let options = HistogramOpts::new("etcd_server_apply_duration_seconds", "Time to apply a request, in seconds.");
-        let family =
-            HistogramVec::new(options.buckets(exponential_buckets(0.0001, 2.0, 20)?), &["version", "op", "success"])?;
-        Self::register(registry, family, |op, success| vec!["v3", op, success])
+    pub(super) fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let timings = Self { series: NAMES.iter().map(|_| Default::default()).collect() };
+        let labels = ["op", "success", "version"].map(str::to_owned).to_vec();
+        let description = Desc::new(NAME.to_owned(), HELP.to_owned(), labels, Default::default())?;
+        registry.register(Box::new(Shown { timings: timings.clone(), description }))?;
+        Ok(timings)
     }
 
-    pub(super) fn request(registry: &Registry) -> prometheus::Result<Self> {
-        let options =
-            HistogramOpts::new("etcd_server_request_duration_seconds", "Time to answer a request, in seconds.");
-        let family = HistogramVec::new(options.buckets(exponential_buckets(0.001, 2.0, 14)?), &["type", "success"])?;
-        Self::register(registry, family, |op, success| vec![op, success])
-    }
-
-    fn register(
-        registry: &Registry,
-        family: HistogramVec,
-        labels: fn(&'static str, &'static str) -> Vec<&'static str>,
-    ) -> prometheus::Result<Self> {
-        let series = NAMES.iter().map(|_| Default::default()).collect();
-        Ok(Self { family: add(registry, family)?, labels, series })
-    }
-
-    /// Notes how long one took.
-    pub fn observe(&self, operation: Operation, success: bool, took: Duration) {
-        let at = operation as usize;
-        let series = self.series[at][usize::from(success)].get_or_init(|| {
-            let success = if success { "true" } else { "false" };
-            self.family.with_label_values(&(self.labels)(NAMES[at], success))
-        });
-        series.observe(took.as_secs_f64());
+    /// Notes that `count` of one kind took `took` each.
+    pub fn observe(&self, operation: Operation, success: bool, took: Duration, count: u64) {
+        self.series[operation as usize][usize::from(success)].observe(took, count);
     }
 }
 
 impl fmt::Debug for Timings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Timings").field("operations", &self.series.len()).finish_non_exhaustive()
+    }
+}
+
+/// The times as the registry sees them.
+struct Shown {
+    timings: Timings,
+    description: Desc,
+}
+
+impl Collector for Shown {
+    fn desc(&self) -> Vec<&Desc> {
+        vec![&self.description]
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let all = self.timings.series.iter().zip(NAMES).flat_map(|(series, name)| {
+            series.iter().zip(["false", "true"]).map(move |(times, success)| (*name, success, times))
+        });
+        let used = all.filter(|(.., times)| !times.is_empty()).map(|(op, success, times)| {
+            let labels = vec![("op", op), ("success", success), ("version", "v3")];
+            (labels, Times::histogram(&[times], &APPLY_BOUNDS))
+        });
+        vec![histogram_family(NAME, HELP, used)]
     }
 }

@@ -22,12 +22,14 @@ mod batch;
 pub mod codec;
 mod home;
 mod memory;
+mod observed;
 mod redb;
 mod sled;
 
 pub use batch::Batch;
 pub use home::{Home, quarantine};
 pub use memory::MemoryImage;
+pub use observed::EngineObserver;
 
 /// The logical tables. Their numbers are on disk and never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -87,6 +89,8 @@ pub struct BackendConfig {
     pub cache_bytes: u64,
     /// Bytes that must stay free on the disk; a write that would go below is refused as full.
     pub reserve_bytes: u64,
+    /// Is told how long writes and flushes take.
+    pub observer: Option<Arc<dyn EngineObserver>>,
 }
 
 impl BackendConfig {
@@ -95,7 +99,8 @@ impl BackendConfig {
 
     /// `engine` in `dir` with 64 MiB of cache.
     pub fn new(engine: Engine, dir: impl Into<PathBuf>) -> Self {
-        Self { engine, dir: dir.into(), cache_bytes: 64 << 20, reserve_bytes: Self::RESERVE_BYTES_DEFAULT }
+        let reserve_bytes = Self::RESERVE_BYTES_DEFAULT;
+        Self { engine, dir: dir.into(), cache_bytes: 64 << 20, reserve_bytes, observer: None }
     }
 }
 
@@ -185,10 +190,14 @@ pub trait Backend: Send + Sync + fmt::Debug {
 /// # Errors
 /// [`StorageError::Damaged`] if what is there can't be trusted, I/O errors otherwise.
 pub fn open(env: &Env, config: &BackendConfig) -> Result<Arc<dyn Backend>, StorageError> {
-    Ok(match &config.engine {
+    let inner: Arc<dyn Backend> = match &config.engine {
         Engine::Memory(image) => Arc::new(memory::Memory::open(image.clone())),
         Engine::Sled => Arc::new(sled::Sled::open(env, config)?),
         Engine::Redb => Arc::new(redb::Redb::open(env, config)?),
+    };
+    Ok(match config.observer.clone() {
+        None => inner,
+        Some(observer) => Arc::new(observed::Observed { inner, env: env.clone(), observer }),
     })
 }
 

@@ -84,6 +84,9 @@ impl Store {
         let mut batch: Vec<_> = self.reclaim.queue.drain(..count).collect();
         batch.sort_unstable();
         let is_last = pass.is_done() && self.reclaim.queue.is_empty();
+        if !batch.is_empty() {
+            self.shared.counts.add_reclaimed(count as u64);
+        }
         if is_last || !batch.is_empty() {
             let done = is_last.then(|| (self.shared.reclaimed.clone(), pass.at()));
             self.values.remove(batch, done);

@@ -117,8 +117,28 @@ impl<'a> WriteTxn<'a> {
 
     /// Keeps the changes. They are shown by the next [`Store::publish`].
     pub fn commit(mut self) {
+        self.note_counts();
         self.store.revision = self.revision();
         self.before = self.store.changes.len();
+    }
+
+    fn note_counts(&self) {
+        let (mut puts, mut bytes, mut deletes) = (0, 0, 0);
+        for Change { record, .. } in &self.store.changes[self.before..] {
+            match &record.version {
+                Some(version) => {
+                    puts += 1;
+                    bytes += record.key.len() as u64 + version.value.len() as u64;
+                }
+                None => deletes += 1,
+            }
+        }
+        if puts > 0 {
+            self.store.shared.counts.add_puts(puts, bytes);
+        }
+        if deletes > 0 {
+            self.store.shared.counts.add_deletes(deletes);
+        }
     }
 
     /// Where the next change stands.

@@ -7,6 +7,7 @@
 //! Nothing here writes: a [`StoreReader`] can be given to anyone. Readers take no lock and never
 //! wait for the writer.
 
+mod counts;
 mod gauge;
 mod pages;
 mod reader;
@@ -18,6 +19,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
+pub use counts::StoreCounts;
 pub use reader::StoreReader;
 pub use snapshot::{Disk, HashKv, ReadError, Snapshot};
 
@@ -66,6 +68,7 @@ pub(super) struct Shared {
     pub(super) compacted: watch::Sender<i64>,
     /// The revision up to which removed versions are really gone.
     pub(super) reclaimed: watch::Sender<i64>,
+    pub(super) counts: StoreCounts,
     gauge: SnapshotGauge,
     /// Snapshots whose records must stay: while there are some, nothing is removed.
     pins: AtomicUsize,
@@ -78,6 +81,7 @@ impl Shared {
             reclaimed: watch::Sender::new(Compaction::NEVER.revision),
             published: ArcSwap::from_pointee(published),
             values,
+            counts: StoreCounts::default(),
             gauge: SnapshotGauge::new(clock),
             pins: AtomicUsize::new(0),
         }

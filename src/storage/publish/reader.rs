@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::counts::StoreCounts;
 use super::pages::{Pages, size};
 use super::snapshot::{self, Disk, ReadError, Snapshot};
 use super::{Published, Shared};
@@ -55,6 +56,11 @@ impl StoreReader {
     /// The values below, for what is asked of the engine and not of a revision.
     pub fn values(&self) -> &ValueReader {
         &self.shared.values
+    }
+
+    /// What was changed since the store was opened.
+    pub fn counts(&self) -> &StoreCounts {
+        &self.shared.counts
     }
 
     /// The current revision.

@@ -1,7 +1,13 @@
 //! Flags of background work, unsafe ones, and rusd's own.
 
 use super::super::{EngineKind, parse_duration, value};
-use super::{Flag, Kind};
+use super::{BadValue, Flag, Kind};
+
+/// A number of MiB, at least one, in bytes.
+fn mebibytes(text: &str) -> Result<usize, BadValue> {
+    let bytes = u64::from(value::integer::<u32>(text)?.max(1)) << 20;
+    Ok(usize::try_from(bytes).unwrap_or(usize::MAX))
+}
 
 /// Background work and thresholds.
 pub(super) const FLAGS: &[Flag] = &[
@@ -116,6 +122,26 @@ pub(super) const OWN: &[Flag] = &[
         help: "memory for unflushed, hot and cached values, in MiB",
         set: |config, text| {
             config.engine.cache_bytes = u64::from(value::integer::<u32>(text)?) << 20;
+            Ok(())
+        },
+    },
+    Flag {
+        name: "pending-requests-mb",
+        kind: Kind::Number,
+        default: "128",
+        help: "requests that are received or wait for the log, in MiB; more are refused",
+        set: |config, text| {
+            config.engine.pending_requests_bytes = mebibytes(text)?;
+            Ok(())
+        },
+    },
+    Flag {
+        name: "pending-answers-mb",
+        kind: Kind::Number,
+        default: "512",
+        help: "large answers that clients haven't read yet, in MiB; more are refused",
+        set: |config, text| {
+            config.engine.pending_answers_bytes = mebibytes(text)?;
             Ok(())
         },
     },

@@ -1,0 +1,78 @@
+//! `Budget`: bytes that many may hold together, up to a limit.
+//!
+//! ```text
+//! Budget::take(bytes) ─► Held ─ drop ─► given back
+//!                     └► None: the caller refuses, and nobody waits
+//! ```
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// A limit on bytes; clones share it. Invariant: more than `max` is held only by a single holder.
+#[derive(Clone, Debug)]
+pub struct Budget {
+    used: Arc<AtomicUsize>,
+    max: usize,
+}
+
+impl Budget {
+    /// Nothing is held yet.
+    pub fn new(max: usize) -> Self {
+        Self { used: Arc::default(), max }
+    }
+
+    /// Bytes held now.
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Holds `bytes`, or says that they are too many now. Whoever is alone may hold more than the limit, so that no
+    /// request is refused for ever.
+    pub fn take(&self, bytes: usize) -> Option<Held> {
+        let before = self.used.fetch_add(bytes, Ordering::Relaxed);
+        let held = Held { used: self.used.clone(), bytes };
+        (before == 0 || before.saturating_add(bytes) <= self.max).then_some(held)
+    }
+}
+
+/// Bytes held; given back when dropped.
+#[derive(Debug)]
+pub struct Held {
+    used: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl Held {
+    /// Takes over what `other`, of the same budget, holds.
+    pub fn merge(&mut self, mut other: Self) {
+        debug_assert!(Arc::ptr_eq(&self.used, &other.used), "two holders of one budget");
+        self.bytes += std::mem::take(&mut other.bytes);
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.used.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_held_is_bounded_and_comes_back() {
+        let budget = Budget::new(10);
+        let mut held = budget.take(6).unwrap();
+        assert!(budget.take(5).is_none());
+        assert_eq!(budget.used(), 6, "a refusal holds nothing");
+        held.merge(budget.take(4).unwrap());
+        assert_eq!(budget.used(), 10);
+        drop(held);
+        assert_eq!(budget.used(), 0);
+        let alone = budget.take(99).expect("whoever is alone may hold more");
+        assert!(budget.take(1).is_none());
+        drop(alone);
+        assert!(budget.take(1).is_some());
+    }
+}
