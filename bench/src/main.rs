@@ -32,6 +32,20 @@ use server::Side;
 const USAGE: &str = "usage: rusd-bench --etcd PATH --rusd PATH [--scratch DIR] [--out DIR] [--commit ID]
                   [--quick] [--rounds N] [--row TEXT] [--sides etcd,rusd,rusd-redb] [--list]";
 
+/// Every argument, and whether it has a value.
+const ARGUMENTS: [(&str, bool); 10] = [
+    ("--etcd", true),
+    ("--rusd", true),
+    ("--scratch", true),
+    ("--out", true),
+    ("--commit", true),
+    ("--rounds", true),
+    ("--row", true),
+    ("--sides", true),
+    ("--quick", false),
+    ("--list", false),
+];
+
 struct Options {
     etcd: PathBuf,
     rusd: PathBuf,
@@ -45,7 +59,17 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments = match spelled_out(std::env::args().skip(1)) {
+        Ok(Some(arguments)) => arguments,
+        Ok(None) => {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        Err(fault) => {
+            eprintln!("rusd-bench: {fault}\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
     if arguments.iter().any(|argument| argument == "--list") {
         GROUPS.iter().flat_map(|group| group.rows).for_each(|row| println!("{row}"));
         return ExitCode::SUCCESS;
@@ -57,6 +81,39 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The arguments with each value as a word of its own; `None` if help is asked for.
+///
+/// # Errors
+/// An argument that isn't known, with the nearest one that is, or one without its value.
+fn spelled_out(arguments: impl Iterator<Item = String>) -> Result<Option<Vec<String>>, String> {
+    let mut all = Vec::new();
+    let mut arguments = arguments;
+    while let Some(argument) = arguments.next() {
+        if matches!(argument.as_str(), "--help" | "-h" | "help") {
+            return Ok(None);
+        }
+        let (name, value) = match argument.split_once('=') {
+            Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
+            None => (argument, None),
+        };
+        let Some((_, has_value)) = ARGUMENTS.iter().find(|(known, _)| *known == name) else {
+            let likeness = |known: &str| strsim::jaro_winkler(known, &name);
+            let known = ARGUMENTS.iter().map(|(known, _)| *known);
+            let nearest = known.max_by(|a, b| likeness(a).total_cmp(&likeness(b))).unwrap_or_default();
+            return Err(format!("there is no argument `{name}`; the nearest is `{nearest}`"));
+        };
+        if *has_value {
+            let value = value.or_else(|| arguments.next()).ok_or_else(|| format!("{name} needs a value"))?;
+            all.extend([name, value]);
+        } else if value.is_some() {
+            return Err(format!("{name} takes no value"));
+        } else {
+            all.push(name);
+        }
+    }
+    Ok(Some(all))
 }
 
 fn options(arguments: &[String]) -> Result<Options, Box<dyn Error>> {
@@ -139,4 +196,23 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         report::write(out, &heading, &lines, &names)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spelled(arguments: &[&str]) -> Result<Option<Vec<String>>, String> {
+        spelled_out(arguments.iter().map(|argument| (*argument).to_owned()))
+    }
+
+    #[test]
+    fn nothing_runs_on_what_is_not_known() {
+        assert_eq!(spelled(&["--quick", "--help"]), Ok(None));
+        let all = ["--row", "put", "--quick"].map(str::to_owned).to_vec();
+        assert_eq!(spelled(&["--row=put", "--quick"]), Ok(Some(all)));
+        assert_eq!(spelled(&["--qick"]), Err("there is no argument `--qick`; the nearest is `--quick`".to_owned()));
+        assert!(spelled(&["--row"]).is_err());
+        assert!(spelled(&["put"]).is_err());
+    }
 }

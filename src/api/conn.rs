@@ -17,8 +17,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Request, Response};
+use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -26,6 +25,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
 use super::grpc::body::ReplyBody;
+use super::grpc::head::{self, Head};
 use super::grpc::service;
 use super::http::{self as pages, WebPolicy};
 use super::services::Services;
@@ -151,17 +151,17 @@ impl hyper::service::Service<Request<Incoming>> for Door {
     type Future = DoorFuture;
 
     fn call(&self, request: Request<Incoming>) -> DoorFuture {
-        let content_type = request.headers().get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-        let is_grpc = content_type.starts_with(b"application/grpc");
-        DoorFuture(match self.serves {
-            Serves::All | Serves::Grpc if is_grpc => service::serve(&self.services, &self.shutdown, request),
-            Serves::Grpc => {
-                let response = service::not_grpc(&String::from_utf8_lossy(content_type));
-                Box::pin(std::future::ready(response))
-            }
-            serves => {
+        let head = match self.serves {
+            Serves::All | Serves::Grpc => head::of(&request),
+            _ => Head::Page,
+        };
+        DoorFuture(match head {
+            Head::Call(timeout) => service::serve(&self.services, &self.shutdown, request, timeout),
+            Head::Refused(response) => Box::pin(std::future::ready(response)),
+            Head::Page if self.serves == Serves::Grpc => Box::pin(std::future::ready(head::not_grpc(&request))),
+            Head::Page => {
                 let (parts, _) = request.into_parts();
-                Box::pin(pages::serve(self.services.clone(), parts, serves, self.web.clone()))
+                Box::pin(pages::serve(self.services.clone(), parts, self.serves, self.web.clone()))
             }
         })
     }

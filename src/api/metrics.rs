@@ -170,6 +170,12 @@ impl RpcMetrics {
         self.times.observe(method, code == Code::Ok, self.clock.now().saturating_duration_since(begun));
     }
 
+    /// Counts a message of `len` bytes from a client.
+    pub(crate) fn received(&self, method: Method, len: usize) {
+        self.of(method).received.inc();
+        self.received_bytes.inc_by(len as u64);
+    }
+
     /// Counts a look at `/health`.
     pub(crate) fn health(&self, healthy: bool) {
         self.health[usize::from(healthy)].inc();

@@ -1,7 +1,7 @@
 //! `etcdserverpb.Watch`: the gRPC service over the watch hub, with a response body of its own.
 //!
 //! ```text
-//! HTTP/2 request ─► decode (tonic) ─► WatchRequest ─► watch::WatchSession ─► WatchBody: many messages a DATA frame
+//! HTTP/2 request ─► messages ─► WatchRequest ─► watch::WatchSession ─► WatchBody: many messages a DATA frame
 //! ```
 //!
 //! tonic's encoder would handle each message alone; here the session's bytes, framed already, go to hyper as they
@@ -16,16 +16,15 @@ use std::future::{Ready, ready};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use rusd_proto::etcdserverpb::{WatchRequest, WatchResponse};
 use tonic::Status;
 use tonic::body::Body;
-use tonic::codec::{Codec, CompressionEncoding, Streaming};
 use tonic::server::NamedService;
-use tonic_prost::ProstCodec;
 
 use self::body::WatchBody;
 pub use self::leader::end_streams_without_leader;
 use self::requests::Requests;
+use super::grpc::frame::Messages;
+use super::metrics::RpcMetrics;
 use crate::types::{KeyRange, Limits, RequestError};
 use crate::watch::{HeaderSource, WatchHub, WatchSession};
 
@@ -45,13 +44,14 @@ pub struct WatchService {
     message_bytes_max: usize,
     create_check: Option<CreateCheck>,
     leader_check: Option<LeaderCheck>,
+    counted: Option<Arc<RpcMetrics>>,
 }
 
 impl WatchService {
     /// The service over a hub; `header` says who answers, `request_bytes_max` is `--max-request-bytes`.
     pub fn new(hub: WatchHub, header: HeaderSource, request_bytes_max: usize) -> Self {
         let message_bytes_max = request_bytes_max + Limits::TRANSPORT_OVERHEAD_BYTES;
-        Self { hub, header, message_bytes_max, create_check: None, leader_check: None }
+        Self { hub, header, message_bytes_max, create_check: None, leader_check: None, counted: None }
     }
 
     /// Asks `check` at each create.
@@ -67,6 +67,12 @@ impl WatchService {
         self
     }
 
+    /// Counts the clients' messages.
+    pub fn with_metrics(mut self, metrics: Arc<RpcMetrics>) -> Self {
+        self.counted = Some(metrics);
+        self
+    }
+
     fn serve(&self, request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
         if request.uri().path() != METHOD {
             return Err(Status::unimplemented(""));
@@ -76,19 +82,8 @@ impl WatchService {
         if needs_leader && self.leader_check.as_ref().is_some_and(|has_leader| !has_leader()) {
             return Err(Status::unavailable(RequestError::NoLeader.to_string()));
         }
-        let encoding = match parts.headers.get("grpc-encoding").map(http::HeaderValue::as_bytes) {
-            None | Some(b"identity") => None,
-            Some(b"gzip") => Some(CompressionEncoding::Gzip),
-            Some(other) => {
-                let name = String::from_utf8_lossy(other);
-                return Err(Status::unimplemented(format!(
-                    "grpc: Decompressor is not installed for grpc-encoding \"{name}\""
-                )));
-            }
-        };
-        let decoder = ProstCodec::<WatchResponse, WatchRequest>::default().decoder();
-        let messages = Streaming::new_request(decoder, body, encoding, Some(self.message_bytes_max));
-        let requests = Requests::new(messages, parts.headers, self.create_check.clone());
+        let messages = Messages::new(&parts.headers, self.message_bytes_max);
+        let requests = Requests::new(messages, body, parts.headers, self.create_check.clone(), self.counted.clone());
         let session = WatchSession::new(&self.hub, Arc::clone(&self.header), requests, needs_leader);
         let mut response = http::Response::new(Body::new(WatchBody::new(session)));
         let headers = response.headers_mut();

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
-use super::{LeaseCounts, LeaseWriter};
 use super::shard::Shard;
+use super::{LeaseCounts, LeaseWriter};
 use crate::types::LeaseId;
 
 /// Shards; a power of two, and at most the bits of the mask of fresh ones.

@@ -22,7 +22,8 @@ use crate::api::watch::{WatchService, end_streams_without_leader};
 use crate::api::{Budgets, NodeInfo, RpcMetrics, Services};
 use crate::apply::{AlarmView, Command, Machine};
 use crate::consensus::{
-    LogCache, LogStore, MEMBERSHIP_KEY, Node, NodeConfig, NodeStatus, OnPublish, PeerNode, Save, Snapshots, StateMachine,
+    LogCache, LogStore, MEMBERSHIP_KEY, Node, NodeConfig, NodeStatus, OnPublish, PeerNode, Save, Snapshots,
+    StateMachine,
 };
 use crate::env::Env;
 use crate::lease::Lessor;
@@ -242,11 +243,13 @@ impl Core {
             })
         };
         let leader = self.node.status().clone();
+        let extensive = config.monitoring.metrics == MetricsDetail::Extensive;
+        let calls = Arc::new(RpcMetrics::register(metrics.registry(), env.clock.clone(), extensive)?);
         let watch = WatchService::new(self.hub.clone(), header, self.limits.request_bytes_max)
-            .with_leader_check(Arc::new(move || leader.leader().is_some()));
+            .with_leader_check(Arc::new(move || leader.leader().is_some()))
+            .with_metrics(calls.clone());
         let door = Arc::new(Door::new(self.proposer.clone(), self.room.clone()));
         let text = metrics.clone();
-        let extensive = config.monitoring.metrics == MetricsDetail::Extensive;
         Ok(Arc::new(Services {
             proposer: door.clone(),
             maintain: Arc::new(Keeper::new(env.clone(), self.reader.clone(), door, metrics.clone(), data.snapshots())),
@@ -257,7 +260,7 @@ impl Core {
             env: env.clone(),
             info: NodeInfo { cluster_id: identity.cluster, member_id: identity.member },
             limits: self.limits.clone(),
-            metrics: Arc::new(RpcMetrics::register(metrics.registry(), env.clock.clone(), extensive)?),
+            metrics: calls,
             metrics_text: Arc::new(move || text.encode().unwrap_or_else(|error| format!("# {error}\n"))),
             budgets: Budgets::new(&self.limits),
             large_reads: Arc::new(Semaphore::new(LARGE_READS_MAX)),

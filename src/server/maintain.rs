@@ -22,13 +22,7 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    pub(super) fn new(
-        env: Env,
-        reader: StoreReader,
-        door: Arc<Door>,
-        metrics: Arc<Metrics>,
-        scratch: PathBuf,
-    ) -> Self {
+    pub(super) fn new(env: Env, reader: StoreReader, door: Arc<Door>, metrics: Arc<Metrics>, scratch: PathBuf) -> Self {
         Self { env, reader, door, metrics, scratch }
     }
 

@@ -14,7 +14,9 @@ mod calls;
 mod ending;
 mod endpoints;
 mod listeners;
+mod limits;
 mod member;
+mod raw;
 mod server;
 mod streams;
 
@@ -42,8 +44,7 @@ macro_rules! conversations {
     };
 }
 
-// Not here: lease_grant, txn_basics, watch_batches (open questions of other rooms; they are played on the process),
-// membership (not served yet).
+// Not here: membership (not served yet).
 conversations! {
     alarm_corrupt
     alarm_nospace
@@ -53,6 +54,7 @@ conversations! {
     delete
     hashkv
     lease_expiry
+    lease_grant
     lease_keys
     lease_restart
     maintenance
@@ -62,9 +64,13 @@ conversations! {
     range_history
     range_options
     range_stream
+    txn_basics
     txn_compare
     txn_limits
     txn_nested
+    txn_open_delete
+    txn_revisions
+    watch_batches
     watch_empty_key
     watch_history
     watch_ids

@@ -35,6 +35,8 @@ pub(crate) struct Front {
     pub(crate) leaderless: AtomicBool,
     /// Set by a test: reads must wait, as if there were other voters.
     pub(crate) barrier_fails: AtomicBool,
+    /// Set by a test: commands are applied and never answered.
+    pub(crate) mute: AtomicBool,
     peer_url: String,
     client_url: String,
 }
@@ -75,6 +77,7 @@ impl Member {
             term,
             leaderless: AtomicBool::new(false),
             barrier_fails: AtomicBool::new(false),
+            mute: AtomicBool::new(false),
             peer_url: "http://127.0.0.1:2380".into(),
             client_url,
         });
@@ -154,8 +157,12 @@ impl Propose for Front {
     fn propose(&self, command: Command) -> Waiting<Result<Outcome, RequestError>> {
         let (reply, outcome) = oneshot::channel();
         let sent = self.jobs.send(Job::Apply(command, reply));
+        let mute = self.mute.load(Ordering::Relaxed);
         Box::pin(async move {
             sent.map_err(|_| RequestError::Stopped)?;
+            if mute {
+                return std::future::pending().await;
+            }
             outcome.await.map_err(|_| RequestError::Stopped)
         })
     }

@@ -67,7 +67,8 @@ impl Server {
             reader: member.reader.clone(),
             lessor: member.lessor.clone(),
             alarms: member.alarms.clone(),
-            watch: WatchService::new(member.hub.clone(), Arc::new(move || ids), limits.request_bytes_max),
+            watch: WatchService::new(member.hub.clone(), Arc::new(move || ids), limits.request_bytes_max)
+                .with_metrics(metrics.clone()),
             env: member.env.clone(),
             info: NodeInfo { cluster_id: CLUSTER, member_id: MEMBER },
             limits: limits.clone(),

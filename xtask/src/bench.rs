@@ -26,7 +26,8 @@ pub(crate) fn run(args: &[String]) -> Outcome {
         "--commit".to_owned(),
         String::from_utf8(commit)?.trim().to_owned(),
     ];
-    let in_part = args.iter().any(|arg| matches!(arg.as_str(), "--quick" | "--row" | "--sides" | "--list"));
+    let in_part =
+        args.iter().any(|arg| matches!(arg.split('=').next(), Some("--quick" | "--row" | "--sides" | "--list")));
     if !in_part {
         all.extend(["--out".to_owned(), text(&sh::root().join("docs/benchmarks"))?]);
     }

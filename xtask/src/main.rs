@@ -1,7 +1,7 @@
 //! The project's own commands: `cargo xtask NAME [ARGUMENTS]`.
 //!
 //! ```text
-//! main ─► COMMANDS (name, help, run) ─► one module a command ─► sh (child processes, repository paths)
+//! main ─► COMMANDS (name, help, what it takes, run) ─► one module a command ─► sh (child processes, repository paths)
 //! ```
 //!
 //! To add a command: one module with `pub fn run(args: &[String]) -> Outcome`, one line in [`COMMANDS`].
@@ -16,9 +16,12 @@ mod peers;
 mod sh;
 mod supply;
 mod tally;
+mod usage;
 mod verify;
 
 use std::process::ExitCode;
+
+use usage::{Takes, flag, with};
 
 /// What a command returns; the text of the error is shown to the user.
 type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -26,60 +29,114 @@ type Outcome = Result<(), Box<dyn std::error::Error>>;
 struct Command {
     name: &'static str,
     help: &'static str,
+    takes: Takes,
     run: fn(&[String]) -> Outcome,
 }
 
 const COMMANDS: &[Command] = &[
     Command {
         name: "verify",
-        help: "all that CI runs; fails at the first broken step [--allow-skips]",
+        help: "all that CI runs; fails at the first broken step",
+        takes: Takes { word: "", options: &[flag("--allow-skips")] },
         run: verify::run,
     },
-    Command { name: "peers", help: "build etcd and its tools from pinned Go modules", run: peers::run },
-    Command { name: "supply", help: "check the dependencies' licences, sources and bans", run: supply::run },
+    Command {
+        name: "peers",
+        help: "build etcd and its tools from pinned Go modules",
+        takes: Takes::NOTHING,
+        run: peers::run,
+    },
+    Command {
+        name: "supply",
+        help: "check the dependencies' licences, sources and bans",
+        takes: Takes::NOTHING,
+        run: supply::run,
+    },
     Command {
         name: "kube",
-        help: "a real kube-apiserver on rusd [--backend E] [--rusd PATH] [--build-only]",
+        help: "a real kube-apiserver on rusd",
+        takes: Takes { word: "", options: &[with("--backend", "E"), with("--rusd", "PATH"), flag("--build-only")] },
         run: kube::run,
     },
     Command {
         name: "bench",
-        help: "rusd and etcd side by side [--quick] [--row TEXT] [--rounds N] [--sides A,B] [--list]",
+        help: "rusd and etcd side by side",
+        takes: Takes {
+            word: "",
+            options: &[
+                flag("--quick"),
+                with("--row", "TEXT"),
+                with("--rounds", "N"),
+                with("--sides", "A,B"),
+                flag("--list"),
+            ],
+        },
         run: bench::run,
     },
     Command {
         name: "etcdctl",
-        help: "one session of etcd's own tools on etcd and rusd [--rusd PATH] [--backend E] [--perf]",
+        help: "one session of etcd's own tools on etcd and rusd",
+        takes: Takes { word: "", options: &[with("--rusd", "PATH"), with("--backend", "E"), flag("--perf")] },
         run: etcdctl::run,
     },
-    Command { name: "golden", help: "play the golden conversations [--record] [NAME]", run: golden::run },
+    Command {
+        name: "golden",
+        help: "play the golden conversations",
+        takes: Takes { word: "NAME", options: &[flag("--record")] },
+        run: golden::run,
+    },
     Command {
         name: "faults",
-        help: "kills, power cuts, full disks, damage [NAME] [--rounds N] [--backend E] [--seed S]",
+        help: "kills, power cuts, full disks, damage",
+        takes: Takes { word: "NAME", options: &[with("--rounds", "N"), with("--backend", "E"), with("--seed", "S")] },
         run: faults::run,
     },
     Command {
         name: "power-cut",
-        help: "cut the power under rusd, again and again [--cuts N] [--backend E] [--seed S]",
+        help: "cut the power under rusd, again and again",
+        takes: Takes { word: "", options: &[with("--cuts", "N"), with("--backend", "E"), with("--seed", "S")] },
         run: faults::power_cut,
     },
     Command {
         name: "differential",
-        help: "random steps on etcd and rusd side by side [--steps N] [--seed S] [--backend E]",
+        help: "random steps on etcd and rusd side by side",
+        takes: Takes { word: "", options: &[with("--steps", "N"), with("--seed", "S"), with("--backend", "E")] },
         run: differential::run,
     },
 ];
 
+fn usage() -> String {
+    let lines =
+        COMMANDS.iter().map(|c| format!("  {:<14} {} {}\n", c.name, c.help, c.takes.show()).replace(" \n", "\n"));
+    format!("usage: cargo xtask COMMAND\n\n{}", lines.collect::<String>())
+}
+
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let Some(command) = args.first().and_then(|name| COMMANDS.iter().find(|c| c.name == name)) else {
-        eprintln!("usage: cargo xtask COMMAND\n");
-        for command in COMMANDS {
-            eprintln!("  {:<14} {}", command.name, command.help);
-        }
+    let Some((name, args)) = args.split_first() else {
+        eprint!("{}", usage());
         return ExitCode::from(2);
     };
-    match (command.run)(&args[1..]) {
+    let Some(command) = COMMANDS.iter().find(|c| c.name == name) else {
+        if usage::is_help(std::slice::from_ref(name)) {
+            print!("{}", usage());
+            return ExitCode::SUCCESS;
+        }
+        let fault = usage::unknown("command", name, COMMANDS.iter().map(|c| c.name));
+        eprint!("xtask: {fault}\n\n{}", usage());
+        return ExitCode::from(2);
+    };
+    let takes = command.takes.show();
+    let usage = format!("usage: cargo xtask {} {takes}\n\n{}", command.name, command.help);
+    if usage::is_help(args) {
+        println!("{usage}");
+        return ExitCode::SUCCESS;
+    }
+    if let Err(fault) = command.takes.check(args) {
+        eprintln!("xtask {}: {fault}\n\n{usage}", command.name);
+        return ExitCode::from(2);
+    }
+    match (command.run)(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("xtask {}: {error}", command.name);

@@ -76,6 +76,10 @@ impl Messages {
     /// Too large, of an unknown encoding, or not what its encoding says.
     pub(crate) fn next(&mut self) -> Result<Option<Bytes>, Status> {
         let waiting: &[u8] = if self.buffered.is_empty() { &self.whole } else { &self.buffered };
+        if let Encoding::Other(name) = &self.gzip {
+            let text = format!("grpc: Decompressor is not installed for grpc-encoding \"{name}\"");
+            return Err(Status::unimplemented(text));
+        }
         let Some((head, rest)) = waiting.split_at_checked(HEAD_LEN) else { return Ok(None) };
         let flag = head[0];
         let len = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
@@ -106,10 +110,11 @@ impl Messages {
             Encoding::Gzip => {
                 let mut out = Vec::new();
                 let limit = self.max as u64 + 1;
-                flate2::read::GzDecoder::new(packed)
-                    .take(limit)
-                    .read_to_end(&mut out)
-                    .map_err(|error| Status::internal(format!("grpc: failed to decompress the message: {error}")))?;
+                flate2::read::GzDecoder::new(packed).take(limit).read_to_end(&mut out).map_err(|error| {
+                    let cut = error.kind() == std::io::ErrorKind::UnexpectedEof;
+                    let what = if cut { "unexpected EOF".to_owned() } else { error.to_string() };
+                    Status::internal(format!("grpc: failed to decompress the message: {what}"))
+                })?;
                 if out.len() > self.max {
                     return Err(Status::resource_exhausted(format!(
                         "grpc: received message after decompression larger than max {}",
@@ -118,9 +123,8 @@ impl Messages {
                 }
                 Ok(out.into())
             }
-            Encoding::Identity => Err(Status::internal("grpc: compressed flag set with identity or empty encoding")),
-            Encoding::Other(name) => {
-                Err(Status::unimplemented(format!("grpc: Decompressor is not installed for grpc-encoding \"{name}\"")))
+            Encoding::Identity | Encoding::Other(_) => {
+                Err(Status::internal("grpc: compressed flag set with identity or empty encoding"))
             }
         }
     }
@@ -150,15 +154,13 @@ where
             if data.is_empty() {
                 continue;
             }
-            return Err(Status::internal("grpc: a unary call has more than one message"));
+            // What comes after the one message is nobody's.
+            break;
         }
         messages.push(data);
         found = messages.next()?;
         if found.is_some() {
-            if messages.is_partial() {
-                return Err(Status::internal("grpc: a unary call has more than one message"));
-            }
-            if body.is_end_stream() {
+            if messages.is_partial() || body.is_end_stream() {
                 break;
             }
         } else if held.is_none()
@@ -169,7 +171,8 @@ where
             held = Some(taken.ok_or_else(|| errors::status(&RequestError::TooManyRequests))?);
         }
     }
-    let found = found.ok_or_else(|| Status::internal("grpc: the request ended before its message was whole"))?;
+    let found =
+        found.ok_or_else(|| Status::unknown(if messages.announced().is_some() { "unexpected EOF" } else { "EOF" }))?;
     Ok((found, held))
 }
 
@@ -178,7 +181,26 @@ where
 /// # Errors
 /// Not a message of this type, text that is not UTF-8, or nested too deep.
 pub(crate) fn decode<M: prost::Message + Default>(message: Bytes) -> Result<M, Status> {
-    M::decode(message).map_err(|error| Status::internal(format!("grpc: error unmarshalling request: {error}")))
+    M::decode(message)
+        .map_err(|error| Status::internal(format!("grpc: error unmarshalling request: {}", fault(&error))))
+}
+
+/// The same for a message of a stream.
+///
+/// # Errors
+/// As [`decode`], in grpc-go's other words.
+pub(crate) fn decode_streamed<M: prost::Message + Default>(message: Bytes) -> Result<M, Status> {
+    M::decode(message)
+        .map_err(|error| Status::internal(format!("grpc: failed to unmarshal the received message: {}", fault(&error))))
+}
+
+/// Go's words for the two things that may be wrong with a message.
+fn fault(error: &prost::DecodeError) -> &'static str {
+    if error.to_string().contains("not UTF-8") {
+        "string field contains invalid UTF-8"
+    } else {
+        "proto: cannot parse invalid wire-format data"
+    }
 }
 
 #[cfg(test)]

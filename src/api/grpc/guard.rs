@@ -29,8 +29,7 @@ impl CallGuard {
 
     /// Counts a message of `len` bytes from the client.
     pub(crate) fn received(&self, len: usize) {
-        self.metrics.of(self.method).received.inc();
-        self.metrics.received_bytes.inc_by(len as u64);
+        self.metrics.received(self.method, len);
     }
 
     /// Counts a message of `len` bytes to the client.

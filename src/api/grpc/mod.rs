@@ -1,7 +1,7 @@
 //! gRPC on one connection: from an HTTP/2 request to a method and back.
 //!
 //! ```text
-//! request ─► service: path ─► method ─► gate ─► frame: one message ─► handler ─► body ─► trailers
+//! request ─► head ─► service: path ─► method ─► gate ─► frame: one message ─► handler ─► body ─► trailers
 //!                        └► streaming methods read their messages themselves
 //! ```
 //! The unary path is ours and not tonic's: it needs no boxed body, no channel and no task, and it
@@ -13,4 +13,5 @@ mod ending;
 pub(crate) mod frame;
 pub(crate) mod gate;
 pub(crate) mod guard;
+pub(crate) mod head;
 pub(crate) mod service;

@@ -9,9 +9,10 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header::CONTENT_TYPE};
+use http::{HeaderValue, Request, Response, header::CONTENT_TYPE};
 use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -26,7 +27,7 @@ use super::ending::Ending;
 use super::frame;
 use super::gate;
 use super::guard::CallGuard;
-use crate::api::methods::{self, Method};
+use crate::api::methods::{self, Kind, Method};
 use crate::api::services::Services;
 use crate::types::RequestError;
 use crate::api::{cluster, errors, health, kv, later, lease, maintenance};
@@ -37,13 +38,20 @@ pub(crate) type Answer = Pin<Box<dyn Future<Output = Response<ReplyBody>> + Send
 /// The body of a streaming answer.
 pub(crate) type StreamBody = Pin<Box<dyn Body<Data = Bytes, Error = BodyError> + Send>>;
 
-/// Serves one gRPC request; streams end once `shutdown` is true.
-pub(crate) fn serve(services: &Arc<Services>, shutdown: &watch::Receiver<bool>, request: Request<Incoming>) -> Answer {
+/// Serves one gRPC request, within the time that its client gives if it has one answer; streams end once
+/// `shutdown` is true.
+pub(crate) fn serve(
+    services: &Arc<Services>,
+    shutdown: &watch::Receiver<bool>,
+    request: Request<Incoming>,
+    timeout: Option<Duration>,
+) -> Answer {
     let Some(method) = Method::of_path(request.uri().path()) else {
         let status = methods::unknown(request.uri().path());
         return Box::pin(async move { status.into_http() });
     };
-    let call = Call { services: services.clone(), guard: CallGuard::start(&services.metrics, method), method, request };
+    let guard = CallGuard::start(&services.metrics, method);
+    let call = Call { services: services.clone(), guard, method, timeout, request };
     let shutdown = || shutdown.clone();
     match method {
         Method::KvRange => unary(call, kv::range),
@@ -75,19 +83,13 @@ pub(crate) fn serve(services: &Arc<Services>, shutdown: &watch::Receiver<bool>, 
     }
 }
 
-/// The refusal of a request that is no gRPC, where nothing else is served; code and text are grpc-go's.
-pub(crate) fn not_grpc(content_type: &str) -> Response<ReplyBody> {
-    let mut response =
-        Status::invalid_argument(format!("invalid gRPC request content-type {content_type:?}")).into_http();
-    *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-    response
-}
-
 /// A call that has just come in.
 pub(crate) struct Call {
     pub(crate) services: Arc<Services>,
     pub(crate) guard: CallGuard,
     pub(crate) method: Method,
+    /// The time that the client gives.
+    pub(crate) timeout: Option<Duration>,
     pub(crate) request: Request<Incoming>,
 }
 
@@ -179,7 +181,10 @@ where
     H: FnOnce(Arc<Services>, M) -> F,
     F: Future<Output = Result<T, Status>>,
 {
-    let Some(timeout) = deadline::of(call.request.headers())? else { return answer(call, handler).await };
+    let Some(timeout) = call.timeout else { return answer(call, handler).await };
+    if timeout < deadline::SHORTEST {
+        return Err(errors::status(&RequestError::DeadlineExceeded));
+    }
     // The call is polled before the timer is armed: one that is ready at once costs no timer.
     match tokio::time::timeout(timeout, answer(call, handler)).await {
         Ok(answer) => answer,
@@ -200,7 +205,9 @@ where
     let budget = &call.services.budgets.requests;
     let (message, _held) = frame::read_one(&mut messages, call.request.body_mut(), budget).await?;
     call.guard.received(message.len());
-    handler(call.services.clone(), frame::decode(message)?).await
+    let is_unary = call.method.parts().2 == Kind::Unary;
+    let message = if is_unary { frame::decode(message) } else { frame::decode_streamed(message) };
+    handler(call.services.clone(), message?).await
 }
 
 fn ok(body: ReplyBody) -> Response<ReplyBody> {

@@ -21,8 +21,9 @@ use tonic::Status;
 
 use crate::api::errors;
 use crate::api::grpc::body::{BodyError, ok_trailers, put_head};
-use crate::api::grpc::frame::{HEAD_LEN, Messages, decode};
+use crate::api::grpc::frame::{HEAD_LEN, Messages, decode_streamed};
 use crate::api::grpc::service::StreamBody;
+use crate::api::methods::Method;
 use crate::api::seams::Waiting;
 use crate::api::services::Services;
 use crate::api::wire::{Header, int_len, put_int};
@@ -76,7 +77,8 @@ struct Renewing {
 impl KeepAlive {
     /// Handles one message: answers it, or begins to wait.
     fn handle(&mut self, message: Bytes) -> Result<(), Status> {
-        let request: pb::LeaseKeepAliveRequest = decode(message)?;
+        self.services.metrics.received(Method::LeaseKeepAlive, message.len());
+        let request: pb::LeaseKeepAliveRequest = decode_streamed(message)?;
         let id = LeaseId(request.id);
         // etcd takes the header's revision before it renews.
         let revision = self.services.reader.revision();
@@ -141,6 +143,10 @@ impl KeepAlive {
                 return Poll::Ready(());
             }
             let Some(requests) = &mut self.requests else {
+                if self.messages.is_partial() {
+                    self.fail(&Status::internal("unexpected EOF"));
+                    return Poll::Ready(());
+                }
                 self.end = Some(ok_trailers());
                 return Poll::Ready(());
             };

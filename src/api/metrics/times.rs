@@ -89,17 +89,18 @@ impl Collector for Shown {
 
     fn collect(&self) -> Vec<MetricFamily> {
         let methods = || Method::ALL.iter().zip(self.times.methods.iter());
-        let outcomes = |times| std::iter::zip(times, ["false", "true"]).filter(|(times, _): &(&Times, _)| !times.is_empty());
-        let request = methods().filter_map(|(method, times)| Some((request_type(*method)?, times))).flat_map(
-            |(kind, times)| {
+        let outcomes =
+            |times| std::iter::zip(times, ["false", "true"]).filter(|(times, _): &(&Times, _)| !times.is_empty());
+        let request =
+            methods().filter_map(|(method, times)| Some((request_type(*method)?, times))).flat_map(|(kind, times)| {
                 outcomes(times).map(move |(times, success)| {
                     (vec![("success", success), ("type", kind)], Times::histogram(&[times], &REQUEST_BOUNDS))
                 })
-            },
-        );
+            });
         let range = outcomes(&self.times.methods[Method::KvRange.number()])
             .map(|(times, success)| (vec![("success", success)], Times::histogram(&[times], &APPLY_BOUNDS)));
-        let mut families = vec![histogram_family(REQUEST.0, REQUEST.1, request), histogram_family(RANGE.0, RANGE.1, range)];
+        let mut families =
+            vec![histogram_family(REQUEST.0, REQUEST.1, request), histogram_family(RANGE.0, RANGE.1, range)];
         if self.extensive {
             let handling = methods().map(|(method, [failed, succeeded])| {
                 let (service, name, kind) = method.parts();

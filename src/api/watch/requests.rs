@@ -1,33 +1,53 @@
 //! `Requests`: the client's messages as the hub's requests.
+//!
+//! Cut by [`Messages`] as those of all other calls, so that the same limits and texts hold.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use futures::Stream;
+use http_body::Body as _;
 use rusd_proto::etcdserverpb as pb;
 use rusd_proto::etcdserverpb::watch_create_request::FilterType;
 use rusd_proto::etcdserverpb::watch_request::RequestUnion;
-use tonic::codec::Streaming;
+use tonic::body::Body;
 use tonic::{Code, Status};
 
 use super::CreateCheck;
+use crate::api::grpc::frame::{Messages, decode_streamed};
+use crate::api::methods::Method;
+use crate::api::metrics::RpcMetrics;
 use crate::types::KeyRange;
 use crate::watch::{CreateWatch, Kinds, StreamEnd, WatchRequest};
 
 /// The request side of one stream.
 pub(super) struct Requests {
-    messages: Streaming<pb::WatchRequest>,
+    messages: Messages,
+    body: Body,
+    counted: Option<Arc<RpcMetrics>>,
     headers: http::HeaderMap,
     create_check: Option<CreateCheck>,
 }
 
 impl Requests {
     pub(super) fn new(
-        messages: Streaming<pb::WatchRequest>,
+        messages: Messages,
+        body: Body,
         headers: http::HeaderMap,
         create_check: Option<CreateCheck>,
+        counted: Option<Arc<RpcMetrics>>,
     ) -> Self {
-        Self { messages, headers, create_check }
+        Self { messages, body, counted, headers, create_check }
+    }
+
+    /// The next message that is whole already.
+    fn next_message(&mut self) -> Result<Option<pb::WatchRequest>, Status> {
+        let Some(message) = self.messages.next()? else { return Ok(None) };
+        if let Some(metrics) = &self.counted {
+            metrics.received(Method::Watch, message.len());
+        }
+        decode_streamed(message).map(Some)
     }
 
     /// `None` for a message without a request: ignored, as in etcd (E99).
@@ -52,21 +72,32 @@ impl Stream for Requests {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            match Pin::new(&mut self.messages).poll_next(cx) {
-                Poll::Ready(Some(Ok(message))) => {
-                    if let Some(request) = self.convert(message) {
-                        return Poll::Ready(Some(Ok(request)));
+            match self.next_message() {
+                Ok(Some(message)) => match self.convert(message) {
+                    Some(request) => return Poll::Ready(Some(Ok(request))),
+                    None => continue,
+                },
+                Ok(None) => {}
+                Err(status) => return Poll::Ready(Some(Err(end(&status)))),
+            }
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.messages.push(data);
                     }
                 }
-                Poll::Ready(Some(Err(status))) => {
-                    let end = StreamEnd { code: i32::from(status.code()), message: status.message().to_owned() };
-                    return Poll::Ready(Some(Err(end)));
+                Some(Err(status)) => return Poll::Ready(Some(Err(end(&status)))),
+                None if self.messages.is_partial() => {
+                    return Poll::Ready(Some(Err(end(&Status::internal("unexpected EOF")))));
                 }
-                Poll::Ready(None) => return Poll::Ready(None),
-                Poll::Pending => return Poll::Pending,
+                None => return Poll::Ready(None),
             }
         }
     }
+}
+
+fn end(status: &Status) -> StreamEnd {
+    StreamEnd { code: i32::from(status.code()), message: status.message().to_owned() }
 }
 
 /// Unknown filters are ignored, as in etcd.

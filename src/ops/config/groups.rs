@@ -63,7 +63,8 @@ pub struct Member {
 /// HTTP/2 pings.
 #[derive(Clone, Debug, Default)]
 pub struct KeepAlive {
-    /// `--grpc-keepalive-min-time`: a client that pings oftener is cut off.
+    /// `--grpc-keepalive-min-time`. Not enforced: hyper answers pings by itself and doesn't tell of them. One pong
+    /// at a time is queued, and nothing more is read until it is written, so a flood of pings holds no memory.
     pub min_time: Duration,
     /// `--grpc-keepalive-interval`: how often the server pings; zero is never.
     pub interval: Duration,

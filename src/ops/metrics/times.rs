@@ -102,9 +102,8 @@ impl Times {
     /// The histogram of `all` together, with one of the lists of bounds above.
     pub fn histogram(all: &[&Self], bounds_ns: &[u64]) -> Histogram {
         // Buckets first and the total from the same loads, so that no bucket is above the total.
-        let counts: Vec<u64> = (0..=FINE)
-            .map(|at| all.iter().map(|times| times.counts[at].load(Ordering::Relaxed)).sum())
-            .collect();
+        let counts: Vec<u64> =
+            (0..=FINE).map(|at| all.iter().map(|times| times.counts[at].load(Ordering::Relaxed)).sum()).collect();
         let up_to = |bound: u64| counts.iter().zip(FINE_BOUNDS).filter(move |(_, fine)| *fine <= bound).map(|(n, _)| n);
         let buckets = bounds_ns.iter().map(|bound| {
             let mut bucket = Bucket::default();

@@ -209,7 +209,7 @@ pub(super) const FLAGS: &[Flag] = &[
         name: "grpc-keepalive-min-time",
         kind: Kind::Duration,
         default: "5s",
-        help: "a client that pings oftener is cut off",
+        help: "taken for etcd's sake; HTTP/2 pings aren't counted, and cost little",
         set: |config, text| {
             config.member.keep_alive.min_time = parse_duration(text)?;
             Ok(())
