@@ -57,6 +57,7 @@ macro_rules! conversations {
 conversations! {
     alarm_corrupt
     alarm_nospace
+    bad_input
     compaction
     compaction_first
     compaction_watch
