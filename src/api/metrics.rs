@@ -246,7 +246,6 @@ impl std::fmt::Debug for RpcMetrics {
 mod tests {
     use super::*;
     use crate::env::SystemClock;
-    use crate::ops::config::FeatureGates;
     use crate::ops::metrics::{Metrics, MetricsOptions};
     use crate::types::MemberId;
 
@@ -257,7 +256,6 @@ mod tests {
             server_version: "3.7.1",
             cluster_version: "3.7",
             rusd_version: "0.1.0",
-            feature_gates: FeatureGates::default(),
         })
         .unwrap();
         let calls = RpcMetrics::register(metrics.registry(), Arc::new(SystemClock), true).unwrap();

@@ -29,8 +29,8 @@ use super::gate;
 use super::guard::CallGuard;
 use crate::api::methods::{self, Kind, Method};
 use crate::api::services::Services;
-use crate::types::RequestError;
 use crate::api::{cluster, errors, health, kv, later, lease, maintenance};
+use crate::types::RequestError;
 
 /// A response to come.
 pub(crate) type Answer = Pin<Box<dyn Future<Output = Response<ReplyBody>> + Send>>;

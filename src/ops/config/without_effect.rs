@@ -68,7 +68,6 @@ const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
         ],
     ),
     ("clients that ping often are not cut off", &["grpc-keepalive-min-time"]),
-    ("durations of calls are not measured by method", &["metrics"]),
     ("files are removed when nobody needs them any more, however many there are", &["max-snapshots", "max-wals"]),
     (
         "log files are not rotated: use logrotate with copytruncate",
@@ -77,10 +76,7 @@ const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
     ("members are not compared yet", &["compact-hash-check-time", "corrupt-check-time"]),
     ("profiles are not served: use perf", &["enable-pprof"]),
     ("rusd always waits for the disk", &["unsafe-no-fsync"]),
-    (
-        "slow requests are not logged: look at the histograms of /metrics",
-        &["warning-apply-duration", "warning-unary-request-duration"],
-    ),
+    ("slow requests are not logged: look at the histograms of /metrics", &["warning-unary-request-duration"]),
     ("space is given back while the server runs", &["bootstrap-defrag-threshold-megabytes"]),
     ("the JSON gateway is not available yet", &["enable-grpc-gateway"]),
     ("there is no mapped file to lock", &["memory-mlock"]),
