@@ -172,7 +172,7 @@ async fn a_write_that_the_store_refuses_is_not_answered_and_ends_raft() {
     let mut payload = BytesMut::new();
     codec::encode_batch(&commands, &mut payload);
     let (reply, answer) = oneshot::channel();
-    let proposals = Proposals { commands, replies: vec![reply], permit: None };
+    let proposals = Proposals { commands, replies: vec![reply], ..Proposals::default() };
     node.append(payload.freeze(), proposals).await.expect("the log takes it");
     assert!(answer.await.is_err(), "its outcome is unknown");
     let mut fatal = node.fatal();
