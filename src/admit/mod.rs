@@ -14,6 +14,6 @@ mod request;
 mod sort;
 mod txn;
 
-pub use request::{Refusal, check_delete, check_put, check_range, check_size, command, lease_ttl, quota};
+pub use request::{Refusal, check_delete, check_put, check_range, check_size, command, lease_ttl, quota, quota_for};
 pub use sort::{sort_order, sort_target};
 pub use txn::{check_txn, is_read_only};

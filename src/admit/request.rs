@@ -53,11 +53,17 @@ pub fn command(command: &Command, limits: &Limits, logical_size: u64, alarms: &A
 /// # Errors
 /// `OverQuota` if the size with the command's cost would reach the quota.
 pub fn quota(command: &Command, limits: &Limits, logical_size: u64) -> Result<(), Refusal> {
-    let Some(quota) = limits.quota_bytes else { return Ok(()) };
-    match cost::of(command) {
-        0 => Ok(()),
-        cost if logical_size.saturating_add(cost) < quota => Ok(()),
-        _ => Err(Refusal::OverQuota),
+    quota_for(cost::of(command), limits, logical_size)
+}
+
+/// Whether there is room for `cost` bytes more.
+///
+/// # Errors
+/// As [`quota`].
+pub fn quota_for(cost: u64, limits: &Limits, logical_size: u64) -> Result<(), Refusal> {
+    match limits.quota_bytes {
+        Some(quota) if cost > 0 && logical_size.saturating_add(cost) >= quota => Err(Refusal::OverQuota),
+        _ => Ok(()),
     }
 }
 

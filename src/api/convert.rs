@@ -12,6 +12,7 @@ use rusd_proto::etcdserverpb::compare::TargetUnion;
 use rusd_proto::etcdserverpb::request_op::Request;
 
 use crate::admit;
+use crate::apply::cost;
 use crate::apply::{Compare, CompareResult, CompareTarget, DeleteOp, Op, PutOp, TxnOp};
 use crate::storage::RangeQuery;
 use crate::types::{KeyRange, LeaseId, RequestError};
@@ -56,6 +57,17 @@ pub(crate) fn put(request: pb::PutRequest) -> PutOp {
 /// A delete; nothing is checked.
 pub(crate) fn delete(request: pb::DeleteRangeRequest) -> DeleteOp {
     DeleteOp { range: KeyRange::from_wire(request.key, request.range_end), prev_kv: request.prev_kv }
+}
+
+/// What a transaction may add to the store, in bytes, by its form on the wire: the quota comes before all
+/// other checks. As [`crate::apply::cost`] has it, but nested ones, whose depth isn't checked yet, count nothing.
+pub(crate) fn txn_cost(request: &pb::TxnRequest) -> u64 {
+    let put = |op: &pb::RequestOp| match &op.request {
+        Some(Request::RequestPut(put)) => cost::put(put.key.len(), put.value.len()),
+        _ => 0,
+    };
+    let branch = |ops: &[pb::RequestOp]| ops.iter().map(put).sum::<u64>();
+    branch(&request.success).max(branch(&request.failure))
 }
 
 /// A transaction of at most `ops_max` compares and operations, nested ones counted off the outer one's rest.

@@ -27,7 +27,7 @@ pub fn code(error: &RequestError) -> Code {
         | E::InvalidClientApiVersion
         | E::RequestTooLarge => Code::InvalidArgument,
         E::Compacted | E::FutureRevision | E::LeaseTtlTooLarge => Code::OutOfRange,
-        E::NoSpace => Code::ResourceExhausted,
+        E::NoSpace | E::AnswerTooLarge { .. } => Code::ResourceExhausted,
         E::LeaseNotFound => Code::NotFound,
         E::LeaseExists | E::BadLeaderTransferee | E::NotLeader => Code::FailedPrecondition,
         E::Corrupt => Code::DataLoss,

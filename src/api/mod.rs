@@ -26,6 +26,7 @@ mod reply;
 mod seams;
 mod services;
 mod socket;
+mod unread;
 mod version;
 pub mod watch;
 mod wire;

@@ -61,20 +61,18 @@ pub struct MemberInfo {
 
 /// The store's upkeep, as far as clients ask for it. The methods may block.
 pub trait Maintain: Send + Sync + 'static {
-    /// Bytes that the database takes on disk.
-    fn disk_size(&self) -> u64;
-
     /// Gives unused space back to the file system.
     ///
     /// # Errors
     /// The disk's.
     fn defragment(&self) -> Result<(), StorageError>;
 
-    /// The whole state as a file for `snapshot save`, and its length in bytes.
+    /// The whole state as a file for `snapshot save`, and its length in bytes. The file takes its
+    /// room on the disk until it is dropped.
     ///
     /// # Errors
-    /// The disk's.
-    fn snapshot_file(&self) -> Result<(Box<dyn Read + Send>, u64), StorageError>;
+    /// `TooManyRequests` while too many such files are there, too little room, and the disk's.
+    fn snapshot_file(&self) -> Result<(Box<dyn Read + Send>, u64), RequestError>;
 
     /// A checksum of everything that is stored here; not comparable between members.
     ///

@@ -14,15 +14,20 @@ const LEASE_BYTES: u64 = 64;
 /// client write past the quota.
 pub fn of(command: &Command) -> u64 {
     match command {
-        Command::Put(op) => put(op),
+        Command::Put(op) => put_op(op),
         Command::Txn(op) => txn(op),
         Command::LeaseGrant { .. } => LEASE_BYTES,
         _ => 0,
     }
 }
 
-fn put(op: &PutOp) -> u64 {
-    PUT_OVERHEAD_BYTES + op.key.len() as u64 + op.value.len() as u64
+/// The estimate for a put of a key and a value of these lengths.
+pub fn put(key_len: usize, value_len: usize) -> u64 {
+    PUT_OVERHEAD_BYTES + key_len as u64 + value_len as u64
+}
+
+fn put_op(op: &PutOp) -> u64 {
+    put(op.key.len(), op.value.len())
 }
 
 fn txn(op: &TxnOp) -> u64 {
@@ -32,7 +37,7 @@ fn txn(op: &TxnOp) -> u64 {
 fn branch(ops: &[Op]) -> u64 {
     ops.iter()
         .map(|op| match op {
-            Op::Put(op) => put(op),
+            Op::Put(op) => put_op(op),
             Op::Txn(op) => txn(op),
             Op::Range(_) | Op::Delete(_) => 0,
         })

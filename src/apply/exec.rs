@@ -8,8 +8,8 @@ use bytes::Bytes;
 
 use super::{DeleteOp, DeleteResult, Op, OpResult, PutOp, PutResult, TxnOp, TxnResult, compare};
 use crate::lease::Lessor;
-use crate::storage::{RangeQuery, WriteTxn};
-use crate::types::{LeaseId, RequestError};
+use crate::storage::{RangeQuery, RangeResult, WriteTxn};
+use crate::types::{LeaseId, Limits, RequestError};
 
 /// A key whose lease changed; `LeaseId::NONE` stands for no lease.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub(super) struct Exec<'a> {
     txn: WriteTxn<'a>,
     lessor: &'a Lessor,
     moved: Vec<Moved>,
+    /// Bytes of pairs that the answer holds.
+    gathered: usize,
 }
 
 /// The branches that a transaction takes, outer before inner, in the order of their running.
@@ -31,7 +33,7 @@ type Path = Vec<bool>;
 
 impl<'a> Exec<'a> {
     pub(super) fn new(txn: WriteTxn<'a>, lessor: &'a Lessor) -> Self {
-        Self { txn, lessor, moved: Vec::new() }
+        Self { txn, lessor, moved: Vec::new(), gathered: 0 }
     }
 
     /// Keeps the changes; the keys whose lease changed, in order.
@@ -75,8 +77,12 @@ impl<'a> Exec<'a> {
         Ok(PutResult { prev_kv: prev.filter(|_| op.prev_kv) })
     }
 
+    fn range(&mut self, query: &RangeQuery) -> Result<RangeResult, RequestError> {
+        self.txn.range_within(query, &mut self.gathered, Limits::WRITE_ANSWER_BYTES_MAX)
+    }
+
     pub(super) fn delete(&mut self, op: &DeleteOp) -> Result<DeleteResult, RequestError> {
-        let prev_kvs = if op.prev_kv { self.txn.range(&RangeQuery::latest(op.range.clone()))?.kvs } else { Vec::new() };
+        let prev_kvs = if op.prev_kv { self.range(&RangeQuery::latest(op.range.clone()))?.kvs } else { Vec::new() };
         let deleted = self.txn.delete(&op.range);
         let count = i64::try_from(deleted.len()).unwrap_or(i64::MAX);
         let leased = deleted.into_iter().filter(|(_, meta)| !meta.lease.is_none());
@@ -93,13 +99,7 @@ impl<'a> Exec<'a> {
 
     /// Finds the branches that are taken, from the state before the transaction.
     fn choose(&self, op: &TxnOp, path: &mut Path) -> Result<(), RequestError> {
-        let mut taken = true;
-        for item in &op.compares {
-            if !compare::holds(&self.txn, item)? {
-                taken = false;
-                break;
-            }
-        }
+        let taken = compare::all_hold(&self.txn, &op.compares)?;
         path.push(taken);
         for op in branch(op, taken) {
             if let Op::Txn(op) = op {
@@ -129,7 +129,7 @@ impl<'a> Exec<'a> {
         let mut responses = Vec::with_capacity(branch(op, succeeded).len());
         for op in branch(op, succeeded) {
             responses.push(match op {
-                Op::Range(query) => OpResult::Range { result: self.txn.range(query)?, revision: self.txn.revision() },
+                Op::Range(query) => OpResult::Range { result: self.range(query)?, revision: self.txn.revision() },
                 Op::Put(op) => OpResult::Put { result: self.put(op)?, revision: self.txn.revision() },
                 Op::Delete(op) => OpResult::Delete { result: self.delete(op)?, revision: self.txn.revision() },
                 Op::Txn(op) => OpResult::Txn(self.txn(op, path)?),

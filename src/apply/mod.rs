@@ -23,4 +23,5 @@ pub use command::{
     AlarmKind, AlarmOp, Command, Compare, CompareResult, CompareTarget, DeleteOp, DeleteResult, Op, OpResult, Outcome,
     PutOp, PutResult, Response, TxnOp, TxnResult,
 };
+pub use compare::{Compared, all_hold};
 pub use machine::{Machine, MachineError};

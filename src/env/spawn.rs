@@ -13,6 +13,17 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+/// Runs what may wait for a disk. On a thread that runs tasks, its other tasks go on elsewhere
+/// meanwhile, which costs a switch of threads: for work that takes milliseconds.
+pub fn may_block<T>(work: impl FnOnce() -> T) -> T {
+    match tokio::runtime::Handle::try_current() {
+        Ok(handle) if handle.runtime_flavor() == tokio::runtime::RuntimeFlavor::MultiThread => {
+            tokio::task::block_in_place(work)
+        }
+        _ => work(),
+    }
+}
+
 /// What a step did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {

@@ -8,14 +8,36 @@ use crate::api::MemberInfo;
 use crate::apply::{AlarmKind, Alarms};
 use crate::env::Env;
 use crate::lease::LeaseRecord;
+use crate::storage::backend::BackendConfig;
 use crate::storage::snapshot::bbolt::{self, BboltContent};
 use crate::storage::values::Frozen;
 use crate::storage::{StoreReader, Table};
-use crate::types::StorageError;
+use crate::types::{RequestError, StorageError};
+
+/// What a file has beside a quarter more than the data.
+const FILE_OVERHEAD_BYTES: u64 = 1 << 20;
 
 /// The versions that etcd's tools find in the file.
 const STORAGE_VERSION: &str = "3.7.0";
 const CLUSTER_VERSION: &str = "3.7.0";
+
+/// Whether the disk has room for a file of a store of `logical_bytes`, beside what the store wants kept free.
+///
+/// # Errors
+/// `Storage`, with how much is needed and how much there is.
+pub(super) fn check_room(env: &Env, dir: &Path, logical_bytes: u64) -> Result<(), RequestError> {
+    let needed_bytes = BackendConfig::RESERVE_BYTES_DEFAULT
+        .saturating_add(FILE_OVERHEAD_BYTES)
+        .saturating_add(logical_bytes.saturating_add(logical_bytes / 4));
+    match env.disk.free_bytes(dir) {
+        Ok(free_bytes) if free_bytes < needed_bytes => Err(RequestError::Storage(format!(
+            "a snapshot's file is built on the disk first: {needed_bytes} bytes are needed below {}, {free_bytes} are free",
+            dir.display()
+        ))),
+        // A disk that can't be asked says so when it is written to.
+        _ => Ok(()),
+    }
+}
 
 /// The file and its length, built below `dir` and gone from there once it is read.
 ///
@@ -63,4 +85,26 @@ fn content(frozen: &Frozen, members: &[MemberInfo], dir: &Path) -> Result<BboltC
     let voters: Vec<_> = members.iter().filter(|member| !member.is_learner).map(|member| member.id.get()).collect();
     content.conf_state(serde_json::json!({ "voters": voters, "auto_leave": false }).to_string().as_bytes());
     Ok(content)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::env::{Disk, MemDisk};
+
+    #[test]
+    fn a_file_that_would_fill_the_disk_is_not_begun() {
+        let disk = MemDisk::new();
+        disk.create_dir_all(Path::new("/d")).unwrap();
+        let env = Env { disk: Arc::new(disk.clone()), ..Env::real() };
+        let reserve = BackendConfig::RESERVE_BYTES_DEFAULT;
+        disk.set_capacity(Some(reserve + (6 << 20)));
+        assert_eq!(check_room(&env, Path::new("/d"), 4 << 20), Ok(()));
+        let refused = check_room(&env, Path::new("/d"), 5 << 20).unwrap_err().to_string();
+        assert!(refused.contains(&format!("{} are free", reserve + (6 << 20))), "{refused}");
+        disk.set_capacity(None);
+        assert_eq!(check_room(&env, Path::new("/d"), 1 << 40), Ok(()));
+    }
 }

@@ -3,6 +3,7 @@
 pub mod backend;
 pub mod compaction;
 pub mod digest;
+mod each_value;
 pub mod events;
 pub mod index;
 pub mod mvcc;

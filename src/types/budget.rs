@@ -33,6 +33,12 @@ impl Budget {
         let held = Held { used: self.used.clone(), bytes };
         (before == 0 || before.saturating_add(bytes) <= self.max).then_some(held)
     }
+
+    /// Holds `bytes` even if they are too many: for what can't be refused any more.
+    pub fn hold(&self, bytes: usize) -> Held {
+        self.used.fetch_add(bytes, Ordering::Relaxed);
+        Held { used: self.used.clone(), bytes }
+    }
 }
 
 /// Bytes held; given back when dropped.
@@ -43,6 +49,11 @@ pub struct Held {
 }
 
 impl Held {
+    /// How many bytes it holds.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Takes over what `other`, of the same budget, holds.
     pub fn merge(&mut self, mut other: Self) {
         debug_assert!(Arc::ptr_eq(&self.used, &other.used), "two holders of one budget");

@@ -57,6 +57,14 @@ pub enum RequestError {
     /// A command larger than `Limits::request_bytes_max`.
     #[error("etcdserver: request is too large")]
     RequestTooLarge,
+    /// An answer that no client could take, or that would hold too much; grpc-go's text.
+    #[error("grpc: trying to send message larger than max ({bytes} vs. {max})")]
+    AnswerTooLarge {
+        /// Its bytes, as far as it was made.
+        bytes: usize,
+        /// The most that there may be.
+        max: usize,
+    },
     /// More proposals under way than `Limits::proposals_pending_max`.
     #[error("etcdserver: too many requests")]
     TooManyRequests,

@@ -35,6 +35,11 @@ impl Limits {
     pub const REQUESTS_BYTES_DEFAULT: usize = 128 * 1024 * 1024;
     /// Default of `answers_pending_bytes_max`.
     pub const ANSWERS_BYTES_DEFAULT: usize = 512 * 1024 * 1024;
+    /// The largest answer: grpc-go's limit of 2 GiB less one byte.
+    pub const ANSWER_BYTES_MAX: usize = i32::MAX as usize;
+    /// The most that one write gathers to answer with (reads in a transaction, pairs that it deletes): writes wait
+    /// meanwhile. The same on every member, since a write beyond it is refused when it is applied.
+    pub const WRITE_ANSWER_BYTES_MAX: usize = 512 * 1024 * 1024;
     /// etcd's default quota.
     pub const QUOTA_BYTES_DEFAULT: u64 = 2 * 1024 * 1024 * 1024;
 }

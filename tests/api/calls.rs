@@ -139,3 +139,29 @@ async fn calls_are_counted_with_their_code() {
         assert!(text.lines().any(|found| found == line), "{line}\nis not in\n{text}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_quota_comes_before_a_txns_shape_and_a_txn_without_puts_needs_none() {
+    let server = Server::with_limits(Limits { quota_bytes: Some(1), ..Limits::default() });
+    let mut kv = KvClient::new(server.connect().await);
+    let nothing = pb::RequestOp { request: None };
+    let put = pb::PutRequest { key: "k".into(), ..Default::default() };
+    let put = pb::RequestOp { request: Some(pb::request_op::Request::RequestPut(put)) };
+    let odd = pb::TxnRequest { success: vec![nothing.clone()], failure: vec![put], ..Default::default() };
+    let status = kv.txn(odd).await.unwrap_err();
+    assert_eq!(status.message(), "etcdserver: mvcc: database space exceeded");
+    let odd = pb::TxnRequest { success: vec![nothing], ..Default::default() };
+    assert_eq!(kv.txn(odd).await.unwrap_err().message(), "etcdserver: key not found");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_is_never_smaller_than_what_is_in_use() {
+    let server = server();
+    let mut kv = KvClient::new(server.connect().await);
+    for value in [10, 100_000] {
+        kv.put(pb::PutRequest { key: "k".into(), value: vec![7; value].into(), ..Default::default() }).await.unwrap();
+        let status = MaintenanceClient::new(server.connect().await).status(pb::StatusRequest {}).await.unwrap();
+        let pb::StatusResponse { db_size, db_size_in_use, .. } = status.into_inner();
+        assert!(db_size >= db_size_in_use && db_size_in_use >= value as i64, "{db_size} {db_size_in_use}");
+    }
+}

@@ -199,15 +199,11 @@ impl Propose for Front {
 }
 
 impl Maintain for Front {
-    fn disk_size(&self) -> u64 {
-        4096
-    }
-
     fn defragment(&self) -> Result<(), StorageError> {
         Ok(())
     }
 
-    fn snapshot_file(&self) -> Result<(Box<dyn Read + Send>, u64), StorageError> {
+    fn snapshot_file(&self) -> Result<(Box<dyn Read + Send>, u64), RequestError> {
         let file = vec![7; 100 * 1024];
         let len = file.len() as u64;
         Ok((Box::new(Cursor::new(file)), len))

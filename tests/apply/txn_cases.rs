@@ -233,3 +233,24 @@ fn a_delete_before_a_keeping_put_of_the_same_key_is_no_panic() {
     assert_eq!(result, Err(RequestError::KeyNotFound));
     assert_eq!(node.get("x"), before, "nothing is changed by a refused txn");
 }
+
+// Cause: nothing bounded what a write gathers to answer with. Symptom: a transaction of 127 reads of everything held
+// 127 times the store. Now: beyond a limit that is the same on every member it is refused, and changes nothing.
+#[test]
+fn a_write_whose_answer_would_hold_too_much_changes_nothing() {
+    let mut node = Node::new();
+    let value = "v".repeat(300_000);
+    for key in ["a", "b", "c"] {
+        node.put(put(key, &value)).unwrap();
+    }
+    let with_reads = |reads| {
+        let ops = (0..reads).map(|_| op_range(span("a", "e")));
+        then([op_put("x", "w")].into_iter().chain(ops).collect())
+    };
+    let before = node.revision();
+    let refused = node.txn(with_reads(700)).unwrap_err();
+    assert!(refused.to_string().starts_with("grpc: trying to send message larger than max"), "{refused}");
+    assert_eq!((node.revision(), node.get("x")), (before, None));
+    assert_eq!(node.txn(with_reads(500)).unwrap().responses.len(), 501);
+    assert_eq!(node.revision(), before + 1);
+}

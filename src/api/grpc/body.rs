@@ -2,12 +2,15 @@
 //!
 //! ```text
 //! Unary   [head+message] [trailers]
-//! Pieces  [head+header+pairs …] [pairs …] … [tail] [trailers]   only as fast as the client reads
+//! Large   [piece] [piece] … [trailers]   only as fast as the client reads; let go if it doesn't
 //! Stream  frames of a hand-written or a generated streaming call
 //! Plain   an HTTP answer
 //! ```
+//! What isn't small is held against a budget until it is written to the connection: a client that asks
+//! for much and reads nothing must not fill the memory.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -17,13 +20,13 @@ use tonic::Status;
 
 use super::frame::HEAD_LEN;
 use super::guard::CallGuard;
+use super::large::{self, Large, PIECE_BYTES};
 use crate::api::errors;
 use crate::api::reply::{RangeReply, Reply};
-use crate::api::wire::put_kv_field;
-use crate::types::{Budget, Held, RequestError};
+use crate::types::{Budget, Held, Limits, RequestError};
 
-/// A range answer above this size is encoded piece by piece, each about this large.
-const PIECE_BYTES: usize = 128 * 1024;
+/// Messages up to this size aren't counted while they wait for their client.
+const SMALL_BYTES: usize = 16 * 1024;
 
 /// An error that ends a body early; the connection resets the stream.
 pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -41,8 +44,8 @@ pub(crate) enum ReplyBody {
         /// Whether the trailers are still to come.
         trailers: bool,
     },
-    /// A large range answer.
-    Pieces(Box<RangePieces>),
+    /// A message in pieces.
+    Large(Box<Large>),
     /// A streaming call.
     Stream(Pin<Box<dyn Body<Data = Bytes, Error = BodyError> + Send>>, CallGuard),
     /// An HTTP answer.
@@ -52,37 +55,92 @@ pub(crate) enum ReplyBody {
 impl ReplyBody {
     /// A unary answer.
     pub(crate) fn unary(reply: &impl Reply) -> Self {
-        Self::Unary { message: Some(framed(reply)), trailers: true }
+        Self::Unary { message: Some(framed_of_len(reply, reply.encoded_len())), trailers: true }
     }
 
-    /// A range answer: at once if it is small, else in pieces.
+    /// A range answer: at once if it is small, else in pieces. `held` is what its pairs hold already.
     ///
     /// # Errors
-    /// An answer that no client could take (grpc-go's limit of 2 GiB less one byte), or that would be too much
-    /// beside those that clients haven't read yet.
-    pub(crate) fn range(reply: RangeReply, budget: &Budget) -> Result<Self, Status> {
+    /// An answer that no client could take, or that would be too much beside those that clients haven't read yet.
+    pub(crate) fn range(reply: RangeReply, held: Option<Held>, budget: &Budget) -> Result<Self, Status> {
         let len = reply.encoded_len();
-        if len > i32::MAX as usize {
-            return Err(Status::resource_exhausted(format!(
-                "grpc: trying to send message larger than max ({len} vs. {})",
-                i32::MAX
-            )));
-        }
         if len <= 2 * PIECE_BYTES {
-            return Ok(Self::Unary { message: Some(framed_of_len(&reply, len)), trailers: true });
+            return Self::message(&reply, budget);
         }
-        let held = budget.take(len).ok_or_else(|| errors::status(&RequestError::TooManyRequests))?;
-        Ok(Self::Pieces(Box::new(RangePieces::new(reply, len, held))))
+        let held = match held {
+            Some(held) => held,
+            None => take(len, budget)?,
+        };
+        check_len(len)?;
+        Ok(Self::Large(Box::new(Large::range(reply, len, held))))
+    }
+
+    /// Any answer that may be large, of a request that has changed nothing.
+    ///
+    /// # Errors
+    /// As [`ReplyBody::range`].
+    pub(crate) fn message(reply: &impl Reply, budget: &Budget) -> Result<Self, Status> {
+        let len = reply.encoded_len();
+        check_len(len)?;
+        if len <= SMALL_BYTES {
+            return Ok(Self::Unary { message: Some(framed_of_len(reply, len)), trailers: true });
+        }
+        Ok(Self::held(framed_of_len(reply, len), take(len, budget)?))
+    }
+
+    /// The answer to a write that is done: it is sent in any case that a client can take.
+    ///
+    /// # Errors
+    /// An answer that no client could take.
+    pub(crate) fn done(reply: &impl Reply, budget: &Budget) -> Result<Self, Status> {
+        let len = reply.encoded_len();
+        check_len(len)?;
+        if len <= SMALL_BYTES {
+            return Ok(Self::Unary { message: Some(framed_of_len(reply, len)), trailers: true });
+        }
+        Ok(Self::held(framed_of_len(reply, len), budget.hold(len)))
+    }
+
+    fn held(message: Bytes, held: Held) -> Self {
+        if message.len() <= 2 * PIECE_BYTES {
+            return Self::Unary { message: Some(large::keeping(message, Arc::new(held))), trailers: true };
+        }
+        Self::Large(Box::new(Large::message(message, held)))
     }
 
     /// Bytes of the one message that this holds.
     pub(crate) fn message_len(&self) -> usize {
         match self {
             Self::Unary { message, .. } => message.as_ref().map_or(0, |message| message.len() - HEAD_LEN),
-            Self::Pieces(pieces) => pieces.len,
+            Self::Large(large) => large.message_len(),
             Self::Empty | Self::Stream(..) | Self::Plain(_) => 0,
         }
     }
+}
+
+fn check_len(len: usize) -> Result<(), Status> {
+    let max = Limits::ANSWER_BYTES_MAX;
+    if len > max {
+        return Err(errors::status(&RequestError::AnswerTooLarge { bytes: len, max }));
+    }
+    Ok(())
+}
+
+fn take(len: usize, budget: &Budget) -> Result<Held, Status> {
+    budget.take(len).ok_or_else(|| errors::status(&RequestError::TooManyRequests))
+}
+
+/// A message with its head, held against `budget` until it is written if it isn't small.
+///
+/// # Errors
+/// `TooManyRequests` if it would be too much.
+pub(crate) fn framed_within(reply: &impl Reply, budget: &Budget) -> Result<Bytes, RequestError> {
+    let len = reply.encoded_len();
+    if len <= SMALL_BYTES {
+        return Ok(framed_of_len(reply, len));
+    }
+    let held = budget.take(len).ok_or(RequestError::TooManyRequests)?;
+    Ok(large::keeping(framed_of_len(reply, len), Arc::new(held)))
 }
 
 /// A message with its head.
@@ -101,7 +159,7 @@ fn framed_of_len(reply: &impl Reply, len: usize) -> Bytes {
 /// Appends a message's head: not compressed, `len` bytes.
 pub(crate) fn put_head(out: &mut BytesMut, len: usize) {
     out.put_u8(0);
-    // `ReplyBody::range` refuses what is larger; nothing else comes near.
+    // `check_len` refuses what is larger; nothing else comes near.
     out.put_u32(u32::try_from(len).unwrap_or(u32::MAX));
 }
 
@@ -110,59 +168,6 @@ pub(crate) fn ok_trailers() -> HeaderMap {
     let mut trailers = HeaderMap::with_capacity(1);
     trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
     trailers
-}
-
-/// A large range answer on its way: pairs are encoded when the client has room for them, and let go after.
-pub(crate) struct RangePieces {
-    reply: RangeReply,
-    next: std::vec::IntoIter<crate::types::KeyValue>,
-    len: usize,
-    stage: Stage,
-    _held: Held,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Head,
-    Pairs,
-    Trailers,
-    Done,
-}
-
-impl RangePieces {
-    fn new(mut reply: RangeReply, len: usize, held: Held) -> Self {
-        let next = std::mem::take(&mut reply.result.kvs).into_iter();
-        Self { reply, next, len, stage: Stage::Head, _held: held }
-    }
-
-    fn next_frame(&mut self) -> Option<Frame<Bytes>> {
-        let mut out = BytesMut::new();
-        if self.stage == Stage::Head {
-            out.reserve(PIECE_BYTES + PIECE_BYTES / 8);
-            put_head(&mut out, self.len);
-            self.reply.write_head(&mut out);
-            self.stage = Stage::Pairs;
-        }
-        match self.stage {
-            Stage::Head | Stage::Pairs => {
-                out.reserve(PIECE_BYTES + PIECE_BYTES / 8);
-                while out.len() < PIECE_BYTES {
-                    let Some(kv) = self.next.next() else {
-                        self.reply.write_tail(&mut out);
-                        self.stage = Stage::Trailers;
-                        break;
-                    };
-                    put_kv_field(&mut out, 2, &kv);
-                }
-                Some(Frame::data(out.freeze()))
-            }
-            Stage::Trailers => {
-                self.stage = Stage::Done;
-                Some(Frame::trailers(ok_trailers()))
-            }
-            Stage::Done => None,
-        }
-    }
 }
 
 impl Body for ReplyBody {
@@ -176,7 +181,7 @@ impl Body for ReplyBody {
                 Some(message) => Some(Ok(Frame::data(message))),
                 None => std::mem::take(trailers).then(|| Ok(Frame::trailers(ok_trailers()))),
             }),
-            Self::Pieces(pieces) => Poll::Ready(pieces.next_frame().map(Ok)),
+            Self::Large(large) => Poll::Ready(large.next_frame()),
             Self::Stream(body, guard) => {
                 let frame = std::task::ready!(body.as_mut().poll_frame(context));
                 if let Some(Ok(frame)) = &frame {
@@ -192,7 +197,7 @@ impl Body for ReplyBody {
         match self {
             Self::Empty => true,
             Self::Unary { message, trailers } => message.is_none() && !trailers,
-            Self::Pieces(pieces) => pieces.stage == Stage::Done,
+            Self::Large(large) => large.is_done(),
             Self::Stream(body, _) => body.is_end_stream(),
             Self::Plain(data) => data.is_none(),
         }
@@ -202,7 +207,7 @@ impl Body for ReplyBody {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Plain(data) => SizeHint::with_exact(data.as_ref().map_or(0, |data| data.len() as u64)),
-            Self::Unary { .. } | Self::Pieces(_) | Self::Stream(..) => SizeHint::default(),
+            Self::Unary { .. } | Self::Large(_) | Self::Stream(..) => SizeHint::default(),
         }
     }
 }
@@ -225,8 +230,8 @@ mod tests {
         let budget = Budget::new(1);
         for (pairs, value) in [(1, 1 << 20), (9, 65_536), (40_000, 3), (3, 300_000)] {
             let whole = framed(&reply(pairs, value));
-            let mut body = ReplyBody::range(reply(pairs, value), &budget).unwrap();
-            assert!(matches!(body, ReplyBody::Pieces(_)));
+            let mut body = ReplyBody::range(reply(pairs, value), None, &budget).unwrap();
+            assert!(matches!(body, ReplyBody::Large(_)));
             let mut sent = Vec::new();
             let mut trailers = None;
             while let Some(frame) = body.frame().await {
@@ -244,20 +249,61 @@ mod tests {
         }
     }
 
-    #[test]
-    fn large_answers_that_nobody_reads_are_bounded() {
+    #[tokio::test]
+    async fn large_answers_that_nobody_reads_are_bounded() {
         let budget = Budget::new(2 << 20);
-        let unread = ReplyBody::range(reply(1, 1 << 20), &budget).unwrap();
-        let status = ReplyBody::range(reply(1, 1 << 20), &budget).err().unwrap();
+        let unread = ReplyBody::range(reply(1, 1 << 20), None, &budget).unwrap();
+        let status = ReplyBody::range(reply(1, 1 << 20), None, &budget).err().unwrap();
         assert_eq!(status.message(), "etcdserver: too many requests");
-        assert!(ReplyBody::range(reply(1, 1_000), &budget).is_ok(), "small ones need nothing of it");
+        assert!(ReplyBody::range(reply(1, 1_000), None, &budget).is_ok(), "small ones need nothing of it");
         drop(unread);
-        assert!(ReplyBody::range(reply(1, 1 << 20), &budget).is_ok());
+        assert!(ReplyBody::range(reply(1, 1 << 20), None, &budget).is_ok());
+    }
+
+    #[tokio::test]
+    async fn whatever_is_sent_holds_until_it_is_written() {
+        let budget = Budget::new(3 << 20);
+        for (pairs, value) in [(1, 20_000), (1, 200_000), (9, 65_536)] {
+            let whole = framed(&reply(pairs, value));
+            let mut bodies = vec![ReplyBody::done(&reply(pairs, value), &budget).unwrap()];
+            bodies.push(ReplyBody::message(&reply(pairs, value), &budget).unwrap());
+            bodies.push(ReplyBody::range(reply(pairs, value), None, &budget).unwrap());
+            for mut body in bodies {
+                assert_eq!(body.message_len(), whole.len() - HEAD_LEN);
+                let mut frames = Vec::new();
+                while let Some(frame) = body.frame().await {
+                    frames.extend(frame.unwrap().into_data());
+                }
+                drop(body);
+                assert_eq!(frames.concat(), whole);
+                let last = frames.pop().unwrap();
+                drop(frames);
+                assert!(budget.used() >= whole.len() - HEAD_LEN, "the last piece isn't written yet");
+                drop(last);
+            }
+            assert_eq!(budget.used(), 0);
+        }
+        let full = budget.hold(4 << 20);
+        assert!(ReplyBody::message(&reply(1, 20_000), &budget).is_err());
+        assert!(ReplyBody::done(&reply(1, 20_000), &budget).is_ok(), "what is done is told");
+        drop(full);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_is_not_read_for_long_is_let_go() {
+        let budget = Budget::new(1);
+        let mut body = ReplyBody::range(reply(1, 1 << 20), None, &budget).unwrap();
+        drop(body.frame().await.unwrap().unwrap());
+        assert!(budget.used() > 0);
+        tokio::time::sleep(3 * crate::api::unread::PATIENCE).await;
+        assert_eq!(budget.used(), 0);
+        assert!(body.frame().await.unwrap().is_err(), "the stream is reset");
+        assert!(body.is_end_stream());
     }
 
     #[tokio::test]
     async fn a_small_answer_is_one_frame() {
-        let mut body = ReplyBody::range(reply(3, 100), &Budget::new(0)).unwrap();
+        let mut body = ReplyBody::range(reply(3, 100), None, &Budget::new(0)).unwrap();
         assert_eq!(body.message_len(), framed(&reply(3, 100)).len() - HEAD_LEN);
         assert!(body.frame().await.unwrap().unwrap().is_data());
         assert!(body.frame().await.unwrap().unwrap().is_trailers());

@@ -14,4 +14,5 @@ pub(crate) mod frame;
 pub(crate) mod gate;
 pub(crate) mod guard;
 pub(crate) mod head;
+mod large;
 pub(crate) mod service;

@@ -1,64 +1,42 @@
-//! A transaction's compares on a published state, after the rules of etcd's `Compare`.
-//!
-//! A missing key has version, revisions and lease 0; a value compare on it never holds. Over a
-//! range the compare must hold for each key.
+//! A transaction's conditions on a published state.
 
-use std::cmp::Ordering;
+use crate::apply::{Compare, Compared, all_hold};
+use crate::storage::{Disk, KeyMeta, ReadError, Snapshot};
+use crate::types::KeyRange;
 
-use crate::apply::{Compare, CompareResult, CompareTarget};
-use crate::storage::{Disk, RangeQuery, ReadError, Snapshot};
-use crate::types::{KeyValue, LeaseId};
+struct State<'a> {
+    snapshot: &'a Snapshot,
+    disk: Disk,
+}
 
-/// Whether every compare holds.
+impl Compared for State<'_> {
+    type Error = ReadError;
+
+    fn meta_of(&self, key: &[u8]) -> Option<KeyMeta> {
+        self.snapshot.meta_of(key)
+    }
+
+    fn visit(&self, range: &KeyRange, each: &mut dyn FnMut(&KeyMeta) -> bool) {
+        self.snapshot.visit(range, |meta, _| each(meta));
+    }
+
+    fn each_value(&self, range: &KeyRange, each: &mut dyn FnMut(&[u8]) -> bool) -> Result<(), ReadError> {
+        if range.is_single() {
+            // It may stay in memory: one that is compared is mostly asked for again.
+            if let Some(pair) = self.snapshot.get(&range.start, self.disk)?.value {
+                each(&pair.value);
+            }
+            return Ok(());
+        }
+        self.snapshot.each_value(range, self.disk, each)
+    }
+}
+
+/// Whether all of `compares` hold.
 ///
 /// # Errors
-/// `NeedsDisk`; anything else that fails in a compare's read makes it false, as in etcd.
-pub(super) fn all_hold(snapshot: &Snapshot, compares: &[Compare], disk: Disk) -> Result<bool, ReadError> {
-    for compare in compares {
-        if !holds(snapshot, compare, disk)? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-fn holds(snapshot: &Snapshot, compare: &Compare, disk: Disk) -> Result<bool, ReadError> {
-    let by_value = matches!(compare.target, CompareTarget::Value(_));
-    if compare.range.is_single() && !by_value {
-        let pair = snapshot.meta_of(&compare.range.start).map_or_else(KeyValue::default, |meta| KeyValue {
-            create_revision: meta.create,
-            mod_revision: meta.modified.main,
-            version: meta.version,
-            lease: meta.lease,
-            ..KeyValue::default()
-        });
-        return Ok(pair_holds(compare, &pair));
-    }
-    // Leases are left out of answers with keys only, so such an answer won't do for them.
-    let keys_only = !by_value && !matches!(compare.target, CompareTarget::Lease(_));
-    let query = RangeQuery { keys_only, ..RangeQuery::latest(compare.range.clone()) };
-    match snapshot.range(&query, disk) {
-        Err(ReadError::NeedsDisk) => Err(ReadError::NeedsDisk),
-        Err(ReadError::Request(_)) => Ok(false),
-        Ok(found) if found.value.kvs.is_empty() => Ok(!by_value && pair_holds(compare, &KeyValue::default())),
-        Ok(found) => Ok(found.value.kvs.iter().all(|pair| pair_holds(compare, pair))),
-    }
-}
-
-fn pair_holds(compare: &Compare, pair: &KeyValue) -> bool {
-    let order = match &compare.target {
-        CompareTarget::Version(version) => pair.version.cmp(version),
-        CompareTarget::Create(revision) => pair.create_revision.cmp(revision),
-        CompareTarget::Mod(revision) => pair.mod_revision.cmp(revision),
-        CompareTarget::Value(value) => pair.value.cmp(value),
-        CompareTarget::Lease(lease) => pair.lease.cmp(&LeaseId(*lease)),
-        CompareTarget::Unknown => Ordering::Equal,
-    };
-    match compare.result {
-        CompareResult::Equal => order.is_eq(),
-        CompareResult::NotEqual => order.is_ne(),
-        CompareResult::Greater => order.is_gt(),
-        CompareResult::Less => order.is_lt(),
-        CompareResult::Unknown => true,
-    }
+/// `NeedsDisk`; the disk's; `Compacted` if a compaction took a value away meanwhile: try again on
+/// a newer state.
+pub(super) fn all(snapshot: &Snapshot, compares: &[Compare], disk: Disk) -> Result<bool, ReadError> {
+    all_hold(&State { snapshot, disk }, compares)
 }

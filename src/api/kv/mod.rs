@@ -6,6 +6,7 @@
 //! ```
 
 mod compare;
+mod meter;
 mod read;
 mod stream;
 mod txn;

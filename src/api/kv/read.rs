@@ -6,15 +6,19 @@ use std::sync::Arc;
 use rusd_proto::etcdserverpb as pb;
 use tonic::Status;
 
+use super::meter::Meter;
 use crate::api::grpc::body::ReplyBody;
 use crate::api::reply::RangeReply;
 use crate::api::services::Services;
 use crate::api::{convert, errors};
-use crate::storage::{Disk, RangeQuery, ReadError, Snapshot, SortOrder, SortTarget};
-use crate::types::RequestError;
+use crate::storage::{Disk, RangeQuery, ReadError, Snapshot, SortOrder, SortTarget, StoreReader};
+use crate::types::{Held, RequestError};
 
 /// Pairs from which a read is large: it would keep other calls of its thread waiting.
 const LARGE_KEYS: i64 = 1_000;
+
+/// Reads of what is published that a compaction may spoil, before one that holds compaction off.
+const TRIES_UNPINNED: usize = 2;
 
 /// `Range`.
 pub(crate) async fn range(services: Arc<Services>, request: pb::RangeRequest) -> Result<ReplyBody, Status> {
@@ -23,33 +27,37 @@ pub(crate) async fn range(services: Arc<Services>, request: pb::RangeRequest) ->
         return Err(errors::learner());
     }
     let query = convert::range(request).map_err(|error| errors::status(&error))?;
-    let reply = read_range(&services, query, serializable).await.map_err(|error| errors::status(&error))?;
-    ReplyBody::range(reply, &services.budgets.answers)
+    let (reply, held) = read_range(&services, query, serializable).await.map_err(|error| errors::status(&error))?;
+    ReplyBody::range(reply, held, &services.budgets.answers)
 }
 
-/// One range read, with its header.
+/// One range read, with its header, and what it holds in memory if that is much.
 pub(crate) async fn read_range(
     services: &Services,
     query: RangeQuery,
     serializable: bool,
-) -> Result<RangeReply, RequestError> {
+) -> Result<(RangeReply, Option<Held>), RequestError> {
     barrier(services, serializable).await?;
-    let scoped = if query.range.is_single() {
+    let (scoped, held) = if query.range.is_single() {
         // Most reads end here, and need no snapshot that outlives the look.
         match services.reader.range(&query, Disk::Never) {
-            Ok(scoped) => scoped,
+            Ok(scoped) => (scoped, None),
             Err(ReadError::Request(error)) => return Err(error),
             Err(ReadError::NeedsDisk) => {
                 let reader = services.reader.clone();
-                blocking(move || reader.range(&query, Disk::Allowed)).await?
+                let read = move || settled(&reader, |snapshot| snapshot.range(&query, Disk::Allowed));
+                (blocking(read).await?, None)
             }
         }
     } else {
         let snapshot = services.reader.snapshot();
         let large = is_large(&snapshot, &query);
-        run(services, snapshot, large, move |snapshot, disk| snapshot.range(&query, disk)).await?
+        let read = move |snapshot: &Snapshot, disk, meter: &mut Meter| {
+            snapshot.range_gathered(&query, disk, |bytes| meter.add(bytes))
+        };
+        run(services, snapshot, large, read).await?
     };
-    Ok(RangeReply { header: Some(services.header(scoped.revision)), result: scoped.value })
+    Ok((RangeReply { header: Some(services.header(scoped.revision)), result: scoped.value }, held))
 }
 
 /// Waits until a read of the published state is linearizable, unless nobody asked for that.
@@ -63,28 +71,53 @@ pub(crate) async fn barrier(services: &Services, serializable: bool) -> Result<(
     }
 }
 
-/// Runs `read` on `snapshot` here, or where it may block, then on what is published by then.
-pub(crate) async fn run<T, F>(services: &Services, snapshot: Snapshot, large: bool, read: F) -> Result<T, RequestError>
+/// Runs `read` on `snapshot` here, or where it may block, then on what is published by then; with what the
+/// result holds in memory if that is much.
+pub(crate) async fn run<T, F>(
+    services: &Services,
+    snapshot: Snapshot,
+    mut large: bool,
+    read: F,
+) -> Result<(T, Option<Held>), RequestError>
 where
     T: Send + 'static,
-    F: Fn(&Snapshot, Disk) -> Result<T, ReadError> + Send + 'static,
+    F: Fn(&Snapshot, Disk, &mut Meter) -> Result<T, ReadError> + Send + 'static,
 {
-    let permit = if large {
-        drop(snapshot);
-        Some(services.large_reads.clone().acquire_owned().await.map_err(|_| RequestError::Stopped)?)
-    } else {
-        match read(&snapshot, Disk::Never) {
-            Err(ReadError::NeedsDisk) => None,
+    if !large {
+        let mut meter = Meter::new(&services.budgets.answers, Disk::Never);
+        match read(&snapshot, Disk::Never, &mut meter) {
+            Err(ReadError::NeedsDisk) => large = meter.is_large(),
             Err(ReadError::Request(error)) => return Err(error),
-            Ok(value) => return Ok(value),
+            Ok(value) => return Ok((value, None)),
         }
+    }
+    drop(snapshot);
+    let permit = match large {
+        true => Some(services.large_reads.clone().acquire_owned().await.map_err(|_| RequestError::Stopped)?),
+        false => None,
     };
-    let reader = services.reader.clone();
+    let (reader, budget) = (services.reader.clone(), services.budgets.answers.clone());
     blocking(move || {
         let _permit = permit;
-        read(&reader.snapshot(), Disk::Allowed)
+        settled(&reader, |snapshot| {
+            let mut meter = Meter::new(&budget, Disk::Allowed);
+            let value = read(snapshot, Disk::Allowed, &mut meter)?;
+            Ok((value, meter.finish()))
+        })
     })
     .await
+}
+
+/// Reads what is published; again if a compaction passed it meanwhile, since the latest state is
+/// never compacted, and at last where none can.
+fn settled<T>(reader: &StoreReader, read: impl Fn(&Snapshot) -> Result<T, ReadError>) -> Result<T, ReadError> {
+    for _ in 0..TRIES_UNPINNED {
+        match read(&reader.snapshot()) {
+            Err(ReadError::Request(RequestError::Compacted)) => {}
+            other => return other,
+        }
+    }
+    read(&reader.snapshot_pinned())
 }
 
 /// Runs a read on a thread that may wait for the disk.
@@ -112,6 +145,63 @@ pub(crate) fn is_large(snapshot: &Snapshot, query: &RangeQuery) -> bool {
         || query.max_mod_revision != 0
         || query.min_create_revision != 0
         || query.max_create_revision != 0;
+    if query.revision > 0 && query.revision != snapshot.revision() {
+        // An older state has no counts: its keys are walked to their end, whatever the limit.
+        return snapshot.count_kept(&query.range) > LARGE_KEYS;
+    }
     let limited = query.limit > 0 && query.limit <= LARGE_KEYS && !touches_all;
     !limited && snapshot.count(&query.range) > LARGE_KEYS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::{AppliedPosition, Store};
+    use crate::types::{KeyRange, LeaseId};
+
+    #[test]
+    fn the_latest_state_is_read_again_when_a_compaction_passes_it() {
+        let store = Store::in_memory();
+        for compactions in 0..=TRIES_UNPINNED {
+            let tries = std::cell::Cell::new(0);
+            let read = |_: &Snapshot| {
+                tries.set(tries.get() + 1);
+                if tries.get() <= compactions { Err(RequestError::Compacted.into()) } else { Ok(7) }
+            };
+            assert_eq!(settled(&store.reader(), read), Ok(7));
+        }
+        let old = |_: &Snapshot| Err::<(), _>(RequestError::Compacted.into());
+        assert_eq!(settled(&store.reader(), old), Err(RequestError::Compacted.into()), "an old revision stays one");
+        let failed = ReadError::Request(RequestError::Storage("disk".into()));
+        assert_eq!(settled(&store.reader(), |_| Err::<(), _>(failed.clone())), Err(failed));
+    }
+
+    #[test]
+    fn a_read_that_walks_many_keys_is_large_whatever_its_limit() {
+        let mut store = Store::in_memory();
+        let mut each = |delete: bool| {
+            for key in 0..2_000 {
+                let mut txn = store.begin();
+                let key = KeyRange::single(format!("{key:04}"));
+                match delete {
+                    true => drop(txn.delete(&key)),
+                    false => drop(txn.put(key.start, "v".into(), LeaseId::NONE)),
+                }
+                txn.commit();
+            }
+            store.publish(AppliedPosition::default());
+            store.reader().snapshot()
+        };
+        let all = |limit, revision| RangeQuery { limit, revision, ..RangeQuery::latest(KeyRange::all()) };
+        let snapshot = each(false);
+        assert!(is_large(&snapshot, &all(0, 0)));
+        assert!(!is_large(&snapshot, &all(10, 0)));
+        assert!(!is_large(&snapshot, &all(10, snapshot.revision())));
+        assert!(is_large(&snapshot, &all(10, 1_500)), "the rest is counted");
+        let few = RangeQuery { range: KeyRange::from_wire("0".into(), "01".into()), ..all(0, 1_500) };
+        assert!(!is_large(&snapshot, &few));
+        let snapshot = each(true);
+        assert!(!is_large(&snapshot, &all(0, 0)));
+        assert!(is_large(&snapshot, &all(10, 1_500)), "what is deleted now was there then");
+    }
 }

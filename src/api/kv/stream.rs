@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use tonic::Status;
 
 use super::read;
-use crate::api::grpc::body::{BodyError, framed, ok_trailers};
+use crate::api::grpc::body::{BodyError, framed_within, ok_trailers};
 use crate::api::grpc::service::StreamBody;
 use crate::api::reply::{RangeReply, Reply};
 use crate::api::services::Services;
@@ -34,6 +34,9 @@ const FIRST_KEYS: i64 = 10;
 
 /// Keys from which a chunk is read on a thread of its own.
 const INLINE_KEYS_MAX: i64 = 1_000;
+
+/// How often a stream begins anew before its first chunk, when compactions pass it.
+const FRESH_TRIES: usize = 3;
 
 /// How long the snapshot of the start is held.
 const SNAPSHOT_HELD_MAX: Duration = Duration::from_secs(5);
@@ -54,20 +57,17 @@ pub(crate) async fn range_stream(services: Arc<Services>, request: pb::RangeRequ
     let query = RangeQuery { order: SortOrder::None, target: SortTarget::Key, ..query };
     read::barrier(&services, serializable).await.map_err(|error| errors::status(&error))?;
 
-    let snapshot = Arc::new(services.reader.snapshot());
-    let mut chunks = Chunks {
-        header: services.header(snapshot.revision()),
-        pinned: if query.revision > 0 { query.revision } else { snapshot.revision() },
-        held: Some((snapshot, Instant::now())),
-        remaining: if query.limit > 0 { query.limit } else { i64::MAX },
-        chunk_keys: FIRST_KEYS,
-        count: None,
-        stage: Stage::Chunks,
-        query,
-        services,
-    };
-    // The first chunk is read before the headers go out, so that a refusal is a plain one.
-    let first = chunks.next_chunk().await.map_err(|error| errors::status(&error))?;
+    // The first chunk is read before the headers go out, so that a refusal is a plain one. The latest state is
+    // never compacted: if a compaction passes it meanwhile, a newer one is read.
+    let mut chunks = Chunks::new(services.clone(), query.clone());
+    let mut first = chunks.next_chunk().await;
+    for _ in 0..FRESH_TRIES {
+        if query.revision <= 0 && first == Err(RequestError::Compacted) {
+            chunks = Chunks::new(services.clone(), query.clone());
+            first = chunks.next_chunk().await;
+        }
+    }
+    let first = first.map_err(|error| errors::status(&error))?;
     let frames = futures::stream::unfold((chunks, Some(first)), |(mut chunks, first)| async move {
         let frame = match first {
             Some(first) => Frame::data(first),
@@ -98,6 +98,22 @@ struct Chunks {
 }
 
 impl Chunks {
+    /// On what is published now.
+    fn new(services: Arc<Services>, query: RangeQuery) -> Self {
+        let snapshot = Arc::new(services.reader.snapshot());
+        Self {
+            header: services.header(snapshot.revision()),
+            pinned: if query.revision > 0 { query.revision } else { snapshot.revision() },
+            held: Some((snapshot, Instant::now())),
+            remaining: if query.limit > 0 { query.limit } else { i64::MAX },
+            chunk_keys: FIRST_KEYS,
+            count: None,
+            stage: Stage::Chunks,
+            query,
+            services,
+        }
+    }
+
     async fn next_frame(&mut self) -> Option<Frame<Bytes>> {
         match self.stage {
             Stage::Chunks => match self.next_chunk().await {
@@ -137,7 +153,7 @@ impl Chunks {
         }
         let reply = StreamReply(RangeReply { header: last.then_some(self.header), result });
         self.resize(reply.encoded_len());
-        Ok(framed(&reply))
+        framed_within(&reply, &self.services.budgets.answers)
     }
 
     fn resize(&mut self, chunk_bytes: usize) {
@@ -166,16 +182,22 @@ impl Chunks {
         result
     }
 
+    /// The first chunk brings the count, which is the same for all.
     async fn read_from(&self, snapshot: Arc<Snapshot>) -> Result<RangeResult, RequestError> {
-        if self.query.limit <= INLINE_KEYS_MAX {
-            match snapshot.range(&self.query, Disk::Never) {
+        let counts = self.count.is_none();
+        let read = move |snapshot: &Snapshot, query: &RangeQuery, disk| match counts {
+            true => Ok::<_, ReadError>(snapshot.range(query, disk)?.value),
+            false => snapshot.range_uncounted(query, disk),
+        };
+        if self.query.limit <= INLINE_KEYS_MAX && !(counts && read::is_large(&snapshot, &self.query)) {
+            match read(&snapshot, &self.query, Disk::Never) {
                 Err(ReadError::NeedsDisk) => {}
                 Err(ReadError::Request(error)) => return Err(error),
-                Ok(scoped) => return Ok(scoped.value),
+                Ok(result) => return Ok(result),
             }
         }
         let query = self.query.clone();
-        read::blocking(move || Ok(snapshot.range(&query, Disk::Allowed)?.value)).await
+        read::blocking(move || read(&snapshot, &query, Disk::Allowed)).await
     }
 }
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use rusd_proto::etcdserverpb as pb;
 use tonic::Status;
 
-use super::write::{submit, unexpected};
+use super::meter::Meter;
+use super::write::{admit_cost, submit, unexpected};
 use super::{compare, read};
 use crate::admit;
 use crate::api::grpc::body::ReplyBody;
@@ -13,31 +14,76 @@ use crate::api::reply::TxnReply;
 use crate::api::services::Services;
 use crate::api::{convert, errors};
 use crate::apply::{Command, Op, OpResult, Response, TxnOp, TxnResult};
-use crate::storage::{Disk, RangeQuery, ReadError, Scoped, Snapshot};
-use crate::types::RequestError;
+use crate::storage::{Disk, RangeQuery, ReadError, Scoped, Snapshot, StoreReader};
+use crate::types::{Held, KeyRange, RequestError};
+
+/// Keys that the conditions and reads of a transaction may look at when it goes through the log: all
+/// writes wait meanwhile. etcd has no such bound, and stands still for as long as it takes.
+const TOUCHED_KEYS_MAX: i64 = 4_000_000;
 
 /// `Txn`.
 pub(crate) async fn txn(services: Arc<Services>, request: pb::TxnRequest) -> Result<ReplyBody, Status> {
-    run(&services, request).await.map(|reply| ReplyBody::unary(&reply)).map_err(|error| errors::status(&error))
+    let answers = &services.budgets.answers;
+    match run(&services, request).await.map_err(|error| errors::status(&error))? {
+        (reply, Kind::Read(_held)) => ReplyBody::message(&reply, answers),
+        (reply, Kind::Write) => ReplyBody::done(&reply, answers),
+    }
 }
 
-async fn run(services: &Services, request: pb::TxnRequest) -> Result<TxnReply, RequestError> {
+/// What an answer is to.
+enum Kind {
+    /// Reads only, with what they hold in memory.
+    Read(Option<Held>),
+    Write,
+}
+
+async fn run(services: &Services, request: pb::TxnRequest) -> Result<(TxnReply, Kind), RequestError> {
+    admit_cost(services, convert::txn_cost(&request)).await?;
     let serializable = convert::is_serializable(&request);
     let txn = convert::txn(request, services.limits.txn_ops_max)?;
     if admit::is_read_only(&txn) {
         read::barrier(services, serializable).await?;
         let snapshot = services.reader.snapshot();
         let large = is_large(&snapshot, &txn);
-        let scoped = read::run(services, snapshot, large, move |snapshot, disk| evaluate(snapshot, &txn, disk)).await?;
+        let evaluate = move |snapshot: &Snapshot, disk, meter: &mut Meter| evaluate(snapshot, &txn, disk, meter);
+        let (scoped, held) = read::run(services, snapshot, large, evaluate).await?;
         services.metrics.txn(&scoped.value);
-        return Ok(TxnReply::new(services.header(scoped.revision), scoped.value));
+        return Ok((TxnReply::new(services.header(scoped.revision), scoped.value), Kind::Read(held)));
+    }
+    if touched(&services.reader, &txn) > TOUCHED_KEYS_MAX {
+        return Err(RequestError::TooManyOps);
     }
     match submit(services, Command::Txn(txn)).await? {
         (Response::Txn(result), revision) => {
             services.metrics.txn(&result);
-            Ok(TxnReply::new(services.header(revision), result))
+            Ok((TxnReply::new(services.header(revision), result), Kind::Write))
         }
         (other, _) => Err(unexpected("a txn", &other)),
+    }
+}
+
+/// About how many keys a transaction looks at: ranges that are compared (each once), read, or returned when deleted.
+fn touched(reader: &StoreReader, txn: &TxnOp) -> i64 {
+    let (mut keys, mut snapshot) = (0_i64, None);
+    add_touched(&mut keys, txn, &mut |range: &KeyRange| {
+        if range.is_single() { 1 } else { snapshot.get_or_insert_with(|| reader.snapshot()).count(range) }
+    });
+    keys
+}
+
+fn add_touched(keys: &mut i64, txn: &TxnOp, count: &mut impl FnMut(&KeyRange) -> i64) {
+    for (at, compare) in txn.compares.iter().enumerate() {
+        if !compare.range.is_single() && !txn.compares[..at].iter().any(|before| before.range == compare.range) {
+            *keys = keys.saturating_add(count(&compare.range));
+        }
+    }
+    for op in txn.success.iter().chain(&txn.failure) {
+        match op {
+            Op::Range(query) if !query.count_only => *keys = keys.saturating_add(count(&query.range)),
+            Op::Delete(op) if op.prev_kv => *keys = keys.saturating_add(count(&op.range)),
+            Op::Txn(txn) => add_touched(keys, txn, count),
+            Op::Range(_) | Op::Put(_) | Op::Delete(_) => {}
+        }
     }
 }
 
@@ -48,8 +94,8 @@ fn is_large(snapshot: &Snapshot, txn: &TxnOp) -> bool {
 }
 
 /// A read-only transaction on one state.
-fn evaluate(snapshot: &Snapshot, txn: &TxnOp, disk: Disk) -> Result<Scoped<TxnResult>, ReadError> {
-    let succeeded = compare::all_hold(snapshot, &txn.compares, disk)?;
+fn evaluate(snapshot: &Snapshot, txn: &TxnOp, disk: Disk, meter: &mut Meter) -> Result<Scoped<TxnResult>, ReadError> {
+    let succeeded = compare::all(snapshot, &txn.compares, disk)?;
     let taken = if succeeded { &txn.success } else { &txn.failure };
     for op in taken {
         if let Op::Range(query) = op {
@@ -60,7 +106,7 @@ fn evaluate(snapshot: &Snapshot, txn: &TxnOp, disk: Disk) -> Result<Scoped<TxnRe
     for op in taken {
         // Only reads are here: `is_read_only` looked at both branches.
         if let Op::Range(query) = op {
-            let found = snapshot.range(query, disk)?;
+            let found = snapshot.range_gathered(query, disk, |bytes| meter.add(bytes))?;
             responses.push(OpResult::Range { result: found.value, revision: found.revision });
         }
     }
@@ -69,4 +115,36 @@ fn evaluate(snapshot: &Snapshot, txn: &TxnOp, disk: Disk) -> Result<Scoped<TxnRe
         revision: snapshot.revision(),
         term: snapshot.position().term,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apply::{Compare, CompareResult, CompareTarget, DeleteOp};
+    use crate::storage::{AppliedPosition, Store};
+    use crate::types::LeaseId;
+
+    #[test]
+    fn what_a_txn_looks_at_is_counted_through_all_levels() {
+        let mut store = Store::in_memory();
+        for key in 0..100 {
+            let mut txn = store.begin();
+            txn.put(format!("{key:02}").into(), "v".into(), LeaseId::NONE);
+            txn.commit();
+        }
+        store.publish(AppliedPosition::default());
+        let (all, half) = (KeyRange::all(), KeyRange::from_wire("50".into(), [0][..].into()));
+        let compare = |range: &KeyRange| Compare {
+            range: range.clone(),
+            result: CompareResult::Equal,
+            target: CompareTarget::Value("v".into()),
+        };
+        let read = |range: &KeyRange| Op::Range(RangeQuery::latest(range.clone()));
+        let compares = TxnOp { compares: [&all, &half, &all].map(compare).into(), ..TxnOp::default() };
+        assert_eq!(touched(&store.reader(), &compares), 150, "a range is compared once");
+        let delete = |prev_kv| Op::Delete(DeleteOp { range: half.clone(), prev_kv });
+        let nested = TxnOp { failure: vec![read(&all), delete(true), delete(false)], ..compares };
+        let outer = TxnOp { success: vec![read(&KeyRange::single("1")), Op::Txn(nested)], ..TxnOp::default() };
+        assert_eq!(touched(&store.reader(), &outer), 301);
+    }
 }

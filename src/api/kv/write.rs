@@ -15,7 +15,8 @@ use crate::types::RequestError;
 
 /// `Put`.
 pub(crate) async fn put(services: Arc<Services>, request: pb::PutRequest) -> Result<ReplyBody, Status> {
-    run_put(&services, request).await.map(|reply| ReplyBody::unary(&reply)).map_err(|error| errors::status(&error))
+    let reply = run_put(&services, request).await.map_err(|error| errors::status(&error))?;
+    ReplyBody::done(&reply, &services.budgets.answers)
 }
 
 async fn run_put(services: &Services, request: pb::PutRequest) -> Result<PutReply, RequestError> {
@@ -30,7 +31,8 @@ pub(crate) async fn delete_range(
     services: Arc<Services>,
     request: pb::DeleteRangeRequest,
 ) -> Result<ReplyBody, Status> {
-    run_delete(&services, request).await.map(|reply| ReplyBody::unary(&reply)).map_err(|error| errors::status(&error))
+    let reply = run_delete(&services, request).await.map_err(|error| errors::status(&error))?;
+    ReplyBody::done(&reply, &services.budgets.answers)
 }
 
 async fn run_delete(services: &Services, request: pb::DeleteRangeRequest) -> Result<DeleteReply, RequestError> {
@@ -66,7 +68,16 @@ pub(crate) async fn submit(services: &Services, command: Command) -> Result<(Res
 /// Checks a command in etcd's order: quota, shape, size, alarms. At the quota's end the alarm is raised.
 pub(crate) async fn admit(services: &Services, command: &Command) -> Result<(), RequestError> {
     let size = services.reader.logical_size();
-    match admit::command(command, &services.limits, size, &services.alarms) {
+    refuse(services, admit::command(command, &services.limits, size, &services.alarms)).await
+}
+
+/// Checks only the quota, for a request that isn't a command yet and may add `cost` bytes.
+pub(super) async fn admit_cost(services: &Services, cost: u64) -> Result<(), RequestError> {
+    refuse(services, admit::quota_for(cost, &services.limits, services.reader.logical_size())).await
+}
+
+async fn refuse(services: &Services, checked: Result<(), Refusal>) -> Result<(), RequestError> {
+    match checked {
         Ok(()) => Ok(()),
         Err(Refusal::Request(error)) => Err(error),
         Err(Refusal::OverQuota) => {

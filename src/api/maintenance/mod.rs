@@ -40,7 +40,7 @@ pub(crate) async fn hash(services: Arc<Services>, _: pb::HashRequest) -> Result<
 /// `HashKV`: of the keys at a revision, the same on every member.
 pub(crate) async fn hash_kv(services: Arc<Services>, request: pb::HashKvRequest) -> Result<ReplyBody, Status> {
     let snapshot = services.reader.snapshot();
-    let scoped = kv::run(&services, snapshot, true, move |snapshot, _| snapshot.hash_kv(request.revision))
+    let (scoped, _) = kv::run(&services, snapshot, true, move |snapshot, _, _| snapshot.hash_kv(request.revision))
         .await
         .map_err(|error| errors::status(&error))?;
     Ok(ReplyBody::unary(&Prost(pb::HashKvResponse {

@@ -21,6 +21,7 @@ use crate::api::grpc::frame::HEAD_LEN;
 use crate::api::grpc::service::StreamBody;
 use crate::api::kv;
 use crate::api::services::Services;
+use crate::api::unread::{PATIENCE, Unread};
 use crate::api::version;
 use crate::api::wire::{bytes_len, put_bytes, put_uint, uint_len};
 use crate::types::RequestError;
@@ -37,9 +38,19 @@ pub(crate) async fn snapshot(services: Arc<Services>, _: pb::SnapshotRequest) ->
     let (file, len) =
         kv::blocking(move || Ok(maintain.snapshot_file()?)).await.map_err(|error| errors::status(&error))?;
     let sender = Sender { file, remaining: len, hash: Sha256::new(), stage: Stage::Blobs };
-    let frames = futures::stream::unfold(Some(sender), |sender| async move {
-        let (frame, sender) = next_frame(sender?).await;
-        Some((Ok::<_, BodyError>(frame?), sender))
+    let unread = Unread::new(sender, PATIENCE);
+    let frames = futures::stream::unfold(Some(unread), |unread| async move {
+        let unread = unread?;
+        let Some(sender) = unread.take() else {
+            let status = Status::deadline_exceeded("rusd: the snapshot was not read for too long");
+            return Some((Ok(Frame::trailers(trailers_of(&status))), None));
+        };
+        let (frame, sender) = next_frame(sender).await;
+        let unread = sender.map(|sender| {
+            unread.put(sender);
+            unread
+        });
+        Some((Ok::<_, BodyError>(frame?), unread))
     });
     Ok(Box::pin(FrameStream::new(frames)))
 }
@@ -67,13 +78,15 @@ async fn next_frame(mut sender: Sender) -> (Option<Frame<Bytes>>, Option<Sender>
     });
     match read.await {
         Ok((data, sender)) => (Some(Frame::data(data)), Some(sender)),
-        Err(error) => {
-            let mut trailers = HeaderMap::new();
-            // It fails only for metadata, of which there is none.
-            let _ = errors::status(&error).add_header(&mut trailers);
-            (Some(Frame::trailers(trailers)), None)
-        }
+        Err(error) => (Some(Frame::trailers(trailers_of(&errors::status(&error)))), None),
     }
+}
+
+fn trailers_of(status: &Status) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    // It fails only for metadata, of which there is none.
+    let _ = status.add_header(&mut trailers);
+    trailers
 }
 
 impl Sender {

@@ -26,17 +26,19 @@ pub(crate) async fn status(services: Arc<Services>, _: pb::StatusRequest) -> Res
     for (member, kind) in services.alarms.load().list(None) {
         errors.push(format!("memberID:{} alarm:{}", member.get(), kind_name(kind)));
     }
+    let size = signed(snapshot.logical_size().max(EMPTY_BYTES));
     let quota = services.limits.quota_bytes.map_or(-1, signed);
     Ok(ReplyBody::unary(&Prost(pb::StatusResponse {
         header: services.message_header(snapshot.revision()),
         version: version::SERVER.to_owned(),
-        db_size: signed(services.maintain.disk_size().max(EMPTY_BYTES)),
+        // What counts against the quota (06 §1.4); what the engine takes on disk is in `/metrics`.
+        db_size: size,
         leader: standing.leader.map_or(0, MemberId::get),
         raft_index: standing.committed.get(),
         raft_term: standing.term.get(),
         raft_applied_index: standing.applied.get(),
         errors,
-        db_size_in_use: signed(snapshot.logical_size().max(EMPTY_BYTES)),
+        db_size_in_use: size,
         is_learner: standing.is_learner,
         storage_version: version::STORAGE.to_owned(),
         db_size_quota: quota,

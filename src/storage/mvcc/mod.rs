@@ -5,6 +5,7 @@
 //! compact ─► history is unreadable at once ─► compact_step … ─► the index and the disk give space back
 //! ```
 
+mod compared;
 mod install;
 mod open;
 mod range;

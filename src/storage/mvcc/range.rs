@@ -50,13 +50,33 @@ impl View<'_> {
     pub(in crate::storage) fn range(
         &self,
         query: &RangeQuery,
-        mut fetch: impl FnMut(Revision) -> Result<Record, ReadError>,
+        fetch: impl FnMut(Revision) -> Result<Record, ReadError>,
     ) -> Result<RangeResult, ReadError> {
         let at = self.resolve(query.revision)?;
         if query.count_only {
             return Ok(RangeResult { kvs: Vec::new(), more: false, count: self.index.count(&query.range, at) });
         }
-        let (mut picked, count) = self.select(query, at);
+        self.pairs(query, at, true, fetch)
+    }
+
+    /// [`View::range`] with no count.
+    pub(in crate::storage) fn range_uncounted(
+        &self,
+        query: &RangeQuery,
+        fetch: impl FnMut(Revision) -> Result<Record, ReadError>,
+    ) -> Result<RangeResult, ReadError> {
+        let at = self.resolve(query.revision)?;
+        self.pairs(query, at, false, fetch)
+    }
+
+    fn pairs(
+        &self,
+        query: &RangeQuery,
+        at: Option<i64>,
+        counts: bool,
+        mut fetch: impl FnMut(Revision) -> Result<Record, ReadError>,
+    ) -> Result<RangeResult, ReadError> {
+        let (mut picked, count) = self.select(query, at, counts);
         if query.target == SortTarget::Value {
             return by_value(query, picked, count, fetch);
         }
@@ -67,7 +87,7 @@ impl View<'_> {
     }
 
     /// The keys that the filters let through, in key order, and how many there are in the range.
-    fn select<'a>(&'a self, query: &'a RangeQuery, at: Option<i64>) -> (Vec<Found<'a>>, i64) {
+    fn select<'a>(&'a self, query: &'a RangeQuery, at: Option<i64>, counts: bool) -> (Vec<Found<'a>>, i64) {
         let limit = scan_limit(query);
         let mut found = self.index.range(&query.range, at);
         let mut picked = Vec::new();
@@ -82,6 +102,7 @@ impl View<'_> {
             }
         }
         let count = match at {
+            _ if !counts => 0,
             None if scanned < 2 && query.range.is_single() => scanned,
             None => self.index.count(&query.range, None),
             Some(_) => scanned + found.count() as i64,

@@ -117,10 +117,18 @@ impl Store {
         }
     }
 
+    /// The record of a revision that the index names, if it needs no disk.
+    pub(super) fn cached(&self, at: Revision) -> Option<Record> {
+        match self.changes.binary_search_by_key(&at, |change| change.at) {
+            Ok(found) => Some(self.changes[found].record.clone()),
+            Err(_) => self.shared.values.cached(at),
+        }
+    }
+
     /// The record of a revision that the index names, waiting for the disk if need be.
     pub(super) fn fetch(&self, at: Revision) -> Result<Record, ReadError> {
-        if let Ok(found) = self.changes.binary_search_by_key(&at, |change| change.at) {
-            return Ok(self.changes[found].record.clone());
+        if let Some(record) = self.cached(at) {
+            return Ok(record);
         }
         let missing = || StorageError::Closed(format!("the record of revision {at} is missing"));
         Ok(self.shared.values.record(at)?.ok_or_else(missing)?)

@@ -28,7 +28,7 @@ pub(super) struct Change {
 /// One command's changes. Dropped without [`WriteTxn::commit`], it takes all of them back.
 #[derive(Debug)]
 pub struct WriteTxn<'a> {
-    store: &'a mut Store,
+    pub(super) store: &'a mut Store,
     /// Changes of earlier commands that wait for the same publish.
     before: usize,
 }
@@ -158,7 +158,7 @@ impl<'a> WriteTxn<'a> {
         self.store.changes.push(Change { at, record, prev });
     }
 
-    fn view(&self) -> View<'_> {
+    pub(super) fn view(&self) -> View<'_> {
         View { index: &self.store.index, revision: self.revision(), compact: self.store.compact.revision }
     }
 }
@@ -172,7 +172,7 @@ impl Drop for WriteTxn<'_> {
 }
 
 /// A transaction may wait for the disk, so it is never told that it would have to.
-fn refused(error: ReadError) -> RequestError {
+pub(super) fn refused(error: ReadError) -> RequestError {
     match error {
         ReadError::Request(error) => error,
         ReadError::NeedsDisk => RequestError::Storage(error.to_string()),

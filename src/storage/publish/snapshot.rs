@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::pages::Pages;
 use super::{Published, Shared};
+use crate::storage::each_value::each_value;
 use crate::storage::index::Rows;
 use crate::storage::values::ValueReader;
 use crate::storage::{AppliedPosition, KeyMeta, RangeQuery, RangeResult, Record, Scoped, digest};
@@ -130,6 +131,12 @@ impl Snapshot {
         self.published.index.count(range, None)
     }
 
+    /// Keys of `range` that live or have a history, in O(log n): as many as a read of an older revision may walk.
+    pub fn count_kept(&self, range: &KeyRange) -> i64 {
+        let summary = self.published.index.summary_of(range);
+        summary.live.wrapping_add(summary.garbage).cast_signed()
+    }
+
     /// Keys that the index holds something of, those with only a tombstone included.
     pub fn index_len(&self) -> usize {
         self.published.index.len()
@@ -140,6 +147,26 @@ impl Snapshot {
     /// Errors: `Compacted`, `FutureRevision`; [`ReadError::NeedsDisk`] only with [`Disk::Never`].
     pub fn range(&self, query: &RangeQuery, disk: Disk) -> Result<Scoped<RangeResult>, ReadError> {
         range(&self.published, &self.shared.values, query, disk)
+    }
+
+    /// [`Snapshot::range`], where `gathered` is told the bytes of every pair and may end the read.
+    pub fn range_gathered(
+        &self,
+        query: &RangeQuery,
+        disk: Disk,
+        mut gathered: impl FnMut(usize) -> Result<(), ReadError>,
+    ) -> Result<Scoped<RangeResult>, ReadError> {
+        let fetch = |at| {
+            let record = fetch(&self.shared.values, at, disk)?;
+            gathered(record.key.len() + record.version.as_ref().map_or(0, |version| version.value.len()))?;
+            Ok(record)
+        };
+        Ok(scoped(&self.published, self.published.view().range(query, fetch)?))
+    }
+
+    /// [`Snapshot::range`] without the count, which an older revision has only by walking the whole range.
+    pub fn range_uncounted(&self, query: &RangeQuery, disk: Disk) -> Result<RangeResult, ReadError> {
+        self.published.view().range_uncounted(query, |at| fetch(&self.shared.values, at, disk))
     }
 
     /// One key as of [`Snapshot::revision`].
@@ -163,6 +190,28 @@ impl Snapshot {
                 return;
             }
         }
+    }
+
+    /// Calls `each` with the value of every living key of `range`, in no particular order, until it
+    /// says to stop by `false`. Those on disk are read in pages.
+    ///
+    /// Errors: [`ReadError::NeedsDisk`] only with [`Disk::Never`]; `Compacted` if a compaction passed this state.
+    pub fn each_value(
+        &self,
+        range: &KeyRange,
+        disk: Disk,
+        each: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> Result<(), ReadError> {
+        let values = &self.shared.values;
+        let read = |page: &[Revision]| match disk {
+            Disk::Never => Err(ReadError::NeedsDisk),
+            Disk::Allowed => {
+                let found = values.many(page)?;
+                if found.len() == page.len() { Ok(found) } else { Err(RequestError::Compacted.into()) }
+            }
+        };
+        let versions = self.published.index.range(range, None).map(|(_, version)| version);
+        each_value(versions, |at| values.cached(at), read, each)
     }
 
     /// Whether a transaction may read at `revision`: `Compacted` or `FutureRevision` if not; 0 is the latest.

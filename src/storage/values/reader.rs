@@ -94,6 +94,17 @@ impl ValueReader {
         hole.map_or(Ok(found), |hole| Err(hole.into()))
     }
 
+    /// Those of the records of `revisions` that weren't removed, in the order given; they aren't kept in
+    /// memory. May block on the disk.
+    ///
+    /// # Errors
+    /// As [`ValueReader::record`].
+    pub fn many(&self, revisions: &[Revision]) -> Result<Vec<Record>, StorageError> {
+        let mut found = Vec::with_capacity(revisions.len());
+        self.records(revisions, &mut found)?;
+        Ok(found.into_iter().map(|(_, record)| record).collect())
+    }
+
     /// The records of these revisions, which a segment lists.
     fn records(&self, revisions: &[Revision], found: &mut Vec<(Revision, Record)>) -> Result<(), StorageError> {
         let mut stored: Vec<(Revision, Bytes)> = Vec::with_capacity(revisions.len());
