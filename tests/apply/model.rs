@@ -84,7 +84,12 @@ impl Model {
             Command::Txn(op) => {
                 let before = self.keys.clone();
                 self.check_txn(&before, op)?;
-                Ok(Response::Txn(self.txn(&before, op)?))
+                let saved = self.clone();
+                let result = self.txn(&before, op);
+                if result.is_err() {
+                    *self = saved;
+                }
+                result.map(Response::Txn)
             }
             Command::Compact { revision } => {
                 if *revision <= self.compacted {
@@ -216,6 +221,10 @@ impl Model {
         for op in ops {
             let response = match op {
                 Op::Range(query) => OpResult::Range { result: self.range(query), revision: self.header() },
+                // A delete without an end took what it is to keep (where etcd panics).
+                Op::Put(op) if (op.ignore_value || op.ignore_lease) && !self.keys.contains_key(&op.key) => {
+                    return Err(RequestError::KeyNotFound);
+                }
                 Op::Put(op) => OpResult::Put { result: self.put(op), revision: self.header() },
                 Op::Delete(op) => OpResult::Delete { result: self.delete(op), revision: self.header() },
                 Op::Txn(op) => OpResult::Txn(self.txn(before, op)?),
