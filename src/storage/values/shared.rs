@@ -79,6 +79,12 @@ impl Shared {
         }
     }
 
+    /// Whether the store thread serves no more, by failure or because its writer is gone. To be asked
+    /// after adding to the queue: the thread empties it after it has said so.
+    fn is_over(&self) -> bool {
+        self.failed().is_some() || *self.over.lock()
+    }
+
     /// Has the store thread flush at once; the future gives the position that then is durable.
     pub(super) fn flush(&self) -> impl Future<Output = Result<AppliedPosition, StorageError>> + Send + use<> {
         let (sender, receiver) = oneshot::channel();
@@ -86,7 +92,7 @@ impl Shared {
             work.waiters.push((AppliedPosition::default(), sender));
             work.urgent = true;
         });
-        if self.failed().is_some() {
+        if self.is_over() {
             // Nobody will take it any more: let the waiter see its sender go.
             self.queue.forsake();
         }
@@ -100,7 +106,7 @@ impl Shared {
             work.freeze(sender);
             work.urgent = true;
         });
-        if self.failed().is_some() {
+        if self.is_over() {
             // Nobody will take it any more: let whoever asked see the sender go.
             self.queue.forsake();
         }

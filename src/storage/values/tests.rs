@@ -121,6 +121,17 @@ async fn what_was_found_damaged_is_not_opened_again() {
     assert!(matches!(&error, StorageError::Damaged { what, .. } if what.contains("revision 5")), "{error}");
 }
 
+/// A reader that outlived its writer waited for ever, and with it the thread that asked.
+#[tokio::test]
+async fn whoever_asks_a_closed_store_is_told() {
+    let (mut writer, reader, _) = open(&Env::real(), config(&MemoryImage::default())).expect("open");
+    fill(&mut writer, 2..10);
+    drop(writer);
+    let both = async { (reader.freeze().await.is_err(), reader.flush().await.is_err()) };
+    let told = tokio::time::timeout(Duration::from_secs(60), both).await.expect("an answer");
+    assert_eq!(told, (true, true));
+}
+
 #[tokio::test]
 async fn records_out_of_order_are_refused() {
     let (mut writer, _reader, _) = open(&Env::real(), config(&MemoryImage::default())).expect("open");

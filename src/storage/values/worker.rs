@@ -74,7 +74,7 @@ impl Worker for StoreWorker {
                 if let Err(error) = shared.engine().close() {
                     tracing::warn!(%error, "closing the storage engine failed");
                 }
-                Step::Stopped
+                give_up(&shared, &mut core)
             }
             Err(error) => {
                 let stop = core.work.last || !self.may_pass(&error);
@@ -105,10 +105,11 @@ impl Worker for StoreWorker {
 
 /// Lets go of all work: whoever waits for a flush sees its sender go.
 fn give_up(shared: &Shared, core: &mut Core) -> Step {
+    // First, so that whoever adds from now on sees it.
+    shared.set_over();
     core.work = Work::default();
     drop(shared.queue.take());
     shared.queue.signal_room();
-    shared.set_over();
     Step::Stopped
 }
 
