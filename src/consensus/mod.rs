@@ -24,4 +24,6 @@ pub use status::NodeStatus;
 pub use types::{Applied, LocalBatch, PeerNode, Proposals, Reply};
 
 #[cfg(test)]
+mod fault_tests;
+#[cfg(test)]
 mod tests;

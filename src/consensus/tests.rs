@@ -24,11 +24,11 @@ use crate::wal::{Wal, WalOptions};
 
 const DIR: &str = "/member/wal";
 
-fn env(disk: &MemDisk) -> Env {
+pub(super) fn env(disk: &MemDisk) -> Env {
     Env { disk: Arc::new(disk.clone()), ..Env::real() }
 }
 
-fn options() -> WalOptions {
+pub(super) fn options() -> WalOptions {
     WalOptions { segment_bytes: 64 * 1024, ..WalOptions::default() }
 }
 
@@ -36,9 +36,8 @@ fn options() -> WalOptions {
 static SHARED: LazyLock<MemDisk> = LazyLock::new(MemDisk::new);
 static SAVED: AtomicU64 = AtomicU64::new(0);
 
-/// Snapshots as files on the shared disk.
-fn snapshots(reader: StoreReader) -> Arc<Snapshots> {
-    let env = &env(&SHARED);
+/// Snapshots as files on a disk.
+pub(super) fn snapshots(env: &Env, reader: StoreReader) -> Arc<Snapshots> {
     env.disk.create_dir_all(Path::new("/snap")).expect("a disk in memory");
     let save: Save = {
         let env = env.clone();
@@ -75,7 +74,7 @@ fn open(disk: &MemDisk) -> (LogStore, StateMachine, Arc<NodeStatus>) {
     let machine = Machine::open(Store::in_memory(), &Default::default(), leases).expect("an empty store");
     let publish: OnPublish = Box::new(|_, _| {});
     let position = AppliedPosition::default();
-    let snapshots = snapshots(machine.reader());
+    let snapshots = snapshots(&self::env(&SHARED), machine.reader());
     let machine = StateMachine::new(machine, position, None, publish, cache, status.clone(), snapshots)
         .expect("no membership to read");
     (log, machine, status)
@@ -95,7 +94,7 @@ async fn openrafts_log_suite_passes() {
     Suite::test_all(Builder).await.expect("every case of the suite");
 }
 
-fn config() -> NodeConfig {
+pub(super) fn config() -> NodeConfig {
     NodeConfig {
         member: MemberId(1),
         peer: PeerNode { name: "one".into(), ..PeerNode::default() },
@@ -192,7 +191,7 @@ async fn large_entries_are_published_before_many_have_come() {
     };
     let (leases, _lessor) = Lessor::new(Env::real().clock.now());
     let machine = Machine::open(Store::in_memory(), &Default::default(), leases).expect("an empty store");
-    let snapshots = snapshots(machine.reader());
+    let snapshots = snapshots(&self::env(&SHARED), machine.reader());
     let position = AppliedPosition::default();
     let mut machine =
         StateMachine::new(machine, position, None, notify, Arc::new(LogCache::default()), status, snapshots)
