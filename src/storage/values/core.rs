@@ -52,6 +52,11 @@ impl Core {
         self.work.is_empty() && self.remove.is_empty() && !self.reopen
     }
 
+    /// Whether removals are left whose turn has come.
+    pub(super) fn is_removing(&self) -> bool {
+        !self.remove.is_empty()
+    }
+
     /// Whether a step right after this one makes sense: more appends wait than one step takes.
     pub(super) fn is_behind(&self) -> bool {
         !self.work.parts.is_empty()

@@ -68,6 +68,9 @@ impl Worker for StoreWorker {
             Ok(()) => {
                 (self.failing, self.failures) = (false, 0);
                 if !ending {
+                    // Half of the time is left to readers and to the disk.
+                    let done = self.env.clock.now();
+                    self.due = core.is_removing().then(|| done + (done - now).min(self.flush_interval));
                     return Step::Worked;
                 }
                 shared.set_over();
