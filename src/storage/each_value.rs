@@ -23,13 +23,13 @@ const PAGE_BYTES: usize = 2 << 20;
 ///
 /// # Errors
 /// What `read` gives.
-pub(in crate::storage) fn each_value<'a>(
-    versions: impl Iterator<Item = &'a Version>,
+pub(in crate::storage) fn each_value(
+    versions: impl Iterator<Item = Version>,
     cached: impl Fn(Revision) -> Option<Record>,
     read: impl Fn(&[Revision]) -> Result<Vec<Record>, ReadError>,
     each: &mut dyn FnMut(&[u8]) -> bool,
 ) -> Result<(), ReadError> {
-    let mut versions = versions.map(Version::modified);
+    let mut versions = versions.map(|version| version.modified());
     let mut records_max = FIRST_RECORDS;
     loop {
         let mut page = Vec::new();
@@ -98,7 +98,7 @@ mod tests {
             seen += 1;
             seen < stop
         };
-        each_value(versions.iter(), cached, read, &mut each).unwrap();
+        each_value(versions.iter().copied(), cached, read, &mut each).unwrap();
         (seen, pages.into_inner())
     }
 
