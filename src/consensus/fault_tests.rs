@@ -141,7 +141,7 @@ async fn fail_once(op: DiskOp, nth: u64) -> bool {
 async fn wherever_the_disk_fails_nothing_acknowledged_is_lost() {
     for op in [DiskOp::Write, DiskOp::Sync, DiskOp::SyncDir, DiskOp::Rename, DiskOp::Open] {
         let (mut ended, mut tried) = (0, 0);
-        for nth in [0, 1, 2, 3, 4, 5, 7, 10, 14, 19] {
+        for nth in [0, 1, 3, 7, 14] {
             ended += u32::from(fail_once(op, nth).await);
             tried += 1;
         }

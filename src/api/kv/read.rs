@@ -189,7 +189,7 @@ mod tests {
                 }
                 txn.commit();
             }
-            store.publish(AppliedPosition::default());
+            store.publish(AppliedPosition::default()).unwrap();
             store.reader().snapshot()
         };
         let all = |limit, revision| RangeQuery { limit, revision, ..RangeQuery::latest(KeyRange::all()) };

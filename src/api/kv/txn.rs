@@ -132,7 +132,7 @@ mod tests {
             txn.put(format!("{key:02}").into(), "v".into(), LeaseId::NONE);
             txn.commit();
         }
-        store.publish(AppliedPosition::default());
+        store.publish(AppliedPosition::default()).unwrap();
         let (all, half) = (KeyRange::all(), KeyRange::from_wire("50".into(), [0][..].into()));
         let compare = |range: &KeyRange| Compare {
             range: range.clone(),
