@@ -1,5 +1,6 @@
 //! Opening and closing sled on helper threads with a time limit.
 
+use std::io;
 use std::sync::Once;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
@@ -18,6 +19,24 @@ const OPEN_LIMIT: Duration = Duration::from_secs(30);
 const CLOSE_LIMIT: Duration = Duration::from_secs(30);
 /// After a failure it mostly never ends; the thread that tries is left behind.
 const CLOSE_FAILED_LIMIT: Duration = Duration::from_secs(1);
+
+/// How often and at what distance sled's lock is asked for.
+const LOCK_TRIES: u32 = 50;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
+/// Opens, though a child that this process is just starting may hold the lock for a moment; sled
+/// itself starts one (`sync`) at each opening.
+fn open_locked(settings: &Config) -> io::Result<Db<FANOUT>> {
+    for _ in 1..LOCK_TRIES {
+        match settings.open::<FANOUT>() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            opened => return opened,
+        }
+        #[expect(clippy::disallowed_methods, reason = "opening blocks anyway, and nothing else runs on this thread")]
+        std::thread::sleep(LOCK_PAUSE);
+    }
+    settings.open::<FANOUT>()
+}
 
 /// An open database and the bytes written since it was opened.
 pub(super) struct Handle {
@@ -38,7 +57,7 @@ impl Handle {
             .zstd_compression_level(1)
             // Each clone of the tree counts for itself.
             .cache_capacity_bytes(usize::try_from(config.cache_bytes).unwrap_or(usize::MAX) / 2 / (READERS + 2));
-        let opened = limited(env, "sled-open", OPEN_LIMIT, move || settings.open::<FANOUT>());
+        let opened = limited(env, "sled-open", OPEN_LIMIT, move || open_locked(&settings));
         let db = match opened {
             Ok(db) => db.map_err(|error| failure(config, "open", error))?,
             Err(Unfinished::Late) => return Err(damaged(config, "opening sled does not come to an end")),
