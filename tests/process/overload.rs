@@ -1,27 +1,15 @@
 //! Far more than the server takes, on a real process: what is too much is refused with etcd's words, memory stays
-//! bounded, and nothing that was acknowledged is lost.
-
-#![allow(
-    clippy::disallowed_types,
-    clippy::disallowed_methods,
-    reason = "the test starts real processes, which live in the real world"
-)]
-
-#[path = "support/peers.rs"]
-mod peers;
-#[allow(dead_code, reason = "no server is started again here")]
-#[path = "support/server.rs"]
-mod server;
+//! bounded, and nothing that was acknowledged is lost by a kill.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::server::{Kind, Server};
 use bytes::Bytes;
 use futures::StreamExt;
 use rusd_proto::etcdserverpb as pb;
 use rusd_proto::etcdserverpb::kv_client::KvClient;
-use server::{Kind, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::Code;
 
@@ -35,7 +23,7 @@ const GROWTH_MAX: f64 = 128.0 * 1024.0 * 1024.0;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_times_too_much_is_refused_and_holds_no_memory() {
     let flags = ["--pending-requests-mb=4".to_owned(), "--backend-cache-mb=16".to_owned()];
-    let server = Server::start(Kind::Rusd, &flags, "overload").await.expect("our own is always there");
+    let mut server = Server::start(Kind::Rusd, &flags, "overload").await.expect("our own is always there");
     let before = resident(&server).await;
     let done = Arc::new(AtomicBool::new(false));
     let peak = async {
@@ -63,6 +51,9 @@ async fn fifty_times_too_much_is_refused_and_holds_no_memory() {
     };
     let (peak, outcomes) = tokio::join!(peak, storm);
     let mut kv = KvClient::new(server.connect().await);
+    kv.put(pb::PutRequest { key: "after".into(), value, ..Default::default() }).await.expect("it has recovered");
+    server.restart().await;
+    let mut kv = KvClient::new(server.connect().await);
     let mut acknowledged = 0;
     for (number, outcome) in outcomes {
         match outcome {
@@ -78,7 +69,6 @@ async fn fifty_times_too_much_is_refused_and_holds_no_memory() {
     }
     assert!(acknowledged > 0 && acknowledged < PUTS, "{acknowledged} of {PUTS} were taken");
     assert!(peak - before < GROWTH_MAX, "from {before} to {peak} bytes with {acknowledged} taken");
-    kv.put(pb::PutRequest { key: "after".into(), value, ..Default::default() }).await.expect("it has recovered");
 }
 
 fn key(number: usize) -> Bytes {

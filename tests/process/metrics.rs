@@ -5,27 +5,15 @@
 //! etcd, rusd ─► the same calls ─► GET /metrics ─► families ─► rusd has all of etcd's? equal where they must be?
 //! ```
 
-#![allow(
-    clippy::disallowed_types,
-    clippy::disallowed_methods,
-    reason = "the test starts real processes, which live in the real world"
-)]
-
-#[path = "support/peers.rs"]
-mod peers;
-#[allow(dead_code, reason = "no server is started again here")]
-#[path = "support/server.rs"]
-mod server;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::server::{Kind, Server};
 use rusd_proto::etcdserverpb as pb;
 use rusd_proto::etcdserverpb::kv_client::KvClient;
 use rusd_proto::etcdserverpb::lease_client::LeaseClient;
 use rusd_proto::etcdserverpb::request_op::Request as Op;
 use rusd_proto::etcdserverpb::watch_client::WatchClient;
-use server::{Kind, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// A family's type, the names of its labels, and the bounds of its buckets.

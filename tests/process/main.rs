@@ -1,0 +1,20 @@
+//! rusd as a process, where what counts is the process: the figures it shows and the memory it takes.
+//!
+//! ```text
+//! support/server: etcd, rusd ─► metrics    the same calls on both, then GET /metrics
+//!                          └──► overload   far too much, then kill -9: refused, bounded, nothing lost
+//! ```
+
+#![allow(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "the tests start real processes, which live in the real world"
+)]
+
+#[path = "../support/peers.rs"]
+mod peers;
+#[path = "../support/server.rs"]
+mod server;
+
+mod metrics;
+mod overload;
