@@ -1,11 +1,16 @@
 //! etcd v3 wire types, generated at build time from the `.proto` files in `schema/`.
 //!
 //! ```text
-//! schema/**.proto ─► build.rs (protox, tonic-prost-build) ─► one module a package: messages, clients, servers
+//! schema/**.proto   ─► build/ (protox, tonic-prost-build) ─┬► one module a package: messages, clients, servers
+//! schema/routes.txt ───────────────────────────────────────┴► routes(): the JSON gateway's paths
 //! ```
 //!
 //! Field numbers and names are etcd's; `bytes` fields are [`bytes::Bytes`]. Nothing here knows what the
 //! messages mean; nothing below the `api` and `propose` rooms of `rusd` knows these types.
+
+mod routes;
+
+pub use routes::{Route, routes};
 
 /// All schemas as an encoded `google.protobuf.FileDescriptorSet`, for reflection, JSON mapping and tests.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.binpb"));

@@ -2,8 +2,11 @@
 //!
 //! ```text
 //! schema/*.proto ─► protox ─► FileDescriptorSet ─┬► OUT_DIR/descriptors.binpb   (exported by lib.rs)
-//!                                                └► OUT_DIR/<package>.rs        (messages, clients, servers)
+//!                                                ├► OUT_DIR/<package>.rs        (messages, clients, servers)
+//! schema/routes.txt ─────────────────► routes ───┴► OUT_DIR/routes.rs           (the JSON gateway's table)
 //! ```
+
+mod routes;
 
 use std::{env, error::Error, fs, path::PathBuf};
 
@@ -29,6 +32,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(SCHEMAS, ["schema"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("descriptors.binpb"), descriptors.encode_to_vec())?;
+    let table = fs::read_to_string("schema/routes.txt")?;
+    fs::write(out.join("routes.rs"), routes::generate(&table, &descriptors)?)?;
     tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
     Ok(())
 }

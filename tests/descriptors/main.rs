@@ -6,7 +6,8 @@
 //! target/peers/descriptors (etcd's Go module) ─────┘
 //! ```
 //!
-//! Files and comments may differ; whatever is seen on the wire or in JSON may not.
+//! Files and comments may differ; whatever is seen on the wire or in JSON may not. The JSON gateway's paths
+//! are options there and a table here: `routes.rs`.
 
 #![allow(
     clippy::disallowed_types,
@@ -14,8 +15,9 @@
     reason = "the test starts real processes, which live in the real world"
 )]
 
-#[path = "support/peers.rs"]
+#[path = "../support/peers.rs"]
 mod peers;
+mod routes;
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -25,10 +27,8 @@ use prost_types::{DescriptorProto, EnumDescriptorProto, FileDescriptorSet};
 
 #[test]
 fn every_message_enum_and_method_is_as_published() {
-    let Some(program) = peers::peer("descriptors", "descriptors") else { return };
-    let published = Command::new(program).output().expect("the dump program starts");
-    assert!(published.status.success(), "{}", String::from_utf8_lossy(&published.stderr));
-    let theirs = lines(&FileDescriptorSet::decode(&published.stdout[..]).expect("the dump is a descriptor set"));
+    let Some(published) = published() else { return };
+    let theirs = lines(&FileDescriptorSet::decode(&published[..]).expect("the dump is a descriptor set"));
     let ours = lines(&FileDescriptorSet::decode(rusd_proto::FILE_DESCRIPTOR_SET).expect("ours is a descriptor set"));
     assert!(theirs.len() > 400, "only {} lines: the dump is not the whole API", theirs.len());
     let missing: Vec<_> = theirs.difference(&ours).collect();
@@ -43,6 +43,14 @@ fn a_changed_number_is_seen() {
     let before = lines(&set);
     set.file[0].message_type[0].field[0].number = Some(99);
     assert_ne!(lines(&set), before);
+}
+
+/// What etcd's module registers, as an encoded `FileDescriptorSet`; `None` when the program isn't built.
+fn published() -> Option<Vec<u8>> {
+    let program = peers::peer("descriptors", "descriptors")?;
+    let published = Command::new(program).output().expect("the dump program starts");
+    assert!(published.status.success(), "{}", String::from_utf8_lossy(&published.stderr));
+    Some(published.stdout)
 }
 
 /// Everything in the set that a peer can see, as comparable text.
