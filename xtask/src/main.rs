@@ -48,7 +48,7 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         name: "supply",
-        help: "check the dependencies' licences, sources and bans",
+        help: "hold the dependencies against deny.toml with cargo-deny",
         takes: Takes::NOTHING,
         run: supply::run,
     },

@@ -1,176 +1,99 @@
-//! `cargo xtask supply`: which crates may come in, read from `cargo metadata`.
+//! `cargo xtask supply`: which crates may come in, as `deny.toml` says it and `cargo deny` reads it.
 //!
-//! Three rules: every licence expression is satisfied by the list of `deny.toml`, every crate comes from the
-//! default registry or from this workspace, and none is on its list of bans. It is a small stand-in for
-//! `cargo deny`, which takes longer to build than the product; known vulnerabilities are not looked up.
+//! ```text
+//! cargo install cargo-deny =VERSION ─► target/tools/bin/cargo-deny    once; a minute and a half on two cores
+//!                                        ├► check licenses bans sources
+//!                                        └► fetch db ─► there ───► check advisories   (yanked versions too)
+//!                                                    └► not there ─► a skip, said and counted
+//! ```
+//!
+//! The tool's version is pinned, so that a new release of it changes nothing by itself.
 
-use serde_json::Value;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
 
 use crate::{Outcome, sh};
 
-/// The rules, as `deny.toml` has them.
-#[derive(Debug, Default)]
-struct Rules {
-    /// Licences whose terms an Apache-2.0 binary can meet.
-    licences: Vec<String>,
-    /// Crates that must not come in, with the reason.
-    bans: Vec<(String, String)>,
-}
+/// The version of `cargo-deny`; it has to build with the toolchain that builds us.
+const VERSION: &str = "0.20.2";
 
-impl Rules {
-    /// Reads the two lists; the file is ours, one element a line.
-    fn parse(text: &str) -> Result<Self, String> {
-        let mut rules = Self::default();
-        let (mut section, mut list) = ("", "");
-        for line in text.lines().map(str::trim) {
-            if line.starts_with('#') {
-                continue;
-            } else if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-                (section, list) = (name, "");
-            } else if let Some(name) = line.strip_suffix("= [") {
-                list = name.trim();
-            } else if line == "]" {
-                list = "";
-            } else if (section, list) == ("licenses", "allow") {
-                rules.licences.extend(line.split('"').nth(1).map(str::to_owned));
-            } else if (section, list) == ("bans", "deny") {
-                let value =
-                    |name: &str| line.split_once(&format!("{name} = \"")).and_then(|(_, rest)| rest.split('"').next());
-                let (Some(name), Some(reason)) = (value("crate"), value("reason")) else {
-                    return Err(format!("deny.toml: a ban needs a crate and a reason: {line}"));
-                };
-                rules.bans.push((name.to_owned(), reason.to_owned()));
-            }
-        }
-        if rules.licences.is_empty() || rules.bans.is_empty() {
-            return Err("deny.toml: the list of licences or that of bans is not there".to_owned());
-        }
-        Ok(rules)
-    }
-
-    fn allows(&self, licence: &str) -> bool {
-        self.licences.iter().any(|allowed| allowed == licence)
-    }
-}
-
-/// Only what is built for the platform that ships is held to the rules.
-const PLATFORM: &str = "--filter-platform=x86_64-unknown-linux-gnu";
+/// What a skip of the advisories is called; `verify` lets it pass.
+pub(crate) const ADVISORIES: &str = "advisories";
 
 pub(crate) fn run(_args: &[String]) -> Outcome {
-    let rules = Rules::parse(&std::fs::read_to_string(sh::root().join("deny.toml"))?)?;
-    let metadata = sh::cargo(&["metadata", "--format-version=1", "--locked", PLATFORM]);
-    let metadata = sh::output(metadata)?;
-    let metadata: Value = serde_json::from_slice(&metadata)?;
-    let packages = metadata["packages"].as_array().ok_or("cargo metadata lists no packages")?;
-    let faults: Vec<String> = packages.iter().flat_map(|package| rules.faults_of(package)).collect();
-    if faults.is_empty() {
-        eprintln!("supply: {} crates are fine", packages.len());
-        Ok(())
-    } else {
-        Err(faults.join("\n").into())
-    }
+    check()?;
+    Ok(())
 }
 
-impl Rules {
-    fn faults_of(&self, package: &Value) -> Vec<String> {
-        let name = package["name"].as_str().unwrap_or("?");
-        let mut faults = Vec::new();
-        match package["license"].as_str() {
-            Some(expression) if self.satisfied(expression) => {}
-            licence => faults.push(format!("{name}: licence {licence:?} is not on the list")),
-        }
-        match package["source"].as_str() {
-            // No source: a member of this workspace.
-            None => {}
-            Some(source) if source.starts_with("registry+") => {}
-            Some(source) => faults.push(format!("{name}: comes from {source}")),
-        }
-        if let Some((_, reason)) = self.bans.iter().find(|(banned, _)| banned == name) {
-            faults.push(format!("{name}: banned, {reason}"));
-        }
-        faults
+/// Runs all checks.
+///
+/// # Errors
+/// The first that fails. What could not be checked is returned, as one line each.
+pub(crate) fn check() -> Result<Vec<String>, Box<dyn std::error::Error>> {
+    install()?;
+    sh::run(deny(&["check", "licenses", "bans", "sources"]))?;
+    if let Err(error) = sh::output(deny(&["fetch", "db"])) {
+        let skipped = format!("{ADVISORIES}: {}", reason(&error));
+        println!("SKIPPED {skipped}");
+        return Ok(vec![skipped]);
     }
+    sh::run(deny(&["check", "advisories"]))?;
+    Ok(Vec::new())
+}
 
-    /// Whether an SPDX expression can be met by the list: one side of each OR, both of each AND.
-    fn satisfied(&self, expression: &str) -> bool {
-        // The old form "MIT/Apache-2.0" means OR.
-        let spaced = expression.replace('(', " ( ").replace(')', " ) ").replace('/', " OR ");
-        let words: Vec<&str> = spaced.split_whitespace().collect();
-        let mut at = 0;
-        self.either(&words, &mut at) && at == words.len()
+/// Builds the tool unless the pinned version is there.
+fn install() -> Outcome {
+    let tools = sh::target().join("tools");
+    if sh::output(deny(&["--version"])).is_ok_and(|said| is_pinned(&said)) {
+        return Ok(());
     }
+    // Apart from our own builds, and kept until the end: whoever was interrupted goes on from there.
+    let build = tools.join("build");
+    let mut install = sh::cargo(&["install", "cargo-deny", "--locked", "--force", "--debug", "--quiet"]);
+    install.args(["--version", &format!("={VERSION}")]).arg("--root").arg(&tools).arg("--target-dir").arg(&build);
+    sh::run(install)?;
+    fs::remove_dir_all(build)?;
+    Ok(())
+}
 
-    fn either(&self, words: &[&str], at: &mut usize) -> bool {
-        let mut met = self.both(words, at);
-        while words.get(*at) == Some(&"OR") {
-            *at += 1;
-            met |= self.both(words, at);
-        }
-        met
-    }
+fn program() -> PathBuf {
+    sh::target().join("tools/bin/cargo-deny")
+}
 
-    fn both(&self, words: &[&str], at: &mut usize) -> bool {
-        let mut met = self.single(words, at);
-        while words.get(*at) == Some(&"AND") {
-            *at += 1;
-            met &= self.single(words, at);
-        }
-        met
-    }
+/// Warnings aren't shown: a crate that comes in twice is no fault, and there are many.
+fn deny(args: &[&str]) -> Command {
+    let mut command = Command::new(program());
+    command.args(["--workspace", "--locked", "--log-level", "error"]).args(args).current_dir(sh::root());
+    command
+}
 
-    fn single(&self, words: &[&str], at: &mut usize) -> bool {
-        let Some(word) = words.get(*at) else { return false };
-        *at += 1;
-        if *word == "(" {
-            let met = self.either(words, at);
-            let closed = words.get(*at) == Some(&")");
-            *at += 1;
-            return met && closed;
-        }
-        if words.get(*at) == Some(&"WITH") {
-            let exception = words.get(*at + 1).copied().unwrap_or_default();
-            *at += 2;
-            return self.allows(&format!("{word} WITH {exception}"));
-        }
-        self.allows(word)
-    }
+fn is_pinned(said: &[u8]) -> bool {
+    String::from_utf8_lossy(said).split_whitespace().nth(1) == Some(VERSION)
+}
+
+/// The last line of what a failed fetch said: git's own words.
+fn reason(error: &str) -> &str {
+    error.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("the database was not fetched").trim()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn rules() -> Rules {
-        Rules::parse(include_str!("../../deny.toml")).unwrap()
+    #[test]
+    fn only_the_pinned_version_is_taken() {
+        assert!(is_pinned(format!("cargo-deny {VERSION}\n").as_bytes()));
+        assert!(!is_pinned(b"cargo-deny 0.1.0\n"));
+        assert!(!is_pinned(b""));
     }
 
     #[test]
-    fn the_lists_are_those_of_the_file() {
-        let rules = rules();
-        assert!(rules.allows("MIT") && !rules.allows("GPL-3.0"));
-        assert!(rules.bans.iter().any(|(name, reason)| name == "rocksdb" && reason.contains("sled")));
-        assert!(Rules::parse("[licenses]\nallow = [\n]\n").is_err());
-        assert!(Rules::parse("[bans]\ndeny = [\n    { crate = \"x\" },\n]\n").is_err());
-    }
-
-    #[test]
-    fn one_side_of_an_or_is_enough_and_both_of_an_and_are_needed() {
-        assert!(rules().satisfied("MIT"));
-        assert!(rules().satisfied("MIT/Apache-2.0"));
-        assert!(rules().satisfied("GPL-3.0 OR MIT"));
-        assert!(rules().satisfied("(MIT OR GPL-3.0) AND Unicode-3.0"));
-        assert!(rules().satisfied("Apache-2.0 WITH LLVM-exception OR GPL-2.0"));
-        assert!(!rules().satisfied("MIT AND GPL-3.0"));
-        assert!(!rules().satisfied("GPL-3.0 OR (MIT AND AGPL-3.0)"));
-        assert!(!rules().satisfied("(MIT"));
-        assert!(!rules().satisfied(""));
-    }
-
-    #[test]
-    fn each_rule_finds_its_fault() {
-        let package = serde_json::json!({"name": "openssl-sys", "license": null, "source": "git+https://host/x"});
-        assert_eq!(rules().faults_of(&package).len(), 3);
-        let own = serde_json::json!({"name": "rusd", "license": "Apache-2.0", "source": null});
-        assert!(rules().faults_of(&own).is_empty());
+    fn a_skip_says_what_git_said() {
+        assert_eq!(
+            reason("`cargo-deny fetch db` failed: 1\nfailed to clone\nfatal: no such host\n\n"),
+            "fatal: no such host"
+        );
+        assert_eq!(reason(""), "the database was not fetched");
     }
 }
