@@ -12,6 +12,7 @@ mod gauges;
 mod maintain;
 mod meters;
 mod open;
+mod peer_port;
 mod rebuild;
 mod room;
 mod scrub;
@@ -121,7 +122,7 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
         cluster_version: "3.7",
         rusd_version: RUSD_VERSION,
     })?);
-    let listeners = bind(&config, &env)?;
+    let (listeners, peer_listeners) = bind(&config, &env)?;
     let core = tokio::select! {
         biased;
         // What is under way is cut off as by a kill: nothing was acknowledged yet.
@@ -129,7 +130,7 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
             tracing::info!(signal = signal.name(), "received signal while starting; ending");
             return Ok(Stopped::Signal(signal));
         }
-        core = Core::start(&config, &data, &env, &metrics) => core,
+        core = Core::start(&config, &data, &env, &metrics, peer_listeners) => core,
     };
     let core = match core {
         // A signal that came meanwhile would be lost.
@@ -169,8 +170,11 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
     ended
 }
 
+/// Those for clients with what they serve, and those for other members.
+type Sockets = (Vec<(Listener, ConnOptions)>, Vec<Listener>);
+
 /// All sockets, bound before anything slow is done, so that a port that is taken is noticed at once.
-fn bind(config: &Config, env: &Env) -> Result<Vec<(Listener, ConnOptions)>, ListenError> {
+fn bind(config: &Config, env: &Env) -> Result<Sockets, ListenError> {
     let sockets = SocketOptions {
         reuse_port: config.member.socket_reuse_port,
         reuse_address: config.member.socket_reuse_address,
@@ -191,19 +195,18 @@ fn bind(config: &Config, env: &Env) -> Result<Vec<(Listener, ConnOptions)>, List
     };
     let clients = if member.listen_client_http_urls.is_empty() { Serves::All } else { Serves::Grpc };
     let lists = [
-        (&member.listen_peer_urls, Serves::Peer),
         (&member.listen_client_urls, clients),
         (&member.listen_client_http_urls, Serves::Pages),
         (&config.monitoring.listen_metrics_urls, Serves::Metrics),
     ];
-    lists
+    let bind = |url: &Url| Listener::bind(&address(url), sockets, env.disk.as_ref());
+    let peers = member.listen_peer_urls.iter().map(bind).collect::<Result<_, _>>()?;
+    let clients = lists
         .into_iter()
         .flat_map(|(urls, serves)| urls.iter().map(move |url| (url, serves)))
-        .map(|(url, serves)| {
-            let listener = Listener::bind(&address(url), sockets, env.disk.as_ref())?;
-            Ok((listener, ConnOptions { serves, ..base.clone() }))
-        })
-        .collect()
+        .map(|(url, serves)| Ok((bind(url)?, ConnOptions { serves, ..base.clone() })))
+        .collect::<Result<_, _>>()?;
+    Ok((clients, peers))
 }
 
 fn address(url: &Url) -> Address {

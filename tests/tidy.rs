@@ -46,10 +46,10 @@ const DOORS: &[(&str, &[&str])] = &[
     ("sled", &["src/storage/backend/sled", "src/storage/backend/mod.rs"]),
     ("redb", &["src/storage/backend/redb", "src/storage/backend/mod.rs"]),
     ("openraft", &["src/consensus/"]),
-    ("tonic", &["src/api/", "src/consensus/"]),
+    ("tonic", &["src/api/", "src/consensus/peer/"]),
     ("axum", &["src/api/"]),
-    ("prost", &["src/api/", "src/propose/", "src/consensus/", "src/watch/"]),
-    ("rusd_proto", &["src/api/", "src/propose/", "src/watch/"]),
+    ("prost", &["src/api/", "src/propose/", "src/consensus/peer/", "src/watch/"]),
+    ("rusd_proto", &["src/api/", "src/consensus/peer/", "src/propose/", "src/watch/"]),
 ];
 
 struct Source {

@@ -4,6 +4,7 @@
 //! schema/*.proto ─► protox ─► FileDescriptorSet ─┬► OUT_DIR/descriptors.binpb   (exported by lib.rs)
 //!                                                ├► OUT_DIR/<package>.rs        (messages, clients, servers)
 //! schema/routes.txt ─────────────────► routes ───┴► OUT_DIR/routes.rs           (the JSON gateway's table)
+//! rusdpeer/peer.proto ─► protox ─► OUT_DIR/rusdpeer.rs
 //! ```
 
 mod routes;
@@ -35,5 +36,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let table = fs::read_to_string("schema/routes.txt")?;
     fs::write(out.join("routes.rs"), routes::generate(&table, &descriptors)?)?;
     tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    // Not in the exported descriptors: these are what etcd publishes.
+    let peer = protox::compile(["rusdpeer/peer.proto"], ["schema"])?;
+    tonic_prost_build::configure().bytes(".").compile_fds(peer)?;
     Ok(())
 }

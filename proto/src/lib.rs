@@ -44,3 +44,8 @@ pub mod v3electionpb {
 pub mod health {
     tonic::include_proto!("grpc.health.v1");
 }
+
+/// What members of a cluster say to each other; ours, not etcd's.
+pub mod rusdpeer {
+    tonic::include_proto!("rusdpeer");
+}

@@ -46,8 +46,6 @@ pub enum Serves {
     Pages,
     /// Metrics and health, to whoever asks.
     Metrics,
-    /// What other members may ask.
-    Peer,
 }
 
 /// How connections are bounded and kept alive, and what they are for.

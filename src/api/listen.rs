@@ -1,10 +1,10 @@
 //! Sockets: from an address to connections, and an orderly end of all of them.
 //!
 //! ```text
-//! Address ─► bind ─► Listener ─► accept ─► conn::serve (one task a connection)
+//! Address ─► bind ─► Listener ─► accept ─► conn::serve, or peers (one task a connection)
 //! shutdown ─► no new connections ─► GOAWAY on each ─► grace ─► the rest is cut
 //! ```
-//! TLS comes between accept and `conn::serve`, which takes any stream of bytes.
+//! TLS comes between accept and `Serving::serve`, which takes any stream of bytes.
 
 use std::future::Future;
 use std::io;
@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
@@ -125,20 +126,48 @@ pub async fn serve(
     connections: Arc<Semaphore>,
     shutdown: watch::Receiver<bool>,
 ) {
+    let clients = |(listener, options)| (listener, Clients { services: services.clone(), options });
+    serve_each(listeners.into_iter().map(clients).collect(), connections, shutdown).await;
+}
+
+/// What is behind a listener.
+pub(super) trait Serving: Clone + Send + 'static {
+    /// Serves one connection until it ends, or until `shutdown` and its calls are done.
+    fn serve<S>(self, stream: S, shutdown: watch::Receiver<bool>) -> impl Future<Output = ()> + Send
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+}
+
+/// A listener for clients.
+#[derive(Clone)]
+struct Clients {
+    services: Arc<Services>,
+    options: ConnOptions,
+}
+
+impl Serving for Clients {
+    async fn serve<S>(self, stream: S, shutdown: watch::Receiver<bool>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        conn::serve(stream, self.services, self.options, shutdown).await;
+    }
+}
+
+/// Serves each listener with what is behind it.
+pub(super) async fn serve_each<D: Serving>(
+    listeners: Vec<(Listener, D)>,
+    connections: Arc<Semaphore>,
+    shutdown: watch::Receiver<bool>,
+) {
     let mut doors = JoinSet::new();
-    for (listener, options) in listeners {
-        doors.spawn(accept(listener, options, services.clone(), connections.clone(), shutdown.clone()));
+    for (listener, door) in listeners {
+        doors.spawn(accept(listener, door, connections.clone(), shutdown.clone()));
     }
     while doors.join_next().await.is_some() {}
 }
 
-async fn accept(
-    listener: Listener,
-    options: ConnOptions,
-    services: Arc<Services>,
-    connections: Arc<Semaphore>,
-    shutdown: watch::Receiver<bool>,
-) {
+async fn accept<D: Serving>(listener: Listener, door: D, connections: Arc<Semaphore>, shutdown: watch::Receiver<bool>) {
     let mut open = JoinSet::new();
     let mut ending = std::pin::pin!(ended(shutdown.clone()));
     loop {
@@ -154,7 +183,7 @@ async fn accept(
             biased;
             () = &mut ending => break,
             _ = open.join_next(), if !open.is_empty() => continue,
-            accepted = accept_one(&listener, &services, &options, &shutdown, permit) => accepted,
+            accepted = accept_one(&listener, door.clone(), shutdown.clone(), permit) => accepted,
         };
         match accepted {
             Ok(connection) => {
@@ -175,27 +204,25 @@ async fn accept(
 
 type Connection = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
-async fn accept_one(
+async fn accept_one<D: Serving>(
     listener: &Listener,
-    services: &Arc<Services>,
-    options: &ConnOptions,
-    shutdown: &watch::Receiver<bool>,
+    door: D,
+    ending: watch::Receiver<bool>,
     permit: OwnedSemaphorePermit,
 ) -> io::Result<Connection> {
-    let (services, options, ending) = (services.clone(), options.clone(), shutdown.clone());
     Ok(match listener {
         Listener::Tcp(listener) => {
             let (stream, _) = listener.accept().await?;
             prepare(&stream);
             Box::pin(async move {
-                conn::serve(stream, services, options, ending).await;
+                door.serve(stream, ending).await;
                 drop(permit);
             })
         }
         Listener::Unix(listener) => {
             let (stream, _) = listener.accept().await?;
             Box::pin(async move {
-                conn::serve(stream, services, options, ending).await;
+                door.serve(stream, ending).await;
                 drop(permit);
             })
         }

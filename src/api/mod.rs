@@ -3,6 +3,7 @@
 //! ```text
 //! socket ─► listen ─► conn (h2 or HTTP/1.1) ─┬► grpc::service ─► kv · lease · maintenance · cluster · health
 //!                                            └► http: /health /readyz /version /metrics
+//! peer socket ─► listen ─► peers ─► consensus's peer service
 //! request ─► convert ─► admit ─► propose, or the published state ─► reply (wire) ─► body
 //! ```
 //! What a service needs from below stands in [`Services`]; Raft and the disk are behind [`Propose`]
@@ -22,6 +23,7 @@ mod listen;
 mod maintenance;
 mod methods;
 mod metrics;
+mod peers;
 mod reply;
 mod seams;
 mod services;
@@ -36,5 +38,6 @@ pub use conn::{ConnOptions, Serves};
 pub use errors::{code, status};
 pub use listen::{Address, ListenError, Listener, SocketOptions, serve};
 pub use metrics::RpcMetrics;
+pub use peers::{PeerDoor, serve_peers};
 pub use seams::{Maintain, MemberInfo, Propose, Standing, Waiting};
 pub use services::{Budgets, NodeInfo, Services};

@@ -6,7 +6,7 @@ use std::io::Read;
 use std::pin::Pin;
 
 use crate::apply::{Command, Outcome};
-use crate::types::{MemberId, RaftIndex, RequestError, StorageError, Term};
+use crate::types::{LeaseId, MemberId, RaftIndex, RequestError, StorageError, Term};
 
 /// A wait with a result.
 pub type Waiting<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -18,6 +18,12 @@ pub trait Propose: Send + Sync + 'static {
 
     /// What a linearizable read has to wait for; `None` if it may read at once.
     fn read_barrier(&self) -> Option<Waiting<Result<(), RequestError>>>;
+
+    /// Gives a lease its full time again, by whichever member keeps its clock: seconds, or 0 if there is none.
+    fn renew_lease(&self, id: LeaseId) -> Waiting<Result<i64, RequestError>>;
+
+    /// What was granted and what is left of a lease, in seconds; `None` if there is none.
+    fn lease_left(&self, id: LeaseId) -> Waiting<Result<Option<(i64, i64)>, RequestError>>;
 
     /// Where this member stands now. Asked for at every request: a few atomic loads.
     fn standing(&self) -> Standing;

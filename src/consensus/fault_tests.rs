@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::tests::{config, env, options, snapshots};
+use super::tests::{config, env, nobody, options, snapshots};
 use super::*;
 use crate::apply::{Command, Machine, PutOp, codec};
 use crate::env::{CrashStyle, DiskOp, MemDisk};
@@ -54,7 +54,7 @@ impl Whole {
         let state =
             StateMachine::new(machine, opened.position, membership, publish, cache, status.clone(), snapshots.clone())
                 .expect("a membership that can be read");
-        let node = Node::start(config(), log, state, status).await.expect("the node starts");
+        let node = Node::start(config(), log, state, status, nobody()).await.expect("the node starts");
         node.ready().await.expect("a leader of one");
         Self { node, wal, reader, snapshots }
     }
@@ -67,7 +67,7 @@ impl Whole {
         let (reply, answer) = oneshot::channel();
         let proposals = Proposals { commands, replies: vec![reply], permit: None, held: None };
         let put = async {
-            self.node.append(payload.freeze(), proposals).await.ok()?;
+            self.node.append(payload.freeze(), proposals, None).await.ok()?;
             answer.await.ok()?.ok()
         };
         timeout(HANGS, put).await.expect("an answer or an end").is_some()

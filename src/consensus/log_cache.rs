@@ -69,10 +69,12 @@ impl LogCache {
         (!found.is_empty()).then_some(found)
     }
 
-    /// Drops what was applied, up to and with `index`.
-    pub fn trim(&self, index: u64) {
+    /// Drops what was applied, up to and with `index`; of it stay `keep_bytes` for members that are a little behind.
+    pub fn trim(&self, index: u64, keep_bytes: usize) {
         let mut inner = self.inner.lock();
-        while inner.entries.front().is_some_and(|first| first.index() <= index) {
+        while (keep_bytes == 0 || inner.bytes > keep_bytes)
+            && inner.entries.front().is_some_and(|first| first.index() <= index)
+        {
             inner.pop_front();
         }
     }
@@ -132,10 +134,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_a_little_behind_stays_for_others() {
+        let cache = LogCache::default();
+        (1..6).for_each(|index| cache.push(blank(index)));
+        cache.trim(4, 3 * 64);
+        assert_eq!(indexes(cache.range(3..9, usize::MAX)), [3, 4, 5]);
+        assert!(cache.range(2..9, usize::MAX).is_none());
+    }
+
+    #[test]
     fn trimming_and_truncating_leave_the_rest() {
         let cache = LogCache::default();
         (1..6).for_each(|index| cache.push(blank(index)));
-        cache.trim(2);
+        cache.trim(2, 0);
         cache.truncate_after(Some(4));
         assert_eq!(indexes(cache.range(3..9, usize::MAX)), [3, 4]);
         cache.push(blank(9));

@@ -21,7 +21,7 @@ use super::codec::{decode_membership, decode_vote, encode_membership, encode_vot
 use super::index::{from_raft, to_raft};
 use super::log_cache::LogCache;
 use super::status::NodeStatus;
-use super::types::{Entry, LogData, LogId, StoredMembership, TypeConfig, Vote, log_id};
+use super::types::{Entry, LogData, LogId, ORIGIN_LEN, StoredMembership, TypeConfig, Vote, log_id};
 use crate::types::Term;
 use crate::wal::{EntryId, Wal, WalEntry};
 
@@ -31,6 +31,8 @@ const KIND_BLANK: u8 = 0;
 const KIND_COMMANDS: u8 = 1;
 /// An entry that changes the membership (`consensus::codec`).
 const KIND_MEMBERSHIP: u8 = 2;
+/// An entry of commands that another member forwarded: its origin, then as [`KIND_COMMANDS`].
+const KIND_FORWARDED: u8 = 3;
 
 /// The most payload bytes read from the log at a time while it is replayed.
 const READ_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -72,15 +74,22 @@ impl LogStore {
 }
 
 fn wal_entry(entry: &Entry) -> WalEntry {
-    let (kind, payload) = match &entry.payload {
+    let (kind, payload) = entry_parts(entry);
+    WalEntry { id: wal_id(entry.log_id), kind, payload }
+}
+
+/// An entry's kind and bytes, on disk and between members.
+pub(super) fn entry_parts(entry: &Entry) -> (u8, Bytes) {
+    match &entry.payload {
         EntryPayload::Blank => (KIND_BLANK, Bytes::new()),
-        EntryPayload::Normal(data) => (KIND_COMMANDS, data.payload.clone()),
+        EntryPayload::Normal(data) => {
+            (if data.forwarded { KIND_FORWARDED } else { KIND_COMMANDS }, data.payload.clone())
+        }
         EntryPayload::Membership(membership) => {
             let stored = StoredMembership::new(Some(entry.log_id), membership.clone());
             (KIND_MEMBERSHIP, encode_membership(&stored))
         }
-    };
-    WalEntry { id: wal_id(entry.log_id), kind, payload }
+    }
 }
 
 fn wal_id(id: LogId) -> EntryId {
@@ -92,16 +101,25 @@ fn raft_id(id: EntryId) -> LogId {
 }
 
 fn entry_of(stored: WalEntry) -> Result<Entry, io::Error> {
-    let payload = match stored.kind {
+    entry_from(raft_id(stored.id), stored.kind, stored.payload)
+}
+
+/// An entry from its kind and bytes.
+///
+/// # Errors
+/// `InvalidData` if it is of no kind that is known here.
+pub(super) fn entry_from(id: LogId, kind: u8, payload: Bytes) -> Result<Entry, io::Error> {
+    let payload = match kind {
         KIND_BLANK => EntryPayload::Blank,
-        KIND_COMMANDS => EntryPayload::Normal(LogData::stored(stored.payload)),
+        KIND_COMMANDS => EntryPayload::Normal(LogData::stored(payload)),
+        KIND_FORWARDED if payload.len() >= ORIGIN_LEN => EntryPayload::Normal(LogData::forwarded(payload)),
         KIND_MEMBERSHIP => {
-            let membership = decode_membership(&stored.payload).map_err(invalid)?;
+            let membership = decode_membership(&payload).map_err(invalid)?;
             EntryPayload::Membership(membership.membership().clone())
         }
-        other => return Err(invalid(format!("log entry {} is of kind {other}, unknown here", stored.id.index))),
+        other => return Err(invalid(format!("log entry {} is of kind {other}, unknown here", to_raft(id.index)))),
     };
-    Ok(Entry { log_id: raft_id(stored.id), payload })
+    Ok(Entry { log_id: id, payload })
 }
 
 fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
@@ -257,7 +275,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
         let id = wal_id(upto);
-        self.cache.trim(upto.index);
+        self.cache.trim(upto.index, 0);
         self.synced(|wal, done| wal.purge_to(id, done)).await
     }
 }

@@ -2,18 +2,20 @@
 //!
 //! ```text
 //! propose ─► LogData ─► Raft core ─► log_store ─► wal (fsync) ─► Raft core ─► state_machine ─► Machine
+//!                          └► peer ─► the other members' Raft cores ─► their logs
 //! ```
 
 mod codec;
 mod index;
 mod log_cache;
 mod log_store;
-mod network;
 mod node;
+pub mod peer;
 mod snapshots;
 mod state_machine;
 mod status;
 mod types;
+mod waiters;
 
 pub use log_cache::LogCache;
 pub use log_store::LogStore;
@@ -21,7 +23,8 @@ pub use node::{Node, NodeConfig, StartError};
 pub use snapshots::{Load, Save, SavedSnapshot, SnapshotBuilder, Snapshots};
 pub use state_machine::{MEMBERSHIP_KEY, OnApply, OnPublish, StateMachine};
 pub use status::NodeStatus;
-pub use types::{Applied, LocalBatch, PeerNode, Proposals, Reply};
+pub use types::{Applied, LocalBatch, ORIGIN_LEN, Origin, PeerNode, Proposals, Reply};
+pub use waiters::Waiters;
 
 #[cfg(test)]
 mod fault_tests;

@@ -1,7 +1,7 @@
 //! A running Raft node: started from a log and a machine, watched, asked, and ended.
 //!
 //! ```text
-//! Node::start ─► recover ─► (first start: initialize) ─► elected ─► first confirmation ─► ready
+//! Node::start ─► recover ─► (first start: initialize) ─► a leader is elected ─► first confirmation ─► ready
 //! ```
 
 use std::collections::BTreeMap;
@@ -9,18 +9,20 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
+use openraft::async_runtime::instant::Instant as _;
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::errors::RaftError;
-use openraft::{Config, ReadPolicy, SnapshotPolicy};
-use tokio::sync::watch;
+use openraft::errors::{InitializeError, RaftError};
+use openraft::{Config, RaftMetrics, ReadPolicy, SnapshotPolicy};
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 
 use super::index::{from_raft, to_raft};
 use super::log_store::LogStore;
-use super::network::NoPeers;
+use super::peer::Peers;
 use super::state_machine::StateMachine;
 use super::status::NodeStatus;
-use super::types::{LogData, PeerNode, Proposals, Raft, TypeConfig};
+use super::types::{LogData, ORIGIN_LEN, Origin, PeerNode, Proposals, Raft, TypeConfig};
 use crate::types::{MemberId, RaftIndex, RequestError, Term};
 
 /// How Raft runs, from the flags.
@@ -28,11 +30,12 @@ use crate::types::{MemberId, RaftIndex, RequestError, Term};
 pub struct NodeConfig {
     /// This member.
     pub member: MemberId,
-    /// What the cluster is to know of it.
-    pub peer: PeerNode,
+    /// The members of a new cluster, the same on all of them; none for a member that joins one.
+    pub initial: BTreeMap<MemberId, PeerNode>,
     /// `--heartbeat-interval`.
     pub heartbeat: Duration,
-    /// `--election-timeout`: elections begin at a random time between this and twice this.
+    /// `--election-timeout`: an election begins between this and about one and a half times this after
+    /// the leader was heard last.
     pub election_timeout: Duration,
 }
 
@@ -52,12 +55,14 @@ pub enum StartError {
 pub struct Node {
     raft: Raft,
     status: Arc<NodeStatus>,
+    peers: Peers,
+    election_timeout: Duration,
     /// Set once, with the reason, when Raft ended by itself.
     fatal: watch::Receiver<Option<String>>,
 }
 
 impl Node {
-    /// Starts Raft. A log without any vote begins a cluster of this member alone.
+    /// Starts Raft. A log without any vote begins the cluster of `config.initial`, if there is one.
     ///
     /// # Errors
     /// The log or the state can't be read, or the timeouts contradict each other.
@@ -66,20 +71,36 @@ impl Node {
         log: LogStore,
         machine: StateMachine,
         status: Arc<NodeStatus>,
+        peers: Peers,
     ) -> Result<Self, StartError> {
         let raft_config = Arc::new(raft_config(&config).validate()?);
         let member = config.member.get();
-        let raft = Raft::new(member, raft_config, NoPeers, log, machine)
+        let raft = Raft::new(member, raft_config, peers.clone(), log, machine)
             .await
             .map_err(|error| StartError::Raft(error.to_string()))?;
         let (failed, fatal) = watch::channel(None);
-        tokio::spawn(watch_raft(raft.clone(), status.clone(), failed));
-        let pristine = !raft.is_initialized().await.map_err(|error| StartError::Raft(error.to_string()))?;
-        if pristine {
-            let members = BTreeMap::from([(member, config.peer)]);
-            raft.initialize(members).await.map_err(|error| StartError::Raft(error.to_string()))?;
+        let node = Self { raft, status, peers, election_timeout: config.election_timeout, fatal };
+        tokio::spawn(watch_raft(node.clone(), config.heartbeat, failed));
+        let pristine = !node.raft.is_initialized().await.map_err(|error| StartError::Raft(error.to_string()))?;
+        if pristine && !config.initial.is_empty() {
+            let members: BTreeMap<_, _> = config.initial.into_iter().map(|(id, node)| (id.get(), node)).collect();
+            match node.raft.initialize(members).await {
+                Ok(()) => {}
+                // Another member was faster, and its leader has sent the same already.
+                Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
+                Err(error) => return Err(StartError::Raft(error.to_string())),
+            }
         }
-        Ok(Self { raft, status, fatal })
+        Ok(node)
+    }
+
+    pub(super) fn raft(&self) -> &Raft {
+        &self.raft
+    }
+
+    /// The way to the other members.
+    pub fn peers(&self) -> &Peers {
+        &self.peers
     }
 
     /// What is known of Raft without asking it.
@@ -92,24 +113,72 @@ impl Node {
         self.fatal.clone()
     }
 
-    /// Hands a batch to the log; its replies come from the state machine.
+    /// Hands a batch to the log; its replies come from the state machine. With a term, only the leader of
+    /// that term takes it; whoever doesn't take it answers `NoLeader` to all of it.
     ///
     /// # Errors
     /// `Stopped` if Raft has ended.
-    pub async fn append(&self, payload: Bytes, proposals: Proposals) -> Result<(), RequestError> {
+    pub async fn append(&self, payload: Bytes, proposals: Proposals, term: Option<Term>) -> Result<(), RequestError> {
         let data = LogData::proposed(payload, proposals);
-        self.raft.client_write_ff(data, None).await.map_err(|_| RequestError::Stopped)
+        let write = self.raft.write(data);
+        let write = match term {
+            Some(term) => write.with_leader(term.get()),
+            None => write,
+        };
+        write.await.map_err(|_| RequestError::Stopped)
     }
 
-    /// Confirms leadership with a quorum and waits until everything committed before is applied.
+    /// Puts another member's batch into this leader's log. `payload` is without its origin.
+    ///
+    /// # Errors
+    /// `Stopped` if Raft has ended; false if this member doesn't lead: the batch surely isn't in the log.
+    pub(super) async fn append_forwarded(
+        &self,
+        payload: Bytes,
+        member: MemberId,
+        tag: u64,
+    ) -> Result<bool, RequestError> {
+        let mut framed = BytesMut::with_capacity(ORIGIN_LEN + payload.len());
+        Origin { member, tag }.put(&mut framed);
+        framed.put_slice(&payload);
+        let (accepted, outcome) = oneshot::channel();
+        let data = LogData::accepting(framed.freeze(), accepted);
+        self.raft.client_write_ff(data, None).await.map_err(|_| RequestError::Stopped)?;
+        outcome.await.map_err(|_| RequestError::Stopped)
+    }
+
+    /// Confirms leadership with a quorum; whoever has applied the entry that is returned (openraft's index)
+    /// sees everything that was acknowledged before this call.
     ///
     /// # Errors
     /// `NoLeader` if this member doesn't lead or can't reach a quorum, `Stopped` if Raft has ended.
-    pub async fn confirm_read(&self) -> Result<(), RequestError> {
-        match self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
-            Ok(_) => Ok(()),
+    pub(super) async fn read_index(&self) -> Result<u64, RequestError> {
+        match self.raft.get_read_log_id(ReadPolicy::ReadIndex).await {
+            Ok((read, _)) => Ok(read.log_id().index),
             Err(RaftError::APIError(_)) => Err(RequestError::NoLeader),
             Err(RaftError::Fatal(_)) => Err(RequestError::Stopped),
+        }
+    }
+
+    /// Waits until everything that was acknowledged anywhere before this call is published here. The leader
+    /// is asked; on the leader, a quorum is.
+    ///
+    /// # Errors
+    /// `NoLeader` if there is none, or it can't reach a quorum; `Timeout` after `limit`, `Stopped` if Raft
+    /// has ended.
+    pub async fn confirm_read(&self, limit: Duration) -> Result<(), RequestError> {
+        let confirm = async {
+            let index = match self.status.leader() {
+                // Known only as long as it is heard of; openraft knows for certain.
+                Some(leader) if leader != self.status.member() => self.peers.read_index(leader, limit).await?,
+                _ => self.read_index().await?,
+            };
+            self.status.wait_applied(to_raft(index)).await;
+            Ok(())
+        };
+        match tokio::time::timeout(limit, confirm).await {
+            Ok(result) => result,
+            Err(_) => Err(RequestError::Timeout),
         }
     }
 
@@ -119,7 +188,7 @@ impl Node {
     /// `Stopped` if Raft ended while waiting.
     pub async fn ready(&self) -> Result<(), RequestError> {
         loop {
-            match self.confirm_read().await {
+            match self.confirm_read(self.election_timeout).await {
                 Ok(()) => break,
                 Err(RequestError::Stopped) => return Err(RequestError::Stopped),
                 // No leader yet: an election is under way.
@@ -127,7 +196,10 @@ impl Node {
             }
         }
         let metrics = self.raft.server_metrics().borrow_watched().clone();
-        update(&self.status, &metrics);
+        self.status.set_term(Term(metrics.vote.leader_id.term));
+        if metrics.current_leader == Some(self.status.member().get()) {
+            self.status.set_leader(Some(self.status.member()));
+        }
         let sole = metrics.membership_config.membership().voter_ids().eq([self.status.member().get()]);
         self.status.set_sole_leader(sole && self.status.is_leader());
         Ok(())
@@ -181,38 +253,40 @@ impl Node {
     }
 }
 
+/// openraft's lease of a leader and its election timer add up, where etcd's timer alone counts: with these
+/// shares of `--election-timeout`, an election begins 1.05 to 1.4 of it after the leader was heard last.
+const ELECTION_MIN_PERCENT: u64 = 35;
+const ELECTION_MAX_PERCENT: u64 = 70;
+
 fn raft_config(config: &NodeConfig) -> Config {
     let heartbeat_ms = u64::try_from(config.heartbeat.as_millis()).unwrap_or(u64::MAX).max(1);
-    let election_ms = u64::try_from(config.election_timeout.as_millis()).unwrap_or(u64::MAX).max(2);
+    let election_ms = u64::try_from(config.election_timeout.as_millis()).unwrap_or(u64::MAX).max(10);
     Config {
         cluster_name: "rusd".to_owned(),
         heartbeat_interval: heartbeat_ms,
-        election_timeout_min: election_ms,
-        election_timeout_max: election_ms.saturating_mul(2),
+        election_timeout_min: (election_ms.saturating_mul(ELECTION_MIN_PERCENT) / 100).max(heartbeat_ms + 1),
+        election_timeout_max: (election_ms.saturating_mul(ELECTION_MAX_PERCENT) / 100).max(heartbeat_ms + 2),
         // We decide on snapshots ourselves, by bytes and not by entries.
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: 10_000,
         purge_batch_size: 1,
         enable_pre_vote: Some(true),
+        // Entries go to the others while the leader's own disk writes them.
+        broadcast_submitted_on_append: Some(true),
+        backoff: "20ms 50ms 100ms ..500ms".to_owned(),
         ..Config::default()
     }
 }
 
 /// Keeps `status` in step with Raft, and reports when Raft ends by itself.
-async fn watch_raft(raft: Raft, status: Arc<NodeStatus>, failed: watch::Sender<Option<String>>) {
-    let mut metrics = raft.metrics();
+async fn watch_raft(node: Node, heartbeat: Duration, failed: watch::Sender<Option<String>>) {
+    let status = &node.status;
+    let mut metrics = node.raft.metrics();
+    let mut watching = Watching { since: Instant::now(), leads: false };
     loop {
         {
             let seen = metrics.borrow_watched();
-            status.set_term(Term(seen.current_term));
-            status.set_leader(seen.current_leader.map(MemberId));
-            if let Some(id) = &seen.local_committed {
-                status.set_committed(to_raft(id.index));
-            }
-            if seen.current_leader != Some(seen.id) {
-                status.set_sole_leader(false);
-            }
-            status.set_learner(!seen.membership_config.membership().voter_ids().any(|id| id == seen.id));
+            watching.take_over(&node, &seen);
             if let Err(fatal) = &seen.running_state {
                 let orderly = status.is_stopped();
                 status.set_stopped();
@@ -222,7 +296,9 @@ async fn watch_raft(raft: Raft, status: Arc<NodeStatus>, failed: watch::Sender<O
                 return;
             }
         }
-        if metrics.changed().await.is_err() {
+        // A leader that is gone says nothing, so the time is looked at, too.
+        let changed = tokio::time::timeout(heartbeat, metrics.changed()).await;
+        if matches!(changed, Ok(Err(_))) {
             let orderly = status.is_stopped();
             status.set_stopped();
             if !orderly {
@@ -233,7 +309,43 @@ async fn watch_raft(raft: Raft, status: Arc<NodeStatus>, failed: watch::Sender<O
     }
 }
 
-fn update(status: &NodeStatus, metrics: &openraft::metrics::RaftServerMetrics<TypeConfig>) {
-    status.set_leader(metrics.current_leader.map(MemberId));
-    status.set_term(Term(metrics.vote.leader_id.term));
+/// What is remembered between two looks.
+struct Watching {
+    /// Since when this member leads, or doesn't.
+    since: Instant,
+    leads: bool,
+}
+
+impl Watching {
+    fn take_over(&mut self, node: &Node, seen: &RaftMetrics<TypeConfig>) {
+        let status = &node.status;
+        status.set_term(Term(seen.current_term));
+        let leads = seen.current_leader == Some(seen.id);
+        if leads != self.leads {
+            (self.leads, self.since) = (leads, Instant::now());
+        }
+        let membership = seen.membership_config.membership();
+        let voters = membership.voter_ids().count();
+        let limit = node.election_timeout;
+        // One that can't reach a quorum, or isn't heard of, is none for those who ask.
+        let is_there = match seen.current_leader {
+            Some(_) if leads => {
+                let acked = seen.last_quorum_acked.as_ref().map(|acked| acked.elapsed());
+                voters <= 1 || acked.unwrap_or_else(|| self.since.elapsed()) < limit
+            }
+            Some(leader) => status.silent_for(MemberId(leader)) < limit,
+            None => false,
+        };
+        status.set_leader(seen.current_leader.filter(|_| is_there).map(MemberId));
+        if let Some(id) = &seen.local_committed {
+            status.set_committed(to_raft(id.index));
+        }
+        if !leads {
+            status.set_sole_leader(false);
+        }
+        status.set_learner(!membership.voter_ids().any(|id| id == seen.id));
+        for (id, peer) in membership.nodes() {
+            node.peers.book().set(MemberId(*id), peer.peer_urls.clone());
+        }
+    }
 }

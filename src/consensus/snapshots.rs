@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 
 use super::codec::decode_membership;
 use super::index::log_id_of;
+use super::peer::installed_name;
 use super::types::{StoredMembership, TypeConfig};
 use crate::storage::{AppliedPosition, Opened, Store};
 use crate::types::StorageError;
@@ -26,7 +27,8 @@ use crate::types::StorageError;
 /// have to install it first.
 pub type Save = Box<dyn Fn() -> Result<SavedSnapshot, StorageError> + Send + Sync>;
 
-/// Puts the state of a snapshot file in place of a store's, durably and in one step.
+/// Puts the state of a snapshot file in place of a store's, durably and in one step; the file has its
+/// lasting name ([`installed_name`]) afterwards.
 pub type Load = Box<dyn Fn(&mut Store, &Path) -> Result<Opened, StorageError> + Send + Sync>;
 
 /// A finished snapshot file.
@@ -95,6 +97,7 @@ impl Snapshots {
 
     /// Takes over a file that was installed.
     pub(super) fn installed(&self, meta: SnapshotMetaOf<TypeConfig>, path: PathBuf) {
+        let path = installed_name(&path).unwrap_or(path);
         self.inner.lock().current = Some(SnapshotOf::<TypeConfig, PathBuf> { meta, snapshot: path });
     }
 

@@ -26,11 +26,12 @@ use super::log_cache::LogCache;
 use super::snapshots::{SnapshotBuilder, Snapshots};
 use super::status::NodeStatus;
 use super::types::{Applied, LogData, LogId, Reply, StoredMembership, TypeConfig};
+use super::waiters::Waiters;
 use crate::apply::{Command, Machine, MachineError, Outcome, codec};
 use crate::env::Clock;
 use crate::storage::values::Health;
 use crate::storage::{AppliedPosition, EventBatch, Store, StoreReader, Table};
-use crate::types::RequestError;
+use crate::types::{MemberId, RequestError};
 
 /// Called after each publish and before anyone is answered: the batch (if keys changed) and the revision.
 pub type OnPublish = Box<dyn FnMut(Option<Arc<EventBatch>>, i64) + Send + Sync>;
@@ -46,6 +47,9 @@ const ENTRIES_PER_PUBLISH_MAX: usize = 256;
 /// Bytes of entries from which they are published, too: what isn't published yet counts for no budget.
 const BYTES_PER_PUBLISH_MAX: usize = 4 << 20;
 
+/// Bytes of applied entries kept in memory where there are other members, who may be a little behind.
+const CACHE_KEEP_BYTES: usize = 16 << 20;
+
 /// Our `Machine` as openraft drives it. It is owned by openraft's worker task and by nobody else.
 pub struct StateMachine {
     machine: Machine,
@@ -56,6 +60,7 @@ pub struct StateMachine {
     cache: Arc<LogCache>,
     status: Arc<NodeStatus>,
     snapshots: Arc<Snapshots>,
+    waiters: Option<Arc<Waiters>>,
     applied: Option<LogId>,
     membership: StoredMembership,
 }
@@ -79,7 +84,25 @@ impl StateMachine {
         let reader = machine.reader();
         let durable = reader.values().durable();
         let applied = log_id_of(position);
-        Ok(Self { machine, reader, durable, on_publish, timed: None, cache, status, snapshots, applied, membership })
+        Ok(Self {
+            machine,
+            reader,
+            durable,
+            on_publish,
+            timed: None,
+            cache,
+            status,
+            snapshots,
+            waiters: None,
+            applied,
+            membership,
+        })
+    }
+
+    /// Answers those whose batches this member forwarded to the leader.
+    pub fn forwarding(mut self, waiters: Arc<Waiters>) -> Self {
+        self.waiters = Some(waiters);
+        self
     }
 
     /// Has `on_apply` told how long the commands of each entry took.
@@ -97,10 +120,18 @@ impl StateMachine {
         if let Some(proposals) = data.local.as_ref().and_then(|local| local.take()) {
             let outcomes = self.run(position, &proposals.commands)?;
             answers.add(position, proposals.replies, outcomes);
+            return Ok(());
+        }
+        let damaged = |what: &dyn std::fmt::Display| {
+            io::Error::new(io::ErrorKind::InvalidData, format!("log entry {}: {what}", position.index))
+        };
+        let (origin, payload) = data.parts().ok_or_else(|| damaged(&"no origin"))?;
+        let own = origin.filter(|origin| origin.member == self.status.member());
+        if let Some(proposals) = own.zip(self.waiters.as_ref()).and_then(|(origin, waiters)| waiters.take(origin.tag)) {
+            let outcomes = self.run(position, &proposals.commands)?;
+            answers.add(position, proposals.replies, outcomes);
         } else {
-            let commands: Vec<Command> = codec::decode_batch(data.payload.clone()).map_err(|error| {
-                io::Error::new(io::ErrorKind::InvalidData, format!("log entry {}: {error}", position.index))
-            })?;
+            let commands: Vec<Command> = codec::decode_batch(payload).map_err(|error| damaged(&error))?;
             self.run(position, &commands)?;
         }
         Ok(())
@@ -137,7 +168,8 @@ impl StateMachine {
         let batch = self.machine.publish(position).map_err(failed)?;
         (self.on_publish)(batch, self.machine.store_mut().revision());
         self.status.set_applied(position.index);
-        self.cache.trim(from_raft(position.index));
+        let keep_bytes = if self.membership.membership().nodes().nth(1).is_some() { CACHE_KEEP_BYTES } else { 0 };
+        self.cache.trim(from_raft(position.index), keep_bytes);
         answers.send();
         Ok(())
     }
@@ -182,6 +214,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                     self.apply_normal(position, data, &mut answers)?;
                 }
                 EntryPayload::Membership(membership) => {
+                    let stays = |id: &u64| membership.get_node(id).is_some();
+                    let gone: Vec<_> = self.membership.nodes().map(|(id, _)| *id).filter(|id| !stays(id)).collect();
+                    self.status.add_removed(gone.into_iter().map(MemberId));
                     self.membership = StoredMembership::new(Some(log_id), membership.clone());
                     let bytes = encode_membership(&self.membership);
                     self.machine.store_mut().put_meta(Table::Meta, Bytes::from_static(MEMBERSHIP_KEY), Some(bytes));

@@ -1,6 +1,12 @@
 //! What the rest of the server may know of Raft without asking it: a handful of atomics.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::types::{MemberId, RaftIndex, Term};
 
@@ -16,6 +22,15 @@ pub struct NodeStatus {
     learner: AtomicBool,
     stopped: AtomicBool,
     leader_changes: AtomicU64,
+    /// The leader as above, for those who wait for one.
+    leader_seen: watch::Sender<Option<MemberId>>,
+    /// The last entry applied and published, for those who wait for one.
+    applied_seen: watch::Sender<RaftIndex>,
+    begun: Instant,
+    /// Whom entries or heartbeats came from last, and when, in milliseconds since `begun`.
+    heard: AtomicU64,
+    heard_from: AtomicU64,
+    removed: RwLock<BTreeSet<MemberId>>,
 }
 
 impl NodeStatus {
@@ -31,6 +46,12 @@ impl NodeStatus {
             learner: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             leader_changes: AtomicU64::new(0),
+            leader_seen: watch::Sender::new(None),
+            applied_seen: watch::Sender::new(RaftIndex(0)),
+            begun: Instant::now(),
+            heard: AtomicU64::new(0),
+            heard_from: AtomicU64::new(0),
+            removed: RwLock::default(),
         }
     }
 
@@ -87,10 +108,57 @@ impl NodeStatus {
         self.leader_changes.load(Ordering::Relaxed)
     }
 
+    /// Sees the leader come and go.
+    pub fn leaders(&self) -> watch::Receiver<Option<MemberId>> {
+        self.leader_seen.subscribe()
+    }
+
+    /// Waits until the entry is applied and published here.
+    pub async fn wait_applied(&self, index: RaftIndex) {
+        if self.applied() < index {
+            // The sender lives as long as `self`.
+            let _ = self.applied_seen.subscribe().wait_for(|applied| *applied >= index).await;
+        }
+    }
+
+    /// Whether the member once belonged to the cluster and was removed.
+    pub fn is_removed(&self, member: MemberId) -> bool {
+        self.removed.read().contains(&member)
+    }
+
+    /// Notes who was removed so far.
+    pub(super) fn add_removed(&self, members: impl IntoIterator<Item = MemberId>) {
+        self.removed.write().extend(members);
+    }
+
+    /// Notes that the leader of `term` spoke.
+    pub(super) fn heard_from(&self, leader: MemberId, term: u64) {
+        // One of an older term speaks to itself.
+        if term >= self.term().get() {
+            let now_ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+            self.heard_from.store(leader.get(), Ordering::Relaxed);
+            self.heard.store(now_ms, Ordering::Release);
+        }
+    }
+
+    /// How long nothing was heard of `leader`.
+    pub(super) fn silent_for(&self, leader: MemberId) -> Duration {
+        let heard = Duration::from_millis(self.heard.load(Ordering::Acquire));
+        if self.heard_from.load(Ordering::Relaxed) == leader.get() {
+            self.begun.elapsed().saturating_sub(heard)
+        } else {
+            Duration::MAX
+        }
+    }
+
     pub(super) fn set_leader(&self, leader: Option<MemberId>) {
         let new = leader.map_or(0, MemberId::get);
-        if self.leader.swap(new, Ordering::AcqRel) != new && new != 0 {
-            self.leader_changes.fetch_add(1, Ordering::Relaxed);
+        let old = self.leader.swap(new, Ordering::AcqRel);
+        if old != new {
+            self.leader_seen.send_replace(leader);
+            if new != 0 {
+                self.leader_changes.fetch_add(1, Ordering::Relaxed);
+            }
         }
     }
 
@@ -101,6 +169,7 @@ impl NodeStatus {
     pub(super) fn set_applied(&self, index: RaftIndex) {
         self.applied.fetch_max(index.get(), Ordering::AcqRel);
         self.committed.fetch_max(index.get(), Ordering::AcqRel);
+        self.applied_seen.send_replace(index);
     }
 
     pub(super) fn set_committed(&self, index: RaftIndex) {
@@ -118,5 +187,7 @@ impl NodeStatus {
     pub(super) fn set_stopped(&self) {
         self.set_sole_leader(false);
         self.stopped.store(true, Ordering::Release);
+        // Whoever waits for a leader looks again.
+        self.leader_seen.send_replace(None);
     }
 }

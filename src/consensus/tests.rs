@@ -1,5 +1,6 @@
 //! openraft's own suite on our log, and a node of one on a disk that forgets.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -12,6 +13,7 @@ use openraft::testing::log::{StoreBuilder, Suite};
 use tokio::sync::oneshot;
 
 use super::index::from_raft;
+use super::peer::{NoDial, PeerOptions, Peers};
 use super::state_machine::StateMachine;
 use super::types::{Entry, LogData, TypeConfig, log_id};
 use super::*;
@@ -19,7 +21,7 @@ use crate::apply::{Command, Machine, PutOp, codec};
 use crate::env::{CrashStyle, Env, MemDisk};
 use crate::lease::Lessor;
 use crate::storage::{AppliedPosition, Store, StoreReader, snapshot};
-use crate::types::{MemberId, RaftIndex, RequestError, StorageError};
+use crate::types::{ClusterId, MemberId, RaftIndex, RequestError, StorageError};
 use crate::wal::{Wal, WalOptions};
 
 const DIR: &str = "/member/wal";
@@ -97,15 +99,27 @@ async fn openrafts_log_suite_passes() {
 pub(super) fn config() -> NodeConfig {
     NodeConfig {
         member: MemberId(1),
-        peer: PeerNode { name: "one".into(), ..PeerNode::default() },
+        initial: BTreeMap::from([(MemberId(1), PeerNode { name: "one".into(), ..PeerNode::default() })]),
         heartbeat: Duration::from_millis(100),
         election_timeout: Duration::from_millis(1000),
     }
 }
 
+/// No other members.
+pub(super) fn nobody() -> Peers {
+    let options = PeerOptions {
+        cluster: ClusterId(1),
+        member: MemberId(1),
+        election_timeout: Duration::from_secs(1),
+        message_bytes_max: 1 << 20,
+        snapshot_dir: "/snap".into(),
+    };
+    Peers::new(options, env(&MemDisk::new()), Arc::new(NoDial))
+}
+
 async fn start(disk: &MemDisk) -> Node {
     let (log, machine, status) = open(disk);
-    let node = Node::start(config(), log, machine, status).await.expect("the node starts");
+    let node = Node::start(config(), log, machine, status, nobody()).await.expect("the node starts");
     node.ready().await.expect("a leader of one");
     node
 }
@@ -115,7 +129,7 @@ async fn put(node: &Node, key: &str) -> Result<Applied, RequestError> {
     let mut payload = BytesMut::new();
     codec::encode_batch(&commands, &mut payload);
     let (reply, answer) = oneshot::channel();
-    node.append(payload.freeze(), Proposals { commands, replies: vec![reply], ..Proposals::default() }).await?;
+    node.append(payload.freeze(), Proposals { commands, replies: vec![reply], ..Proposals::default() }, None).await?;
     answer.await.expect("an outcome")
 }
 
@@ -172,7 +186,7 @@ async fn a_write_that_the_store_refuses_is_not_answered_and_ends_raft() {
     codec::encode_batch(&commands, &mut payload);
     let (reply, answer) = oneshot::channel();
     let proposals = Proposals { commands, replies: vec![reply], ..Proposals::default() };
-    node.append(payload.freeze(), proposals).await.expect("the log takes it");
+    node.append(payload.freeze(), proposals, None).await.expect("the log takes it");
     assert!(answer.await.is_err(), "its outcome is unknown");
     let mut fatal = node.fatal();
     let reason = fatal.wait_for(Option::is_some).await.expect("raft says why").clone();

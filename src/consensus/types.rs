@@ -10,12 +10,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::apply::{Command, Outcome};
-use crate::types::{Held, RequestError, Term};
+use crate::types::{Held, MemberId, RequestError, Term};
 
 openraft::declare_raft_types!(
     /// openraft with our payload, our member description and standard Raft terms.
@@ -73,6 +73,8 @@ pub type Reply = oneshot::Sender<Result<Applied, RequestError>>;
 pub struct LocalBatch {
     proposals: Mutex<Option<Proposals>>,
     appended: AtomicBool,
+    /// Told once whether the batch reached the log; for another member that waits to know.
+    accepted: Mutex<Option<oneshot::Sender<bool>>>,
 }
 
 /// Commands and, at the same places, where their outcomes go.
@@ -92,6 +94,10 @@ impl LocalBatch {
     /// Marks that the batch has reached the log: from here on its outcome may be unknown.
     pub fn mark_appended(&self) {
         self.appended.store(true, Ordering::Release);
+        if let Some(accepted) = self.accepted.lock().take() {
+            // Whoever stopped waiting doesn't know, which is what is assumed.
+            let _ = accepted.send(true);
+        }
     }
 
     /// Takes the proposals out; the second caller gets none.
@@ -103,6 +109,9 @@ impl LocalBatch {
 impl Drop for LocalBatch {
     /// A batch that never reached the log was certainly not applied: its waiters learn so.
     fn drop(&mut self) {
+        if let Some(accepted) = self.accepted.get_mut().take() {
+            let _ = accepted.send(false);
+        }
         if !*self.appended.get_mut()
             && let Some(proposals) = self.proposals.get_mut().take()
         {
@@ -117,28 +126,80 @@ impl Drop for LocalBatch {
 /// The application part of a log entry.
 #[derive(Clone)]
 pub struct LogData {
-    /// The commands as `apply::codec` encodes them.
+    /// The commands as `apply::codec` encodes them, behind [`ORIGIN_LEN`] bytes of origin if they were forwarded.
     pub payload: Bytes,
+    /// Whether another member than the leader proposed them.
+    pub forwarded: bool,
     /// The same commands with their waiters, where they were proposed by this process.
     pub local: Option<Arc<LocalBatch>>,
+}
+
+/// Bytes in front of a batch that was forwarded: the member that proposed it and its tag.
+pub const ORIGIN_LEN: usize = 16;
+
+/// Who proposed a batch that was forwarded to the leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The member.
+    pub member: MemberId,
+    /// Its name for the batch; another one after each of its starts.
+    pub tag: u64,
+}
+
+impl Origin {
+    /// As it stands in front of a batch.
+    pub fn put(self, out: &mut BytesMut) {
+        out.put_u64_le(self.member.get());
+        out.put_u64_le(self.tag);
+    }
 }
 
 impl LogData {
     /// An entry that this process proposes.
     pub fn proposed(payload: Bytes, proposals: Proposals) -> Self {
-        let local = LocalBatch { proposals: Mutex::new(Some(proposals)), appended: AtomicBool::new(false) };
-        Self { payload, local: Some(Arc::new(local)) }
+        let local = LocalBatch {
+            proposals: Mutex::new(Some(proposals)),
+            appended: AtomicBool::new(false),
+            accepted: Mutex::new(None),
+        };
+        Self { payload, forwarded: false, local: Some(Arc::new(local)) }
+    }
+
+    /// An entry that another member forwarded to this leader; `accepted` learns whether it reached the log.
+    pub fn accepting(payload: Bytes, accepted: oneshot::Sender<bool>) -> Self {
+        let local = LocalBatch {
+            proposals: Mutex::new(None),
+            appended: AtomicBool::new(false),
+            accepted: Mutex::new(Some(accepted)),
+        };
+        Self { payload, forwarded: true, local: Some(Arc::new(local)) }
     }
 
     /// An entry that was read from the log or came from another member.
     pub fn stored(payload: Bytes) -> Self {
-        Self { payload, local: None }
+        Self { payload, forwarded: false, local: None }
+    }
+
+    /// The same for one that was forwarded to the leader; its payload begins with its origin.
+    pub fn forwarded(payload: Bytes) -> Self {
+        Self { payload, forwarded: true, local: None }
+    }
+
+    /// Who proposed it, if it was forwarded, and the commands' bytes; `None` if it is too short for an origin.
+    pub fn parts(&self) -> Option<(Option<Origin>, Bytes)> {
+        if !self.forwarded {
+            return Some((None, self.payload.clone()));
+        }
+        let (member, rest) = self.payload.split_first_chunk::<8>()?;
+        let (tag, _) = rest.split_first_chunk::<8>()?;
+        let origin = Origin { member: MemberId(u64::from_le_bytes(*member)), tag: u64::from_le_bytes(*tag) };
+        Some((Some(origin), self.payload.slice(ORIGIN_LEN..)))
     }
 }
 
 impl PartialEq for LogData {
     fn eq(&self, other: &Self) -> bool {
-        self.payload == other.payload
+        self.payload == other.payload && self.forwarded == other.forwarded
     }
 }
 

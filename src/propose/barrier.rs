@@ -15,6 +15,9 @@ type Waiter = oneshot::Sender<Result<(), RequestError>>;
 /// The most reads that one confirmation answers at a time; more only means another round.
 const WAITERS_MAX: usize = 4_096;
 
+/// Between two tries, while no leader answers.
+const RETRY: Duration = Duration::from_millis(20);
+
 /// Reads wait here.
 pub(super) struct Barrier {
     waiters: mpsc::UnboundedSender<Waiter>,
@@ -44,13 +47,23 @@ impl Barrier {
 async fn run(mut queue: mpsc::UnboundedReceiver<Waiter>, node: Node, timeout: Duration) {
     let mut waiting = Vec::new();
     while queue.recv_many(&mut waiting, WAITERS_MAX).await > 0 {
-        let result = match tokio::time::timeout(timeout, node.confirm_read()).await {
-            Ok(result) => result,
-            Err(_) => Err(RequestError::Timeout),
-        };
+        let result = confirm(&node, timeout).await;
         for waiter in waiting.drain(..) {
             // A reader that has gone away needs no answer.
             let _ = waiter.send(result.clone());
+        }
+    }
+}
+
+/// Tries until there is a leader that can reach a quorum.
+async fn confirm(node: &Node, timeout: Duration) -> Result<(), RequestError> {
+    let deadline = tokio::time::Instant::now() + timeout;
+    loop {
+        let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+        match node.confirm_read(left).await {
+            Err(RequestError::NoLeader) if left > RETRY => tokio::time::sleep(RETRY).await,
+            Err(RequestError::NoLeader) => return Err(RequestError::Timeout),
+            result => return result,
         }
     }
 }

@@ -1,16 +1,28 @@
 //! The batcher: all commands that wait become one Raft entry.
+//!
+//! ```text
+//! queue ─► a leader is known? ─┬► this member: its log
+//!          (else they wait)    └► another one: `forward`
+//! ```
 
 use std::sync::Arc;
 
 use bytes::BytesMut;
 use tokio::sync::{Semaphore, mpsc};
 
+use super::forward::Forwarder;
 use super::{ProposeLimits, Queued};
 use crate::apply::codec;
 use crate::consensus::{Node, Proposals};
+use crate::types::{MemberId, RequestError};
 
 /// Runs until the queue is closed or Raft has ended.
-pub(super) async fn run(mut commands: mpsc::UnboundedReceiver<Queued>, node: Node, limits: ProposeLimits) {
+pub(super) async fn run(
+    mut commands: mpsc::UnboundedReceiver<Queued>,
+    node: Node,
+    forwarder: Forwarder,
+    limits: ProposeLimits,
+) {
     let in_flight = Arc::new(Semaphore::new(limits.batches_in_flight_max));
     let mut waiting = Vec::with_capacity(limits.batch_commands_max);
     loop {
@@ -22,16 +34,34 @@ pub(super) async fn run(mut commands: mpsc::UnboundedReceiver<Queued>, node: Nod
         while !waiting.is_empty() {
             // One for each entry, or large commands would fill the log's queue without bound.
             let Ok(permit) = in_flight.clone().acquire_owned().await else { return };
+            let leader = match node.status().leader() {
+                Some(leader) => leader,
+                None => {
+                    let Some(leader) = leader_to_come(&node).await else { return };
+                    // Who gave up meanwhile was told that it isn't known; it is still better not to do it.
+                    waiting.retain(|queued| !queued.reply.is_closed());
+                    leader
+                }
+            };
             while waiting.len() < limits.batch_commands_max
                 && let Ok(next) = commands.try_recv()
             {
                 waiting.push(next);
             }
+            let is_own = leader == node.status().member();
+            if !is_own {
+                refuse_bound(&mut waiting);
+            }
+            if waiting.is_empty() {
+                break;
+            }
             let count = take_count(&waiting, limits.batch_bytes_max);
             let mut batch = Proposals { permit: Some(permit), ..Proposals::default() };
             batch.commands.reserve(count);
             batch.replies.reserve(count);
-            for Queued { command, reply, held, .. } in waiting.drain(..count) {
+            let mut bound_to = None;
+            for Queued { command, reply, held, term, .. } in waiting.drain(..count) {
+                bound_to = bound_to.or(term);
                 batch.commands.push(command);
                 batch.replies.push(reply);
                 match &mut batch.held {
@@ -41,11 +71,35 @@ pub(super) async fn run(mut commands: mpsc::UnboundedReceiver<Queued>, node: Nod
             }
             let mut payload = BytesMut::new();
             codec::encode_batch(&batch.commands, &mut payload);
-            if node.append(payload.freeze(), batch).await.is_err() {
+            if !is_own {
+                tokio::spawn(forwarder.clone().run(leader, payload.freeze(), batch));
+            } else if node.append(payload.freeze(), batch, bound_to).await.is_err() {
                 // Raft has ended: dropping the batch and the queue tells every waiter.
                 return;
             }
         }
+    }
+}
+
+/// Waits for a leader; `None` once Raft has ended.
+async fn leader_to_come(node: &Node) -> Option<MemberId> {
+    let mut leaders = node.status().leaders();
+    loop {
+        if node.status().is_stopped() {
+            return None;
+        }
+        if let Some(leader) = *leaders.borrow_and_update() {
+            return Some(leader);
+        }
+        leaders.changed().await.ok()?;
+    }
+}
+
+/// What only the leader of a term may propose isn't for another one.
+fn refuse_bound(waiting: &mut Vec<Queued>) {
+    for refused in waiting.extract_if(.., |queued| queued.term.is_some()) {
+        // A waiter that has gone away needs no answer.
+        let _ = refused.reply.send(Err(RequestError::NoLeader));
     }
 }
 

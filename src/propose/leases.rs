@@ -18,7 +18,7 @@ use super::Proposer;
 use crate::apply::Command;
 use crate::env::Env;
 use crate::lease::Lessor;
-use crate::types::{LeaseId, RequestError};
+use crate::types::{LeaseId, RequestError, Term};
 
 /// How often expired leases are looked for.
 const TICK: Duration = Duration::from_millis(100);
@@ -100,20 +100,21 @@ impl LeaseKeeper {
         let mut term = status.term();
         loop {
             tick.tick().await;
+            let now = status.term();
             let leads = status.is_leader();
             // A new term of our own may have come between two looks: its clocks begin afresh.
-            if leads != self.lessor.is_leading() || (leads && status.term() != term) {
+            if leads != self.lessor.is_leading() || (leads && now != term) {
                 self.follow_leadership(leads);
             }
-            term = status.term();
+            term = now;
             if !leads {
                 continue;
             }
-            self.expire(pulse).await;
+            self.expire(pulse, term).await;
             ticks = ticks.wrapping_add(1);
             if ticks.is_multiple_of(CHECKPOINT_TICKS) {
                 let remaining = self.lessor.checkpoints(self.env.clock.now(), CHECKPOINT_MAX);
-                self.checkpoint(remaining).await;
+                self.checkpoint(remaining, term).await;
             }
         }
     }
@@ -126,7 +127,8 @@ impl LeaseKeeper {
         }
     }
 
-    async fn expire(&self, pulse: &Pulse) {
+    /// Ends what ran out by the clocks of `term`.
+    async fn expire(&self, pulse: &Pulse, term: Term) {
         for _ in 0..EXPIRE_ROUNDS_MAX {
             pulse.beat();
             let ids = self.lessor.expired(self.env.clock.now(), EXPIRE_MAX);
@@ -134,7 +136,8 @@ impl LeaseKeeper {
             if count == 0 {
                 return;
             }
-            if let Err(error) = self.proposer.propose(Command::LeaseExpire { ids: ids.clone() }).await {
+            let command = Command::LeaseExpire { ids: ids.clone() };
+            if let Err(error) = self.proposer.propose_as_leader(command, term).await {
                 self.give_back(&ids, &error);
                 return;
             }
@@ -153,12 +156,12 @@ impl LeaseKeeper {
         tracing::warn!(leases = ids.len(), %error, "failed to revoke expired leases, will retry");
     }
 
-    async fn checkpoint(&self, remaining: Vec<(LeaseId, i64)>) {
+    async fn checkpoint(&self, remaining: Vec<(LeaseId, i64)>, term: Term) {
         if remaining.is_empty() {
             return;
         }
         let ids: Vec<_> = remaining.iter().map(|(id, _)| *id).collect();
-        match self.proposer.propose(Command::LeaseCheckpoint { remaining }).await {
+        match self.proposer.propose_as_leader(Command::LeaseCheckpoint { remaining }, term).await {
             Ok(_) => self.lessor.checkpoints_done(ids),
             // It may come through yet; the marks end by themselves.
             Err(error) => tracing::debug!(%error, "lease checkpoint not taken"),
@@ -167,10 +170,11 @@ impl LeaseKeeper {
 
     /// Writes down what is left of the leases that lost much; for an orderly stop.
     pub async fn checkpoint_all(lessor: &Lessor, proposer: &Proposer, env: &Env) {
+        let term = proposer.node().status().term();
         let all = lessor.checkpoints_at_stop(env.clock.now());
         for part in all.chunks(CHECKPOINT_MAX) {
             let command = Command::LeaseCheckpoint { remaining: part.to_vec() };
-            if let Err(error) = proposer.propose(command).await {
+            if let Err(error) = proposer.propose_as_leader(command, term).await {
                 tracing::warn!(%error, "lease checkpoint at stop not taken");
                 return;
             }

@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! api ─► Proposer::propose ─► queue ─► batcher (one entry for all that wait) ─► consensus ─► reply
+//!                                                └► forward: another member leads
 //! api ─► Proposer::read_barrier ─► nothing to wait for (sole voter), or one barrier for all that wait
+//! api ─► Leases ─► the leader's clock, here or elsewhere
 //! ```
 //!
 //! Nothing lingers: the batcher takes what is queued and hands it on; while the log is busy, what
@@ -10,7 +12,9 @@
 
 mod barrier;
 mod batcher;
+mod forward;
 mod leases;
+mod renewal;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -19,10 +23,12 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::apply::{Command, codec};
-use crate::consensus::{Applied, Node, Reply};
-use crate::types::{Budget, Held, Limits, RequestError};
+use crate::consensus::{Applied, Node, Reply, Waiters};
+use crate::env::Env;
+use crate::types::{Budget, Held, Limits, RequestError, Term};
 
 pub use leases::LeaseKeeper;
+pub use renewal::Leases;
 
 /// How the proposer is bounded.
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +79,8 @@ struct Queued {
     /// Its part of the budget, which it takes along until it is applied: a caller that gives up makes no
     /// room for another while its command is in memory.
     held: Held,
+    /// Only the leader of this term may propose it.
+    term: Option<Term>,
 }
 
 struct Inner {
@@ -88,10 +96,11 @@ struct Inner {
 }
 
 impl Proposer {
-    /// Starts the batcher and the barrier on the current runtime.
-    pub fn start(node: Node, limits: ProposeLimits) -> Self {
+    /// Starts the batcher and the barrier on the current runtime. `waiters` are those that the state machine answers.
+    pub fn start(node: Node, limits: ProposeLimits, env: Env, waiters: Arc<Waiters>) -> Self {
         let (queue, commands) = mpsc::unbounded_channel();
-        tokio::spawn(batcher::run(commands, node.clone(), limits));
+        let forwarder = forward::Forwarder::new(node.clone(), env, waiters, limits.timeout);
+        tokio::spawn(batcher::run(commands, node.clone(), forwarder, limits));
         let barrier = barrier::Barrier::start(node.clone(), limits.timeout);
         Self {
             inner: Arc::new(Inner {
@@ -139,20 +148,33 @@ impl Proposer {
     /// `TooManyRequests` when too many wait, or too many bytes, `Timeout` or `DeadlineExceeded` (no leader) when the
     /// outcome did not come in time: it may still be applied. `Stopped` when the server ends.
     pub async fn propose(&self, command: Command) -> Result<Applied, RequestError> {
-        let result = self.submit(command).await;
+        self.propose_bound(command, None).await
+    }
+
+    /// The same for what this member decided as the leader of `term`: it is never forwarded, and refused
+    /// (`NoLeader`) if another term has begun.
+    ///
+    /// # Errors
+    /// As [`Proposer::propose`].
+    pub async fn propose_as_leader(&self, command: Command, term: Term) -> Result<Applied, RequestError> {
+        self.propose_bound(command, Some(term)).await
+    }
+
+    async fn propose_bound(&self, command: Command, term: Option<Term>) -> Result<Applied, RequestError> {
+        let result = self.submit(command, term).await;
         if result.is_err() {
             self.inner.failed.fetch_add(1, Ordering::Relaxed);
         }
         result
     }
 
-    async fn submit(&self, command: Command) -> Result<Applied, RequestError> {
+    async fn submit(&self, command: Command, term: Option<Term>) -> Result<Applied, RequestError> {
         let inner = &*self.inner;
         let _pending = Pending::enter(&inner.pending, inner.limits.pending_max)?;
         let bytes = codec::encoded_len(&command);
         let held = inner.pending_bytes.take(bytes + COMMAND_OVERHEAD_BYTES).ok_or(RequestError::TooManyRequests)?;
         let (reply, outcome) = oneshot::channel();
-        inner.queue.send(Queued { command, reply, bytes, held }).map_err(|_| RequestError::Stopped)?;
+        inner.queue.send(Queued { command, reply, bytes, held, term }).map_err(|_| RequestError::Stopped)?;
         match tokio::time::timeout(inner.limits.timeout, outcome).await {
             Ok(Ok(result)) => result,
             // The entry is gone without an outcome: it may or may not be committed later.
@@ -181,6 +203,25 @@ impl Proposer {
             Err(_) => drop(self.inner.reads_failed.fetch_add(1, Ordering::Relaxed)),
         }
         result
+    }
+
+    /// Returns when a quorum says that this member leads, asked after this call.
+    ///
+    /// # Errors
+    /// `NoLeader` if it doesn't.
+    pub async fn confirm_leadership(&self) -> Result<(), RequestError> {
+        if self.inner.node.status().is_sole_leader() {
+            return Ok(());
+        }
+        if !self.inner.node.status().is_leader() {
+            return Err(RequestError::NoLeader);
+        }
+        self.inner.barrier.wait().await
+    }
+
+    /// How long a command or a read may wait.
+    pub fn limit(&self) -> Duration {
+        self.inner.limits.timeout
     }
 
     /// The member that this proposer belongs to.

@@ -1,6 +1,7 @@
 //! Everything below the API, started in the order in which it depends on each other and ended in
 //! the reverse.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,33 +15,38 @@ use super::gauges::{self, Sources};
 use super::maintain::Keeper;
 use super::meters::{self, CompactionMeter, EngineMeter, LogMeter};
 use super::open::{self, Opening};
+use super::peer_port::PeerPort;
 use super::room::Room;
 use super::scrub::{LogCare, Scrub};
 use super::upkeep::{SnapshotPolicy, Upkeep};
 use super::{ServerError, Stopped, rebuild};
 use crate::api::watch::{WatchService, end_streams_without_leader};
-use crate::api::{Budgets, NodeInfo, RpcMetrics, Services};
+use crate::api::{Budgets, Listener, NodeInfo, RpcMetrics, Services};
 use crate::apply::{AlarmView, Command, Machine};
+use crate::consensus::peer::{PeerOptions, Peers, SocketDial};
 use crate::consensus::{
     LogCache, LogStore, MEMBERSHIP_KEY, Node, NodeConfig, NodeStatus, OnPublish, PeerNode, Save, Snapshots,
-    StateMachine,
+    StateMachine, Waiters,
 };
 use crate::env::Env;
 use crate::lease::Lessor;
-use crate::ops::config::{AutoCompaction, Config, MetricsDetail, Url};
+use crate::ops::config::{AutoCompaction, ClusterState, Config, MetricsDetail, Url};
 use crate::ops::data_dir::DataDir;
+use crate::ops::identity::member_id;
 use crate::ops::metrics::Metrics;
 use crate::ops::signals::Signal;
-use crate::propose::{LeaseKeeper, ProposeLimits, Proposer};
+use crate::propose::{LeaseKeeper, Leases, ProposeLimits, Proposer};
 use crate::storage::StoreReader;
 use crate::storage::compaction::{self, AutoCompactor, ReclaimOptions, Reclaimer};
 use crate::storage::values::Health;
-use crate::types::{Limits, RaftIndex};
+use crate::types::{Limits, MemberId, RaftIndex};
 use crate::wal::Wal;
 use crate::watch::{HeaderIds, HeaderSource, WatchHub, WatchLimits};
 
 /// Answers to large reads that are held in memory at a time.
 const LARGE_READS_MAX: usize = 4;
+/// How long a member of a cluster waits for it before it serves clients; etcd's default.
+const CLUSTER_READY_MAX: Duration = Duration::from_secs(5);
 /// How long the parts get to end after the listeners have.
 const STOP_MAX: Duration = Duration::from_secs(5);
 
@@ -49,6 +55,7 @@ pub(super) struct Core {
     pub(super) node: Node,
     pub(super) hub: WatchHub,
     proposer: Proposer,
+    leases: Leases,
     reader: StoreReader,
     snapshots: Arc<Snapshots>,
     lessor: Arc<Lessor>,
@@ -56,25 +63,38 @@ pub(super) struct Core {
     limits: Limits,
     wal: Arc<Wal>,
     room: Room,
+    peer_port: PeerPort,
     workers: Vec<JoinHandle<()>>,
 }
 
-fn peer(config: &Config) -> PeerNode {
-    let texts = |urls: &[Url]| urls.iter().map(ToString::to_string).collect();
-    PeerNode {
-        name: config.member.name.clone(),
-        peer_urls: texts(&config.clustering.initial_advertise_peer_urls),
-        client_urls: texts(&config.clustering.advertise_client_urls),
+/// Beyond a batch of the largest request: what an entry and a message of entries take besides.
+const PEER_MESSAGE_BYTES: usize = 32 << 20;
+
+/// The members of the cluster that a first start makes: what the flags say, the same on all of them.
+fn initial(config: &Config) -> BTreeMap<MemberId, PeerNode> {
+    if config.clustering.initial_cluster_state == ClusterState::Existing {
+        return BTreeMap::new();
     }
+    let texts = |urls: &[Url]| urls.iter().map(ToString::to_string).collect();
+    let alone = config.clustering.initial_cluster.len() == 1;
+    let member = |(name, urls): (&str, &[Url])| {
+        let id = member_id(urls, &config.clustering.initial_cluster_token, None);
+        // The others tell theirs once they have started.
+        let client_urls = if alone { texts(&config.clustering.advertise_client_urls) } else { Vec::new() };
+        (id, PeerNode { name: name.to_owned(), peer_urls: texts(urls), client_urls })
+    };
+    config.clustering.initial_cluster.iter().map(member).collect()
 }
 
 impl Core {
-    /// Opens the data, starts Raft and the workers, and waits until this member can serve.
+    /// Opens the data, starts Raft and the workers, serves the other members on `peer_listeners`, and waits until
+    /// this member can serve clients.
     pub(super) async fn start(
         config: &Arc<Config>,
         data: &Arc<DataDir>,
         env: &Env,
         metrics: &Arc<Metrics>,
+        peer_listeners: Vec<Listener>,
     ) -> Result<Self, ServerError> {
         let log_meter = Arc::new(LogMeter::new(metrics.clone()));
         let engine_meter = Arc::new(EngineMeter(metrics.clone()));
@@ -106,6 +126,7 @@ impl Core {
             newest,
         )?;
         let membership = opened.meta.iter().find(|(key, _)| key == MEMBERSHIP_KEY).map(|(_, value)| value);
+        let waiters = Arc::new(Waiters::new(limits.request_timeout));
         let state = StateMachine::new(
             machine,
             opened.position,
@@ -115,19 +136,31 @@ impl Core {
             status.clone(),
             snapshots.clone(),
         )?
+        .forwarding(waiters.clone())
         .timed(env.clock.clone(), meters::on_apply(metrics.clone(), config.logging.warning_apply_duration));
         let log = LogStore::new(wal.clone(), recovered.vote.as_deref(), cache, status.clone())?;
         let node_config = NodeConfig {
             member: data.identity().member,
-            peer: peer(config),
+            initial: initial(config),
             heartbeat: config.member.heartbeat_interval,
             election_timeout: config.member.election_timeout,
         };
+        let peers = Peers::new(
+            PeerOptions {
+                cluster: data.identity().cluster,
+                member: data.identity().member,
+                election_timeout: config.member.election_timeout,
+                message_bytes_max: limits.request_bytes_max.saturating_add(PEER_MESSAGE_BYTES),
+                snapshot_dir: data.snapshots(),
+            },
+            env.clone(),
+            Arc::new(SocketDial),
+        );
         // A disk that is full or fails keeps both of these waiting, and only log and store know why.
         let node = tokio::select! {
             biased;
             error = below_ended(&wal, &reader) => return Err(error),
-            node = Node::start(node_config, log, state, status.clone()) => node?,
+            node = Node::start(node_config, log, state, status.clone(), peers.clone()) => node?,
         };
         let propose_limits = ProposeLimits {
             pending_max: limits.proposals_pending_max,
@@ -135,15 +168,25 @@ impl Core {
             timeout: limits.request_timeout,
             ..ProposeLimits::default()
         };
-        let proposer = Proposer::start(node.clone(), propose_limits);
+        let proposer = Proposer::start(node.clone(), propose_limits, env.clone(), waiters);
+        let leases = Leases::new(lessor.clone(), proposer.clone(), env.clone());
+        let peer_port = PeerPort::open(peer_listeners, &node, &peers, leases.clone());
+        // Alone, a member that isn't ready is of no use to anybody; in a cluster it may be what others wait for.
+        let ready_max = if node.members().len() <= 1 { Duration::MAX } else { CLUSTER_READY_MAX };
         tokio::select! {
             biased;
             error = below_ended(&wal, &reader) => return Err(error),
-            ready = node.ready() => if ready.is_err() {
-                return Err(raft_ended(&node).await);
+            ready = tokio::time::timeout(ready_max, node.ready()) => match ready {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(raft_ended(&node).await),
+                Err(_) => tracing::warn!(
+                    waited = ?ready_max, "the cluster has no leader yet; clients are served and will be told so"
+                ),
             }
         }
-        lessor.promote(env.clock.now(), config.member.election_timeout);
+        if node.status().is_leader() {
+            lessor.promote(env.clock.now(), config.member.election_timeout);
+        }
         let care = Arc::new(LogCare::default());
         let compaction = Arc::new(CompactionMeter::new(metrics.clone()));
         let sources = Sources {
@@ -161,7 +204,21 @@ impl Core {
         gauges::connect(metrics, sources);
         let (room, watching) = Room::watch(env.clone(), vec![data.wal().to_owned(), data.store()]);
         let workers = vec![watching];
-        let mut core = Self { node, hub, proposer, reader, snapshots, lessor, alarms, limits, wal, room, workers };
+        let mut core = Self {
+            node,
+            hub,
+            proposer,
+            leases,
+            reader,
+            snapshots,
+            lessor,
+            alarms,
+            limits,
+            wal,
+            room,
+            peer_port,
+            workers,
+        };
         core.start_workers(config, env, log_meter, compaction, care, behind_bytes)?;
         Ok(core)
     }
@@ -248,7 +305,7 @@ impl Core {
         let watch = WatchService::new(self.hub.clone(), header, self.limits.request_bytes_max)
             .with_leader_check(Arc::new(move || leader.leader().is_some()))
             .with_metrics(calls.clone());
-        let door = Arc::new(Door::new(self.proposer.clone(), self.room.clone()));
+        let door = Arc::new(Door::new(self.proposer.clone(), self.leases.clone(), self.room.clone()));
         let text = metrics.clone();
         Ok(Arc::new(Services {
             proposer: door.clone(),
@@ -297,6 +354,7 @@ impl Core {
         if tokio::time::timeout(STOP_MAX, stopping).await.is_err() {
             tracing::warn!("gave up waiting for an orderly end; nothing acknowledged is lost");
         }
+        self.peer_port.close().await;
     }
 }
 

@@ -3,18 +3,20 @@
 use super::room::Room;
 use crate::api::{MemberInfo, Propose, Standing, Waiting};
 use crate::apply::{Command, Outcome, cost};
-use crate::propose::Proposer;
-use crate::types::{MemberId, RequestError};
+use crate::consensus::{Node, PeerNode};
+use crate::propose::{Leases, Proposer};
+use crate::types::{LeaseId, MemberId, RequestError};
 
 /// [`Propose`] over this member's own proposer.
 pub(super) struct Door {
     proposer: Proposer,
+    leases: Leases,
     room: Room,
 }
 
 impl Door {
-    pub(super) fn new(proposer: Proposer, room: Room) -> Self {
-        Self { proposer, room }
+    pub(super) fn new(proposer: Proposer, leases: Leases, room: Room) -> Self {
+        Self { proposer, leases, room }
     }
 
     /// Whether the disk has too little room left for a command that makes the state larger. What
@@ -39,6 +41,19 @@ impl Propose for Door {
         }
         let proposer = self.proposer.clone();
         Some(Box::pin(async move { proposer.read_barrier().await }))
+    }
+
+    fn renew_lease(&self, id: LeaseId) -> Waiting<Result<i64, RequestError>> {
+        let leases = self.leases.clone();
+        Box::pin(async move { leases.renew(id).await })
+    }
+
+    fn lease_left(&self, id: LeaseId) -> Waiting<Result<Option<(i64, i64)>, RequestError>> {
+        let leases = self.leases.clone();
+        Box::pin(async move {
+            let left = leases.left(id).await?;
+            Ok((left.granted_secs >= 0).then_some((left.granted_secs, left.remaining_secs)))
+        })
     }
 
     fn standing(&self) -> Standing {
@@ -66,13 +81,18 @@ impl Propose for Door {
     }
 
     fn members(&self) -> Vec<MemberInfo> {
-        let member = |(id, node, is_learner): (MemberId, crate::consensus::PeerNode, bool)| MemberInfo {
-            id,
-            name: node.name,
-            peer_urls: node.peer_urls,
-            client_urls: node.client_urls,
-            is_learner,
-        };
-        self.proposer.node().members().into_iter().map(member).collect()
+        member_infos(self.proposer.node())
     }
+}
+
+/// The members as the API shows them.
+pub(super) fn member_infos(node: &Node) -> Vec<MemberInfo> {
+    let member = |(id, node, is_learner): (MemberId, PeerNode, bool)| MemberInfo {
+        id,
+        name: node.name,
+        peer_urls: node.peer_urls,
+        client_urls: node.client_urls,
+        is_learner,
+    };
+    node.members().into_iter().map(member).collect()
 }

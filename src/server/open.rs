@@ -114,6 +114,7 @@ pub(super) fn open(
         opened = rebuilt;
     }
     let have = opened.position.index;
+    rebuild::finish_received(env, &data.snapshots(), have)?;
     if have < purged {
         return Err(OpenError::Gap { store: dir.display().to_string(), have, purged });
     }

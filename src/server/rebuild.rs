@@ -3,6 +3,7 @@
 //! ```text
 //! save:    pin (nothing is removed) ─► freeze (flushed, as of a position) ─► <index>.snapshot ─► older ones removed
 //! rebuild: newest whole file ─► items ─► Store::install
+//! install: a file from another member ─► items ─► Store::install ─► its lasting name
 //! ```
 //!
 //! Two files are kept: should the newer one turn out to be damaged, the log still begins at or
@@ -13,11 +14,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 
+use crate::consensus::peer::installed_name;
 use crate::consensus::{Load, Save, SavedSnapshot};
 use crate::env::Env;
 use crate::storage::snapshot::{self, SnapshotHeader};
 use crate::storage::{Opened, Store, StoreReader};
-use crate::types::StorageError;
+use crate::types::{RaftIndex, StorageError};
 
 /// Ending of snapshot files; the name is the entry's index in 16 hexadecimal digits.
 const ENDING: &str = ".snapshot";
@@ -42,7 +44,36 @@ pub(super) fn save(env: Env, reader: StoreReader, dir: PathBuf) -> Save {
 
 /// Reads snapshots that Raft wants installed.
 pub(super) fn load(env: Env) -> Load {
-    Box::new(move |store, path| install(&env, store, path))
+    Box::new(move |store, path| {
+        let opened = install(&env, store, path)?;
+        if let Some(lasting) = installed_name(path) {
+            rename(&env, path, &lasting)?;
+        }
+        Ok(opened)
+    })
+}
+
+fn rename(env: &Env, from: &Path, to: &Path) -> Result<(), StorageError> {
+    env.disk.rename(from, to).map_err(|error| StorageError::io("rename", from, error))?;
+    let dir = to.parent().unwrap_or(to);
+    env.disk.sync_dir(dir).map_err(|error| StorageError::io("sync", dir, error))
+}
+
+/// Gives a snapshot that came from another member its lasting name, if the store at entry `have` was made
+/// of it just before a crash. Others that came in and were not installed mean nothing.
+///
+/// # Errors
+/// The disk's.
+pub(super) fn finish_received(env: &Env, dir: &Path, have: RaftIndex) -> Result<(), StorageError> {
+    for name in env.disk.list(dir).map_err(|error| StorageError::io("list", dir, error))? {
+        let path = dir.join(name);
+        let Some(lasting) = installed_name(&path) else { continue };
+        let is_installed = header(env, &path).is_ok_and(|header| header.position.index == have);
+        if is_installed {
+            rename(env, &path, &lasting)?;
+        }
+    }
+    Ok(())
 }
 
 fn saved(header: SnapshotHeader, path: PathBuf) -> SavedSnapshot {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rusd::api::{self, Address, ConnOptions, Listener, Serves, SocketOptions, WebPolicy};
+use rusd::api::{self, Address, ConnOptions, Listener, PeerDoor, Serves, SocketOptions, WebPolicy};
 use rusd::types::Limits;
 use rusd_proto::etcdserverpb as pb;
 use rusd_proto::etcdserverpb::kv_client::KvClient;
@@ -57,20 +57,38 @@ async fn each_listener_serves_what_it_is_for() {
         (Serves::Grpc, true, [0, 0, 0, 0]),
         (Serves::Pages, false, [200, 200, 200, 404]),
         (Serves::Metrics, false, [200, 404, 404, 404]),
-        (Serves::Peer, false, [404, 200, 404, 200]),
     ] {
         let (port, _down) = listen(&server, serves, WebPolicy::default());
-        assert_eq!(puts(port).await.is_ok(), grpc, "{serves:?}: {:?}", puts(port).await);
-        for (path, expected) in ["/health", "/version", "/debug/vars", "/members"].into_iter().zip(pages) {
-            assert_eq!(status(port, path).await, expected, "{serves:?} {path}");
-        }
+        check(port, grpc, pages, &format!("{serves:?}")).await;
     }
+    let (port, _down) = listen_for_peers(&server);
+    check(port, false, [404, 200, 404, 200], "peers").await;
+}
+
+async fn check(port: u16, grpc: bool, pages: [u16; 4], name: &str) {
+    assert_eq!(puts(port).await.is_ok(), grpc, "{name}: {:?}", puts(port).await);
+    for (path, expected) in ["/health", "/version", "/debug/vars", "/members"].into_iter().zip(pages) {
+        assert_eq!(status(port, path).await, expected, "{name} {path}");
+    }
+}
+
+/// A peer port without a peer service.
+fn listen_for_peers(server: &Server) -> (u16, watch::Sender<bool>) {
+    let address = Address::Tcp("127.0.0.1:0".into());
+    let listener = Listener::bind(&address, SocketOptions::default(), &rusd::env::RealDisk).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (down, shutdown) = watch::channel(false);
+    let proposer = server.services.proposer.clone();
+    let cluster = server.services.info.cluster_id;
+    let door = PeerDoor::new(tonic::service::Routes::default(), cluster, Arc::new(move || proposer.members()));
+    tokio::spawn(api::serve_peers(vec![listener], door, Arc::new(Semaphore::new(9)), shutdown));
+    (port, down)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_peer_url_names_the_members() {
     let server = Server::with_limits(Limits::default());
-    let (port, _down) = listen(&server, Serves::Peer, WebPolicy::default());
+    let (port, _down) = listen_for_peers(&server);
     let (status, head, body) = http(port, "GET /members", "host: localhost\r\n").await;
     assert_eq!(status, 200);
     assert!(head.contains("x-etcd-cluster-id: ") && head.contains("content-type: application/json"), "{head}");

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rusd::api::{Maintain, MemberInfo, Propose, Standing, Waiting};
 use rusd::apply::{AlarmView, Command, Machine, Outcome};
 use rusd::env::Env;
-use rusd::lease::Lessor;
+use rusd::lease::{Lessor, Renewal};
 use rusd::storage::backend::{Engine, MemoryImage};
 use rusd::storage::compaction::{ReclaimOptions, Reclaimer};
 use rusd::storage::{AppliedPosition, CompactStep, Store, StoreConfig, StoreReader};
@@ -37,6 +37,8 @@ pub(crate) struct Front {
     pub(crate) barrier_fails: AtomicBool,
     /// Set by a test: commands are applied and never answered.
     pub(crate) mute: AtomicBool,
+    lessor: Arc<Lessor>,
+    env: Env,
     peer_url: String,
     client_url: String,
 }
@@ -78,6 +80,8 @@ impl Member {
             leaderless: AtomicBool::new(false),
             barrier_fails: AtomicBool::new(false),
             mute: AtomicBool::new(false),
+            lessor: lessor.clone(),
+            env: env.clone(),
             peer_url: "http://127.0.0.1:2380".into(),
             client_url,
         });
@@ -175,6 +179,32 @@ impl Propose for Front {
                 Err(RequestError::LeaderChanged)
             })
         })
+    }
+
+    fn renew_lease(&self, id: LeaseId) -> Waiting<Result<i64, RequestError>> {
+        let (lessor, env, jobs) = (self.lessor.clone(), self.env.clone(), self.jobs.clone());
+        Box::pin(async move {
+            let mut ended = lessor.ended();
+            loop {
+                match lessor.renew(id, env.clock.now()) {
+                    Renewal::Renewed { reset_checkpoint: true, .. } => {
+                        let (reply, outcome) = oneshot::channel();
+                        let command = Command::LeaseCheckpoint { remaining: vec![(id, 0)] };
+                        jobs.send(Job::Apply(command, reply)).map_err(|_| RequestError::Stopped)?;
+                        outcome.await.map_err(|_| RequestError::Stopped)?;
+                    }
+                    Renewal::Renewed { ttl_secs, .. } => return Ok(ttl_secs),
+                    Renewal::Unknown => return Ok(0),
+                    Renewal::NotLeading => return Err(RequestError::NoLeader),
+                    Renewal::Ending => ended.changed().await.map_err(|_| RequestError::Stopped)?,
+                }
+            }
+        })
+    }
+
+    fn lease_left(&self, id: LeaseId) -> Waiting<Result<Option<(i64, i64)>, RequestError>> {
+        let left = self.lessor.remaining(id, self.env.clock.now());
+        Box::pin(std::future::ready(Ok(left.map(|left| (left.granted_secs, left.remaining_secs)))))
     }
 
     fn standing(&self) -> Standing {

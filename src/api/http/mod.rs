@@ -3,14 +3,14 @@
 //! ```text
 //! client URL  ─► policy (host, CORS) ─► path ─► health (/health, /livez, /readyz) · metrics · version · vars ─► 404
 //! metrics URL ────────────────────────► path ─► health · metrics ─► 404
-//! peer URL    ────────────────────────► peer ─► /version · /members ─► 404
+//! peer URL    ─► (api::peers) ────────► peer ─► /version · /members ─► 404
 //! ```
 //! Texts, codes and headers are those of etcd, since probes and operators compare them. The paths
 //! are few and fixed, so they are matched here and not by a router.
 
 mod health;
 mod pages;
-mod peer;
+pub(super) mod peer;
 mod policy;
 
 use std::sync::Arc;
@@ -41,7 +41,6 @@ pub(crate) async fn serve(
     web: Arc<WebPolicy>,
 ) -> Response<ReplyBody> {
     match serves {
-        Serves::Peer => return peer::route(&services, &parts.method, parts.uri.path()),
         Serves::Metrics => return route(&services, &parts.method, &parts.uri, false).await,
         Serves::All | Serves::Grpc | Serves::Pages => {}
     }

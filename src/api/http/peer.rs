@@ -1,34 +1,36 @@
 //! What the peer URL answers: who this is and who the members are. Members talk to each other elsewhere.
 
-use std::sync::Arc;
-
 use http::header::HeaderName;
 use http::{HeaderValue, Method, Response, StatusCode};
 
 use super::{JSON, not_allowed, not_found, pages, plain};
 use crate::api::grpc::body::ReplyBody;
 use crate::api::seams::MemberInfo;
-use crate::api::services::Services;
+use crate::types::ClusterId;
 
 /// The header that says which cluster answers.
 const CLUSTER_ID: HeaderName = HeaderName::from_static("x-etcd-cluster-id");
 
 /// Serves one request.
-pub(super) fn route(services: &Arc<Services>, method: &Method, path: &str) -> Response<ReplyBody> {
+pub(in crate::api) fn route(
+    cluster: ClusterId,
+    members: &dyn Fn() -> Vec<MemberInfo>,
+    method: &Method,
+    path: &str,
+) -> Response<ReplyBody> {
     match path {
         "/version" | "/members" if method != Method::GET => not_allowed(),
         "/version" => pages::version(),
-        "/members" => members(services),
+        "/members" => list(cluster, members()),
         _ => not_found(),
     }
 }
 
-fn members(services: &Arc<Services>) -> Response<ReplyBody> {
-    let mut members = services.proposer.members();
+fn list(cluster: ClusterId, mut members: Vec<MemberInfo>) -> Response<ReplyBody> {
     members.sort_unstable_by_key(|member| member.id);
     let members: Vec<String> = members.iter().map(json).collect();
     let mut response = plain(StatusCode::OK, Some(JSON), format!("[{}]\n", members.join(",")));
-    if let Ok(id) = HeaderValue::from_str(&services.info.cluster_id.to_string()) {
+    if let Ok(id) = HeaderValue::from_str(&cluster.to_string()) {
         response.headers_mut().insert(CLUSTER_ID, id);
     }
     response

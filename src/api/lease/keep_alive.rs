@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! request frames ─► messages ─► renew each ─► one frame with all answers
-//!                                └► a lease that is ending: wait for its end, then TTL 0
+//!                                └► takes time (the leader is asked, a lease is ending): wait for it
 //! ```
 //! On a member that isn't the only voter the answers wait for one confirmation of leadership that
 //! begins after the renewals: a leader that was paused and replaced must not answer for leases that
@@ -27,15 +27,11 @@ use crate::api::methods::Method;
 use crate::api::seams::Waiting;
 use crate::api::services::Services;
 use crate::api::wire::{Header, int_len, put_int};
-use crate::apply::Command;
 use crate::lease::Renewal;
 use crate::types::{LeaseId, RequestError};
 
 /// Answers in one frame, in bytes, before it is sent.
 const FRAME_BYTES: usize = 32 * 1024;
-
-/// How often one renewal takes a checkpoint back: the first may be overtaken by one that was under way.
-const RESETS_MAX: usize = 3;
 
 /// `LeaseKeepAlive`.
 pub(crate) fn keep_alive(services: Arc<Services>, request: Request<Incoming>) -> Result<StreamBody, Status> {
@@ -85,9 +81,8 @@ impl KeepAlive {
         match self.services.lessor.renew(id, self.services.env.clock.now()) {
             Renewal::Renewed { ttl_secs, reset_checkpoint: false } => self.answer(id, revision, ttl_secs),
             Renewal::Unknown => self.answer(id, revision, 0),
-            Renewal::NotLeading => return Err(errors::status(&RequestError::NoLeader)),
-            first @ (Renewal::Renewed { .. } | Renewal::Ending) => {
-                let ttl_secs = Box::pin(renew(self.services.clone(), id, first));
+            Renewal::NotLeading | Renewal::Renewed { .. } | Renewal::Ending => {
+                let ttl_secs = self.services.proposer.renew_lease(id);
                 self.renewing = Some(Renewing { id, revision, ttl_secs });
             }
         }
@@ -161,34 +156,6 @@ impl KeepAlive {
                 Poll::Ready(None | Some(Err(_))) => self.requests = None,
             }
         }
-    }
-}
-
-/// A renewal that takes time, from its first outcome on: until a checkpoint is taken back in the log, or until a
-/// lease that is ending is gone or renewed after all because its end did not come through.
-async fn renew(services: Arc<Services>, id: LeaseId, first: Renewal) -> Result<i64, RequestError> {
-    let mut ended = services.lessor.ended();
-    let deadline = tokio::time::Instant::now() + services.limits.request_timeout;
-    let mut resets_left = RESETS_MAX;
-    // An end that came before the subscription is seen by asking again.
-    let ask = || services.lessor.renew(id, services.env.clock.now());
-    let mut renewal = if first == Renewal::Ending { ask() } else { first };
-    loop {
-        match renewal {
-            Renewal::Renewed { reset_checkpoint: true, .. } if resets_left > 0 => {
-                resets_left -= 1;
-                services.proposer.propose(Command::LeaseCheckpoint { remaining: vec![(id, 0)] }).await?.result?;
-            }
-            Renewal::Renewed { ttl_secs, .. } => return Ok(ttl_secs),
-            Renewal::Unknown => return Ok(0),
-            Renewal::NotLeading => return Err(RequestError::NoLeader),
-            Renewal::Ending => match tokio::time::timeout_at(deadline, ended.changed()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return Err(RequestError::Stopped),
-                Err(_) => return Err(RequestError::Timeout),
-            },
-        }
-        renewal = ask();
     }
 }
 

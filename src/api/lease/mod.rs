@@ -77,17 +77,14 @@ pub(crate) async fn time_to_live(
     request: pb::LeaseTimeToLiveRequest,
 ) -> Result<ReplyBody, Status> {
     kv::barrier(&services, false).await.map_err(|error| errors::status(&error))?;
-    if !services.lessor.is_leading() {
-        return Err(errors::status(&RequestError::NoLeader));
-    }
     let id = LeaseId(request.id);
-    let status = services.lessor.remaining(id, services.env.clock.now());
+    let left = services.proposer.lease_left(id).await.map_err(|error| errors::status(&error))?;
     let keys = if request.keys { services.lessor.keys(id).unwrap_or_default() } else { Vec::new() };
     Ok(ReplyBody::unary(&Prost(pb::LeaseTimeToLiveResponse {
         header: services.message_header(services.reader.revision()),
         id: request.id,
-        ttl: status.map_or(-1, |status| status.remaining_secs),
-        granted_ttl: status.map_or(0, |status| status.granted_secs),
+        ttl: left.map_or(-1, |(_, remaining_secs)| remaining_secs),
+        granted_ttl: left.map_or(0, |(granted_secs, _)| granted_secs),
         keys,
     })))
 }

@@ -17,7 +17,7 @@ struct Missing {
 
 const PLAIN: &str = "Leave it out, use http:// URLs on loopback, and put a TLS proxy in front";
 
-const MISSING: [Missing; 7] = [
+const MISSING: [Missing; 6] = [
     Missing {
         what: "TLS for clients",
         flags: &["cert-file", "key-file", "client-", "trusted-ca-file", "auto-tls"],
@@ -72,13 +72,6 @@ const MISSING: [Missing; 7] = [
         why: "starting alone from the data of a lost cluster is not available yet",
         instead: "Leave it out",
         asked: |config| config.features.force_new_cluster,
-    },
-    Missing {
-        what: "--initial-cluster with several members",
-        flags: &[],
-        why: "clusters of more than one member are not available yet",
-        instead: "Leave --initial-cluster out for a cluster of one",
-        asked: |config| config.clustering.initial_cluster.len() > 1,
     },
 ];
 
@@ -137,7 +130,6 @@ mod tests {
             ("discovery-endpoints", "http://h:1"),
             ("discovery-srv", "example.com"),
             ("force-new-cluster", "true"),
-            ("initial-cluster", "default=http://localhost:2380,b=http://localhost:1"),
         ] {
             let mut config = Config::default();
             let flag = flags::find(name).expect("a known flag");

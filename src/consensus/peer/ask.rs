@@ -1,0 +1,110 @@
+//! Questions to the leader: proposals, the index for a read, leases.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use rusd_proto::rusdpeer as pb;
+
+use super::channels::was_not_sent;
+use super::{Peers, refusal};
+use crate::types::{LeaseId, MemberId, RequestError};
+
+/// What became of a batch that was forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forwarded {
+    /// It is in the leader's log; it is applied here once it is committed.
+    Accepted,
+    /// It surely isn't, and never will be.
+    Refused,
+    /// Nobody knows.
+    Unknown,
+}
+
+/// A lease as the leader's clock sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseLeft {
+    /// What was granted, in seconds; −1 if there is no such lease.
+    pub granted_secs: i64,
+    /// What is left, in seconds.
+    pub remaining_secs: i64,
+}
+
+impl Peers {
+    /// Hands a batch to the leader's log. `tag` comes back with the entry when it is applied here.
+    pub async fn forward(&self, leader: MemberId, payload: Bytes, tag: u64, limit: Duration) -> Forwarded {
+        let channels = self.channels(leader);
+        let proposal = pb::Proposal { payload, tag };
+        let question = pb::Question { question: Some(pb::question::Question::Proposal(proposal)) };
+        let mut client = channels.append();
+        match tokio::time::timeout(limit, client.ask(channels.request(question))).await {
+            Ok(Ok(answer)) => match answer.into_inner().answer {
+                Some(pb::answer::Answer::Accepted(true)) => Forwarded::Accepted,
+                Some(pb::answer::Answer::Accepted(false) | pb::answer::Answer::Refusal(_)) => Forwarded::Refused,
+                _ => Forwarded::Unknown,
+            },
+            Ok(Err(status)) => {
+                self.heed(&status);
+                if was_not_sent(&status) { Forwarded::Refused } else { Forwarded::Unknown }
+            }
+            Err(_) => Forwarded::Unknown,
+        }
+    }
+
+    async fn ask(
+        &self,
+        leader: MemberId,
+        question: pb::question::Question,
+        limit: Duration,
+    ) -> Result<pb::answer::Answer, RequestError> {
+        let channels = self.channels(leader);
+        let mut client = channels.control();
+        let question = channels.request(pb::Question { question: Some(question) });
+        match tokio::time::timeout(limit, client.ask(question)).await {
+            Ok(Ok(answer)) => match answer.into_inner().answer {
+                Some(pb::answer::Answer::Refusal(refused)) => Err(refusal::decode(refused)),
+                Some(answer) => Ok(answer),
+                None => Err(RequestError::UnknownMethod),
+            },
+            Ok(Err(status)) => {
+                self.heed(&status);
+                Err(RequestError::NoLeader)
+            }
+            Err(_) => Err(RequestError::Timeout),
+        }
+    }
+
+    /// The entry (openraft's index) that has to be applied before a read is linearizable.
+    ///
+    /// # Errors
+    /// `NoLeader` if the member asked doesn't lead or isn't there, `Timeout`.
+    pub(in crate::consensus) async fn read_index(
+        &self,
+        leader: MemberId,
+        limit: Duration,
+    ) -> Result<u64, RequestError> {
+        match self.ask(leader, pb::question::Question::ReadIndex(pb::ReadIndex {}), limit).await? {
+            pb::answer::Answer::ReadIndex(index) => Ok(index),
+            _ => Err(RequestError::UnknownMethod),
+        }
+    }
+
+    /// Has the leader renew a lease, or say what is left of it.
+    ///
+    /// # Errors
+    /// As above, and what the leader answers.
+    pub async fn lease(
+        &self,
+        leader: MemberId,
+        id: LeaseId,
+        renew: bool,
+        limit: Duration,
+    ) -> Result<LeaseLeft, RequestError> {
+        let question = pb::LeaseQuestion { id: id.get(), renew };
+        match self.ask(leader, pb::question::Question::Lease(question), limit).await? {
+            pb::answer::Answer::Lease(pb::LeaseAnswer { granted_secs, remaining_secs }) => {
+                Ok(LeaseLeft { granted_secs, remaining_secs })
+            }
+            _ => Err(RequestError::UnknownMethod),
+        }
+    }
+}

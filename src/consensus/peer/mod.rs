@@ -1,0 +1,136 @@
+//! How members reach each other.
+//!
+//! ```text
+//! Raft core ─► Peers (openraft's factory) ─► Link ─► Channels ─► Dial ─► socket ─► Service ─► Raft core
+//!                                                    append · control · snapshot, a connection each
+//! a follower's proposals and reads ─► Peers::ask ─► control ─► Service ─► the leader's Node
+//! ```
+//! Heartbeats, votes and questions have a connection of their own, so that they never wait behind
+//! entries, and entries never behind a snapshot. Every call names the cluster and both members; one
+//! from a member that was removed is told so, and it ends.
+
+mod ask;
+mod book;
+mod channels;
+mod dial;
+mod link;
+mod refusal;
+mod service;
+mod snapshot;
+mod wire;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::RaftNetworkFactory;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::types::{PeerNode, TypeConfig};
+use crate::env::Env;
+use crate::types::{ClusterId, MemberId};
+
+pub use ask::{Forwarded, LeaseLeft};
+pub use book::Book;
+pub use dial::{Dial, Dialing, NoDial, SocketDial, Stream};
+pub use service::{Asking, Questions, Service};
+pub use snapshot::installed_name;
+
+use channels::Channels;
+use link::Link;
+
+/// How this member reaches the others.
+#[derive(Clone, Debug)]
+pub struct PeerOptions {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// This member.
+    pub member: MemberId,
+    /// `--election-timeout`: a connection that is silent for so long is given up.
+    pub election_timeout: Duration,
+    /// The largest message that is taken in, in bytes; above the largest log entry.
+    pub message_bytes_max: usize,
+    /// Where snapshots that come in are kept.
+    pub snapshot_dir: PathBuf,
+}
+
+/// The other members. Cheap to clone.
+#[derive(Clone)]
+pub struct Peers {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    options: PeerOptions,
+    env: Env,
+    dial: Arc<dyn Dial>,
+    book: Arc<Book>,
+    channels: Mutex<BTreeMap<MemberId, Arc<Channels>>>,
+    removed: watch::Sender<bool>,
+}
+
+impl Peers {
+    /// Nobody is reached yet; connections are made when they are needed.
+    pub fn new(options: PeerOptions, env: Env, dial: Arc<dyn Dial>) -> Self {
+        let inner = Inner {
+            options,
+            env,
+            dial,
+            book: Arc::default(),
+            channels: Mutex::default(),
+            removed: watch::Sender::new(false),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Where the members are.
+    pub fn book(&self) -> &Book {
+        &self.inner.book
+    }
+
+    /// The cluster that this member belongs to.
+    pub fn cluster(&self) -> ClusterId {
+        self.inner.options.cluster
+    }
+
+    /// Becomes true when another member says that this one was removed.
+    pub fn removed(&self) -> watch::Receiver<bool> {
+        self.inner.removed.subscribe()
+    }
+
+    pub(super) fn options(&self) -> &PeerOptions {
+        &self.inner.options
+    }
+
+    fn channels(&self, target: MemberId) -> Arc<Channels> {
+        let mut all = self.inner.channels.lock();
+        let make = || Arc::new(Channels::new(&self.inner.options, target, &self.inner.dial, &self.inner.book));
+        Arc::clone(all.entry(target).or_insert_with(make))
+    }
+
+    /// Notes what an error of a call says about this member.
+    fn heed(&self, status: &tonic::Status) {
+        if channels::says_removed(status) {
+            self.inner.removed.send_replace(true);
+        }
+    }
+}
+
+impl fmt::Debug for Peers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Peers").field("options", &self.inner.options).finish_non_exhaustive()
+    }
+}
+
+impl RaftNetworkFactory<TypeConfig> for Peers {
+    type Network = Link;
+
+    async fn new_client(&mut self, target: u64, node: &PeerNode) -> Link {
+        let target = MemberId(target);
+        self.inner.book.set(target, node.peer_urls.clone());
+        Link::new(self.clone(), target)
+    }
+}

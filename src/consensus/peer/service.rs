@@ -1,0 +1,159 @@
+//! What other members ask of this one: gRPC on the peer port.
+//!
+//! ```text
+//! call ─► for this cluster and member? ─► from a member that was removed? ─► Raft core, or the leader's answer
+//! ```
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use rusd_proto::rusdpeer as pb;
+use rusd_proto::rusdpeer::peer_server::{Peer, PeerServer};
+use tonic::service::Routes;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::super::node::Node;
+use super::ask::LeaseLeft;
+use super::{Peers, channels, refusal, wire};
+use crate::types::{LeaseId, MemberId, RequestError};
+
+/// An answer to come.
+pub type Asking<T> = Pin<Box<dyn Future<Output = Result<T, RequestError>> + Send>>;
+
+/// What the leader knows and consensus doesn't.
+pub trait Questions: Send + Sync + 'static {
+    /// Renews a lease, or says what is left of it; answered only by a member that leads at that time.
+    fn lease(&self, id: LeaseId, renew: bool) -> Asking<LeaseLeft>;
+}
+
+/// The peer service of this member.
+#[derive(Clone)]
+pub struct Service {
+    node: Node,
+    peers: Peers,
+    questions: Arc<dyn Questions>,
+}
+
+impl Service {
+    /// Serves `node`.
+    pub fn new(node: Node, peers: Peers, questions: Arc<dyn Questions>) -> Self {
+        Self { node, peers, questions }
+    }
+
+    /// As routes, to be served on the peer port.
+    pub fn routes(self) -> Routes {
+        let max = self.peers.options().message_bytes_max;
+        Routes::new(PeerServer::new(self).max_decoding_message_size(max).max_encoding_message_size(max))
+    }
+
+    /// Who calls; refused unless the call is for this member, and from one that belongs here.
+    fn admit<T>(&self, request: &Request<T>) -> Result<MemberId, Status> {
+        let options = self.peers.options();
+        let caller = channels::caller(request.metadata(), options.cluster, options.member)?;
+        if self.node.status().is_removed(caller) {
+            return Err(channels::removed());
+        }
+        Ok(caller)
+    }
+}
+
+fn fatal(error: impl std::fmt::Display) -> Status {
+    Status::unavailable(error.to_string())
+}
+
+#[tonic::async_trait]
+impl Peer for Service {
+    type AppendStream = BoxStream<'static, Result<pb::AppendReply, Status>>;
+
+    async fn append(
+        &self,
+        request: Request<Streaming<pb::AppendRequest>>,
+    ) -> Result<Response<Self::AppendStream>, Status> {
+        let caller = self.admit(&request)?;
+        let status = self.node.status().clone();
+        // What can't be read ends the stream; the leader begins another one where this one stopped.
+        let requests = tokio_stream::StreamExt::map_while(request.into_inner(), move |message| {
+            let request = message.ok().and_then(|message| match wire::append(message) {
+                Ok(request) => Some(request),
+                Err(error) => {
+                    tracing::error!(%error, "a peer's entries can't be read");
+                    None
+                }
+            })?;
+            status.heard_from(caller, request.vote.leader_id.term);
+            Some(request)
+        });
+        let replies = self.node.raft().stream_append(requests.fuse());
+        let replies = replies.map(|reply| reply.map(wire::append_reply).map_err(fatal));
+        Ok(Response::new(replies.boxed()))
+    }
+
+    async fn heartbeat(&self, request: Request<pb::AppendRequest>) -> Result<Response<pb::AppendReply>, Status> {
+        let caller = self.admit(&request)?;
+        let request = wire::append(request.into_inner())?;
+        self.node.status().heard_from(caller, request.vote.leader_id.term);
+        let reply = self.node.raft().stream_append(futures::stream::iter([request])).boxed().next().await;
+        match reply {
+            Some(Ok(reply)) => Ok(Response::new(wire::append_reply(reply))),
+            Some(Err(error)) => Err(fatal(error)),
+            None => Err(fatal("raft ended")),
+        }
+    }
+
+    async fn vote(&self, request: Request<pb::VoteRequest>) -> Result<Response<pb::VoteReply>, Status> {
+        self.admit(&request)?;
+        let reply = self.node.raft().vote(wire::ask_vote(request.into_inner())?).await.map_err(fatal)?;
+        Ok(Response::new(wire::vote_reply(&reply)))
+    }
+
+    async fn pre_vote(&self, request: Request<pb::VoteRequest>) -> Result<Response<pb::VoteReply>, Status> {
+        self.admit(&request)?;
+        let reply = self.node.raft().pre_vote(wire::ask_vote(request.into_inner())?).await.map_err(fatal)?;
+        Ok(Response::new(wire::vote_reply(&reply)))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<pb::TransferRequest>,
+    ) -> Result<Response<pb::TransferReply>, Status> {
+        self.admit(&request)?;
+        let request = wire::transfer(request.into_inner())?;
+        let reply = self.node.raft().handle_transfer_leader(request).await.map_err(fatal)?;
+        Ok(Response::new(wire::transfer_reply(&reply)))
+    }
+
+    async fn snapshot(
+        &self,
+        request: Request<Streaming<pb::SnapshotChunk>>,
+    ) -> Result<Response<pb::SnapshotReply>, Status> {
+        let caller = self.admit(&request)?;
+        let (vote, snapshot) = self.peers.receive_snapshot(request.into_inner()).await?;
+        self.node.status().heard_from(caller, vote.leader_id.term);
+        let reply = self.node.raft().install_full_snapshot(vote, snapshot).await.map_err(fatal)?;
+        Ok(Response::new(pb::SnapshotReply { vote: Some(wire::ballot(&reply.vote)) }))
+    }
+
+    async fn ask(&self, request: Request<pb::Question>) -> Result<Response<pb::Answer>, Status> {
+        let caller = self.admit(&request)?;
+        use pb::answer::Answer;
+        use pb::question::Question;
+        let answer = match request.into_inner().question {
+            Some(Question::Proposal(pb::Proposal { payload, tag })) => {
+                self.node.append_forwarded(payload, caller, tag).await.map(Answer::Accepted)
+            }
+            Some(Question::ReadIndex(_)) => self.node.read_index().await.map(Answer::ReadIndex),
+            Some(Question::Lease(pb::LeaseQuestion { id, renew })) => {
+                let left = self.questions.lease(LeaseId(id), renew).await;
+                left.map(|LeaseLeft { granted_secs, remaining_secs }| {
+                    Answer::Lease(pb::LeaseAnswer { granted_secs, remaining_secs })
+                })
+            }
+            Some(Question::Change(_)) | None => Err(RequestError::UnknownMethod),
+        };
+        let answer = answer.unwrap_or_else(|error| Answer::Refusal(refusal::encode(&error)));
+        Ok(Response::new(pb::Answer { answer: Some(answer) }))
+    }
+}

@@ -1,0 +1,196 @@
+//! Snapshot files on their way between members.
+//!
+//! ```text
+//! <index>.snapshot ─► chunks with a checksum each ─► <index>.received, synced, read through once ─► install
+//!                                                     └► <index>.snapshot once it is installed
+//! ```
+//! A file that is still called `received` was not installed, and means nothing after a crash.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::errors::StreamingError;
+use openraft::raft::SnapshotResponse;
+use openraft::type_config::alias::{SnapshotMetaOf, SnapshotOf};
+use rusd_proto::rusdpeer as pb;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use super::super::codec::{decode_membership, encode_membership};
+use super::super::index::{log_id_of, to_raft};
+use super::super::types::{TypeConfig, Vote};
+use super::{Peers, link, wire};
+use crate::env::{Access, DiskFile, may_block};
+use crate::storage::snapshot;
+use crate::types::MemberId;
+
+/// Bytes of a chunk.
+const CHUNK_BYTES: usize = 256 * 1024;
+/// Chunks that wait for the network.
+const CHUNKS_AHEAD: usize = 4;
+/// A transfer in which nothing moves for so long is given up, on either side.
+const STALL_MAX: Duration = Duration::from_secs(30);
+/// How long the other side may take to install, after it has everything.
+const INSTALL_MAX: Duration = Duration::from_secs(600);
+/// Ending of a file that isn't installed yet.
+const RECEIVED: &str = ".received.tmp";
+
+type Sent = Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>>;
+
+impl Peers {
+    /// Sends a snapshot's file and waits until it is installed there.
+    pub(super) async fn send_snapshot(
+        &self,
+        target: MemberId,
+        vote: Vote,
+        snapshot: SnapshotOf<TypeConfig, PathBuf>,
+    ) -> Sent {
+        let path = snapshot.snapshot;
+        let file = self.inner.env.disk.open(&path, Access::Read);
+        let (file, size) = match file.and_then(|file| Ok((file.clone(), file.size()?))) {
+            Ok(opened) => opened,
+            // A newer one has taken its place meanwhile: openraft asks again.
+            Err(error) => return Err(link::network(&error).into()),
+        };
+        let head = pb::SnapshotHead {
+            vote: Some(wire::ballot(&vote)),
+            last: snapshot.meta.last_log_id.as_ref().map(wire::entry_id),
+            membership: encode_membership(&snapshot.meta.last_membership),
+            size,
+        };
+        tracing::info!(to = %target, path = %path.display(), bytes = size, "sending a snapshot");
+        let (chunks, outgoing) = mpsc::channel(CHUNKS_AHEAD);
+        let reading = tokio::spawn(read(file, size, head, chunks));
+        let channels = self.channels(target);
+        let mut client = channels.snapshot();
+        let call = client.snapshot(channels.request(ReceiverStream::new(outgoing)));
+        let sent = tokio::time::timeout(INSTALL_MAX, call).await;
+        reading.abort();
+        match sent {
+            Ok(Ok(reply)) => {
+                let vote = wire::vote(reply.into_inner().vote).map_err(|error| link::network(&error))?;
+                tracing::info!(to = %target, bytes = size, "a snapshot was installed");
+                Ok(SnapshotResponse::new(vote))
+            }
+            Ok(Err(status)) => {
+                self.heed(&status);
+                tracing::warn!(to = %target, error = %status, "a snapshot was not sent");
+                Err(link::unreachable(&status).into())
+            }
+            Err(_) => Err(link::network(&"the snapshot was not installed in time").into()),
+        }
+    }
+
+    /// Takes in a snapshot's file, whole and checked; what a broken transfer left is removed.
+    pub(super) async fn receive_snapshot(
+        &self,
+        mut chunks: Streaming<pb::SnapshotChunk>,
+    ) -> Result<(Vote, SnapshotOf<TypeConfig, PathBuf>), Status> {
+        let first = next(&mut chunks).await?.and_then(|chunk| chunk.head);
+        let head = first.ok_or_else(|| Status::invalid_argument("a snapshot begins without its head"))?;
+        let vote = wire::vote(head.vote)?;
+        let last = head.last.map(wire::id).ok_or_else(|| Status::invalid_argument("a snapshot of nothing"))?;
+        let last_membership = decode_membership(&head.membership)
+            .map_err(|error| Status::invalid_argument(format!("a snapshot's membership: {error}")))?;
+        // Named after the vote too: two leaders may send at a time, and a transfer may be begun anew.
+        let serial = self.inner.env.rng.next_u64();
+        let name = format!("{:016x}-{serial:x}{RECEIVED}", to_raft(last.index).get());
+        let path = self.options().snapshot_dir.join(name);
+        tracing::info!(path = %path.display(), bytes = head.size, "receiving a snapshot");
+        let written = self.write(&path, head.size, &mut chunks).await;
+        let checked = match written {
+            Ok(()) => self.check(&path, last).await,
+            Err(status) => Err(status),
+        };
+        if let Err(status) = checked {
+            tracing::warn!(error = %status, "a snapshot was not received");
+            // It may never have been made.
+            let _ = self.inner.env.disk.remove(&path);
+            return Err(status);
+        }
+        let meta = SnapshotMetaOf::<TypeConfig> { last_log_id: Some(last), last_membership };
+        Ok((vote, SnapshotOf::<TypeConfig, PathBuf> { meta, snapshot: path }))
+    }
+
+    async fn write(&self, path: &Path, size: u64, chunks: &mut Streaming<pb::SnapshotChunk>) -> Result<(), Status> {
+        let file = self.inner.env.disk.open(path, Access::CreateNew).map_err(|error| failed("make", &error))?;
+        let mut offset = 0_u64;
+        while let Some(chunk) = next(chunks).await? {
+            if crc32c::crc32c(&chunk.data) != chunk.crc {
+                return Err(Status::data_loss(format!("a chunk at byte {offset} of a snapshot is damaged")));
+            }
+            let end = offset + chunk.data.len() as u64;
+            if end > size {
+                return Err(Status::invalid_argument("a snapshot is longer than its head says"));
+            }
+            may_block(|| file.write_at(&chunk.data, offset)).map_err(|error| failed("write", &error))?;
+            offset = end;
+        }
+        if offset != size {
+            return Err(Status::aborted(format!("a snapshot of {size} bytes ended after {offset}")));
+        }
+        let dir = &self.options().snapshot_dir;
+        let synced = may_block(|| file.sync_all().and_then(|()| self.inner.env.disk.sync_dir(dir)));
+        synced.map_err(|error| failed("sync", &error))
+    }
+
+    /// Reads it through once, before anything relies on it.
+    async fn check(&self, path: &Path, last: super::super::types::LogId) -> Result<(), Status> {
+        let (env, path) = (self.inner.env.clone(), path.to_owned());
+        let check = move || {
+            let input = snapshot::open_snapshot(&env, &path)?;
+            snapshot::read_snapshot(input, |_| Ok(())).map_err(|error| error.at(&path))
+        };
+        let header = may_block(check).map_err(|error| Status::data_loss(error.to_string()))?;
+        if log_id_of(header.position) != Some(last) {
+            return Err(Status::invalid_argument("a snapshot is of another entry than its head says"));
+        }
+        Ok(())
+    }
+}
+
+/// The name that a received file has once it is installed; `None` if it isn't such a file.
+pub fn installed_name(path: &Path) -> Option<PathBuf> {
+    let name = path.file_name()?.to_str()?.strip_suffix(RECEIVED)?;
+    let (index, _) = name.split_once('-')?;
+    Some(path.with_file_name(format!("{index}.snapshot")))
+}
+
+fn failed(action: &str, error: &io::Error) -> Status {
+    Status::resource_exhausted(format!("can't {action} a snapshot's file: {error}"))
+}
+
+async fn next(chunks: &mut Streaming<pb::SnapshotChunk>) -> Result<Option<pb::SnapshotChunk>, Status> {
+    match tokio::time::timeout(STALL_MAX, chunks.message()).await {
+        Ok(chunk) => chunk,
+        Err(_) => Err(Status::deadline_exceeded("a snapshot's transfer stands still")),
+    }
+}
+
+/// Reads the file in pieces, as fast as they are sent.
+async fn read(file: Arc<dyn DiskFile>, size: u64, head: pb::SnapshotHead, chunks: mpsc::Sender<pb::SnapshotChunk>) {
+    if chunks.send(pb::SnapshotChunk { head: Some(head), ..Default::default() }).await.is_err() {
+        return;
+    }
+    let mut offset = 0;
+    while offset < size {
+        let len = usize::try_from(size - offset).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
+        let mut data = vec![0; len];
+        // A file that can't be read ends early, and the other side notices.
+        if let Err(error) = may_block(|| file.read_exact_at(&mut data, offset)) {
+            tracing::warn!(%error, "a snapshot can't be read on");
+            return;
+        }
+        let crc = crc32c::crc32c(&data);
+        let chunk = pb::SnapshotChunk { head: None, data: Bytes::from(data), crc };
+        match tokio::time::timeout(STALL_MAX, chunks.send(chunk)).await {
+            Ok(Ok(())) => {}
+            _ => return,
+        }
+        offset += len as u64;
+    }
+}

@@ -1,0 +1,129 @@
+//! Renewals of leases that take time, on whichever member they come in.
+//!
+//! ```text
+//! renew ─┬► this member leads: its clock ─► a checkpoint is taken back, or a lease that is ending is waited for
+//!        └► another one does: it is asked
+//! another member asks ─► the same here ─► and that this member still leads is confirmed before the answer
+//! ```
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Proposer;
+use crate::apply::Command;
+use crate::consensus::peer::{Asking, LeaseLeft, Questions};
+use crate::env::Env;
+use crate::lease::{Lessor, Renewal};
+use crate::types::{LeaseId, RequestError};
+
+/// How often one renewal takes a checkpoint back: the first may be overtaken by one that was under way.
+const RESETS_MAX: usize = 3;
+/// Between two tries, while no leader answers.
+const RETRY: Duration = Duration::from_millis(50);
+
+/// Leases wherever their clock is. Cheap to clone.
+#[derive(Clone)]
+pub struct Leases {
+    lessor: Arc<Lessor>,
+    proposer: Proposer,
+    env: Env,
+}
+
+impl Leases {
+    /// Over this member's clock and its way to the leader's.
+    pub fn new(lessor: Arc<Lessor>, proposer: Proposer, env: Env) -> Self {
+        Self { lessor, proposer, env }
+    }
+
+    /// Gives a lease its full time again: seconds, or 0 if there is no such lease.
+    ///
+    /// Answered by this member's clock, it isn't confirmed yet that this member still leads.
+    ///
+    /// # Errors
+    /// `Timeout` if no leader answers in time, `Stopped`.
+    pub async fn renew(&self, id: LeaseId) -> Result<i64, RequestError> {
+        self.at_the_leader(id, true).await.map(|left| if left.granted_secs < 0 { 0 } else { left.remaining_secs })
+    }
+
+    /// What is left of a lease.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn left(&self, id: LeaseId) -> Result<LeaseLeft, RequestError> {
+        self.at_the_leader(id, false).await
+    }
+
+    async fn at_the_leader(&self, id: LeaseId, renew: bool) -> Result<LeaseLeft, RequestError> {
+        let limit = self.proposer.limit();
+        let status = self.proposer.node().status();
+        let asking = async {
+            loop {
+                let asked = match status.leader() {
+                    Some(leader) if leader != status.member() => {
+                        self.proposer.node().peers().lease(leader, id, renew, limit).await
+                    }
+                    _ if renew => self.renew_here(id).await,
+                    _ => self.left_here(id),
+                };
+                match asked {
+                    Err(RequestError::NoLeader | RequestError::NotLeader) => tokio::time::sleep(RETRY).await,
+                    asked => return asked,
+                }
+            }
+        };
+        within(limit, asking).await
+    }
+
+    fn left_here(&self, id: LeaseId) -> Result<LeaseLeft, RequestError> {
+        if !self.lessor.is_leading() {
+            return Err(RequestError::NoLeader);
+        }
+        let left = self.lessor.remaining(id, self.env.clock.now());
+        Ok(left.map_or(LeaseLeft { granted_secs: -1, remaining_secs: -1 }, |left| LeaseLeft {
+            granted_secs: left.granted_secs,
+            remaining_secs: left.remaining_secs,
+        }))
+    }
+
+    /// Until a checkpoint is taken back in the log, or until a lease that is ending is gone or renewed after all
+    /// because its end did not come through.
+    async fn renew_here(&self, id: LeaseId) -> Result<LeaseLeft, RequestError> {
+        let mut ended = self.lessor.ended();
+        let mut resets_left = RESETS_MAX;
+        loop {
+            match self.lessor.renew(id, self.env.clock.now()) {
+                Renewal::Renewed { reset_checkpoint: true, .. } if resets_left > 0 => {
+                    resets_left -= 1;
+                    let command = Command::LeaseCheckpoint { remaining: vec![(id, 0)] };
+                    let term = self.proposer.node().status().term();
+                    self.proposer.propose_as_leader(command, term).await?.outcome.result?;
+                }
+                Renewal::Renewed { ttl_secs, .. } => {
+                    return Ok(LeaseLeft { granted_secs: ttl_secs, remaining_secs: ttl_secs });
+                }
+                Renewal::Unknown => return Ok(LeaseLeft { granted_secs: -1, remaining_secs: 0 }),
+                Renewal::NotLeading => return Err(RequestError::NoLeader),
+                Renewal::Ending => ended.changed().await.map_err(|_| RequestError::Stopped)?,
+            }
+        }
+    }
+}
+
+async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, RequestError>>) -> Result<T, RequestError> {
+    tokio::time::timeout(limit, work).await.unwrap_or(Err(RequestError::Timeout))
+}
+
+impl Questions for Leases {
+    fn lease(&self, id: LeaseId, renew: bool) -> Asking<LeaseLeft> {
+        let leases = self.clone();
+        Box::pin(async move {
+            let answer =
+                if renew { within(leases.proposer.limit(), leases.renew_here(id)).await } else { leases.left_here(id) };
+            let answer = answer?;
+            // A leader that was paused and replaced must not answer for leases that its successor has ended.
+            leases.proposer.confirm_leadership().await?;
+            Ok(answer)
+        })
+    }
+}

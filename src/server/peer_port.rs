@@ -1,0 +1,42 @@
+//! The peer port of a running member: open from the moment Raft runs until after it has ended.
+
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+
+use super::door::member_infos;
+use crate::api::{self, Listener, PeerDoor};
+use crate::consensus::Node;
+use crate::consensus::peer::{Peers, Service};
+use crate::propose::Leases;
+
+/// Connections of other members at a time; each has three, and a broken one may linger.
+const CONNECTIONS_MAX: usize = 1_024;
+
+/// The listeners for other members, and their end.
+pub(super) struct PeerPort {
+    down: watch::Sender<bool>,
+    serving: JoinHandle<()>,
+}
+
+impl PeerPort {
+    /// Begins to serve.
+    pub(super) fn open(listeners: Vec<Listener>, node: &Node, peers: &Peers, leases: Leases) -> Self {
+        let service = Service::new(node.clone(), peers.clone(), Arc::new(leases));
+        let (cluster, known) = (peers.cluster(), node.clone());
+        let door = PeerDoor::new(service.routes(), cluster, Arc::new(move || member_infos(&known)));
+        let down = watch::Sender::new(false);
+        let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let serving = tokio::spawn(api::serve_peers(listeners, door, connections, down.subscribe()));
+        Self { down, serving }
+    }
+
+    /// Ends it.
+    pub(super) async fn close(self) {
+        self.down.send_replace(true);
+        if self.serving.await.is_err() {
+            tracing::warn!("the peer port ended with a panic");
+        }
+    }
+}
