@@ -14,7 +14,7 @@ use rusd::lease::{Lessor, Renewal};
 use rusd::storage::backend::{Engine, MemoryImage};
 use rusd::storage::compaction::{ReclaimOptions, Reclaimer};
 use rusd::storage::{AppliedPosition, CompactStep, Store, StoreConfig, StoreReader};
-use rusd::types::{MemberId, RaftIndex, RequestError, StorageError, Term};
+use rusd::types::{LeaseId, MemberId, RaftIndex, RequestError, StorageError, Term};
 use rusd::watch::{WatchHub, WatchLimits};
 use tokio::sync::oneshot;
 
