@@ -243,12 +243,12 @@ impl Core {
         };
         let node = self.node.clone();
         let clock = env.clock.clone();
-        let step = move |records_max| {
+        let step = move |keys_max| {
             let (node, clock, meter) = (node.clone(), clock.clone(), meter.clone());
             async move {
                 let step = move |state: &mut StateMachine| {
                     let begun = clock.now();
-                    let step = state.machine_mut().store_mut().compact_step(records_max);
+                    let step = state.machine_mut().store_mut().compact_step(keys_max);
                     meter.step(step, begun, clock.now(), clock.wall());
                     step
                 };

@@ -312,9 +312,9 @@ pub struct Features {
     pub corrupt_check_time: Duration,
     /// `--compact-hash-check-time`.
     pub compact_hash_check_time: Duration,
-    /// `--compaction-batch-limit`: revisions removed in one step.
+    /// `--compaction-batch-limit`: keys looked at in one step.
     pub compaction_batch_limit: usize,
-    /// `--compaction-sleep-interval` between two steps.
+    /// `--compaction-sleep-interval`: the longest pause between two steps.
     pub compaction_sleep_interval: Duration,
     /// `--watch-progress-notify-interval`.
     pub watch_progress_notify_interval: Duration,

@@ -38,6 +38,10 @@ use handle::Handle;
 
 /// Entries in a leaf: smaller leaves are cheaper to rewrite, larger ones compress better.
 const FANOUT: usize = 128;
+/// How far apart, as a power of two, keys that begin with a number may be to count as of one leaf.
+const NEIGHBOURS: u32 = 6;
+/// What a leaf with removals is taken to hold.
+const TYPICAL_LEAF_BYTES: u64 = 16 << 10;
 /// Clones of the tree for concurrent reads (a tree can be sent but not shared).
 const READERS: usize = 4;
 
@@ -212,9 +216,14 @@ impl Backend for Sled {
     fn remove(&self, table: Table, keys: &[Vec<u8>]) -> Result<(), StorageError> {
         self.write_with(|handle| {
             let mut absent = Vec::new();
+            let mut neighbourhood = None;
             for key in keys {
-                // A removal rewrites a leaf; a typical one's size stands for it.
-                handle.written += 4096;
+                // A removal makes its leaf one that was written, and it stays in memory; neighbours share it.
+                let here = key.first_chunk().map(|start| u64::from_be_bytes(*start) >> NEIGHBOURS);
+                if here.is_none() || here != neighbourhood {
+                    handle.written += TYPICAL_LEAF_BYTES;
+                    neighbourhood = here;
+                }
                 let key = full_key(table, key);
                 if !pieces::remove(handle.tree_ref(), &self.config, &key)? {
                     absent.push(key);

@@ -3,15 +3,17 @@
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::storage::{CompactStep, StoreReader};
 
 /// How gently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReclaimOptions {
-    /// `--compaction-batch-limit`: records of one step.
+    /// `--compaction-batch-limit`: keys that one step looks at.
     pub batch_limit: usize,
-    /// `--compaction-sleep-interval`: the pause between two steps.
+    /// `--compaction-sleep-interval`: the longest pause between two steps. It is as long as the step
+    /// before took, waiting for its turn included: half of the time, or more, is the requests'.
     pub sleep_interval: Duration,
 }
 
@@ -48,7 +50,9 @@ impl Reclaimer {
                 let target = *compacted.borrow_and_update();
                 let mut removed = 0;
                 while *reclaimed.borrow() < target {
+                    let begun = Instant::now();
                     let Some(done) = step(self.options.batch_limit).await else { return };
+                    let pause = if done.removed > 0 { begun.elapsed() } else { self.options.sleep_interval };
                     removed += done.removed;
                     if done.done {
                         // All is handed over; the store thread says when it is gone. A snapshot that is
@@ -59,7 +63,7 @@ impl Reclaimer {
                             _ = newer.changed() => {}
                         }
                     }
-                    tokio::time::sleep(self.options.sleep_interval).await;
+                    tokio::time::sleep(pause.min(self.options.sleep_interval)).await;
                 }
                 if target > 0 {
                     tracing::info!(revision = target, removed, "finished scheduled compaction");

@@ -16,7 +16,7 @@ fn filled() -> Store {
     let mut store = Store::in_memory();
     for n in 0..100 {
         let mut txn = store.begin();
-        txn.put(format!("key{}", n % 3).into(), "v".into(), LeaseId::NONE);
+        txn.put(format!("key{}", n % 30).into(), "v".into(), LeaseId::NONE);
         txn.commit();
     }
     store.publish(AppliedPosition::default()).unwrap();
@@ -29,9 +29,9 @@ async fn the_reclaimer_makes_a_compaction_physical_and_says_so() {
     let reader = store.lock().reader();
     let options = ReclaimOptions { batch_limit: 10, sleep_interval: Duration::from_millis(1) };
     let (owner, mut steps) = (Arc::clone(&store), 0);
-    let worker = Reclaimer::new(reader.clone(), options).run(move |records_max| {
-        let step = owner.lock().compact_step(records_max);
-        assert!(step.removed <= 10);
+    let worker = Reclaimer::new(reader.clone(), options).run(move |keys_max| {
+        let step = owner.lock().compact_step(keys_max);
+        assert!(step.removed <= 10 * 4, "ten keys have four versions each");
         steps += 1;
         async move { (steps < 100).then_some(step) }
     });

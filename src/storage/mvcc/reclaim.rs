@@ -1,27 +1,23 @@
 //! Giving space back after a compaction, some records at a time.
 //!
 //! ```text
-//! compact row published ─► trim the index from key to key ─► queue ─► ValueWriter::remove ─► gone ─► reclaimed
+//! compact row published ─► trim the index from key to key ─► all found ─► ValueWriter::remove ─► gone ─► reclaimed
 //! ```
 //!
 //! A pass begins only when its compact revision is published, so that a reader that misses a record
-//! can see why. Versions of a key go oldest first: were a crash to keep a put whose tombstone is
-//! gone, the key would come back to life. Nothing has to be remembered for a restart, which finds
-//! again whatever is left.
-
-use std::collections::VecDeque;
+//! can see why. What it finds is handed to the disk at its end, so that each place on the disk is
+//! changed once and not for each key. Records go by ascending revision, a key's versions oldest first:
+//! were a crash to keep a put whose tombstone is gone, the key would come back to life. Nothing has
+//! to be remembered for a restart, which finds again whatever is left.
 
 use super::Store;
 use crate::storage::index::Trim;
-use crate::types::Revision;
-
-/// Records that the disk may have to remove before no more are handed to it.
-const REMOVALS_MAX: usize = 100_000;
+use crate::storage::values::Doomed;
 
 /// What one step did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CompactStep {
-    /// Records handed to the disk for removal.
+    /// Records found that are to go.
     pub removed: usize,
     /// Whether there is nothing more to hand over for now; [`StoreReader::reclaimed`] tells when it is gone.
     ///
@@ -36,8 +32,8 @@ pub(super) struct Reclaim {
     allowed: i64,
     /// The pass under way.
     pass: Option<Trim>,
-    /// Out of the index already, not yet handed to the disk.
-    queue: VecDeque<Revision>,
+    /// What the pass has found: out of the index already, not yet handed to the disk.
+    found: Doomed,
     /// The revision of the last pass whose records are all handed over.
     pub(super) finished: i64,
 }
@@ -45,7 +41,7 @@ pub(super) struct Reclaim {
 impl Reclaim {
     /// Nothing done at compact revision `allowed`; −1 is before the first compaction.
     pub(super) fn new(allowed: i64) -> Self {
-        Self { allowed, pass: None, queue: VecDeque::new(), finished: -1 }
+        Self { allowed, pass: None, found: Doomed::default(), finished: -1 }
     }
 
     /// A compact revision is published; whether it is a new one.
@@ -59,44 +55,35 @@ impl Reclaim {
 }
 
 impl Store {
-    /// Removes at most `records_max` compacted records and looks at about four times as many keys.
+    /// Looks for records to remove among about `keys_max` keys; at the end of the pass it hands all that
+    /// were found to the disk.
     ///
-    /// Does nothing for now while a pinned snapshot is held, or while the disk has much to remove.
+    /// Does nothing for now while a pinned snapshot is held.
     ///
     /// Called by the writer's owner now and then until [`CompactStep::done`]; between commands only.
-    pub fn compact_step(&mut self, records_max: usize) -> CompactStep {
-        let records_max = records_max.max(1);
+    pub fn compact_step(&mut self, keys_max: usize) -> CompactStep {
         if self.reclaim.is_done() {
             return CompactStep { removed: 0, done: true };
         }
-        if self.shared.is_pinned() || self.values.removals() > REMOVALS_MAX {
+        if self.shared.is_pinned() {
             return CompactStep { removed: 0, done: false };
         }
         let allowed = self.reclaim.allowed;
         let mut pass = self.reclaim.pass.take().unwrap_or_else(|| Trim::new(allowed));
-        if self.reclaim.queue.len() < records_max {
-            let mut found = Vec::new();
-            self.index.trim_step(&mut pass, records_max.saturating_mul(4), &mut found);
-            self.reclaim.queue.extend(found);
-            self.show_trimmed();
-        }
-        let count = self.reclaim.queue.len().min(records_max);
-        let mut batch: Vec<_> = self.reclaim.queue.drain(..count).collect();
-        batch.sort_unstable();
-        let is_last = pass.is_done() && self.reclaim.queue.is_empty();
-        if !batch.is_empty() {
-            self.shared.counts.add_reclaimed(count as u64);
-        }
-        if is_last || !batch.is_empty() {
-            let done = is_last.then(|| (self.shared.reclaimed.clone(), pass.at()));
-            self.values.remove(batch, done);
-        }
-        if is_last {
+        let mut found = Vec::new();
+        self.index.trim_step(&mut pass, keys_max, &mut found);
+        self.show_trimmed();
+        let removed = found.len();
+        found.into_iter().for_each(|at| self.reclaim.found.insert(at));
+        self.shared.counts.add_reclaimed(removed as u64);
+        if pass.is_done() {
+            let done = (self.shared.reclaimed.clone(), pass.at());
+            self.values.remove(std::mem::take(&mut self.reclaim.found), Some(done));
             self.reclaim.finished = pass.at();
         } else {
             self.reclaim.pass = Some(pass);
         }
-        CompactStep { removed: count, done: self.reclaim.is_done() }
+        CompactStep { removed, done: self.reclaim.is_done() }
     }
 
     /// Whether [`Store::compact_step`] has something to do.

@@ -156,8 +156,12 @@ impl Step<'_> {
             let base = Segment::base_of(group[0].main);
             let (shared, mut totals) = (self.shared, self.state.records);
             let segment = self.segment(base)?;
+            let mut group = group.iter().peekable();
             segment
-                .retain(&mut totals, |at| group.binary_search(&at).is_err())
+                .retain(&mut totals, |at| {
+                    while group.next_if(|doomed| **doomed < at).is_some() {}
+                    group.peek() != Some(&&at)
+                })
                 .map_err(|error| shared.undecodable(format_args!("segment {base}"), error))?;
             if segment.is_empty() {
                 empty.push(base);

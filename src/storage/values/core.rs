@@ -3,7 +3,7 @@
 //! The lock is the store thread's; the writer takes it only to put a snapshot in place of
 //! everything.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
@@ -11,10 +11,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 use tokio::sync::watch;
 
 use super::commit::Content;
+use super::doomed::Doomed;
 use super::freeze::Frozen;
 use super::load::finish_removals;
 use super::queue::{Part, Work};
-use super::segment::Segment;
 use super::shared::{Health, Shared};
 use super::state::{REMOVING_KEY, STATE_KEY, State};
 use crate::storage::backend::{Backend, Home, Table};
@@ -23,8 +23,6 @@ use crate::types::{Revision, StorageError};
 
 /// The most bytes of records in a step, so that a batch's copies are small.
 const STEP_BYTES: u64 = 8 << 20;
-/// How many times more a step removes where all of it is of one segment.
-const LARGE_STEP: usize = 8;
 /// The most segments that removals of one step rewrite.
 const REMOVE_SEGMENTS_MAX: usize = 512;
 
@@ -35,7 +33,7 @@ pub(super) struct Core {
     /// What was taken and isn't durable.
     pub(super) work: Work,
     /// Removals whose compaction point is durable.
-    remove: BTreeSet<Revision>,
+    remove: Doomed,
     /// Who is to be told when there are none left.
     removed: Vec<(watch::Sender<i64>, i64)>,
     /// The engine failed and may hold a part of the work: it must be opened again first.
@@ -44,7 +42,7 @@ pub(super) struct Core {
 
 impl Core {
     pub(super) fn new(home: Home, content: Content) -> Self {
-        Self { home, content, work: Work::default(), remove: BTreeSet::new(), removed: Vec::new(), reopen: false }
+        Self { home, content, work: Work::default(), remove: Doomed::default(), removed: Vec::new(), reopen: false }
     }
 
     /// Whether there is nothing to do.
@@ -79,7 +77,7 @@ impl Core {
             (parts, bytes) = (parts + 1, bytes + part.bytes);
         }
         let held = shared.holds.load(Ordering::SeqCst) > 0;
-        let remove = if held { Vec::new() } else { self.due_removals(shared, remove_step) };
+        let (remove, segments) = if held { (Vec::new(), 0) } else { self.due_removals(shared, remove_step) };
         if parts > 0
             && let Err(error) = engine.room(bytes.max(1))
         {
@@ -103,7 +101,9 @@ impl Core {
         }
         self.content = after;
         self.reopen = false;
-        self.finish(shared, parts, &remove, before);
+        self.finish(shared, parts, before);
+        self.let_go(shared, &remove, segments);
+        self.notify(shared);
         self.freeze(&*engine)
     }
 
@@ -126,37 +126,22 @@ impl Core {
         }
     }
 
-    /// Moves removals whose turn has come to the sorted set, and takes the first of them.
-    fn due_removals(&mut self, shared: &Shared, count_max: usize) -> Vec<Revision> {
+    /// Takes in removals whose turn has come; gives the lowest of all, about `count` of whole segments, and
+    /// of how many they are.
+    fn due_removals(&mut self, shared: &Shared, count: usize) -> (Vec<Revision>, usize) {
         while let Some(next) = self.work.remove.front()
             && next.after <= self.content.state.position
             && let Some(next) = self.work.remove.pop_front()
         {
-            let (before, count) = (self.remove.len(), next.revisions.len());
-            self.remove.extend(next.revisions);
-            let known = count.saturating_sub(self.remove.len() - before);
+            let known = self.remove.merge(next.revisions);
             shared.removals.fetch_sub(known, Ordering::Relaxed);
             self.removed.extend(next.done);
         }
-        // A command that changed very many keys made a segment that each step rewrites as a whole: the
-        // fewer steps, the better.
-        let first = self.remove.first().map(|at| Segment::base_of(at.main));
-        let of_first = |at: &&Revision| Some(Segment::base_of(at.main)) == first;
-        let large = self.remove.iter().take(count_max.saturating_mul(LARGE_STEP)).take_while(of_first).count();
-        let count_max = count_max.max(large);
-        let mut segments = 0;
-        let mut last = None;
-        let within = |at: &&Revision| {
-            let base = Some(Segment::base_of(at.main));
-            segments += usize::from(base != last);
-            last = base;
-            segments <= REMOVE_SEGMENTS_MAX
-        };
-        self.remove.iter().take(count_max).take_while(within).copied().collect()
+        self.remove.lowest(count, REMOVE_SEGMENTS_MAX)
     }
 
     /// Publishes a finished step and lets go of what it was made from.
-    fn finish(&mut self, shared: &Shared, parts: usize, remove: &[Revision], before: State) {
+    fn finish(&mut self, shared: &Shared, parts: usize, before: State) {
         shared.listed.outdate();
         let mut appended = 0;
         let parts: Vec<Part> = self.work.parts.drain(..parts).collect();
@@ -171,11 +156,6 @@ impl Core {
         for at in &superseded {
             shared.hot.remove(*at);
         }
-        for at in remove {
-            self.remove.remove(at);
-            shared.hot.remove(*at);
-        }
-        shared.removals.fetch_sub(remove.len(), Ordering::Relaxed);
         let removed = before.records.bytes.wrapping_add(appended).wrapping_sub(self.content.state.records.bytes);
         shared.logical_bytes.fetch_sub(removed, Ordering::Relaxed);
         shared.queue.signal_room();
@@ -188,7 +168,15 @@ impl Core {
             }
             waited
         });
-        self.notify(shared);
+    }
+
+    /// Forgets what is removed for good, which was so many segments' of what is to be removed.
+    fn let_go(&mut self, shared: &Shared, removed: &[Revision], segments: usize) {
+        self.remove.drop_lowest(segments);
+        for at in removed {
+            shared.hot.remove(*at);
+        }
+        shared.removals.fetch_sub(removed.len(), Ordering::Relaxed);
     }
 
     fn notify(&mut self, shared: &Shared) {
@@ -225,7 +213,8 @@ impl Core {
         let parts = self.work.parts.iter().take_while(|part| part.position <= found).count();
         self.home.testify(found)?;
         let before = std::mem::replace(&mut self.content, content).state;
-        self.finish(shared, parts, &[], before);
+        self.finish(shared, parts, before);
+        self.notify(shared);
         Ok(())
     }
 }

@@ -23,6 +23,7 @@ use crate::types::{LeaseId, StorageError};
 
 mod commit;
 mod core;
+mod doomed;
 mod freeze;
 mod hot;
 mod listed;
@@ -37,6 +38,7 @@ mod state;
 mod worker;
 mod writer;
 
+pub use doomed::Doomed;
 pub use freeze::Frozen;
 pub use load::{Loaded, RecordHeads};
 pub use reader::ValueReader;
@@ -91,7 +93,8 @@ pub struct ValuesConfig {
     pub flush_interval: Duration,
     /// Pending bytes from which a flush is begun at once.
     pub flush_bytes: u64,
-    /// The most records that a flush removes, so that a compaction leaves room for writes.
+    /// The most records that a flush removes, or as many more as the last segment has; by its time a
+    /// step removes fewer, so that a compaction leaves room for writes.
     pub remove_step: usize,
 }
 
@@ -106,7 +109,7 @@ impl ValuesConfig {
             cache_bytes: Self::CACHE_BYTES_DEFAULT,
             flush_interval: Duration::from_millis(200),
             flush_bytes: 8 << 20,
-            remove_step: 10_000,
+            remove_step: 1 << 18,
         }
     }
 }

@@ -10,6 +10,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::{oneshot, watch};
 
 use super::RowChange;
+use super::doomed::Doomed;
 use super::freeze::Frozen;
 use crate::env::WorkerHandle;
 use crate::storage::AppliedPosition;
@@ -43,7 +44,7 @@ pub(super) struct Part {
 pub(super) struct Removal {
     /// What makes them unreadable is durable with this position.
     pub(super) after: AppliedPosition,
-    pub(super) revisions: Vec<Revision>,
+    pub(super) revisions: Doomed,
     /// Raised once these and all before are gone.
     pub(super) done: Option<(watch::Sender<i64>, i64)>,
 }

@@ -21,7 +21,8 @@ use crate::storage::backend::codec::{CodecError, Cursor, put_varint, unzigzag, z
 use crate::storage::digest::of_record as digest_of_record;
 use crate::types::{LeaseId, Revision};
 
-const SHIFT: u32 = 7;
+/// Main revisions of a segment, as a power of two.
+pub(super) const SHIFT: u32 = 7;
 const LAYOUT: u8 = 1;
 const TOMBSTONE: u8 = 1;
 const VERSION: u8 = 2;

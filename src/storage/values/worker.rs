@@ -13,6 +13,11 @@ use crate::types::StorageError;
 
 /// How long after a failure the work is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+/// How long a step with removals is to take: long enough that its flush is a small part of it, short
+/// enough that appends needn't wait for theirs and the disk isn't handed much at once.
+const REMOVE_TIME: Duration = Duration::from_millis(60);
+/// Removals of the first such step.
+const REMOVE_FIRST: usize = 4096;
 /// Failures of an engine (a full disk doesn't count) in a row after which it is given up.
 const FAILURES_MAX: u32 = 5;
 
@@ -21,6 +26,9 @@ pub(super) struct StoreWorker {
     shared: Arc<Shared>,
     env: Env,
     flush_interval: Duration,
+    /// The most removals of a step.
+    remove_max: usize,
+    /// About how many removals take [`REMOVE_TIME`].
     remove_step: usize,
     /// When the work that waits is to be taken, or the failed work tried again.
     due: Option<Instant>,
@@ -30,8 +38,9 @@ pub(super) struct StoreWorker {
 
 impl StoreWorker {
     pub(super) fn new(env: Env, shared: Arc<Shared>, config: &ValuesConfig) -> Self {
-        let (flush_interval, remove_step) = (config.flush_interval, config.remove_step.max(1));
-        Self { shared, env, flush_interval, remove_step, due: None, failing: false, failures: 0 }
+        let (flush_interval, remove_max) = (config.flush_interval, config.remove_step.max(1));
+        let remove_step = REMOVE_FIRST.min(remove_max);
+        Self { shared, env, flush_interval, remove_max, remove_step, due: None, failing: false, failures: 0 }
     }
 }
 
@@ -70,7 +79,11 @@ impl Worker for StoreWorker {
                 if !ending {
                     // Half of the time is left to readers and to the disk.
                     let done = self.env.clock.now();
-                    self.due = core.is_removing().then(|| done + (done - now).min(self.flush_interval));
+                    let took = done - now;
+                    self.due = core.is_removing().then(|| done + took.min(self.flush_interval));
+                    if self.due.is_some() {
+                        self.fit_removals(took);
+                    }
                     return Step::Worked;
                 }
                 shared.set_over();
@@ -117,6 +130,16 @@ fn give_up(shared: &Shared, core: &mut Core) -> Step {
 }
 
 impl StoreWorker {
+    /// Makes the next step with removals as long as it should be, after one that took so long.
+    fn fit_removals(&mut self, took: Duration) {
+        self.remove_step = match took {
+            _ if took > REMOVE_TIME * 2 => self.remove_step / 2,
+            _ if took < REMOVE_TIME / 2 => self.remove_step * 2,
+            _ => self.remove_step,
+        };
+        self.remove_step = self.remove_step.max(REMOVE_FIRST).min(self.remove_max);
+    }
+
     /// Whether a failure may go away; says so to whoever watches.
     fn may_pass(&mut self, error: &StorageError) -> bool {
         match error {

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use tokio::sync::watch;
 
+use super::doomed::Doomed;
 use super::pending::PendingWriter;
 use super::queue::{Part, Removal};
 use super::shared::{Health, Shared};
@@ -148,7 +149,7 @@ impl ValueWriter {
     ///
     /// Once these and all handed over before are gone from the engine, durably, `done` is raised to
     /// its number, unless it is above.
-    pub fn remove(&mut self, revisions: Vec<Revision>, done: Option<(watch::Sender<i64>, i64)>) {
+    pub fn remove(&mut self, revisions: Doomed, done: Option<(watch::Sender<i64>, i64)>) {
         let after = self.position;
         self.shared.removals.fetch_add(revisions.len(), Ordering::Relaxed);
         self.shared.queue.add(|work| work.remove.push_back(Removal { after, revisions, done }));

@@ -35,7 +35,7 @@ pub(super) const FLAGS: &[Flag] = &[
         name: "compaction-batch-limit",
         kind: Kind::Number,
         default: "1000",
-        help: "revisions that a compaction removes in one step",
+        help: "keys that a compaction looks at in one step",
         set: |config, text| {
             config.features.compaction_batch_limit = value::integer(text)?;
             Ok(())
@@ -45,7 +45,7 @@ pub(super) const FLAGS: &[Flag] = &[
         name: "compaction-sleep-interval",
         kind: Kind::Duration,
         default: "10ms",
-        help: "pause between two such steps",
+        help: "longest pause between two such steps; they pause as long as they took",
         set: |config, text| {
             config.features.compaction_sleep_interval = parse_duration(text)?;
             Ok(())
