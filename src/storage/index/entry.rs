@@ -2,6 +2,7 @@
 
 use smallvec::SmallVec;
 
+use super::delta::{self, Older};
 use super::history::History;
 use super::node::Item;
 use super::packed::{self, Buffer, Packed};
@@ -11,48 +12,74 @@ use crate::types::Revision;
 
 /// Superseded versions that stay in the leaf. More are moved out of line all at once, so that one
 /// change in so many touches what is there.
-pub(super) const RECENT_MAX: usize = 4;
+pub(super) const RECENT_MAX: usize = 8;
 
 /// A key's state, taken out of its leaf to be looked at or changed.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) head: Version,
-    /// The newest superseded ones, ascending.
-    pub(super) recent: SmallVec<[Version; RECENT_MAX]>,
+    /// The newest superseded ones as [`delta`] has them, and how many.
+    pub(super) recent: Buffer,
+    pub(super) recent_len: usize,
     /// Those before.
     pub(super) older: History,
 }
 
 impl Entry {
     pub(super) fn new(head: Version) -> Self {
-        Self { head, recent: SmallVec::new(), older: History::default() }
+        Self { head, recent: Buffer::new(), recent_len: 0, older: History::default() }
     }
 
     /// From all versions, oldest first; `None` if there are none.
     pub(super) fn from_ascending(versions: &[Version]) -> Option<Self> {
         let (head, before) = versions.split_last()?;
-        let (older, recent) = before.split_at(before.len().saturating_sub(RECENT_MAX));
-        Some(Self { head: *head, recent: recent.into(), older: History::from_ascending(older) })
+        let (older, in_leaf) = before.split_at(before.len().saturating_sub(RECENT_MAX));
+        let (mut recent, mut next) = (Buffer::new(), head);
+        for version in in_leaf.iter().rev() {
+            delta::write(&mut recent, version, next);
+            next = version;
+        }
+        Some(Self { head: *head, recent, recent_len: in_leaf.len(), older: History::from_ascending(older) })
+    }
+
+    /// All versions, newest first.
+    fn newest_first(&self) -> impl Iterator<Item = Version> {
+        let recent = Older::new(self.head, &self.recent);
+        std::iter::once(self.head).chain(recent).chain(self.older.newest_first())
     }
 
     /// All versions, oldest first.
     pub(super) fn ascending(&self) -> Vec<Version> {
-        let mut versions = self.older.ascending();
-        versions.extend_from_slice(&self.recent);
-        versions.push(self.head);
+        let mut versions: Vec<_> = self.newest_first().collect();
+        versions.reverse();
         versions
     }
 
     pub(super) fn push(&mut self, version: Version) {
-        if self.recent.len() == RECENT_MAX {
-            self.recent.drain(..).for_each(|version| self.older.push(version));
+        if self.recent_len == RECENT_MAX {
+            let mut moved: SmallVec<[Version; RECENT_MAX]> = Older::new(self.head, &self.recent).collect();
+            moved.reverse();
+            self.older.add(&moved);
+            (self.recent_len, self.recent) = (0, Buffer::new());
         }
-        self.recent.push(std::mem::replace(&mut self.head, version));
+        let before = std::mem::replace(&mut self.head, version);
+        let mut recent = Buffer::new();
+        delta::write(&mut recent, &before, &version);
+        recent.extend_from_slice(&self.recent);
+        self.recent = recent;
+        self.recent_len += 1;
     }
 
     /// Takes the newest version out again; `None` if it was the only one.
     pub(super) fn pop(mut self) -> Option<Self> {
-        self.head = self.recent.pop().or_else(|| self.older.pop())?;
+        let mut recent = Older::new(self.head, &self.recent);
+        match recent.next() {
+            Some(newest) => {
+                let rest = Buffer::from_slice(recent.rest());
+                (self.head, self.recent, self.recent_len) = (newest, rest, self.recent_len - 1);
+            }
+            None => self.head = self.older.pop()?,
+        }
         Some(self)
     }
 
@@ -65,15 +92,33 @@ impl Entry {
     /// The newest version up to `at` stays if it is a put, or if it is a tombstone written at `at`
     /// itself, so that a watcher that begins there still sees the deletion.
     pub(super) fn trim(self, at: i64, removed: &mut Vec<Revision>) -> Option<Self> {
-        let mut versions = self.ascending();
-        let upto = versions.partition_point(|version| version.main() <= at);
-        let gone = match upto.checked_sub(1).map(|newest| (newest, &versions[newest])) {
-            None => 0,
-            Some((newest, version)) if version.is_live() || version.main() == at => newest,
-            Some((newest, _)) => newest + 1,
-        };
-        removed.extend(versions.drain(..gone).map(|version| version.modified()));
-        Self::from_ascending(&versions)
+        let (mut kept, mut is_found) = (0, false);
+        let mut gone = Vec::new();
+        for version in self.newest_first() {
+            let is_newest = version.main() <= at && !std::mem::replace(&mut is_found, true);
+            if version.main() > at || is_newest && (version.is_live() || version.main() == at) {
+                kept += 1;
+            } else {
+                gone.push(version.modified());
+            }
+        }
+        removed.extend(gone.iter().rev());
+        self.keep(kept)
+    }
+
+    /// The newest so many versions; `None` if that is none.
+    fn keep(mut self, count: usize) -> Option<Self> {
+        let before = count.checked_sub(1)?;
+        if before > self.recent_len {
+            let versions = self.ascending();
+            return Self::from_ascending(&versions[versions.len().saturating_sub(count)..]);
+        }
+        let mut recent = Older::new(self.head, &self.recent);
+        let kept = recent.by_ref().take(before).count();
+        let len = self.recent.len() - recent.rest().len();
+        self.recent.truncate(len);
+        (self.recent_len, self.older) = (kept, History::default());
+        Some(self)
     }
 }
 
@@ -81,7 +126,7 @@ impl Packed<'_> {
     /// Whether [`Entry::trim`] at `at` would take something away.
     pub(super) fn is_trimmable(self, at: i64) -> bool {
         let Some(newest) = self.at(at) else { return false };
-        self.oldest() != newest || (!newest.is_live() && newest.main() < at)
+        self.oldest() != newest.modified() || (!newest.is_live() && newest.main() < at)
     }
 }
 

@@ -10,6 +10,7 @@
 //! It knows revisions, not values: where a version's record lies is its revision. It never reads a disk.
 
 mod build;
+mod delta;
 mod entry;
 mod history;
 mod iter;

@@ -1,18 +1,19 @@
 //! `Packed`: a key's versions as bytes, right behind the key in its leaf.
 //!
 //! ```text
-//! number of versions u8, bit 7 if there are more out of line · versions, newest first
-//! version: widths u16 · main · sub · puts (0 for a tombstone) · main - create · lease zigzag · hash u64
+//! number of versions u8, bit 7 if there are more out of line · the newest · the others, as in `delta`
+//! newest: widths u16 · main · sub · puts (0 for a tombstone) · main - create · lease zigzag · hash u64
 //! ```
 //!
-//! Each number has as many bytes as it needs, so that a version is 13 to 20 bytes and a leaf full of
-//! them is copied by one `memcpy`. Since the hash comes last, eight bytes can be loaded from where
-//! any number begins, and no branch depends on the content. More than a few versions don't fit: the
-//! older ones are out of line, in `History`.
+//! Each number has as many bytes as it needs, so that the newest version is 13 to 20 bytes, an older one
+//! mostly 12, and a leaf full of them is copied by one `memcpy`. Since the newest's hash comes last, eight
+//! bytes can be loaded from where any number begins, and no branch depends on the content. More than a few
+//! versions don't fit: the older ones are out of line, in `History`.
 
 use smallvec::SmallVec;
 
 use super::Version;
+use super::delta::Older;
 use super::entry::{Entry, RECENT_MAX, Summary};
 use super::history::History;
 use super::spilled::Spill;
@@ -45,7 +46,7 @@ impl<'a> Packed<'a> {
     /// The newest version at main revision `at`, tombstones included.
     pub(super) fn at(self, at: i64) -> Option<Version> {
         let found = self.versions().find(|version| version.main() <= at);
-        found.or_else(|| self.older()?.at(at).copied())
+        found.or_else(|| self.older()?.at(at))
     }
 
     /// The version that lives now (`None`) or at a main revision.
@@ -53,10 +54,10 @@ impl<'a> Packed<'a> {
         at.map_or_else(|| Some(self.head()), |main| self.at(main)).filter(Version::is_live)
     }
 
-    /// The oldest version.
-    pub(super) fn oldest(self) -> Version {
-        let oldest = self.older().and_then(History::oldest).copied();
-        oldest.or_else(|| self.versions().last()).unwrap_or_else(|| self.head())
+    /// Where the oldest version was written.
+    pub(super) fn oldest(self) -> Revision {
+        let oldest = self.older().and_then(History::oldest);
+        oldest.or_else(|| self.versions().last().map(|version| version.modified())).unwrap_or_default()
     }
 
     /// How many versions there are.
@@ -69,11 +70,9 @@ impl<'a> Packed<'a> {
     }
 
     pub(super) fn to_entry(self) -> Entry {
-        let mut versions = self.versions();
-        let head = versions.next().unwrap_or(Version::tombstone(Revision::default()));
-        let mut recent: SmallVec<_> = versions.collect();
-        recent.reverse();
-        Entry { head, recent, older: self.older().cloned().unwrap_or_default() }
+        let (head, recent) = split(self.bytes);
+        let older = self.older().cloned().unwrap_or_default();
+        Entry { head, recent: Buffer::from_slice(recent), recent_len: self.inline().saturating_sub(1), older }
     }
 
     fn inline(self) -> usize {
@@ -86,8 +85,8 @@ impl<'a> Packed<'a> {
 
     /// Those that are inline, newest first.
     fn versions(self) -> impl Iterator<Item = Version> + use<'a> {
-        let mut rest = self.bytes.get(1..).unwrap_or_default();
-        (0..self.inline()).map(move |_| read_version(&mut rest))
+        let (head, recent) = split(self.bytes);
+        std::iter::once(head).chain(Older::new(head, recent))
     }
 }
 
@@ -96,8 +95,9 @@ impl Entry {
     pub(super) fn write(&self, out: &mut Buffer) {
         const { assert!(RECENT_MAX + 1 < MORE as usize) };
         let more = if self.older.is_empty() { 0 } else { MORE };
-        out.push((self.recent.len() as u8 + 1) | more);
-        std::iter::once(&self.head).chain(self.recent.iter().rev()).for_each(|version| write_version(out, version));
+        out.push((self.recent_len as u8 + 1) | more);
+        write_version(out, &self.head);
+        out.extend_from_slice(&self.recent);
     }
 }
 
@@ -113,7 +113,13 @@ fn count(bytes: &[u8]) -> u8 {
 }
 
 fn head(bytes: &[u8]) -> Version {
-    read_version(&mut bytes.get(1..).unwrap_or_default())
+    split(bytes).0
+}
+
+/// The newest version, and the bytes of the others that are here.
+fn split(bytes: &[u8]) -> (Version, &[u8]) {
+    let mut rest = bytes.get(1..).unwrap_or_default();
+    (read_version(&mut rest), rest)
 }
 
 /// How many bytes a number may have; three bits of `widths` are a place in this list.
