@@ -80,8 +80,8 @@ impl Sled {
             readers,
             next_reader: AtomicUsize::new(0),
             failed: AtomicBool::new(false),
-            // What is written since opening counts as the engine's cache, hence the half.
-            recycle_bytes: (config.cache_bytes / 2).clamp(4 << 20, 64 << 20),
+            // Pending records, which are many only when nothing was written for a while, leave room for it.
+            recycle_bytes: config.cache_bytes.clamp(4 << 20, 64 << 20),
         })
     }
 

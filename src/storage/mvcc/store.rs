@@ -95,8 +95,9 @@ impl Store {
         let events: Vec<_> =
             changes.iter().map(|change| EventEntry::new(change.record.event(change.at), change.prev)).collect();
         let superseded = changes.iter().filter_map(|change| change.prev).collect();
+        let digests = changes.iter().map(|change| change.digest).collect();
         let records = changes.into_iter().map(|change| (change.at, change.record)).collect();
-        self.values.append_over(records, superseded, std::mem::take(&mut self.row_changes), position)?;
+        self.values.append_over(records, digests, superseded, std::mem::take(&mut self.row_changes), position)?;
         self.show(position);
         let mains = events.first().zip(events.last());
         let mains = mains.map(|(first, last)| (first.event.revision.main, last.event.revision.main));

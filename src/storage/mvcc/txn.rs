@@ -21,6 +21,8 @@ pub struct PutOutcome {
 pub(super) struct Change {
     pub(super) at: Revision,
     pub(super) record: Record,
+    /// The record's; 0 for a tombstone.
+    pub(super) digest: u64,
     /// Where the version before this revision lies.
     pub(super) prev: Option<Revision>,
 }
@@ -90,16 +92,17 @@ impl<'a> WriteTxn<'a> {
     /// Puts one pair.
     pub fn put(&mut self, key: Bytes, value: Bytes, lease: LeaseId) -> PutOutcome {
         let at = self.next();
-        let mut written = (at.main, 1);
+        let (mut written, mut digest) = ((at.main, 1), 0);
         let prev = self.store.index.put(&key, |prev| {
             if let Some(prev) = prev {
                 written = (prev.create, prev.version + 1);
             }
             let meta = KeyMeta { create: written.0, modified: at, version: written.1, lease };
-            Version::put(meta, record_hash(&key, &value, &meta))
+            digest = record_hash(&key, &value, &meta);
+            Version::put(meta, digest)
         });
         let version = VersionRecord { value, create_revision: written.0, version: written.1, lease };
-        self.push(at, Record { key, version: Some(version) }, prev);
+        self.push(at, Record { key, version: Some(version) }, digest, prev);
         PutOutcome { prev }
     }
 
@@ -110,7 +113,7 @@ impl<'a> WriteTxn<'a> {
         for (key, _) in &deleted {
             let at = self.next();
             let prev = self.store.index.tombstone(key, at);
-            self.push(at, Record { key: key.clone(), version: None }, prev);
+            self.push(at, Record { key: key.clone(), version: None }, 0, prev);
         }
         deleted
     }
@@ -147,7 +150,7 @@ impl<'a> WriteTxn<'a> {
         Revision::new(self.store.revision + 1, sub.cast_signed() as i64)
     }
 
-    fn push(&mut self, at: Revision, record: Record, prev: Option<KeyMeta>) {
+    fn push(&mut self, at: Revision, record: Record, digest: u64, prev: Option<KeyMeta>) {
         // A watcher is told the version before the revision, also if the command itself made one since.
         let prev = prev.and_then(|prev| match prev.modified {
             own if own.main == at.main => {
@@ -155,7 +158,7 @@ impl<'a> WriteTxn<'a> {
             }
             before => Some(before),
         });
-        self.store.changes.push(Change { at, record, prev });
+        self.store.changes.push(Change { at, record, digest, prev });
     }
 
     pub(super) fn view(&self) -> View<'_> {

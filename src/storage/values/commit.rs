@@ -44,7 +44,7 @@ impl Content {
         let view = shared.pending.view();
         for part in parts.clone() {
             if let Some((first, last)) = part.mains {
-                step.records(&view, first, last)?;
+                step.records(&view, first, last, &part.digests)?;
                 step.state.last_main = last;
             }
             step.state.position = part.position;
@@ -95,18 +95,21 @@ struct Step<'a> {
 }
 
 impl Step<'_> {
-    fn records(&mut self, view: &View, first: i64, last: i64) -> Result<(), StorageError> {
+    /// The records of these main revisions, which have so many digests as they are.
+    fn records(&mut self, view: &View, first: i64, last: i64, digests: &[u64]) -> Result<(), StorageError> {
         let end = Revision::new(last.saturating_add(1), 0);
         let (mut hole, mut reached) = (None, first.saturating_sub(1));
+        let mut left = digests.iter();
         for (at, record) in view.range(Revision::new(first, 0), end, &mut hole) {
+            let Some(digest) = left.next() else { break };
             reached = at.main;
             self.batch.put_with(Table::Kv, &at.to_bytes(), |out| encode_record(at, record, out));
             let mut totals = self.state.records;
-            self.segment(Segment::base_of(at.main))?.push(at, record, &mut totals);
+            self.segment(Segment::base_of(at.main))?.push(at, record, *digest, &mut totals);
             self.state.records = totals;
         }
         // The position that is stored with them must not pass over records that aren't there.
-        if hole.is_some() || reached != last {
+        if hole.is_some() || reached != last || left.next().is_some() {
             return Err(hole.unwrap_or(Hole(reached.saturating_add(1))).into());
         }
         Ok(())

@@ -87,7 +87,8 @@ pub type RowChange = (Table, Bytes, Option<Bytes>);
 pub struct ValuesConfig {
     /// The engine and where it lies; its `cache_bytes` is set from the budget below.
     pub backend: BackendConfig,
-    /// The whole memory budget in bytes: a quarter each for pending and engine, half for hot.
+    /// The whole memory budget in bytes: a quarter for pending, half for hot, an eighth for the engine; the
+    /// rest for what all of them hold around that.
     pub cache_bytes: u64,
     /// The longest time between an append and its flush.
     pub flush_interval: Duration,
@@ -120,7 +121,7 @@ impl ValuesConfig {
 /// [`StorageError::Damaged`] if the content doesn't agree with its own account of itself; the
 /// caller puts the directory aside and rebuilds it from a snapshot and the log.
 pub fn open(env: &Env, mut config: ValuesConfig) -> Result<(ValueWriter, ValueReader, Loaded), StorageError> {
-    config.backend.cache_bytes = config.cache_bytes / 4;
+    config.backend.cache_bytes = config.cache_bytes / 8;
     let home = Home::open(env, &config.backend)?;
     let engine = home.engine()?;
     let (content, loaded) = load::load(&home, &engine)?;

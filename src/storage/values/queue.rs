@@ -29,6 +29,8 @@ pub(super) struct Part {
     pub(super) mains: Option<(i64, i64)>,
     /// Bytes that the records hold in the pending map.
     pub(super) bytes: u64,
+    /// Of the records, in order.
+    pub(super) digests: Vec<u64>,
     /// Changes of small tables, in order.
     pub(super) rows: Vec<RowChange>,
     /// Older versions that the records take the place of.
@@ -84,6 +86,7 @@ impl Work {
                     (mine, theirs) => mine.or(theirs),
                 };
                 back.bytes += part.bytes;
+                back.digests.append(&mut part.digests);
                 back.rows.append(&mut part.rows);
                 back.superseded.append(&mut part.superseded);
                 back.position = part.position;

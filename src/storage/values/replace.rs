@@ -14,7 +14,7 @@ use super::shared::Health;
 use super::state::{STATE_KEY, State, is_own_row};
 use crate::storage::backend::codec::encode_record;
 use crate::storage::backend::{Backend, Batch, Home, Table};
-use crate::storage::{AppliedPosition, Record};
+use crate::storage::{AppliedPosition, Record, digest};
 use crate::types::{Revision, StorageError};
 
 /// A batch of about this size is written at a time.
@@ -72,7 +72,7 @@ impl Replacement<'_> {
             self.put_segment();
             self.segment = Segment::new(base);
         }
-        self.segment.push(at, record, &mut self.state.records);
+        self.segment.push(at, record, digest::of_record(at, record), &mut self.state.records);
         self.batch.put_with(Table::Kv, &at.to_bytes(), |out| encode_record(at, record, out));
         self.write_full()
     }

@@ -18,7 +18,6 @@ use super::RecordHead;
 use super::state::Totals;
 use crate::storage::Record;
 use crate::storage::backend::codec::{CodecError, Cursor, put_varint, unzigzag, zigzag};
-use crate::storage::digest::of_record as digest_of_record;
 use crate::types::{LeaseId, Revision};
 
 /// Main revisions of a segment, as a power of two.
@@ -56,8 +55,8 @@ impl Segment {
         self.entries.is_empty()
     }
 
-    /// Adds a record that is above all that are here, and counts it.
-    pub(super) fn push(&mut self, at: Revision, record: &Record, totals: &mut Totals) {
+    /// Adds a record that is above all that are here, with its digest, and counts it.
+    pub(super) fn push(&mut self, at: Revision, record: &Record, digest: u64, totals: &mut Totals) {
         let start = self.entries.len();
         let out = &mut self.entries;
         out.push((at.main & ((1 << SHIFT) - 1)) as u8);
@@ -70,7 +69,7 @@ impl Segment {
                 put_varint(out, version.version as u64);
                 put_varint(out, zigzag(version.lease.get()));
                 put_varint(out, version.value.len() as u64);
-                out.extend_from_slice(&digest_of_record(at, record).to_le_bytes());
+                out.extend_from_slice(&digest.to_le_bytes());
             }
         }
         put_varint(out, record.key.len() as u64);
@@ -230,9 +229,9 @@ mod tests {
 
     fn sample(totals: &mut Totals) -> Segment {
         let mut segment = Segment::new(1);
-        segment.push(Revision::new(128, 0), &record("a", "1"), totals);
-        segment.push(Revision::new(128, 1), &record("b", "22"), totals);
-        segment.push(Revision::new(255, 0), &Record { key: Bytes::from_static(b"a"), version: None }, totals);
+        segment.push(Revision::new(128, 0), &record("a", "1"), 11, totals);
+        segment.push(Revision::new(128, 1), &record("b", "22"), 12, totals);
+        segment.push(Revision::new(255, 0), &Record { key: Bytes::from_static(b"a"), version: None }, 0, totals);
         segment
     }
 
@@ -257,7 +256,7 @@ mod tests {
         assert_eq!(heads[1].1.key, "b");
         let version = heads[1].1.version.expect("a version");
         assert_eq!((version.create_revision, version.version, version.value_bytes), (2, 3, 2));
-        assert_eq!(version.digest, digest_of_record(heads[1].0, &record("b", "22")));
+        assert_eq!(version.digest, 12);
         assert_eq!(version.lease, LeaseId(-1));
         assert!(heads[2].1.version.is_none());
     }

@@ -14,7 +14,7 @@ use super::worker::StoreWorker;
 use super::{RowChange, ValuesConfig, record_bytes};
 use crate::env::Env;
 use crate::storage::AppliedPosition;
-use crate::storage::{Record, Table};
+use crate::storage::{Record, Table, digest};
 use crate::types::{Revision, StorageError};
 
 /// What a record in the pending map costs besides its logical bytes.
@@ -64,17 +64,20 @@ impl ValueWriter {
         rows: Vec<RowChange>,
         position: AppliedPosition,
     ) -> Result<(), StorageError> {
-        self.append_over(records, Vec::new(), rows, position)
+        let digests = records.iter().map(|(at, record)| digest::of_record(*at, record)).collect();
+        self.append_over(records, digests, Vec::new(), rows, position)
     }
 
-    /// As [`ValueWriter::append`], and tells which older versions the records take the place of:
-    /// those leave the hot cache, so that its budget holds what is current.
+    /// As [`ValueWriter::append`], with the records' digests, which whoever keeps an index has, and which
+    /// older versions the records take the place of: those leave the hot cache, so that its budget
+    /// holds what is current.
     ///
     /// # Errors
     /// As [`ValueWriter::append`].
     pub fn append_over(
         &mut self,
         records: Vec<(Revision, Record)>,
+        digests: Vec<u64>,
         superseded: Vec<Revision>,
         rows: Vec<RowChange>,
         position: AppliedPosition,
@@ -83,6 +86,9 @@ impl ValueWriter {
         let in_order = records.is_sorted_by(|(a, _), (b, _)| a < b);
         if !in_order || records.first().is_some_and(|(at, _)| at.main <= self.last_main || at.main < 0) {
             return Err(StorageError::Mismatch("records were appended out of order".into()));
+        }
+        if digests.len() != records.len() {
+            return Err(StorageError::Mismatch("records were appended without their digests".into()));
         }
         let is_whole = records.windows(2).all(|pair| pair[1].0.main - pair[0].0.main <= 1);
         let follows = |(at, _): &(Revision, Record)| !self.must_follow || at.main - 1 == self.last_main;
@@ -124,7 +130,7 @@ impl ValueWriter {
         let urgent = self.shared.pending.bytes() >= self.flush_bytes;
         self.position = position;
         self.shared.queue.add(|work| {
-            work.append(Part { mains, bytes, rows, superseded, position, closed: false });
+            work.append(Part { mains, bytes, digests, rows, superseded, position, closed: false });
             work.urgent |= urgent;
         });
         Ok(())
