@@ -65,7 +65,7 @@ impl Whole {
         let mut payload = BytesMut::new();
         codec::encode_batch(&commands, &mut payload);
         let (reply, answer) = oneshot::channel();
-        let proposals = Proposals { commands, replies: vec![reply], permit: None, held: None };
+        let proposals = Proposals { commands, replies: vec![reply], ..Proposals::default() };
         let put = async {
             self.node.append(payload.freeze(), proposals, None).await.ok()?;
             answer.await.ok()?.ok()

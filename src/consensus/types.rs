@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::apply::{Command, Outcome};
 use crate::types::{Held, MemberId, RequestError, Term};
@@ -88,6 +88,17 @@ pub struct Proposals {
     pub permit: Option<tokio::sync::OwnedSemaphorePermit>,
     /// The commands' part of the budget of bytes, held as long.
     pub held: Option<Held>,
+    /// Where the batch goes if it surely didn't reach the log; without it, its waiters are refused.
+    pub returns: Option<mpsc::UnboundedSender<Proposals>>,
+}
+
+impl Proposals {
+    /// Hands it back to whoever proposed it, for another try.
+    fn give_back(mut self) -> Result<(), Self> {
+        let Some(returns) = self.returns.take() else { return Err(self) };
+        self.permit = None;
+        returns.send(self).map_err(|refused| refused.0)
+    }
 }
 
 impl LocalBatch {
@@ -107,7 +118,7 @@ impl LocalBatch {
 }
 
 impl Drop for LocalBatch {
-    /// A batch that never reached the log was certainly not applied: its waiters learn so.
+    /// A batch that never reached the log was certainly not applied: it may be tried again, or its waiters learn so.
     fn drop(&mut self) {
         if let Some(accepted) = self.accepted.get_mut().take() {
             let _ = accepted.send(false);
@@ -115,6 +126,7 @@ impl Drop for LocalBatch {
         if !*self.appended.get_mut()
             && let Some(proposals) = self.proposals.get_mut().take()
         {
+            let Err(proposals) = proposals.give_back() else { return };
             for reply in proposals.replies {
                 // A waiter that has gone away needs no answer.
                 let _ = reply.send(Err(RequestError::NoLeader));

@@ -14,7 +14,7 @@ use super::forward::Forwarder;
 use super::{ProposeLimits, Queued};
 use crate::apply::codec;
 use crate::consensus::{Node, Proposals};
-use crate::types::{MemberId, RequestError};
+use crate::types::RequestError;
 
 /// Runs until the queue is closed or Raft has ended.
 pub(super) async fn run(
@@ -37,7 +37,7 @@ pub(super) async fn run(
             let leader = match node.status().leader() {
                 Some(leader) => leader,
                 None => {
-                    let Some(leader) = leader_to_come(&node).await else { return };
+                    let Some(leader) = forwarder.leader_to_come().await else { return };
                     // Who gave up meanwhile was told that it isn't known; it is still better not to do it.
                     waiting.retain(|queued| !queued.reply.is_closed());
                     leader
@@ -69,6 +69,9 @@ pub(super) async fn run(
                     None => batch.held = Some(held),
                 }
             }
+            if bound_to.is_none() {
+                batch.returns = Some(forwarder.returns());
+            }
             let mut payload = BytesMut::new();
             codec::encode_batch(&batch.commands, &mut payload);
             if !is_own {
@@ -78,20 +81,6 @@ pub(super) async fn run(
                 return;
             }
         }
-    }
-}
-
-/// Waits for a leader; `None` once Raft has ended.
-async fn leader_to_come(node: &Node) -> Option<MemberId> {
-    let mut leaders = node.status().leaders();
-    loop {
-        if node.status().is_stopped() {
-            return None;
-        }
-        if let Some(leader) = *leaders.borrow_and_update() {
-            return Some(leader);
-        }
-        leaders.changed().await.ok()?;
     }
 }
 

@@ -12,8 +12,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use tokio::sync::mpsc;
 
+use crate::apply::codec;
 use crate::consensus::peer::Forwarded;
 use crate::consensus::{Node, Proposals, Waiters};
 use crate::env::Env;
@@ -21,6 +23,9 @@ use crate::types::MemberId;
 
 /// Between two tries, while the leader says that it is none.
 const RETRY: Duration = Duration::from_millis(20);
+
+/// Batches that come back and are looked at together.
+const RETURNED_MAX: usize = 64;
 
 /// Hands over batches. Cheap to clone.
 #[derive(Clone)]
@@ -30,14 +35,56 @@ pub(super) struct Forwarder {
     waiters: Arc<Waiters>,
     tags: Arc<AtomicU64>,
     limit: Duration,
+    returns: mpsc::UnboundedSender<Proposals>,
 }
 
 impl Forwarder {
-    /// `limit` is how long a command may wait.
-    pub(super) fn new(node: Node, env: Env, waiters: Arc<Waiters>, limit: Duration) -> Self {
+    /// `limit` is how long a command may wait. Runs what comes back until Raft has ended.
+    pub(super) fn start(node: Node, env: Env, waiters: Arc<Waiters>, limit: Duration) -> Self {
         // Batches of an earlier life of this member may still come back: no tag of theirs may be met again.
         let first = env.rng.next_u64() >> 1;
-        Self { node, env, waiters, tags: Arc::new(AtomicU64::new(first)), limit }
+        let (returns, returned) = mpsc::unbounded_channel();
+        let forwarder = Self { node, env, waiters, tags: Arc::new(AtomicU64::new(first)), limit, returns };
+        tokio::spawn(forwarder.clone().again(returned));
+        forwarder
+    }
+
+    /// Where a batch goes that this member's log didn't take.
+    pub(super) fn returns(&self) -> mpsc::UnboundedSender<Proposals> {
+        self.returns.clone()
+    }
+
+    /// Tries again what came back, as long as somebody waits for it.
+    async fn again(self, mut returned: mpsc::UnboundedReceiver<Proposals>) {
+        let mut batches = Vec::new();
+        while returned.recv_many(&mut batches, RETURNED_MAX).await > 0 {
+            tokio::time::sleep(RETRY).await;
+            let Some(leader) = self.leader_to_come().await else { return };
+            for batch in batches.drain(..) {
+                let mut batch = without_the_gone(batch);
+                if batch.commands.is_empty() {
+                    continue;
+                }
+                batch.returns = Some(self.returns());
+                let mut payload = BytesMut::new();
+                codec::encode_batch(&batch.commands, &mut payload);
+                tokio::spawn(self.clone().run(leader, payload.freeze(), batch));
+            }
+        }
+    }
+
+    /// Waits for a leader; `None` once Raft has ended.
+    pub(super) async fn leader_to_come(&self) -> Option<MemberId> {
+        let mut leaders = self.node.status().leaders();
+        loop {
+            if self.node.status().is_stopped() {
+                return None;
+            }
+            if let Some(leader) = *leaders.borrow_and_update() {
+                return Some(leader);
+            }
+            leaders.changed().await.ok()?;
+        }
     }
 
     /// Gets one batch into somebody's log, as far as the time allows.
@@ -61,20 +108,18 @@ impl Forwarder {
             let Some(refused) = self.waiters.take(tag) else { return };
             batch = refused;
             tokio::time::sleep(RETRY).await;
-            let mut leaders = self.node.status().leaders();
-            let next = async {
-                loop {
-                    if let Some(leader) = *leaders.borrow_and_update() {
-                        return Some(leader);
-                    }
-                    leaders.changed().await.ok()?;
-                }
-            };
-            match tokio::time::timeout_at(deadline, next).await {
-                Ok(Some(next)) if !self.node.status().is_stopped() => leader = next,
+            match tokio::time::timeout_at(deadline, self.leader_to_come()).await {
+                Ok(Some(next)) => leader = next,
                 // Dropped: the waiters' time is up as well.
                 _ => return,
             }
         }
     }
+}
+
+/// Who gave up was told that the outcome isn't known; it is still better not to do it.
+fn without_the_gone(mut batch: Proposals) -> Proposals {
+    let pairs = batch.commands.drain(..).zip(batch.replies.drain(..)).filter(|(_, reply)| !reply.is_closed());
+    let (commands, replies) = pairs.unzip();
+    Proposals { commands, replies, ..batch }
 }

@@ -99,7 +99,7 @@ impl Proposer {
     /// Starts the batcher and the barrier on the current runtime. `waiters` are those that the state machine answers.
     pub fn start(node: Node, limits: ProposeLimits, env: Env, waiters: Arc<Waiters>) -> Self {
         let (queue, commands) = mpsc::unbounded_channel();
-        let forwarder = forward::Forwarder::new(node.clone(), env, waiters, limits.timeout);
+        let forwarder = forward::Forwarder::start(node.clone(), env, waiters, limits.timeout);
         tokio::spawn(batcher::run(commands, node.clone(), forwarder, limits));
         let barrier = barrier::Barrier::start(node.clone(), limits.timeout);
         Self {
