@@ -5,6 +5,7 @@
 //! signal, or a fatal error of log, raft or store ─► listeners closed ─► leases written down ─► raft ─► store
 //! ```
 
+mod compare;
 mod core;
 mod door;
 mod export;

@@ -48,6 +48,8 @@ pub struct Standing {
     pub applied: RaftIndex,
     /// Whether this member has no vote.
     pub is_learner: bool,
+    /// Whether this member's state was found to differ from the others'.
+    pub is_diverged: bool,
 }
 
 /// One member as `MemberList` shows it.

@@ -6,6 +6,7 @@
 //! ```
 
 mod codec;
+mod divergence;
 mod index;
 mod log_cache;
 mod log_store;
@@ -17,6 +18,7 @@ mod status;
 mod types;
 mod waiters;
 
+pub use divergence::{Landmarks, PARTS, Verdict, judge, longer};
 pub use log_cache::LogCache;
 pub use log_store::LogStore;
 pub use node::{Node, NodeConfig, StartError};

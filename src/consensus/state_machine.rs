@@ -21,6 +21,7 @@ use openraft::{EntryPayload, OptionalSend};
 use tokio::sync::watch;
 
 use super::codec::{decode_membership, encode_membership};
+use super::divergence::DIGEST_EVERY;
 use super::index::{from_raft, log_id_of, position_of};
 use super::log_cache::LogCache;
 use super::snapshots::{SnapshotBuilder, Snapshots};
@@ -227,9 +228,13 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 responder.send(());
             }
             unpublished += 1;
-            if unpublished == ENTRIES_PER_PUBLISH_MAX || bytes >= BYTES_PER_PUBLISH_MAX {
+            let is_landmark = position.index.get().is_multiple_of(DIGEST_EVERY);
+            if is_landmark || unpublished == ENTRIES_PER_PUBLISH_MAX || bytes >= BYTES_PER_PUBLISH_MAX {
                 self.publish(position, &mut answers).await?;
                 (unpublished, bytes) = (0, 0);
+            }
+            if is_landmark {
+                self.status.landmarks().note(position.index, self.reader.snapshot());
             }
         }
         if unpublished > 0 {
@@ -252,6 +257,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             |store: &mut Store| snapshots.load(store, &snapshot).map_err(|error| Install(io::Error::other(error)));
         self.machine.install(load).map_err(|Install(error)| error)?;
         self.snapshots.installed(meta.clone(), snapshot);
+        self.status.landmarks().clear();
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         (self.on_publish)(None, self.machine.store_mut().revision());

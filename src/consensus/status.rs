@@ -8,6 +8,7 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::divergence::Landmarks;
 use crate::types::{MemberId, RaftIndex, Term};
 
 /// This member's place in the cluster, as last seen. Read by every request, written by Raft's watchers.
@@ -31,6 +32,8 @@ pub struct NodeStatus {
     heard: AtomicU64,
     heard_from: AtomicU64,
     removed: RwLock<BTreeSet<MemberId>>,
+    landmarks: Landmarks,
+    diverged: AtomicU64,
 }
 
 impl NodeStatus {
@@ -52,6 +55,8 @@ impl NodeStatus {
             heard: AtomicU64::new(0),
             heard_from: AtomicU64::new(0),
             removed: RwLock::default(),
+            landmarks: Landmarks::default(),
+            diverged: AtomicU64::new(0),
         }
     }
 
@@ -124,6 +129,31 @@ impl NodeStatus {
     /// Whether the member once belonged to the cluster and was removed.
     pub fn is_removed(&self, member: MemberId) -> bool {
         self.removed.read().contains(&member)
+    }
+
+    /// The digests of this member's state.
+    pub fn landmarks(&self) -> &Landmarks {
+        &self.landmarks
+    }
+
+    /// The entry after which this member's state was found to differ from the others'. It must not serve then.
+    pub fn diverged(&self) -> Option<RaftIndex> {
+        match self.diverged.load(Ordering::Acquire) {
+            0 => None,
+            index => Some(RaftIndex(index)),
+        }
+    }
+
+    /// Notes that it does; the first entry counts.
+    pub fn set_diverged(&self, index: RaftIndex) {
+        let first = self.diverged.compare_exchange(0, index.get(), Ordering::AcqRel, Ordering::Acquire);
+        if first.is_ok() {
+            tracing::error!(
+                %index,
+                "this member's state differs from the others' and is not served any more: remove this member, and add \
+                 it again with an empty data directory"
+            );
+        }
     }
 
     /// Notes who was removed so far.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
+use super::compare::{Comparer, Mark};
 use super::door::Door;
 use super::gauges::{self, Sources};
 use super::maintain::Keeper;
@@ -119,6 +120,9 @@ impl Core {
         let hub =
             WatchHub::new(reader.clone(), WatchLimits::new(&limits, config.features.watch_progress_notify_interval));
         let status = Arc::new(NodeStatus::new(data.identity().member));
+        if let Some(index) = data.diverged(env.disk.as_ref())? {
+            status.set_diverged(index);
+        }
         let cache = Arc::new(LogCache::default());
         let snapshots = Snapshots::new(
             timed_save(rebuild::save(env.clone(), reader.clone(), data.snapshots()), env, metrics),
@@ -219,7 +223,12 @@ impl Core {
             peer_port,
             workers,
         };
+        let mark: Mark = {
+            let (data, disk) = (data.clone(), env.disk.clone());
+            Box::new(move |index| data.mark_diverged(disk.as_ref(), index))
+        };
         core.start_workers(config, env, log_meter, compaction, care, behind_bytes)?;
+        core.workers.push(Comparer::new(core.node.clone(), core.proposer.clone(), mark).spawn());
         Ok(core)
     }
 

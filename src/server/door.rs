@@ -64,6 +64,7 @@ impl Propose for Door {
             committed: status.committed(),
             applied: status.applied(),
             is_learner: status.is_learner(),
+            is_diverged: status.diverged().is_some(),
         }
     }
 

@@ -210,7 +210,7 @@ impl Propose for Front {
     fn standing(&self) -> Standing {
         let applied = RaftIndex(self.applied.load(Ordering::Acquire));
         let leader = (!self.leaderless.load(Ordering::Relaxed)).then_some(MEMBER);
-        Standing { leader, term: Term(self.term), committed: applied, applied, is_learner: false }
+        Standing { leader, term: Term(self.term), committed: applied, applied, ..Standing::default() }
     }
 
     fn move_leader(&self, _: MemberId) -> Waiting<Result<(), RequestError>> {

@@ -11,7 +11,7 @@ use crate::types::RequestError;
 /// Lets a call in, or says why not.
 ///
 /// # Errors
-/// `InvalidClientApiVersion`, `NoLeader` with `hasleader`, and what a learner doesn't serve.
+/// `InvalidClientApiVersion`, `NoLeader` with `hasleader`, `Corrupt`, and what a learner doesn't serve.
 pub(crate) fn admit(services: &Services, method: Method, headers: &HeaderMap) -> Result<(), Status> {
     let streaming = method.parts().2 != Kind::Unary;
     match headers.get("client-api-version") {
@@ -26,7 +26,19 @@ pub(crate) fn admit(services: &Services, method: Method, headers: &HeaderMap) ->
     if headers.get("hasleader").is_some_and(|wish| wish == "true") && standing.leader.is_none() {
         return Err(errors::status(&RequestError::NoLeader));
     }
+    if standing.is_diverged {
+        return diverged(method);
+    }
     if standing.is_learner { learner(method) } else { Ok(()) }
+}
+
+/// A member whose state differs from the others' only says who it is, and lets itself be removed.
+fn diverged(method: Method) -> Result<(), Status> {
+    match method {
+        Method::Status | Method::MemberList | Method::MemberRemove | Method::MoveLeader | Method::Alarm => Ok(()),
+        Method::HealthCheck | Method::HealthList | Method::HealthWatch => Ok(()),
+        _ => Err(errors::status(&RequestError::Corrupt)),
+    }
 }
 
 /// A learner answers `Status`, serializable ranges (checked where the request is read) and snapshots.

@@ -46,6 +46,9 @@ impl Check {
             {
                 Err(format!("alarm activated: {}", kind_name(AlarmKind::Corrupt)))
             }
+            Self::DataCorruption if services.proposer.standing().is_diverged => {
+                Err("this member's state differs from the others'".into())
+            }
             Self::SerializableRead => probe(services, true).await.map_err(|error| error.to_string()),
             Self::LinearizableRead => probe(services, false).await.map_err(|error| error.to_string()),
             Self::NonLearner if services.proposer.standing().is_learner => Err("not supported for learner".into()),
@@ -110,6 +113,9 @@ async fn unhealthy(services: &Services, query: &str) -> Option<String> {
         if !query_values(query, "exclude").any(|excluded| excluded == name) {
             return Some(format!("ALARM {name}"));
         }
+    }
+    if services.proposer.standing().is_diverged {
+        return Some("DIVERGED".into());
     }
     let serializable = query_values(query, "serializable").any(|value| value == "true");
     if !serializable && services.proposer.standing().leader.is_none() {

@@ -7,7 +7,7 @@ use rusd_proto::rusdpeer as pb;
 
 use super::channels::was_not_sent;
 use super::{Peers, refusal};
-use crate::types::{LeaseId, MemberId, RequestError};
+use crate::types::{LeaseId, MemberId, RaftIndex, RequestError};
 
 /// What became of a batch that was forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +18,15 @@ pub enum Forwarded {
     Refused,
     /// Nobody knows.
     Unknown,
+}
+
+/// A member's digests.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Digests {
+    /// After which entries, and what.
+    pub digests: Vec<(RaftIndex, u64)>,
+    /// After which entry the state is kept.
+    pub kept: Option<RaftIndex>,
 }
 
 /// A lease as the leader's clock sees it.
@@ -106,5 +115,46 @@ impl Peers {
             }
             _ => Err(RequestError::UnknownMethod),
         }
+    }
+
+    /// A member's digests; with `keep`, it keeps the state after its next landmark.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn digests(&self, member: MemberId, keep: bool, limit: Duration) -> Result<Digests, RequestError> {
+        let question = pb::question::Question::Digests(pb::DigestsQuestion { keep });
+        match self.ask(member, question, limit).await? {
+            pb::answer::Answer::Digests(pb::Digests { indexes, digests, kept }) => Ok(Digests {
+                digests: indexes.into_iter().map(RaftIndex).zip(digests).collect(),
+                kept: (kept > 0).then_some(RaftIndex(kept)),
+            }),
+            _ => Err(RequestError::UnknownMethod),
+        }
+    }
+
+    /// The digests of the parts of a prefix in the state that a member keeps after the entry `index`.
+    ///
+    /// # Errors
+    /// As above; `UnknownMethod` if it doesn't keep that state.
+    pub async fn parts(
+        &self,
+        member: MemberId,
+        index: RaftIndex,
+        prefix: Bytes,
+        limit: Duration,
+    ) -> Result<Vec<u64>, RequestError> {
+        let question = pb::question::Question::Parts(pb::PartsQuestion { index: index.get(), prefix });
+        match self.ask(member, question, limit).await? {
+            pb::answer::Answer::Parts(parts) => Ok(parts.digests),
+            _ => Err(RequestError::UnknownMethod),
+        }
+    }
+
+    /// Tells a member that it differs from the others after the entry `index`.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn tell_diverged(&self, member: MemberId, index: RaftIndex, limit: Duration) -> Result<(), RequestError> {
+        self.ask(member, pb::question::Question::Diverged(index.get()), limit).await.map(drop)
     }
 }

@@ -33,7 +33,7 @@ use super::types::{PeerNode, TypeConfig};
 use crate::env::Env;
 use crate::types::{ClusterId, MemberId};
 
-pub use ask::{Forwarded, LeaseLeft};
+pub use ask::{Digests, Forwarded, LeaseLeft};
 pub use book::Book;
 pub use dial::{Dial, Dialing, NoDial, SocketDial, Stream};
 pub use service::{Asking, Questions, Service};

@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::super::node::Node;
 use super::ask::LeaseLeft;
 use super::{Peers, channels, refusal, wire};
-use crate::types::{LeaseId, MemberId, RequestError};
+use crate::types::{LeaseId, MemberId, RaftIndex, RequestError};
 
 /// An answer to come.
 pub type Asking<T> = Pin<Box<dyn Future<Output = Result<T, RequestError>> + Send>>;
@@ -150,6 +150,22 @@ impl Peer for Service {
                 left.map(|LeaseLeft { granted_secs, remaining_secs }| {
                     Answer::Lease(pb::LeaseAnswer { granted_secs, remaining_secs })
                 })
+            }
+            Some(Question::Digests(pb::DigestsQuestion { keep })) => {
+                let landmarks = self.node.status().landmarks();
+                landmarks.keep_next(keep);
+                let (indexes, digests) =
+                    landmarks.digests().into_iter().map(|(index, digest)| (index.get(), digest)).unzip();
+                let kept = landmarks.kept().map_or(0, RaftIndex::get);
+                Ok(Answer::Digests(pb::Digests { indexes, digests, kept }))
+            }
+            Some(Question::Parts(pb::PartsQuestion { index, prefix })) => {
+                let parts = self.node.status().landmarks().parts(RaftIndex(index), &prefix);
+                parts.map(|digests| Answer::Parts(pb::Parts { digests })).ok_or(RequestError::UnknownMethod)
+            }
+            Some(Question::Diverged(index)) => {
+                self.node.status().set_diverged(RaftIndex(index));
+                Ok(Answer::Noted(true))
             }
             Some(Question::Change(_)) | None => Err(RequestError::UnknownMethod),
         };

@@ -1,0 +1,185 @@
+//! Do all members hold the same? Their digests at equal entries say so, all the time.
+//!
+//! ```text
+//! apply, every DIGEST_EVERY entries: publish ─► Landmarks (the digest after that entry)
+//! leader, every second ─► each member's digests ─► equal at the newest common entry?
+//!                           └► no: the majority is right ─► the member is told, and stops serving
+//!                                  which keys? ─► the state of the next landmark is kept ─► compared part by part
+//! ```
+//! A landmark is an entry at which every member publishes, however its entries come in, so that there is always
+//! a common one. Where no majority says who is right, the CORRUPT alarm stops all, as in etcd (issue 13839).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use parking_lot::Mutex;
+
+use crate::storage::Snapshot;
+use crate::types::{KeyRange, RaftIndex};
+
+/// Every member publishes at entries whose index is a multiple of this.
+pub(super) const DIGEST_EVERY: u64 = 256;
+/// Landmarks whose digests are kept; a member that is further behind is compared later.
+const KEPT: usize = 64;
+/// Parts that a prefix is cut into: the key itself, and a part for each next byte.
+pub const PARTS: usize = 257;
+/// The longest prefix that is looked into.
+const PREFIX_BYTES_MAX: usize = 4_096;
+
+/// The digests after the entries that all members stop at.
+#[derive(Debug, Default)]
+pub struct Landmarks {
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    digests: VecDeque<(RaftIndex, u64)>,
+    /// Whether the state after the next one is to be kept. Only for a search: it holds memory.
+    wanted: bool,
+    state: Option<(RaftIndex, Arc<Snapshot>)>,
+}
+
+impl Landmarks {
+    /// Notes the state after the entry `index`.
+    pub(super) fn note(&self, index: RaftIndex, snapshot: Snapshot) {
+        let mut kept = self.kept.lock();
+        if kept.digests.len() == KEPT {
+            kept.digests.pop_front();
+        }
+        kept.digests.push_back((index, snapshot.digest()));
+        if std::mem::take(&mut kept.wanted) {
+            kept.state = Some((index, Arc::new(snapshot)));
+        }
+    }
+
+    /// The state was replaced: what was before it is of no use.
+    pub(super) fn clear(&self) {
+        *self.kept.lock() = Kept::default();
+    }
+
+    /// Has the state after the next landmark kept, or lets go of one that was.
+    pub fn keep_next(&self, keep: bool) {
+        let mut kept = self.kept.lock();
+        if !keep {
+            (kept.wanted, kept.state) = (false, None);
+        } else if kept.state.is_none() {
+            kept.wanted = true;
+        }
+    }
+
+    /// The digests, the oldest first.
+    pub fn digests(&self) -> Vec<(RaftIndex, u64)> {
+        self.kept.lock().digests.iter().copied().collect()
+    }
+
+    /// After which entry the state is kept.
+    pub fn kept(&self) -> Option<RaftIndex> {
+        self.kept.lock().state.as_ref().map(|(index, _)| *index)
+    }
+
+    /// The digests of the parts of a prefix after the entry `index`: the key itself, then all keys that go on
+    /// with byte 0, with byte 1, …; `None` if that state isn't kept, or the prefix is too long.
+    pub fn parts(&self, index: RaftIndex, prefix: &[u8]) -> Option<Vec<u64>> {
+        if prefix.len() > PREFIX_BYTES_MAX {
+            return None;
+        }
+        let snapshot = self.kept.lock().state.as_ref().filter(|(kept, _)| *kept == index)?.1.clone();
+        let mut digests = Vec::with_capacity(PARTS);
+        digests.push(snapshot.digest_of(&KeyRange::single(Bytes::copy_from_slice(prefix))));
+        digests.extend((0..=u8::MAX).map(|byte| snapshot.digest_of(&KeyRange::prefix(longer(prefix, byte)))));
+        Some(digests)
+    }
+}
+
+/// A prefix and one byte more.
+pub fn longer(prefix: &[u8], byte: u8) -> Bytes {
+    let mut longer = BytesMut::with_capacity(prefix.len() + 1);
+    longer.put_slice(prefix);
+    longer.put_u8(byte);
+    longer.freeze()
+}
+
+/// What the members' digests at one entry say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// All the same.
+    Equal,
+    /// These (places in the list) differ from what the majority holds.
+    Minority(Vec<usize>),
+    /// No digest is held by a majority of those that were asked.
+    Undecided,
+}
+
+/// Judges digests of one entry; each is one member's.
+pub fn judge(digests: &[u64]) -> Verdict {
+    let votes = |digest: &u64| digests.iter().filter(|other| *other == digest).count();
+    let Some(most) = digests.iter().max_by_key(|digest| votes(digest)) else { return Verdict::Equal };
+    match votes(most) {
+        all if all == digests.len() => Verdict::Equal,
+        some if some * 2 > digests.len() => {
+            Verdict::Minority((0..digests.len()).filter(|at| digests[*at] != *most).collect())
+        }
+        _ => Verdict::Undecided,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::{AppliedPosition, Store};
+    use crate::types::{LeaseId, Term};
+
+    fn state(keys: &[(&'static [u8], &'static [u8])], index: u64) -> Snapshot {
+        let mut store = Store::in_memory();
+        for (key, value) in keys {
+            let mut txn = store.begin();
+            txn.put(Bytes::from_static(key), Bytes::from_static(value), LeaseId(0));
+            txn.commit();
+        }
+        store.publish(AppliedPosition { index: RaftIndex(index), term: Term(1) }).expect("in memory");
+        store.reader().snapshot()
+    }
+
+    #[test]
+    fn the_majority_is_right_and_a_tie_is_undecided() {
+        assert_eq!(judge(&[5, 5, 5]), Verdict::Equal);
+        assert_eq!(judge(&[5]), Verdict::Equal);
+        assert_eq!(judge(&[5, 6, 5]), Verdict::Minority(vec![1]));
+        assert_eq!(judge(&[6, 5, 5, 5, 7]), Verdict::Minority(vec![0, 4]));
+        assert_eq!(judge(&[5, 6]), Verdict::Undecided);
+        assert_eq!(judge(&[5, 6, 7]), Verdict::Undecided);
+    }
+
+    #[test]
+    fn a_key_that_differs_is_found_by_its_prefixes() {
+        let (one, other) = (Landmarks::default(), Landmarks::default());
+        one.keep_next(true);
+        other.keep_next(true);
+        one.note(RaftIndex(1_024), state(&[(b"a", b"1"), (b"key", b"2"), (b"kez", b"3")], 1_024));
+        other.note(RaftIndex(1_024), state(&[(b"a", b"1"), (b"key", b"2"), (b"kez", b"X")], 1_024));
+        assert_ne!(one.digests(), other.digests());
+        let differs = |prefix: &[u8]| {
+            let parts = |landmarks: &Landmarks| landmarks.parts(RaftIndex(1_024), prefix).expect("kept");
+            let (one, other) = (parts(&one), parts(&other));
+            (0..PARTS).filter(|part| one[*part] != other[*part]).collect::<Vec<_>>()
+        };
+        assert_eq!(differs(b""), [1 + usize::from(b'k')]);
+        assert_eq!(differs(b"ke"), [1 + usize::from(b'z')]);
+        assert_eq!(differs(b"kez"), [0]);
+        assert_eq!((one.parts(RaftIndex(7), b""), one.kept()), (None, Some(RaftIndex(1_024))));
+        one.keep_next(false);
+        assert_eq!(one.kept(), None);
+    }
+
+    #[test]
+    fn only_a_few_are_kept() {
+        let landmarks = Landmarks::default();
+        for index in 1..=KEPT as u64 + 3 {
+            landmarks.note(RaftIndex(index), state(&[(b"a", b"1")], index));
+        }
+        let digests = landmarks.digests();
+        assert_eq!((digests.len(), digests[0].0), (KEPT, RaftIndex(4)));
+    }
+}
