@@ -19,6 +19,10 @@ pub trait Propose: Send + Sync + 'static {
     /// What a linearizable read has to wait for; `None` if it may read at once.
     fn read_barrier(&self) -> Option<Waiting<Result<(), RequestError>>>;
 
+    /// What has to be waited for before something is told that this member did as the leader of `term`; `None` if
+    /// nobody else can lead.
+    fn confirm_lead(&self, term: Term) -> Option<Waiting<Result<(), RequestError>>>;
+
     /// Gives a lease its full time again, by whichever member keeps its clock: seconds, or 0 if there is none.
     fn renew_lease(&self, id: LeaseId) -> Waiting<Result<i64, RequestError>>;
 

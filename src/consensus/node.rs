@@ -182,6 +182,23 @@ impl Node {
         }
     }
 
+    /// Returns when a quorum says, asked after this call, that this member leads; the status knows in which term.
+    ///
+    /// # Errors
+    /// `NoLeader` if it doesn't, `Stopped` if Raft has ended.
+    pub async fn confirm_lead(&self) -> Result<(), RequestError> {
+        match self.raft.get_read_log_id(ReadPolicy::ReadIndex).await {
+            // The boundary is this leader's own first entry or a later one, so it tells the term.
+            Ok((read, _)) => {
+                self.status.set_term(Term(read.log_id().leader_id.term));
+                self.status.wait_applied(to_raft(read.log_id().index)).await;
+                Ok(())
+            }
+            Err(RaftError::APIError(_)) => Err(RequestError::NoLeader),
+            Err(RaftError::Fatal(_)) => Err(RequestError::Stopped),
+        }
+    }
+
     /// Waits until this member can serve linearizable requests.
     ///
     /// # Errors
@@ -261,11 +278,12 @@ const ELECTION_MAX_PERCENT: u64 = 70;
 fn raft_config(config: &NodeConfig) -> Config {
     let heartbeat_ms = u64::try_from(config.heartbeat.as_millis()).unwrap_or(u64::MAX).max(1);
     let election_ms = u64::try_from(config.election_timeout.as_millis()).unwrap_or(u64::MAX).max(10);
+    let election_max_ms = (election_ms.saturating_mul(ELECTION_MAX_PERCENT) / 100).max(heartbeat_ms + 2);
     Config {
         cluster_name: "rusd".to_owned(),
         heartbeat_interval: heartbeat_ms,
         election_timeout_min: (election_ms.saturating_mul(ELECTION_MIN_PERCENT) / 100).max(heartbeat_ms + 1),
-        election_timeout_max: (election_ms.saturating_mul(ELECTION_MAX_PERCENT) / 100).max(heartbeat_ms + 2),
+        election_timeout_max: election_max_ms,
         // We decide on snapshots ourselves, by bytes and not by entries.
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: 10_000,
@@ -273,6 +291,8 @@ fn raft_config(config: &NodeConfig) -> Config {
         enable_pre_vote: Some(true),
         // Entries go to the others while the leader's own disk writes them.
         broadcast_submitted_on_append: Some(true),
+        // A leader that hears nobody must not be heard for ever: it would keep the others from electing one.
+        quorum_loss_probe_interval: Some(election_max_ms.saturating_mul(3)),
         backoff: "20ms 50ms 100ms ..500ms".to_owned(),
         ..Config::default()
     }

@@ -12,6 +12,15 @@ use crate::types::RequestError;
 
 type Waiter = oneshot::Sender<Result<(), RequestError>>;
 
+/// What is confirmed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Confirms {
+    /// That everything acknowledged anywhere before is published here.
+    State,
+    /// That this member leads.
+    Lead,
+}
+
 /// The most reads that one confirmation answers at a time; more only means another round.
 const WAITERS_MAX: usize = 4_096;
 
@@ -26,9 +35,9 @@ pub(super) struct Barrier {
 
 impl Barrier {
     /// Starts the task that confirms.
-    pub(super) fn start(node: Node, timeout: Duration) -> Self {
+    pub(super) fn start(node: Node, timeout: Duration, confirms: Confirms) -> Self {
         let (waiters, queue) = mpsc::unbounded_channel();
-        tokio::spawn(run(queue, node, timeout));
+        tokio::spawn(run(queue, node, timeout, confirms));
         Self { waiters, timeout }
     }
 
@@ -44,10 +53,16 @@ impl Barrier {
     }
 }
 
-async fn run(mut queue: mpsc::UnboundedReceiver<Waiter>, node: Node, timeout: Duration) {
+async fn run(mut queue: mpsc::UnboundedReceiver<Waiter>, node: Node, timeout: Duration, confirms: Confirms) {
     let mut waiting = Vec::new();
     while queue.recv_many(&mut waiting, WAITERS_MAX).await > 0 {
-        let result = confirm(&node, timeout).await;
+        let result = match confirms {
+            Confirms::State => confirm(&node, timeout).await,
+            Confirms::Lead => match tokio::time::timeout(timeout, node.confirm_lead()).await {
+                Ok(result) => result,
+                Err(_) => Err(RequestError::Timeout),
+            },
+        };
         for waiter in waiting.drain(..) {
             // A reader that has gone away needs no answer.
             let _ = waiter.send(result.clone());

@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+use self::barrier::Confirms;
 use crate::apply::{Command, codec};
 use crate::consensus::{Applied, Node, Reply, Waiters};
 use crate::env::Env;
@@ -86,6 +87,7 @@ struct Queued {
 struct Inner {
     queue: mpsc::UnboundedSender<Queued>,
     barrier: barrier::Barrier,
+    lead: barrier::Barrier,
     pending: AtomicUsize,
     pending_bytes: Budget,
     failed: AtomicU64,
@@ -101,11 +103,13 @@ impl Proposer {
         let (queue, commands) = mpsc::unbounded_channel();
         let forwarder = forward::Forwarder::start(node.clone(), env, waiters, limits.timeout);
         tokio::spawn(batcher::run(commands, node.clone(), forwarder, limits));
-        let barrier = barrier::Barrier::start(node.clone(), limits.timeout);
+        let barrier = barrier::Barrier::start(node.clone(), limits.timeout, Confirms::State);
+        let lead = barrier::Barrier::start(node.clone(), limits.timeout, Confirms::Lead);
         Self {
             inner: Arc::new(Inner {
                 queue,
                 barrier,
+                lead,
                 pending: AtomicUsize::new(0),
                 pending_bytes: Budget::new(limits.pending_bytes_max),
                 failed: AtomicU64::new(0),
@@ -205,18 +209,17 @@ impl Proposer {
         result
     }
 
-    /// Returns when a quorum says that this member leads, asked after this call.
+    /// Returns when a quorum says that this member leads in `term`, asked after this call: what it did as the
+    /// leader of that term before the call may be told.
     ///
     /// # Errors
-    /// `NoLeader` if it doesn't.
-    pub async fn confirm_leadership(&self) -> Result<(), RequestError> {
+    /// `NoLeader` if it doesn't, or another term has begun.
+    pub async fn confirm_lead(&self, term: Term) -> Result<(), RequestError> {
         if self.inner.node.status().is_sole_leader() {
             return Ok(());
         }
-        if !self.inner.node.status().is_leader() {
-            return Err(RequestError::NoLeader);
-        }
-        self.inner.barrier.wait().await
+        self.inner.lead.wait().await?;
+        if self.inner.node.status().term() == term { Ok(()) } else { Err(RequestError::NoLeader) }
     }
 
     /// How long a command or a read may wait.

@@ -36,9 +36,8 @@ impl Leases {
         Self { lessor, proposer, env }
     }
 
-    /// Gives a lease its full time again: seconds, or 0 if there is no such lease.
-    ///
-    /// Answered by this member's clock, it isn't confirmed yet that this member still leads.
+    /// Gives a lease its full time again: seconds, or 0 if there is no such lease. Whoever's clock it was, that it
+    /// is the leader's was confirmed afterwards.
     ///
     /// # Errors
     /// `Timeout` if no leader answers in time, `Stopped`.
@@ -63,8 +62,7 @@ impl Leases {
                     Some(leader) if leader != status.member() => {
                         self.proposer.node().peers().lease(leader, id, renew, limit).await
                     }
-                    _ if renew => self.renew_here(id).await,
-                    _ => self.left_here(id),
+                    _ => self.here(id, renew).await,
                 };
                 match asked {
                     Err(RequestError::NoLeader | RequestError::NotLeader) => tokio::time::sleep(RETRY).await,
@@ -73,6 +71,15 @@ impl Leases {
             }
         };
         within(limit, asking).await
+    }
+
+    /// By this member's clock, if it is the leader's, which is confirmed afterwards: a leader that was paused and
+    /// replaced must not answer for leases that its successor has ended.
+    async fn here(&self, id: LeaseId, renew: bool) -> Result<LeaseLeft, RequestError> {
+        let term = self.proposer.node().status().term();
+        let answer = if renew { self.renew_here(id).await? } else { self.left_here(id)? };
+        self.proposer.confirm_lead(term).await?;
+        Ok(answer)
     }
 
     fn left_here(&self, id: LeaseId) -> Result<LeaseLeft, RequestError> {
@@ -117,13 +124,6 @@ async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, Request
 impl Questions for Leases {
     fn lease(&self, id: LeaseId, renew: bool) -> Asking<LeaseLeft> {
         let leases = self.clone();
-        Box::pin(async move {
-            let answer =
-                if renew { within(leases.proposer.limit(), leases.renew_here(id)).await } else { leases.left_here(id) };
-            let answer = answer?;
-            // A leader that was paused and replaced must not answer for leases that its successor has ended.
-            leases.proposer.confirm_leadership().await?;
-            Ok(answer)
-        })
+        Box::pin(async move { within(leases.proposer.limit(), leases.here(id, renew)).await })
     }
 }

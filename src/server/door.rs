@@ -5,7 +5,7 @@ use crate::api::{MemberInfo, Propose, Standing, Waiting};
 use crate::apply::{Command, Outcome, cost};
 use crate::consensus::{Node, PeerNode};
 use crate::propose::{Leases, Proposer};
-use crate::types::{LeaseId, MemberId, RequestError};
+use crate::types::{LeaseId, MemberId, RequestError, Term};
 
 /// [`Propose`] over this member's own proposer.
 pub(super) struct Door {
@@ -41,6 +41,14 @@ impl Propose for Door {
         }
         let proposer = self.proposer.clone();
         Some(Box::pin(async move { proposer.read_barrier().await }))
+    }
+
+    fn confirm_lead(&self, term: Term) -> Option<Waiting<Result<(), RequestError>>> {
+        if self.proposer.node().status().is_sole_leader() {
+            return None;
+        }
+        let proposer = self.proposer.clone();
+        Some(Box::pin(async move { proposer.confirm_lead(term).await }))
     }
 
     fn renew_lease(&self, id: LeaseId) -> Waiting<Result<i64, RequestError>> {

@@ -181,6 +181,10 @@ impl Propose for Front {
         })
     }
 
+    fn confirm_lead(&self, _: Term) -> Option<Waiting<Result<(), RequestError>>> {
+        self.read_barrier()
+    }
+
     fn renew_lease(&self, id: LeaseId) -> Waiting<Result<i64, RequestError>> {
         let (lessor, env, jobs) = (self.lessor.clone(), self.env.clone(), self.jobs.clone());
         Box::pin(async move {

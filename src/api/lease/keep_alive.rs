@@ -28,7 +28,7 @@ use crate::api::seams::Waiting;
 use crate::api::services::Services;
 use crate::api::wire::{Header, int_len, put_int};
 use crate::lease::Renewal;
-use crate::types::{LeaseId, RequestError};
+use crate::types::{LeaseId, RequestError, Term};
 
 /// Answers in one frame, in bytes, before it is sent.
 const FRAME_BYTES: usize = 32 * 1024;
@@ -42,6 +42,7 @@ pub(crate) fn keep_alive(services: Arc<Services>, request: Request<Incoming>) ->
         requests: Some(request.into_body()),
         answers: BytesMut::new(),
         renewing: None,
+        led_in: None,
         confirming: None,
         end: None,
         done: false,
@@ -56,7 +57,9 @@ struct KeepAlive {
     answers: BytesMut,
     /// An answer that takes time; those behind it wait for it, as the order is the requests'.
     renewing: Option<Renewing>,
-    /// The confirmation, for the answers made so far, that this member still leads.
+    /// The term in which answers that wait here were given by this member's clock.
+    led_in: Option<Term>,
+    /// The confirmation, for those answers, that this member still leads.
     confirming: Option<Waiting<Result<(), RequestError>>>,
     /// The trailers to come, once nothing more is to be answered.
     end: Option<HeaderMap>,
@@ -78,9 +81,17 @@ impl KeepAlive {
         let id = LeaseId(request.id);
         // etcd takes the header's revision before it renews.
         let revision = self.services.reader.revision();
+        // Taken before: a term that begins meanwhile makes the confirmation fail.
+        let term = self.services.proposer.standing().term;
         match self.services.lessor.renew(id, self.services.env.clock.now()) {
-            Renewal::Renewed { ttl_secs, reset_checkpoint: false } => self.answer(id, revision, ttl_secs),
-            Renewal::Unknown => self.answer(id, revision, 0),
+            Renewal::Renewed { ttl_secs, reset_checkpoint: false } => {
+                self.led_in.get_or_insert(term);
+                self.answer(id, revision, ttl_secs);
+            }
+            Renewal::Unknown => {
+                self.led_in.get_or_insert(term);
+                self.answer(id, revision, 0);
+            }
             Renewal::NotLeading | Renewal::Renewed { .. } | Renewal::Ending => {
                 let ttl_secs = self.services.proposer.renew_lease(id);
                 self.renewing = Some(Renewing { id, revision, ttl_secs });
@@ -173,8 +184,8 @@ impl Body for KeepAlive {
         }
         if this.confirming.is_none() {
             ready!(this.poll_answers(context));
-            if !this.answers.is_empty() {
-                this.confirming = this.services.proposer.read_barrier();
+            if let Some(term) = this.led_in.take() {
+                this.confirming = this.services.proposer.confirm_lead(term);
             }
         }
         if let Some(confirming) = &mut this.confirming {
