@@ -48,7 +48,9 @@ struct Told {
     progress: AtomicI64,
     /// Replies to creations and cancellations so far.
     replies: AtomicU64,
-    /// Watchers that a compaction ended.
+    /// Creations that were refused so far.
+    refusals: AtomicU64,
+    /// Watchers that a compaction ended or that were never made: no server replies to their cancellation.
     ended: Mutex<BTreeSet<i64>>,
 }
 
@@ -204,10 +206,18 @@ impl Side {
                 answer.leases.sort_by_key(|lease| lease.id);
                 format!("{answer:#?}")
             }
-            Step::Watch(request) => self.await_reply(RequestUnion::CreateRequest(request.clone())).await?,
+            Step::Watch(request) => {
+                let before = self.told.refusals.load(Ordering::Acquire);
+                self.await_reply(RequestUnion::CreateRequest(request.clone())).await;
+                if self.told.refusals.load(Ordering::Acquire) > before {
+                    self.told.ended().insert(request.watch_id);
+                }
+                "replied".to_owned()
+            }
             Step::Cancel(id) if self.told.ended().contains(id) => "ended already".to_owned(),
             Step::Cancel(watch_id) => {
-                self.await_reply(RequestUnion::CancelRequest(WatchCancelRequest { watch_id: *watch_id })).await?
+                self.await_reply(RequestUnion::CancelRequest(WatchCancelRequest { watch_id: *watch_id })).await;
+                "replied".to_owned()
             }
             Step::Restart => {
                 self.restart().await;
@@ -222,16 +232,20 @@ impl Side {
     }
 
     /// What comes next must not overtake this: it would be seen by a new watcher or not, by chance.
-    async fn await_reply(&self, request: RequestUnion) -> Result<String, Status> {
+    ///
+    /// # Panics
+    /// When no reply comes; were it an answer, both servers' silence would be equal.
+    async fn await_reply(&self, request: RequestUnion) {
         let before = self.told.replies.load(Ordering::Acquire);
+        let shown = format!("{request:?}");
         self.watch_request(request);
         for _ in 0..REPLY_POLLS_MAX {
             if self.told.replies.load(Ordering::Acquire) > before {
-                return Ok("replied".to_owned());
+                return;
             }
             tokio::time::sleep(REPLY_POLL).await;
         }
-        Err(Status::deadline_exceeded("no reply on the watch stream"))
+        panic!("no reply on the watch stream to {shown}");
     }
 }
 
@@ -270,7 +284,9 @@ fn watch(channel: Channel, told: Arc<Told>) -> (UnboundedSender<WatchRequest>, J
                 // The reply to that, some time later.
             } else if watch_id != IDLE_WATCHER {
                 let replied = message.created || message.canceled;
+                let refused = message.canceled && (message.created || watch_id == NO_WATCHER);
                 told.note(watch_id, lines(message));
+                told.refusals.fetch_add(u64::from(refused), Ordering::AcqRel);
                 told.replies.fetch_add(u64::from(replied), Ordering::AcqRel);
             }
         }
