@@ -90,8 +90,12 @@ mod tests {
     #[test]
     fn depth_ends_where_the_codec_ends() {
         let nest = |depth: usize| (1..depth).fold(txn(vec![]), |inner, _| txn(vec![Op::Txn(inner)]));
-        assert_eq!(check(&nest(TXN_DEPTH_MAX)), Ok(()));
-        assert_eq!(check(&nest(TXN_DEPTH_MAX + 1)), Err(RequestError::TooManyOps));
+        let limits = Limits { txn_ops_max: 2 * TXN_DEPTH_MAX, ..Limits::default() };
+        assert_eq!(check_txn(&nest(TXN_DEPTH_MAX), &limits), Ok(()));
+        assert_eq!(check_txn(&nest(TXN_DEPTH_MAX + 1), &limits), Err(RequestError::TooManyOps));
+        // By default the budget of operations ends before: the innermost has none.
+        assert_eq!(check(&nest(129)), Ok(()));
+        assert_eq!(check(&nest(130)), Err(RequestError::TooManyOps));
     }
 
     #[test]

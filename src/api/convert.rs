@@ -77,7 +77,7 @@ pub(crate) fn txn_cost(request: &pb::TxnRequest) -> u64 {
 ///
 /// # Errors
 /// `TooManyOps`, and what the compares and operations are refused for, first one first. The
-/// recursion ends with `ops_max`: a level takes at least one of them.
+/// recursion ends with `ops_max`, since a level takes at least one of them, and with what was decoded.
 pub(crate) fn txn(request: pb::TxnRequest, ops_max: usize) -> Result<TxnOp, RequestError> {
     let count = request.compare.len().max(request.success.len()).max(request.failure.len());
     let rest = ops_max.checked_sub(count).ok_or(RequestError::TooManyOps)?;

@@ -126,25 +126,28 @@ impl Reply for DeleteReply {
     }
 }
 
-/// `TxnResponse`. Nested answers are encoded inside out, so that no length is computed twice.
+/// `TxnResponse`. Its length is counted while it is made, and nested ones are written where they belong, so that
+/// neither is done once for every level.
 pub(crate) struct TxnReply {
     header: Header,
     succeeded: bool,
-    responses: Vec<BytesMut>,
+    responses: Vec<OpReply>,
+    len: usize,
 }
 
 impl TxnReply {
     pub(crate) fn new(header: Header, result: TxnResult) -> Self {
-        let responses = result.responses.into_iter().map(op_response).collect();
-        Self { header, succeeded: result.succeeded, responses }
+        let responses: Vec<OpReply> = result.responses.into_iter().map(OpReply::new).collect();
+        let len = header.field_len()
+            + uint_len(u64::from(result.succeeded))
+            + responses.iter().map(|response| nested_len(response.len())).sum::<usize>();
+        Self { header, succeeded: result.succeeded, responses, len }
     }
 }
 
 impl Reply for TxnReply {
     fn encoded_len(&self) -> usize {
-        self.header.field_len()
-            + uint_len(u64::from(self.succeeded))
-            + self.responses.iter().map(|bytes| nested_len(bytes.len())).sum::<usize>()
+        self.len
     }
 
     fn write(&self, out: &mut BytesMut) {
@@ -152,18 +155,40 @@ impl Reply for TxnReply {
         put_bool(out, 2, self.succeeded);
         for response in &self.responses {
             put_nested(out, 3, response.len());
-            out.put_slice(response);
+            match response {
+                OpReply::Written(bytes) => out.put_slice(bytes),
+                OpReply::Txn(reply) => {
+                    put_nested(out, 4, reply.len);
+                    reply.write(out);
+                }
+            }
         }
     }
 }
 
 /// One `ResponseOp`: a oneof whose field number tells the kind.
-fn op_response(result: OpResult) -> BytesMut {
-    match result {
-        OpResult::Range { result, revision } => wrap(1, &RangeReply { header: Some(Header::nested(revision)), result }),
-        OpResult::Put { result, revision } => wrap(2, &PutReply { header: Header::nested(revision), result }),
-        OpResult::Delete { result, revision } => wrap(3, &DeleteReply { header: Header::nested(revision), result }),
-        OpResult::Txn(result) => wrap(4, &TxnReply::new(Header::default(), result)),
+enum OpReply {
+    Written(BytesMut),
+    Txn(TxnReply),
+}
+
+impl OpReply {
+    fn new(result: OpResult) -> Self {
+        Self::Written(match result {
+            OpResult::Range { result, revision } => {
+                wrap(1, &RangeReply { header: Some(Header::nested(revision)), result })
+            }
+            OpResult::Put { result, revision } => wrap(2, &PutReply { header: Header::nested(revision), result }),
+            OpResult::Delete { result, revision } => wrap(3, &DeleteReply { header: Header::nested(revision), result }),
+            OpResult::Txn(result) => return Self::Txn(TxnReply::new(Header::default(), result)),
+        })
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Written(bytes) => bytes.len(),
+            Self::Txn(reply) => nested_len(reply.len),
+        }
     }
 }
 

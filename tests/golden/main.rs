@@ -14,6 +14,7 @@
     reason = "the test starts real processes, which live in the real world"
 )]
 
+mod deep_txn;
 mod player;
 mod render;
 mod script;

@@ -176,42 +176,6 @@ where
     Ok((found, held))
 }
 
-/// How the decoder's error ends when messages nest deeper than its stack would bear: transactions of more
-/// than 49 levels.
-const TOO_DEEP: &str = "recursion limit reached";
-
-/// Decodes a message, with grpc-go's way of saying that it could not.
-///
-/// # Errors
-/// Not a message of this type, text that is not UTF-8, or nested too deep.
-pub(crate) fn decode<M: prost::Message + Default>(message: Bytes) -> Result<M, Status> {
-    M::decode(message).map_err(|error| {
-        if error.to_string().ends_with(TOO_DEEP) {
-            // Of all that etcd's protocol has, only transactions nest; its own budget ends at 128 levels.
-            return errors::status(&RequestError::TooManyOps);
-        }
-        Status::internal(format!("grpc: error unmarshalling request: {}", fault(&error)))
-    })
-}
-
-/// The same for a message of a stream.
-///
-/// # Errors
-/// As [`decode`], in grpc-go's other words.
-pub(crate) fn decode_streamed<M: prost::Message + Default>(message: Bytes) -> Result<M, Status> {
-    M::decode(message)
-        .map_err(|error| Status::internal(format!("grpc: failed to unmarshal the received message: {}", fault(&error))))
-}
-
-/// Go's words for the two things that may be wrong with a message.
-fn fault(error: &prost::DecodeError) -> &'static str {
-    if error.to_string().contains("not UTF-8") {
-        "string field contains invalid UTF-8"
-    } else {
-        "proto: cannot parse invalid wire-format data"
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write;

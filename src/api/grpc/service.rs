@@ -16,13 +16,13 @@ use http::{HeaderValue, Request, Response, header::CONTENT_TYPE};
 use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use prost::Message;
 use tokio::sync::watch;
 use tonic::{Code, Status};
 use tower::Service;
 
 use super::body::{BodyError, ReplyBody};
 use super::deadline;
+use super::decode::{self, FromWire};
 use super::ending::Ending;
 use super::frame;
 use super::gate;
@@ -103,7 +103,7 @@ impl Call {
 
 fn unary<M, H, F>(mut call: Call, handler: H) -> Answer
 where
-    M: Message + Default + 'static,
+    M: FromWire + 'static,
     H: FnOnce(Arc<Services>, M) -> F + Send + 'static,
     F: Future<Output = Result<ReplyBody, Status>> + Send,
 {
@@ -121,7 +121,7 @@ where
 
 fn server_stream<M, H, F>(mut call: Call, shutdown: watch::Receiver<bool>, handler: H) -> Answer
 where
-    M: Message + Default + 'static,
+    M: FromWire + 'static,
     H: FnOnce(Arc<Services>, M) -> F + Send + 'static,
     F: Future<Output = Result<StreamBody, Status>> + Send,
 {
@@ -177,7 +177,7 @@ fn watch(call: Call) -> Answer {
 /// [`answer`], within the time that the client gives. What a call that is given up has proposed goes on.
 async fn in_time<M, H, F, T>(call: &mut Call, handler: H) -> Result<T, Status>
 where
-    M: Message + Default,
+    M: FromWire,
     H: FnOnce(Arc<Services>, M) -> F,
     F: Future<Output = Result<T, Status>>,
 {
@@ -195,7 +195,7 @@ where
 /// Gate, message, handler.
 async fn answer<M, H, F, T>(call: &mut Call, handler: H) -> Result<T, Status>
 where
-    M: Message + Default,
+    M: FromWire,
     H: FnOnce(Arc<Services>, M) -> F,
     F: Future<Output = Result<T, Status>>,
 {
@@ -206,7 +206,7 @@ where
     let (message, _held) = frame::read_one(&mut messages, call.request.body_mut(), budget).await?;
     call.guard.received(message.len());
     let is_unary = call.method.parts().2 == Kind::Unary;
-    let message = if is_unary { frame::decode(message) } else { frame::decode_streamed(message) };
+    let message = if is_unary { decode::decode(message) } else { decode::decode_streamed(message) };
     handler(call.services.clone(), message?).await
 }
 

@@ -10,6 +10,7 @@ use super::write::{admit_cost, submit, unexpected};
 use super::{compare, read};
 use crate::admit;
 use crate::api::grpc::body::ReplyBody;
+use crate::api::grpc::decode::Nesting;
 use crate::api::reply::TxnReply;
 use crate::api::services::Services;
 use crate::api::{convert, errors};
@@ -22,7 +23,7 @@ use crate::types::{Held, KeyRange, RequestError};
 const TOUCHED_KEYS_MAX: i64 = 4_000_000;
 
 /// `Txn`.
-pub(crate) async fn txn(services: Arc<Services>, request: pb::TxnRequest) -> Result<ReplyBody, Status> {
+pub(crate) async fn txn(services: Arc<Services>, Nesting(request): Nesting) -> Result<ReplyBody, Status> {
     let answers = &services.budgets.answers;
     match run(&services, request).await.map_err(|error| errors::status(&error))? {
         (reply, Kind::Read(_held)) => ReplyBody::message(&reply, answers),

@@ -21,7 +21,8 @@ use tonic::Status;
 
 use crate::api::errors;
 use crate::api::grpc::body::{BodyError, ok_trailers, put_head};
-use crate::api::grpc::frame::{HEAD_LEN, Messages, decode_streamed};
+use crate::api::grpc::decode::decode_streamed;
+use crate::api::grpc::frame::{HEAD_LEN, Messages};
 use crate::api::grpc::service::StreamBody;
 use crate::api::methods::Method;
 use crate::api::seams::Waiting;

@@ -15,7 +15,8 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 
 use super::CreateCheck;
-use crate::api::grpc::frame::{Messages, decode_streamed};
+use crate::api::grpc::decode::decode_streamed;
+use crate::api::grpc::frame::Messages;
 use crate::api::methods::Method;
 use crate::api::metrics::RpcMetrics;
 use crate::types::KeyRange;

@@ -26,8 +26,9 @@ use source::Source;
 /// The version that this build writes.
 const VERSION: u8 = 1;
 
-/// How deep transactions may nest. The wire's own decoder stops at about half of it.
-pub const TXN_DEPTH_MAX: usize = 64;
+/// How deep transactions may nest, the outermost counted. etcd's budget of operations ends at 129 levels
+/// unless `--max-txn-ops` is raised, and its wire at 5000; each level takes stack wherever a command goes.
+pub const TXN_DEPTH_MAX: usize = 256;
 
 /// Kinds of commands, in the byte after the version.
 mod kind {
