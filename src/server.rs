@@ -14,6 +14,7 @@ mod maintain;
 mod meters;
 mod open;
 mod peer_port;
+mod publish;
 mod rebuild;
 mod room;
 mod scrub;
@@ -35,6 +36,7 @@ use crate::env::Env;
 use crate::ops::banner::Banner;
 use crate::ops::config::{Config, ConfigError, Url};
 use crate::ops::data_dir::{DataDir, DataDirError};
+use crate::ops::join::{self, JoinError};
 use crate::ops::logging::Style;
 use crate::ops::metrics::{Metrics, MetricsOptions};
 use crate::ops::signals::{self, Signal};
@@ -76,6 +78,9 @@ pub enum ServerError {
     /// The data directory.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
+    /// The cluster that it should join.
+    #[error(transparent)]
+    Join(#[from] JoinError),
     /// Store or log.
     #[error(transparent)]
     Open(#[from] open::OpenError),
@@ -116,7 +121,9 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
     let config = Arc::new(config);
     let mut signal = std::pin::pin!(signals::first()?);
     let env = Env::real();
-    let data = Arc::new(DataDir::open(env.disk.as_ref(), &config)?);
+    let is_made = DataDir::is_made(env.disk.as_ref(), &config)?;
+    let joined = if is_made { None } else { join::ask(&config).await? };
+    let data = Arc::new(DataDir::open(env.disk.as_ref(), &config, joined)?);
     let metrics = Arc::new(Metrics::new(&MetricsOptions {
         member: data.identity().member,
         server_version: "3.7.1",

@@ -1,6 +1,12 @@
-//! The Cluster service, as far as it is served: who the members are.
+//! The Cluster service: who the members are, and changes of that.
+//!
+//! ```text
+//! MemberAdd, …Update ─► URLs looked at ─► MemberChange ─► the leader ─► the members afterwards
+//! ```
+//! Membership has no revision, so the headers' is 0.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rusd_proto::etcdserverpb as pb;
 use tonic::Status;
@@ -11,16 +17,75 @@ use super::kv;
 use super::reply::Prost;
 use super::seams::MemberInfo;
 use super::services::Services;
+use crate::consensus::MemberChange;
+use crate::ops::config::Url;
+use crate::ops::identity;
+use crate::types::{MemberId, RequestError};
 
-/// `MemberList`. Membership has no revision, so the header's is 0.
+/// A member's URLs take no more; a request could bring thousands.
+const URLS_MAX: usize = 64;
+/// Nor is one of them longer.
+const URL_BYTES_MAX: usize = 2_048;
+
+/// `MemberList`.
 pub(crate) async fn list(services: Arc<Services>, request: pb::MemberListRequest) -> Result<ReplyBody, Status> {
     kv::barrier(&services, !request.linearizable).await.map_err(|error| errors::status(&error))?;
-    let mut members = services.proposer.members();
+    let members = shown(services.proposer.members());
+    Ok(ReplyBody::unary(&Prost(pb::MemberListResponse { header: services.message_header(0), members })))
+}
+
+/// `MemberAdd`. The id is made of the URLs and the time, as etcd makes it.
+pub(crate) async fn add(services: Arc<Services>, request: pb::MemberAddRequest) -> Result<ReplyBody, Status> {
+    let mut urls = urls(&request.peer_ur_ls).map_err(|error| errors::status(&error))?;
+    urls.sort();
+    let now = services.env.clock.wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let id = identity::member_id(&urls, "", Some(now.as_secs().cast_signed()));
+    let peer_urls = urls.iter().map(ToString::to_string).collect();
+    let members = change(&services, MemberChange::Add { id, peer_urls, learner: request.is_learner }).await?;
+    let member = members.iter().find(|member| member.id == id.get()).cloned();
+    Ok(ReplyBody::unary(&Prost(pb::MemberAddResponse { header: services.message_header(0), member, members })))
+}
+
+/// `MemberRemove`.
+pub(crate) async fn remove(services: Arc<Services>, request: pb::MemberRemoveRequest) -> Result<ReplyBody, Status> {
+    let members = change(&services, MemberChange::Remove { id: MemberId(request.id) }).await?;
+    Ok(ReplyBody::unary(&Prost(pb::MemberRemoveResponse { header: services.message_header(0), members })))
+}
+
+/// `MemberUpdate`. URLs that are none are refused; etcd takes them, and ends.
+pub(crate) async fn update(services: Arc<Services>, request: pb::MemberUpdateRequest) -> Result<ReplyBody, Status> {
+    let id = MemberId(request.id);
+    let urls = urls(&request.peer_ur_ls).map_err(|error| errors::status(&error))?;
+    let peer_urls = urls.iter().map(ToString::to_string).collect();
+    let members = change(&services, MemberChange::Update { id, peer_urls }).await?;
+    Ok(ReplyBody::unary(&Prost(pb::MemberUpdateResponse { header: services.message_header(0), members })))
+}
+
+/// `MemberPromote`.
+pub(crate) async fn promote(services: Arc<Services>, request: pb::MemberPromoteRequest) -> Result<ReplyBody, Status> {
+    let members = change(&services, MemberChange::Promote { id: MemberId(request.id) }).await?;
+    Ok(ReplyBody::unary(&Prost(pb::MemberPromoteResponse { header: services.message_header(0), members })))
+}
+
+async fn change(services: &Services, change: MemberChange) -> Result<Vec<pb::Member>, Status> {
+    let members = services.proposer.change_members(change).await.map_err(|error| errors::status(&error))?;
+    Ok(shown(members))
+}
+
+/// The URLs of a request, in its order.
+///
+/// # Errors
+/// `BadMemberUrls` if there is none, one is malformed, or there are too many.
+fn urls(texts: &[String]) -> Result<Vec<Url>, RequestError> {
+    if texts.is_empty() || texts.len() > URLS_MAX || texts.iter().any(|text| text.len() > URL_BYTES_MAX) {
+        return Err(RequestError::BadMemberUrls);
+    }
+    texts.iter().map(|text| text.parse().map_err(|_| RequestError::BadMemberUrls)).collect()
+}
+
+fn shown(mut members: Vec<MemberInfo>) -> Vec<pb::Member> {
     members.sort_unstable_by_key(|member| member.id);
-    Ok(ReplyBody::unary(&Prost(pb::MemberListResponse {
-        header: services.message_header(0),
-        members: members.into_iter().map(member).collect(),
-    })))
+    members.into_iter().map(member).collect()
 }
 
 fn member(info: MemberInfo) -> pb::Member {
@@ -30,5 +95,21 @@ fn member(info: MemberInfo) -> pb::Member {
         peer_ur_ls: info.peer_urls,
         client_ur_ls: info.client_urls,
         is_learner: info.is_learner,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_looked_at() {
+        let of = |texts: &[&str]| urls(&texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>());
+        assert_eq!(of(&[" http://b:2 ", "unix://a:1"]).expect("well-formed").len(), 2);
+        for texts in [&[][..], &["foo"], &["http://a:1", "http://a"], &["http://a:1"; URLS_MAX + 1]] {
+            assert_eq!(of(texts), Err(RequestError::BadMemberUrls), "{texts:?}");
+        }
+        let long = format!("http://{}:1", "a".repeat(URL_BYTES_MAX));
+        assert_eq!(of(&[&long]), Err(RequestError::BadMemberUrls));
     }
 }

@@ -25,15 +25,23 @@ pub fn code(error: &RequestError) -> Code {
         | E::DuplicateKey
         | E::InvalidSortOption
         | E::InvalidClientApiVersion
+        | E::BadMemberUrls
         | E::RequestTooLarge => Code::InvalidArgument,
         E::Compacted | E::FutureRevision | E::LeaseTtlTooLarge => Code::OutOfRange,
         E::NoSpace | E::AnswerTooLarge { .. } => Code::ResourceExhausted,
-        E::LeaseNotFound => Code::NotFound,
-        E::LeaseExists | E::BadLeaderTransferee | E::NotLeader => Code::FailedPrecondition,
+        E::LeaseNotFound | E::MemberNotFound => Code::NotFound,
+        E::LeaseExists
+        | E::BadLeaderTransferee
+        | E::NotLeader
+        | E::MemberExists
+        | E::PeerUrlExists
+        | E::NotLearner
+        | E::LearnerNotReady
+        | E::TooManyLearners => Code::FailedPrecondition,
         E::Corrupt => Code::DataLoss,
-        E::NoLeader | E::LeaderChanged | E::Stopped | E::Timeout => Code::Unavailable,
+        E::NoLeader | E::LeaderChanged | E::Stopped | E::Timeout | E::UnhealthyCluster => Code::Unavailable,
         E::DeadlineExceeded => Code::DeadlineExceeded,
-        E::TooManyRequests | E::UnknownMethod => Code::Unknown,
+        E::TooManyRequests | E::UnknownMethod | E::NotEnoughStartedMembers | E::LeaderTransferTimeout => Code::Unknown,
         E::Storage(_) => Code::Internal,
     }
 }
@@ -61,6 +69,12 @@ mod tests {
             (RequestError::LeaseTtlTooLarge, Code::OutOfRange, "etcdserver: too large lease TTL"),
             (RequestError::Corrupt, Code::DataLoss, "etcdserver: corrupt cluster"),
             (RequestError::DeadlineExceeded, Code::DeadlineExceeded, "context deadline exceeded"),
+            (RequestError::MemberNotFound, Code::NotFound, "etcdserver: member not found"),
+            (
+                RequestError::NotEnoughStartedMembers,
+                Code::Unknown,
+                "etcdserver: re-configuration failed due to not enough started members",
+            ),
             (RequestError::LeaseExists, Code::FailedPrecondition, "etcdserver: lease already exists"),
         ] {
             let status = status(&error);

@@ -6,6 +6,7 @@ use std::io::Read;
 use std::pin::Pin;
 
 use crate::apply::{Command, Outcome};
+use crate::consensus::MemberChange;
 use crate::types::{LeaseId, MemberId, RaftIndex, RequestError, StorageError, Term};
 
 /// A wait with a result.
@@ -37,6 +38,9 @@ pub trait Propose: Send + Sync + 'static {
 
     /// The cluster's members, by id.
     fn members(&self) -> Vec<MemberInfo>;
+
+    /// Changes who is a member, and gives the members after it, by id.
+    fn change_members(&self, change: MemberChange) -> Waiting<Result<Vec<MemberInfo>, RequestError>>;
 }
 
 /// A member's place in the cluster at one moment.
@@ -57,19 +61,7 @@ pub struct Standing {
 }
 
 /// One member as `MemberList` shows it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MemberInfo {
-    /// Its id.
-    pub id: MemberId,
-    /// Its name; empty until it has started once.
-    pub name: String,
-    /// Where the others reach it.
-    pub peer_urls: Vec<String>,
-    /// Where clients reach it; empty until it has started once.
-    pub client_urls: Vec<String>,
-    /// Whether it has no vote.
-    pub is_learner: bool,
-}
+pub use crate::consensus::MemberRecord as MemberInfo;
 
 /// The store's upkeep, as far as clients ask for it. The methods may block.
 pub trait Maintain: Send + Sync + 'static {

@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! vote       version u8 = 1 · term u64 · node u64 · committed u8
-//! membership version u8 = 1 · log id (present u8, term u64, index u64)
-//!            · configs u16 × (voters u16 × id u64) · nodes u16 × (id u64, name, peer urls, client urls)
+//! membership version u8 = 2 · log id (present u8, term u64, index u64)
+//!            · configs u16 × (voters u16 × id u64)
+//!            · nodes u16 × (id u64, name, peer urls, client urls, wants vote u8)
 //! text       length u16 · UTF-8
 //! ```
-//! Integers are little-endian. Every length is checked against what is left.
+//! Version 1 of a membership has no "wants vote"; it is still read. Integers are little-endian. Every length is checked against what is left.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +16,8 @@ use openraft::vote::RaftLeaderId;
 
 use super::types::{LogId, Membership, PeerNode, StoredMembership, Vote, log_id};
 
-const VERSION: u8 = 1;
+const VOTE_VERSION: u8 = 1;
+const MEMBERSHIP_VERSION: u8 = 2;
 
 /// Bytes that are no vote or membership of ours.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -34,7 +36,7 @@ pub(super) enum CodecError {
 /// Encodes a vote.
 pub(super) fn encode_vote(vote: &Vote) -> Bytes {
     let mut out = BytesMut::with_capacity(18);
-    out.put_u8(VERSION);
+    out.put_u8(VOTE_VERSION);
     out.put_u64_le(vote.leader_id().term());
     out.put_u64_le(*vote.leader_id().node_id());
     out.put_u8(u8::from(vote.is_committed()));
@@ -43,7 +45,7 @@ pub(super) fn encode_vote(vote: &Vote) -> Bytes {
 
 /// Decodes a vote.
 pub(super) fn decode_vote(mut bytes: &[u8]) -> Result<Vote, CodecError> {
-    version(&mut bytes)?;
+    version(&mut bytes, VOTE_VERSION)?;
     let term = u64_le(&mut bytes)?;
     let node = u64_le(&mut bytes)?;
     let committed = u8_of(&mut bytes)? != 0;
@@ -53,7 +55,7 @@ pub(super) fn decode_vote(mut bytes: &[u8]) -> Result<Vote, CodecError> {
 /// Encodes a membership together with the log id that made it.
 pub(super) fn encode_membership(stored: &StoredMembership) -> Bytes {
     let mut out = BytesMut::with_capacity(256);
-    out.put_u8(VERSION);
+    out.put_u8(MEMBERSHIP_VERSION);
     match stored.log_id() {
         Some(id) => {
             out.put_u8(1);
@@ -81,13 +83,14 @@ pub(super) fn encode_membership(stored: &StoredMembership) -> Bytes {
                 put_text(&mut out, url);
             }
         }
+        out.put_u8(u8::from(node.wants_vote));
     }
     out.freeze()
 }
 
 /// Decodes a membership and the log id that made it.
 pub(super) fn decode_membership(mut bytes: &[u8]) -> Result<StoredMembership, CodecError> {
-    version(&mut bytes)?;
+    let version = version(&mut bytes, MEMBERSHIP_VERSION)?;
     let present = u8_of(&mut bytes)? != 0;
     let (term, index) = (u64_le(&mut bytes)?, u64_le(&mut bytes)?);
     let id: Option<LogId> = present.then(|| log_id(term, index));
@@ -105,7 +108,8 @@ pub(super) fn decode_membership(mut bytes: &[u8]) -> Result<StoredMembership, Co
         let name = text(&mut bytes)?;
         let peer_urls = texts(&mut bytes)?;
         let client_urls = texts(&mut bytes)?;
-        nodes.insert(id, PeerNode { name, peer_urls, client_urls });
+        let wants_vote = version > 1 && flag(&mut bytes)?;
+        nodes.insert(id, PeerNode { name, peer_urls, client_urls, wants_vote });
     }
     if configs.is_empty() {
         return Ok(StoredMembership::new(id, Membership::default()));
@@ -114,44 +118,53 @@ pub(super) fn decode_membership(mut bytes: &[u8]) -> Result<StoredMembership, Co
     Ok(StoredMembership::new(id, membership))
 }
 
-fn put_len(out: &mut BytesMut, len: usize) {
+pub(super) fn put_len(out: &mut BytesMut, len: usize) {
     // Members and their URLs are counted in tens; the config refuses longer lists.
     out.put_u16_le(u16::try_from(len).unwrap_or(u16::MAX));
 }
 
-fn put_text(out: &mut BytesMut, text: &str) {
+pub(super) fn put_text(out: &mut BytesMut, text: &str) {
     let bytes = &text.as_bytes()[..text.len().min(usize::from(u16::MAX))];
     put_len(out, bytes.len());
     out.put_slice(bytes);
 }
 
-fn version(bytes: &mut &[u8]) -> Result<(), CodecError> {
+/// A record's version, if this release reads it.
+pub(super) fn version(bytes: &mut &[u8], newest: u8) -> Result<u8, CodecError> {
     match u8_of(bytes)? {
-        VERSION => Ok(()),
+        known if (1..=newest).contains(&known) => Ok(known),
         other => Err(CodecError::Version(other)),
     }
 }
 
-fn u8_of(bytes: &mut &[u8]) -> Result<u8, CodecError> {
+pub(super) fn flag(bytes: &mut &[u8]) -> Result<bool, CodecError> {
+    match u8_of(bytes)? {
+        0 => Ok(false),
+        1 => Ok(true),
+        other => Err(CodecError::Malformed(format!("a flag of {other}"))),
+    }
+}
+
+pub(super) fn u8_of(bytes: &mut &[u8]) -> Result<u8, CodecError> {
     bytes.try_get_u8().map_err(|_| CodecError::Short)
 }
 
-fn u16_le(bytes: &mut &[u8]) -> Result<u16, CodecError> {
+pub(super) fn u16_le(bytes: &mut &[u8]) -> Result<u16, CodecError> {
     bytes.try_get_u16_le().map_err(|_| CodecError::Short)
 }
 
-fn u64_le(bytes: &mut &[u8]) -> Result<u64, CodecError> {
+pub(super) fn u64_le(bytes: &mut &[u8]) -> Result<u64, CodecError> {
     bytes.try_get_u64_le().map_err(|_| CodecError::Short)
 }
 
-fn text(bytes: &mut &[u8]) -> Result<String, CodecError> {
+pub(super) fn text(bytes: &mut &[u8]) -> Result<String, CodecError> {
     let len = usize::from(u16_le(bytes)?);
     let (head, tail) = bytes.split_at_checked(len).ok_or(CodecError::Short)?;
     *bytes = tail;
     String::from_utf8(head.to_vec()).map_err(|error| CodecError::Malformed(error.to_string()))
 }
 
-fn texts(bytes: &mut &[u8]) -> Result<Vec<String>, CodecError> {
+pub(super) fn texts(bytes: &mut &[u8]) -> Result<Vec<String>, CodecError> {
     (0..u16_le(bytes)?).map(|_| text(bytes)).collect()
 }
 
@@ -164,6 +177,7 @@ mod tests {
             name: "a".into(),
             peer_urls: vec!["http://localhost:2380".into()],
             client_urls: vec!["http://localhost:2379".into(), "http://127.0.0.1:2379".into()],
+            wants_vote: true,
         };
         let nodes = BTreeMap::from([(7, node.clone()), (9, PeerNode::default())]);
         let membership = Membership::new(vec![BTreeSet::from([7])], nodes).expect("a valid membership");
@@ -177,6 +191,21 @@ mod tests {
         assert_eq!(decode_membership(&encode_membership(&membership())), Ok(membership()));
         let none = StoredMembership::default();
         assert_eq!(decode_membership(&encode_membership(&none)), Ok(none));
+    }
+
+    /// What version 1 wrote: one voter without name or URLs.
+    #[test]
+    fn memberships_of_the_first_version_are_read() {
+        let mut bytes = vec![1, 1];
+        bytes.extend([3_u64.to_le_bytes(), 12_u64.to_le_bytes()].concat());
+        bytes.extend([1, 0, 1, 0]);
+        bytes.extend(7_u64.to_le_bytes());
+        bytes.extend([1, 0]);
+        bytes.extend(7_u64.to_le_bytes());
+        bytes.extend([0; 6]);
+        let nodes = BTreeMap::from([(7, PeerNode::default())]);
+        let membership = Membership::new(vec![BTreeSet::from([7])], nodes).expect("a valid membership");
+        assert_eq!(decode_membership(&bytes), Ok(StoredMembership::new(Some(log_id(3, 12)), membership)));
     }
 
     #[test]

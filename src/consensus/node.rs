@@ -19,7 +19,9 @@ use tokio::time::Instant;
 
 use super::index::{from_raft, to_raft};
 use super::log_store::LogStore;
+use super::membership::{Desk, MemberRecord, MemberRules, is_learner, records};
 use super::peer::Peers;
+use super::promoter;
 use super::state_machine::StateMachine;
 use super::status::NodeStatus;
 use super::types::{LogData, ORIGIN_LEN, Origin, PeerNode, Proposals, Raft, TypeConfig};
@@ -37,6 +39,8 @@ pub struct NodeConfig {
     /// `--election-timeout`: an election begins between this and about one and a half times this after
     /// the leader was heard last.
     pub election_timeout: Duration,
+    /// How the membership may change.
+    pub members: MemberRules,
 }
 
 /// Why a node could not be started.
@@ -57,6 +61,7 @@ pub struct Node {
     status: Arc<NodeStatus>,
     peers: Peers,
     election_timeout: Duration,
+    desk: Arc<Desk>,
     /// Set once, with the reason, when Raft ended by itself.
     fatal: watch::Receiver<Option<String>>,
 }
@@ -75,11 +80,13 @@ impl Node {
     ) -> Result<Self, StartError> {
         let raft_config = Arc::new(raft_config(&config).validate()?);
         let member = config.member.get();
+        let heartbeat = config.heartbeat;
+        let desk = Desk::new(config.members, 2 * config.election_timeout);
         let raft = Raft::new(member, raft_config, peers.clone(), log, machine)
             .await
             .map_err(|error| StartError::Raft(error.to_string()))?;
         let (failed, fatal) = watch::channel(None);
-        let node = Self { raft, status, peers, election_timeout: config.election_timeout, fatal };
+        let node = Self { raft, status, peers, election_timeout: config.election_timeout, desk: Arc::new(desk), fatal };
         tokio::spawn(watch_raft(node.clone(), config.heartbeat, failed));
         let pristine = !node.raft.is_initialized().await.map_err(|error| StartError::Raft(error.to_string()))?;
         if pristine && !config.initial.is_empty() {
@@ -91,6 +98,7 @@ impl Node {
                 Err(error) => return Err(StartError::Raft(error.to_string())),
             }
         }
+        tokio::spawn(promoter::run(node.clone(), heartbeat));
         Ok(node)
     }
 
@@ -101,6 +109,10 @@ impl Node {
     /// The way to the other members.
     pub fn peers(&self) -> &Peers {
         &self.peers
+    }
+
+    pub(super) fn desk(&self) -> &Desk {
+        &self.desk
     }
 
     /// What is known of Raft without asking it.
@@ -254,13 +266,13 @@ impl Node {
             .map_err(|_| RequestError::Stopped)
     }
 
-    /// The members, by id, with whether each is a learner.
-    pub fn members(&self) -> Vec<(MemberId, PeerNode, bool)> {
+    /// The members as far as this one knows that they are committed, by id.
+    pub fn members(&self) -> Vec<MemberRecord> {
         let metrics = self.raft.server_metrics().borrow_watched().clone();
-        let membership = metrics.membership_config.membership();
-        let voters: Vec<_> = membership.voter_ids().collect();
-        let member = |(id, node): (&u64, &PeerNode)| (MemberId(*id), node.clone(), !voters.contains(id));
-        membership.nodes().map(member).collect()
+        let committed = metrics.committed_membership_config.membership();
+        // Before the first commit of all, what the flags say.
+        let is_first = committed.nodes().next().is_none();
+        records(if is_first { metrics.membership_config.membership() } else { committed })
     }
 
     /// Ends Raft in order; what was appended is on disk already.
@@ -363,7 +375,7 @@ impl Watching {
         if !leads {
             status.set_sole_leader(false);
         }
-        status.set_learner(!membership.voter_ids().any(|id| id == seen.id));
+        status.set_learner(is_learner(membership, seen.id));
         for (id, peer) in membership.nodes() {
             node.peers.book().set(MemberId(*id), peer.peer_urls.clone());
         }

@@ -24,6 +24,7 @@ use super::codec::{decode_membership, encode_membership};
 use super::divergence::DIGEST_EVERY;
 use super::index::{from_raft, log_id_of, position_of};
 use super::log_cache::LogCache;
+use super::membership::{removed_between, removed_key};
 use super::snapshots::{SnapshotBuilder, Snapshots};
 use super::status::NodeStatus;
 use super::types::{Applied, LogData, LogId, Reply, StoredMembership, TypeConfig};
@@ -32,7 +33,7 @@ use crate::apply::{Command, Machine, MachineError, Outcome, codec};
 use crate::env::Clock;
 use crate::storage::values::Health;
 use crate::storage::{AppliedPosition, EventBatch, Store, StoreReader, Table};
-use crate::types::{MemberId, RequestError};
+use crate::types::RequestError;
 
 /// Called after each publish and before anyone is answered: the batch (if keys changed) and the revision.
 pub type OnPublish = Box<dyn FnMut(Option<Arc<EventBatch>>, i64) + Send + Sync>;
@@ -85,7 +86,7 @@ impl StateMachine {
         let reader = machine.reader();
         let durable = reader.values().durable();
         let applied = log_id_of(position);
-        Ok(Self {
+        let state = Self {
             machine,
             reader,
             durable,
@@ -97,7 +98,9 @@ impl StateMachine {
             waiters: None,
             applied,
             membership,
-        })
+        };
+        state.note_removed();
+        Ok(state)
     }
 
     /// Answers those whose batches this member forwarded to the leader.
@@ -136,6 +139,23 @@ impl StateMachine {
             self.run(position, &commands)?;
         }
         Ok(())
+    }
+
+    fn apply_membership(&mut self, new: StoredMembership) {
+        let removed = removed_between(self.membership.membership(), new.membership());
+        let store = self.machine.store_mut();
+        store.put_meta(Table::Meta, Bytes::from_static(MEMBERSHIP_KEY), Some(encode_membership(&new)));
+        for id in &removed {
+            store.put_meta(Table::Meta, removed_key(*id), Some(Bytes::new()));
+        }
+        self.status.removed().note(removed);
+        self.membership = new;
+    }
+
+    /// Who was removed, as the published meta table has it.
+    fn note_removed(&self) {
+        let rows = self.reader.snapshot().rows().of(Table::Meta);
+        self.status.removed().note_rows(rows.iter().map(|(key, _)| key));
     }
 
     fn run(&mut self, position: AppliedPosition, commands: &[Command]) -> io::Result<Vec<Outcome>> {
@@ -215,12 +235,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                     self.apply_normal(position, data, &mut answers)?;
                 }
                 EntryPayload::Membership(membership) => {
-                    let stays = |id: &u64| membership.get_node(id).is_some();
-                    let gone: Vec<_> = self.membership.nodes().map(|(id, _)| *id).filter(|id| !stays(id)).collect();
-                    self.status.add_removed(gone.into_iter().map(MemberId));
-                    self.membership = StoredMembership::new(Some(log_id), membership.clone());
-                    let bytes = encode_membership(&self.membership);
-                    self.machine.store_mut().put_meta(Table::Meta, Bytes::from_static(MEMBERSHIP_KEY), Some(bytes));
+                    self.apply_membership(StoredMembership::new(Some(log_id), membership.clone()));
                 }
             }
             self.applied = Some(log_id);
@@ -260,6 +275,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         self.status.landmarks().clear();
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
+        self.note_removed();
         (self.on_publish)(None, self.machine.store_mut().revision());
         self.status.set_applied(self.machine.applied().index);
         Ok(())

@@ -1,14 +1,13 @@
 //! What the rest of the server may know of Raft without asking it: a handful of atomics.
 
-use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::RwLock;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::divergence::Landmarks;
+use super::membership::RemovedMembers;
 use crate::types::{MemberId, RaftIndex, Term};
 
 /// This member's place in the cluster, as last seen. Read by every request, written by Raft's watchers.
@@ -31,7 +30,7 @@ pub struct NodeStatus {
     /// Whom entries or heartbeats came from last, and when, in milliseconds since `begun`.
     heard: AtomicU64,
     heard_from: AtomicU64,
-    removed: RwLock<BTreeSet<MemberId>>,
+    removed: RemovedMembers,
     landmarks: Landmarks,
     diverged: AtomicU64,
 }
@@ -54,7 +53,7 @@ impl NodeStatus {
             begun: Instant::now(),
             heard: AtomicU64::new(0),
             heard_from: AtomicU64::new(0),
-            removed: RwLock::default(),
+            removed: RemovedMembers::default(),
             landmarks: Landmarks::default(),
             diverged: AtomicU64::new(0),
         }
@@ -126,9 +125,9 @@ impl NodeStatus {
         }
     }
 
-    /// Whether the member once belonged to the cluster and was removed.
-    pub fn is_removed(&self, member: MemberId) -> bool {
-        self.removed.read().contains(&member)
+    /// Who was removed from the cluster; this member among them has to end.
+    pub fn removed(&self) -> &RemovedMembers {
+        &self.removed
     }
 
     /// The digests of this member's state.
@@ -156,9 +155,9 @@ impl NodeStatus {
         }
     }
 
-    /// Notes who was removed so far.
-    pub(super) fn add_removed(&self, members: impl IntoIterator<Item = MemberId>) {
-        self.removed.write().extend(members);
+    /// Whether the member once belonged to the cluster and was removed.
+    pub fn is_removed(&self, member: MemberId) -> bool {
+        self.removed.contains(member)
     }
 
     /// Notes that the leader of `term` spoke.

@@ -102,6 +102,7 @@ pub(super) fn config() -> NodeConfig {
         initial: BTreeMap::from([(MemberId(1), PeerNode { name: "one".into(), ..PeerNode::default() })]),
         heartbeat: Duration::from_millis(100),
         election_timeout: Duration::from_millis(1000),
+        members: MemberRules::default(),
     }
 }
 
@@ -117,14 +118,14 @@ pub(super) fn nobody() -> Peers {
     Peers::new(options, env(&MemDisk::new()), Arc::new(NoDial))
 }
 
-async fn start(disk: &MemDisk) -> Node {
+pub(super) async fn start(disk: &MemDisk) -> Node {
     let (log, machine, status) = open(disk);
     let node = Node::start(config(), log, machine, status, nobody()).await.expect("the node starts");
     node.ready().await.expect("a leader of one");
     node
 }
 
-async fn put(node: &Node, key: &str) -> Result<Applied, RequestError> {
+pub(super) async fn put(node: &Node, key: &str) -> Result<Applied, RequestError> {
     let commands = vec![Command::Put(PutOp { key: Bytes::copy_from_slice(key.as_bytes()), ..PutOp::default() })];
     let mut payload = BytesMut::new();
     codec::encode_batch(&commands, &mut payload);

@@ -51,6 +51,8 @@ pub struct PeerNode {
     pub peer_urls: Vec<String>,
     /// Where clients reach it.
     pub client_urls: Vec<String>,
+    /// Added to vote, but not a voter before its log is in step (see `promoter`).
+    pub wants_vote: bool,
 }
 
 /// A command's outcome with the term of the entry that held it.

@@ -88,7 +88,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let mut config = Config::default();
         config.member.data_dir = dir.path().join("m.etcd");
-        let data = DataDir::open(&RealDisk, &config).expect("made");
+        let data = DataDir::open(&RealDisk, &config, None).expect("made");
         let text = Banner::new("0.1.0", &config, &data, 1, Duration::from_millis(41)).to_string();
         assert!(text.lines().count() <= 8);
         assert!(text.contains(READY) && text.contains("after 41 ms"));

@@ -20,7 +20,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::config::{ClusterState, Config};
+use super::config::Config;
 use super::identity::Identity;
 use crate::env::{Access, Disk, DiskFile, make_dir_durably, read_all, write_atomic};
 use crate::types::RaftIndex;
@@ -109,24 +109,26 @@ pub enum DataDirError {
         /// What was typed.
         asked: &'static str,
     },
-    /// Nothing to restart from, and joining isn't there yet.
-    #[error(
-        "data directory {} is empty, and --initial-cluster-state=existing asks to join a cluster: \
-         that is not available yet. Type --initial-cluster-state=new for a new cluster", root.display()
-    )]
-    Join {
-        /// `--data-dir`.
-        root: PathBuf,
-    },
 }
 
 impl DataDir {
-    /// Opens the directory of the configuration, or makes it; takes the lock.
+    /// Whether the directory was made before: there is nothing to ask of a cluster then.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn is_made(disk: &dyn Disk, config: &Config) -> Result<bool, DataDirError> {
+        let root = &config.member.data_dir;
+        let path = root.join("member").join("format");
+        disk.exists(&path).map_err(Opener { disk, root }.io("look for", &path))
+    }
+
+    /// Opens the directory of the configuration, or makes it; takes the lock. A new one is `joined`'s, who is
+    /// a member of a cluster that is there, or else of the member that the initial cluster makes of this one.
     ///
     /// # Errors
     /// [`DataDirError`], which says what to do. Nothing is changed in a directory that is refused,
     /// but for the lock file.
-    pub fn open(disk: &dyn Disk, config: &Config) -> Result<Self, DataDirError> {
+    pub fn open(disk: &dyn Disk, config: &Config, joined: Option<Identity>) -> Result<Self, DataDirError> {
         let root = config.member.data_dir.clone();
         let opener = Opener { disk, root: &root };
         let member = root.join("member");
@@ -136,7 +138,7 @@ impl DataDir {
         let lock = opener.lock(&member.join("lock"))?;
         let path = member.join("format");
         let fresh = !disk.exists(&path).map_err(opener.io("look for", &path))?;
-        let format = if fresh { opener.create(config, &path)? } else { opener.load(config, &path)? };
+        let format = if fresh { opener.create(config, &path, joined)? } else { opener.load(config, &path)? };
         let path = member.join(SERVED);
         let served = disk.exists(&path).map_err(opener.io("look for", &path))?;
         let wal = config.member.wal_dir.clone().unwrap_or_else(|| member.join("wal"));
@@ -219,6 +221,11 @@ impl DataDir {
         write_atomic(disk, &path, text.as_bytes()).map_err(Opener { disk, root: &self.root }.io("write", &path))
     }
 
+    /// Whether this member joined a cluster that was there, and so never begins one by itself.
+    pub fn has_joined(&self) -> bool {
+        self.format.joined
+    }
+
     /// Whether this is its first start.
     pub fn is_fresh(&self) -> bool {
         self.fresh
@@ -281,11 +288,9 @@ impl Opener<'_> {
         Ok(file)
     }
 
-    fn create(&self, config: &Config, path: &Path) -> Result<Format, DataDirError> {
-        if config.clustering.initial_cluster_state == ClusterState::Existing {
-            return Err(DataDirError::Join { root: self.root.to_owned() });
-        }
-        let format = Format { engine: config.engine.kind, identity: Identity::bootstrap(config) };
+    fn create(&self, config: &Config, path: &Path, joined: Option<Identity>) -> Result<Format, DataDirError> {
+        let identity = joined.unwrap_or_else(|| Identity::bootstrap(config));
+        let format = Format { engine: config.engine.kind, identity, joined: joined.is_some() };
         write_atomic(self.disk, path, format.to_string().as_bytes()).map_err(self.io("write", path))?;
         Ok(format)
     }
@@ -320,7 +325,7 @@ mod tests {
     }
 
     fn open(root: &Path, pairs: &[(&str, &str)]) -> Result<DataDir, DataDirError> {
-        DataDir::open(&RealDisk, &config(root, pairs))
+        DataDir::open(&RealDisk, &config(root, pairs), None)
     }
 
     #[test]
@@ -392,12 +397,17 @@ mod tests {
     }
 
     #[test]
-    fn joining_needs_a_directory_with_data() {
+    fn a_member_that_joins_keeps_the_ids_that_it_was_given() {
         let dir = tempfile::tempdir().expect("a directory");
-        let existing = [("initial-cluster-state", "existing")];
-        assert!(matches!(open(dir.path(), &existing), Err(DataDirError::Join { .. })));
-        drop(open(dir.path(), &[]).expect("made"));
-        assert!(open(dir.path(), &existing).is_ok());
+        let config = config(dir.path(), &[]);
+        assert!(!DataDir::is_made(&RealDisk, &config).expect("looked for"));
+        let given = Identity { cluster: crate::types::ClusterId(7), member: crate::types::MemberId(9) };
+        let made = DataDir::open(&RealDisk, &config, Some(given)).expect("made");
+        assert!(made.has_joined() && made.identity() == given);
+        drop(made);
+        assert!(DataDir::is_made(&RealDisk, &config).expect("looked for"));
+        let again = open(dir.path(), &[]).expect("opened");
+        assert!(again.has_joined() && again.identity() == given);
     }
 
     #[test]

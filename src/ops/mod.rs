@@ -11,6 +11,7 @@ pub mod banner;
 pub mod config;
 pub mod data_dir;
 pub mod identity;
+pub mod join;
 pub mod logging;
 pub mod metrics;
 pub mod restart;

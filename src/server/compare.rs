@@ -81,7 +81,8 @@ impl Comparer {
 
     async fn round(&mut self) {
         let me = self.node.status().member();
-        let others: Vec<MemberId> = self.node.members().into_iter().map(|(id, ..)| id).filter(|id| *id != me).collect();
+        let others: Vec<MemberId> =
+            self.node.members().into_iter().map(|member| member.id).filter(|id| *id != me).collect();
         if others.is_empty() {
             return;
         }

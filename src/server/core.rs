@@ -20,18 +20,18 @@ use super::peer_port::PeerPort;
 use super::room::Room;
 use super::scrub::{LogCare, Scrub};
 use super::upkeep::{SnapshotPolicy, Upkeep};
-use super::{ServerError, Stopped, rebuild};
+use super::{ServerError, Stopped, publish, rebuild};
 use crate::api::watch::{WatchService, end_streams_without_leader};
 use crate::api::{Budgets, Listener, NodeInfo, RpcMetrics, Services};
 use crate::apply::{AlarmView, Command, Machine};
 use crate::consensus::peer::{PeerOptions, Peers, SocketDial};
 use crate::consensus::{
-    LogCache, LogStore, MEMBERSHIP_KEY, Node, NodeConfig, NodeStatus, OnPublish, PeerNode, Save, Snapshots,
-    StateMachine, Waiters,
+    LogCache, LogStore, MEMBERSHIP_KEY, MemberRules, Node, NodeConfig, NodeStatus, OnPublish, PeerNode, Save,
+    Snapshots, StateMachine, Waiters,
 };
 use crate::env::Env;
 use crate::lease::Lessor;
-use crate::ops::config::{AutoCompaction, ClusterState, Config, MetricsDetail, Url};
+use crate::ops::config::{AutoCompaction, Config, MetricsDetail, Url};
 use crate::ops::data_dir::DataDir;
 use crate::ops::identity::member_id;
 use crate::ops::metrics::Metrics;
@@ -71,9 +71,18 @@ pub(super) struct Core {
 /// Beyond a batch of the largest request: what an entry and a message of entries take besides.
 const PEER_MESSAGE_BYTES: usize = 32 << 20;
 
+fn member_rules(config: &Config) -> MemberRules {
+    MemberRules {
+        strict: config.clustering.strict_reconfig_check,
+        learners_max: config.clustering.max_learners,
+        auto_promote: config.clustering.auto_promote_learners,
+        timeout: config.limits().request_timeout,
+    }
+}
+
 /// The members of the cluster that a first start makes: what the flags say, the same on all of them.
-fn initial(config: &Config) -> BTreeMap<MemberId, PeerNode> {
-    if config.clustering.initial_cluster_state == ClusterState::Existing {
+fn initial(config: &Config, data: &DataDir) -> BTreeMap<MemberId, PeerNode> {
+    if data.has_joined() {
         return BTreeMap::new();
     }
     let texts = |urls: &[Url]| urls.iter().map(ToString::to_string).collect();
@@ -82,7 +91,7 @@ fn initial(config: &Config) -> BTreeMap<MemberId, PeerNode> {
         let id = member_id(urls, &config.clustering.initial_cluster_token, None);
         // The others tell theirs once they have started.
         let client_urls = if alone { texts(&config.clustering.advertise_client_urls) } else { Vec::new() };
-        (id, PeerNode { name: name.to_owned(), peer_urls: texts(urls), client_urls })
+        (id, PeerNode { name: name.to_owned(), peer_urls: texts(urls), client_urls, wants_vote: false })
     };
     config.clustering.initial_cluster.iter().map(member).collect()
 }
@@ -145,9 +154,10 @@ impl Core {
         let log = LogStore::new(wal.clone(), recovered.vote.as_deref(), cache, status.clone())?;
         let node_config = NodeConfig {
             member: data.identity().member,
-            initial: initial(config),
+            initial: initial(config, data),
             heartbeat: config.member.heartbeat_interval,
             election_timeout: config.member.election_timeout,
+            members: member_rules(config),
         };
         let peers = Peers::new(
             PeerOptions {
@@ -180,7 +190,9 @@ impl Core {
         tokio::select! {
             biased;
             error = below_ended(&wal, &reader) => return Err(error),
-            ready = tokio::time::timeout(ready_max, node.ready()) => match ready {
+            // It is noticed again, and then the member ends in order.
+            () = removed(&node) => {}
+            ready = tokio::time::timeout(ready_max, publish::ready(&node, config)) => match ready {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return Err(raft_ended(&node).await),
                 Err(_) => tracing::warn!(
@@ -338,6 +350,7 @@ impl Core {
         tokio::select! {
             biased;
             signal = signal => Ok(Stopped::Signal(signal)),
+            () = removed(&self.node) => Ok(Stopped::Removed),
             // They say why raft ended, so they are asked first.
             error = below_ended(&self.wal, &self.reader) => Err(error),
             error = raft_ended(&self.node) => Err(error),
@@ -364,6 +377,20 @@ impl Core {
             tracing::warn!("gave up waiting for an orderly end; nothing acknowledged is lost");
         }
         self.peer_port.close().await;
+    }
+}
+
+/// Waits until this member has been removed from its cluster: as applied here, or as the others say.
+async fn removed(node: &Node) {
+    let mut told = node.peers().removed();
+    let told = async {
+        if told.wait_for(|removed| *removed).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        () = node.status().removed().until(node.status().member()) => {}
+        () = told => {}
     }
 }
 

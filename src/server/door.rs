@@ -3,7 +3,7 @@
 use super::room::Room;
 use crate::api::{MemberInfo, Propose, Standing, Waiting};
 use crate::apply::{Command, Outcome, cost};
-use crate::consensus::{Node, PeerNode};
+use crate::consensus::MemberChange;
 use crate::propose::{Leases, Proposer};
 use crate::types::{LeaseId, MemberId, RequestError, Term};
 
@@ -77,31 +77,16 @@ impl Propose for Door {
     }
 
     fn move_leader(&self, to: MemberId) -> Waiting<Result<(), RequestError>> {
-        let status = self.proposer.node().status();
-        let result = if !status.is_leader() {
-            Err(RequestError::NotLeader)
-        } else if to == status.member() {
-            Ok(())
-        } else {
-            // The only member is this one: whoever was named is no voter.
-            Err(RequestError::BadLeaderTransferee)
-        };
-        Box::pin(std::future::ready(result))
+        let node = self.proposer.node().clone();
+        Box::pin(async move { node.transfer_leader(to).await })
     }
 
     fn members(&self) -> Vec<MemberInfo> {
-        member_infos(self.proposer.node())
+        self.proposer.node().members()
     }
-}
 
-/// The members as the API shows them.
-pub(super) fn member_infos(node: &Node) -> Vec<MemberInfo> {
-    let member = |(id, node, is_learner): (MemberId, PeerNode, bool)| MemberInfo {
-        id,
-        name: node.name,
-        peer_urls: node.peer_urls,
-        client_urls: node.client_urls,
-        is_learner,
-    };
-    node.members().into_iter().map(member).collect()
+    fn change_members(&self, change: MemberChange) -> Waiting<Result<Vec<MemberInfo>, RequestError>> {
+        let node = self.proposer.node().clone();
+        Box::pin(async move { node.request_change(change).await })
+    }
 }

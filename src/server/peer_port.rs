@@ -5,7 +5,6 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
-use super::door::member_infos;
 use crate::api::{self, Listener, PeerDoor};
 use crate::consensus::Node;
 use crate::consensus::peer::{Peers, Service};
@@ -25,7 +24,7 @@ impl PeerPort {
     pub(super) fn open(listeners: Vec<Listener>, node: &Node, peers: &Peers, leases: Leases) -> Self {
         let service = Service::new(node.clone(), peers.clone(), Arc::new(leases));
         let (cluster, known) = (peers.cluster(), node.clone());
-        let door = PeerDoor::new(service.routes(), cluster, Arc::new(move || member_infos(&known)));
+        let door = PeerDoor::new(service.routes(), cluster, Arc::new(move || known.members()));
         let down = watch::Sender::new(false);
         let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let serving = tokio::spawn(api::serve_peers(listeners, door, connections, down.subscribe()));

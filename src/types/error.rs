@@ -89,6 +89,36 @@ pub enum RequestError {
     /// A request for the leader came to another member.
     #[error("etcdserver: not leader")]
     NotLeader,
+    /// A transfer of leadership that didn't come about in time.
+    #[error("etcdserver: request timed out, leader transfer took too long")]
+    LeaderTransferTimeout,
+    /// No such member, or one that was removed.
+    #[error("etcdserver: member not found")]
+    MemberNotFound,
+    /// A member that is added has the id of another one.
+    #[error("etcdserver: member ID already exist")]
+    MemberExists,
+    /// Another member has one of the peer URLs.
+    #[error("etcdserver: Peer URLs already exists")]
+    PeerUrlExists,
+    /// Peer URLs that are none, or not one.
+    #[error("etcdserver: given member URLs are invalid")]
+    BadMemberUrls,
+    /// Too few members would have started for the quorum that there would be.
+    #[error("etcdserver: re-configuration failed due to not enough started members")]
+    NotEnoughStartedMembers,
+    /// The leader hasn't been in touch with enough members for long enough.
+    #[error("etcdserver: unhealthy cluster")]
+    UnhealthyCluster,
+    /// Only a learner becomes a voter.
+    #[error("etcdserver: can only promote a learner member")]
+    NotLearner,
+    /// The learner lacks too much of the log.
+    #[error("etcdserver: can only promote a learner member which is in sync with leader")]
+    LearnerNotReady,
+    /// More learners than `--max-learners`.
+    #[error("etcdserver: too many learner members in cluster")]
+    TooManyLearners,
     /// An enum value or method that is not known.
     #[error("etcdserver: unknown method")]
     UnknownMethod,

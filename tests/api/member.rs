@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rusd::api::{Maintain, MemberInfo, Propose, Standing, Waiting};
 use rusd::apply::{AlarmView, Command, Machine, Outcome};
+use rusd::consensus::MemberChange;
 use rusd::env::Env;
 use rusd::lease::{Lessor, Renewal};
 use rusd::storage::backend::{Engine, MemoryImage};
@@ -229,6 +230,11 @@ impl Propose for Front {
             client_urls: vec![self.client_url.clone()],
             is_learner: false,
         }]
+    }
+
+    fn change_members(&self, _: MemberChange) -> Waiting<Result<Vec<MemberInfo>, RequestError>> {
+        let members = self.members();
+        Box::pin(async { Ok(members) })
     }
 }
 

@@ -188,6 +188,9 @@ fn number(message: &DynamicMessage, field: &str) -> i128 {
 
 /// The text of a top-level field's value, for a variable.
 pub(crate) fn value_of(message: &DynamicMessage, field: &str) -> Option<String> {
+    if let Some((outer, inner)) = field.split_once('.') {
+        return value_of(message.get_field_by_name(outer)?.as_message()?, inner);
+    }
     match message.get_field_by_name(field).as_deref()? {
         Value::U64(value) => Some(value.to_string()),
         Value::I64(value) => Some(value.to_string()),

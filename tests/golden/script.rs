@@ -6,7 +6,7 @@
 //! @only rusd | etcd                     the next step is played on one server only
 //! @pending REASON                       rusd doesn't answer so yet: told, counted, and a fault once it does
 //! @mask TTL                             fields of the next answer shown as ~
-//! @let lease = ID                       take a variable from the next answer
+//! @let lease = ID                       take a variable from the next answer (`member.ID`: from within)
 //! @meta hasleader true | @gzip          how the next request is sent
 //! @distinct                             equal messages in a row are one: for what comes by the clock
 //! > KV.Range key: "a"                   a call (all messages of a server stream are awaited)

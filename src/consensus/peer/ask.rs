@@ -1,4 +1,4 @@
-//! Questions to the leader: proposals, the index for a read, leases.
+//! Questions to the leader: proposals, the index for a read, leases, changes of the membership.
 
 use std::time::Duration;
 
@@ -7,6 +7,7 @@ use rusd_proto::rusdpeer as pb;
 
 use super::channels::was_not_sent;
 use super::{Peers, refusal};
+use crate::consensus::membership::{MemberChange, MemberRecord};
 use crate::types::{LeaseId, MemberId, RaftIndex, RequestError};
 
 /// What became of a batch that was forwarded.
@@ -157,4 +158,43 @@ impl Peers {
     pub async fn tell_diverged(&self, member: MemberId, index: RaftIndex, limit: Duration) -> Result<(), RequestError> {
         self.ask(member, pb::question::Question::Diverged(index.get()), limit).await.map(drop)
     }
+
+    /// Has the leader change the membership; gives the members after it.
+    ///
+    /// # Errors
+    /// `NotLeader` or `NoLeader` if it surely wasn't done, `Timeout` if nobody knows, and the leader's refusals.
+    pub(in crate::consensus) async fn change_members(
+        &self,
+        leader: MemberId,
+        change: &MemberChange,
+        limit: Duration,
+    ) -> Result<Vec<MemberRecord>, RequestError> {
+        let channels = self.channels(leader);
+        let mut client = channels.control();
+        let question = pb::Question { question: Some(pb::question::Question::Change(change.encode())) };
+        let answer = match tokio::time::timeout(limit, client.ask(channels.request(question))).await {
+            Ok(Ok(answer)) => answer.into_inner().answer,
+            Ok(Err(status)) => {
+                self.heed(&status);
+                return Err(if was_not_sent(&status) { RequestError::NoLeader } else { RequestError::Timeout });
+            }
+            Err(_) => return Err(RequestError::Timeout),
+        };
+        match answer {
+            Some(pb::answer::Answer::Members(pb::Members { members })) => Ok(members.into_iter().map(record).collect()),
+            Some(pb::answer::Answer::Refusal(refused)) => Err(refusal::decode(refused)),
+            _ => Err(RequestError::UnknownMethod),
+        }
+    }
+}
+
+fn record(row: pb::MemberRow) -> MemberRecord {
+    let pb::MemberRow { id, name, peer_urls, client_urls, learner } = row;
+    MemberRecord { id: MemberId(id), name, peer_urls, client_urls, is_learner: learner }
+}
+
+/// A member as it travels.
+pub(super) fn row(record: MemberRecord) -> pb::MemberRow {
+    let MemberRecord { id, name, peer_urls, client_urls, is_learner } = record;
+    pb::MemberRow { id: id.get(), name, peer_urls, client_urls, learner: is_learner }
 }

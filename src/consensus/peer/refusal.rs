@@ -17,6 +17,16 @@ const NUMBERS: &[(u32, E)] = &[
     (9, E::NoSpace),
     (10, E::Corrupt),
     (11, E::BadLeaderTransferee),
+    (12, E::MemberNotFound),
+    (13, E::MemberExists),
+    (14, E::PeerUrlExists),
+    (15, E::BadMemberUrls),
+    (16, E::NotEnoughStartedMembers),
+    (17, E::UnhealthyCluster),
+    (18, E::NotLearner),
+    (19, E::LearnerNotReady),
+    (20, E::TooManyLearners),
+    (21, E::LeaderTransferTimeout),
 ];
 
 /// As a message.

@@ -16,8 +16,9 @@ use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::super::node::Node;
-use super::ask::LeaseLeft;
+use super::ask::{LeaseLeft, row};
 use super::{Peers, channels, refusal, wire};
+use crate::consensus::membership::MemberChange;
 use crate::types::{LeaseId, MemberId, RaftIndex, RequestError};
 
 /// An answer to come.
@@ -167,7 +168,14 @@ impl Peer for Service {
                 self.node.status().set_diverged(RaftIndex(index));
                 Ok(Answer::Noted(true))
             }
-            Some(Question::Change(_)) | None => Err(RequestError::UnknownMethod),
+            Some(Question::Change(change)) => match MemberChange::decode(&change) {
+                Ok(change) => {
+                    let members = self.node.change_members(change).await;
+                    members.map(|all| Answer::Members(pb::Members { members: all.into_iter().map(row).collect() }))
+                }
+                Err(_) => Err(RequestError::UnknownMethod),
+            },
+            None => Err(RequestError::UnknownMethod),
         };
         let answer = answer.unwrap_or_else(|error| Answer::Refusal(refusal::encode(&error)));
         Ok(Response::new(pb::Answer { answer: Some(answer) }))

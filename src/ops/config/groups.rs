@@ -111,6 +111,8 @@ pub struct Clustering {
     pub pre_vote: bool,
     /// `--max-learners`.
     pub max_learners: usize,
+    /// `--auto-promote-learners`: rusd's own; learners get a vote once they are in step.
+    pub auto_promote_learners: bool,
     /// `--auto-compaction-mode`.
     pub auto_compaction_mode: CompactionMode,
     /// `--auto-compaction-retention`; see [`super::Config::auto_compaction`].

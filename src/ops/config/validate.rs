@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Config, ConfigError, EngineKind, Url};
+use super::{ClusterState, Config, ConfigError, EngineKind, Url};
 
 /// etcd's upper bound of `--election-timeout`.
 const ELECTION_TIMEOUT_MAX: Duration = Duration::from_secs(50);
@@ -132,6 +132,15 @@ fn cluster(config: &Config) -> Result<(), ConfigError> {
             "Type --initial-advertise-peer-urls=http://localhost:2380",
         ));
     }
+    let mut urls: Vec<_> = clustering.initial_cluster.iter().flat_map(|(_, urls)| urls).collect();
+    urls.sort();
+    if let Some(twice) = urls.windows(2).find(|two| two[0] == two[1]) {
+        return Err(ConfigError::new(
+            format!("--initial-cluster={}", clustering.initial_cluster),
+            format!("initial cluster {} has duplicate url", clustering.initial_cluster),
+            format!("Give {} to one member only", twice[0]),
+        ));
+    }
     match clustering.initial_cluster.urls_of(&member.name) {
         None => Err(ConfigError::new(
             format!("--initial-cluster={}", clustering.initial_cluster),
@@ -141,6 +150,8 @@ fn cluster(config: &Config) -> Result<(), ConfigError> {
                 member.name, clustering.initial_advertise_peer_urls[0]
             ),
         )),
+        // A member that joins has announced its URLs already.
+        Some(_) if clustering.initial_cluster_state == ClusterState::Existing => Ok(()),
         Some(urls) if urls != clustering.initial_advertise_peer_urls => {
             let advertised: Vec<_> = clustering.initial_advertise_peer_urls.iter().map(ToString::to_string).collect();
             let listed: Vec<_> = urls.iter().map(ToString::to_string).collect();
@@ -205,7 +216,8 @@ mod tests {
 
     #[test]
     fn refusals_name_the_flag_and_the_way_out() {
-        let cases: [(&[(&str, &str)], &str); 10] = [
+        let cases: [(&[(&str, &str)], &str); 11] = [
+            (&[("initial-cluster", "default=http://localhost:2380,b=http://localhost:2380")], "to one member only"),
             (&[("max-request-bytes", "33554433")], "--max-request-bytes=33554432"),
             (&[("heartbeat-interval", "0")], "--heartbeat-interval=100"),
             (&[("election-timeout", "0")], "--election-timeout=1000"),

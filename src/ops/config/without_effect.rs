@@ -18,11 +18,9 @@ const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
         ALONE,
         &[
             "initial-election-tick-advance",
-            "max-learners",
             "pre-vote",
             "raft-read-timeout",
             "raft-write-timeout",
-            "strict-reconfig-check",
             "downgrade-check-time",
         ],
     ),

@@ -16,6 +16,8 @@ pub struct Format {
     pub engine: EngineKind,
     /// Whose it is.
     pub identity: Identity,
+    /// Whether it joined a cluster that was there: it never begins one then.
+    pub joined: bool,
 }
 
 /// Why a format file isn't taken.
@@ -49,7 +51,7 @@ impl Format {
             .ok_or(FormatError::Damaged("engine"))?;
         let id = |name| u64::from_str_radix(line(name)?, 16).map_err(|_| FormatError::Damaged(name));
         let identity = Identity { cluster: ClusterId(id("cluster")?), member: MemberId(id("member")?) };
-        Ok(Self { engine, identity })
+        Ok(Self { engine, identity, joined: line("joined").is_ok() })
     }
 }
 
@@ -57,7 +59,8 @@ impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Identity { cluster, member } = self.identity;
         writeln!(f, "rusd data directory\nformat {FORMAT_VERSION}\nengine {}", self.engine.name())?;
-        writeln!(f, "cluster {cluster}\nmember {member}")
+        writeln!(f, "cluster {cluster}\nmember {member}")?;
+        if self.joined { writeln!(f, "joined yes") } else { Ok(()) }
     }
 }
 
@@ -68,8 +71,10 @@ mod tests {
     #[test]
     fn is_read_as_it_is_written() {
         let identity = Identity { cluster: ClusterId(u64::MAX), member: MemberId(1) };
-        let format = Format { engine: EngineKind::Redb, identity };
-        assert_eq!(Format::parse(&format.to_string()), Ok(format));
+        for joined in [false, true] {
+            let format = Format { engine: EngineKind::Redb, identity, joined };
+            assert_eq!(Format::parse(&format.to_string()), Ok(format));
+        }
     }
 
     #[test]

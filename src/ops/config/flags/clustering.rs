@@ -87,6 +87,16 @@ pub(super) const FLAGS: &[Flag] = &[
         },
     },
     Flag {
+        name: "auto-promote-learners",
+        kind: Kind::Bool,
+        default: "false",
+        help: "rusd's own: learners become voters once they are in step",
+        set: |config, text| {
+            config.clustering.auto_promote_learners = value::boolean(text)?;
+            Ok(())
+        },
+    },
+    Flag {
         name: "auto-compaction-retention",
         kind: Kind::Text,
         default: "0",

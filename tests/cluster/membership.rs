@@ -1,0 +1,164 @@
+//! Changes of the membership of three real members, while they serve.
+
+use std::process::Command;
+
+use tonic::Code;
+
+use crate::cluster::{Cluster, until};
+use crate::peers::peer;
+
+/// Without the check that wants members to be in touch for five seconds.
+const AT_ONCE: &[&str] = &["--strict-reconfig-check=false"];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_right_after_the_start_are_refused_as_unhealthy() {
+    let cluster = Cluster::start(3, &[]).await;
+    let refused = cluster.members[0].add("http://127.0.0.1:1", false).await.expect_err("too early");
+    assert_eq!((refused.code(), refused.message()), (Code::Unavailable, "etcdserver: unhealthy cluster"));
+    let added = until("five seconds later", || cluster.members[1].add("http://127.0.0.1:1", false)).await;
+    // Four members count, three have started; one more would need four.
+    let refused = cluster.members[2].remove(cluster.id(0).await).await;
+    assert!(refused.is_ok(), "the others are three started ones of four: {refused:?}");
+    drop(added);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fourth_member_joins_and_gets_its_vote_by_itself() {
+    let mut cluster = Cluster::start(3, AT_ONCE).await;
+    for at in 0..100 {
+        cluster.members[0].put(&format!("k{at}"), "v").await.expect("three of three");
+    }
+    let new = cluster.prepare(4).peer.clone();
+    let added = cluster.members[1].add(&new, false).await.expect("added through any member");
+    assert!(!added.is_learner && added.name.is_empty());
+    // It has not started: with a vote for it, two of the three others had to be enough, and are.
+    cluster.members[0].kill();
+    until("two of three", || cluster.members[1].put("x", "1")).await;
+    cluster.members[3].start();
+    cluster.is_up(&cluster.members[3]).await;
+    assert_eq!(until("it has all", || cluster.members[3].get("k99")).await, "v");
+    cluster.members[0].start();
+    cluster.is_up(&cluster.members[0]).await;
+    // It votes: the leader can be handed to it.
+    let id = cluster.id(3).await;
+    until("its vote", || async {
+        let (leader, own) = cluster.leader().await;
+        if own == id {
+            return Ok(());
+        }
+        let mut client = rusd_proto::etcdserverpb::maintenance_client::MaintenanceClient::new(
+            cluster.members[leader].channel().await?,
+        );
+        client.move_leader(rusd_proto::etcdserverpb::MoveLeaderRequest { target_id: id }).await.map(drop)
+    })
+    .await;
+    until("writes go on", || cluster.members[2].put("y", "2")).await;
+    assert_eq!(cluster.members[3].get("y").await.expect("it leads"), "2");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_learner_is_promoted_when_it_is_in_step() {
+    let mut cluster = Cluster::start(3, AT_ONCE).await;
+    let new = cluster.prepare(4).peer.clone();
+    let added = cluster.members[0].add(&new, true).await.expect("added");
+    assert!(added.is_learner);
+    let refused = cluster.members[2].promote(added.id).await.expect_err("it has not started");
+    assert_eq!(refused.message(), "etcdserver: can only promote a learner member which is in sync with leader");
+    let refused = cluster.members[1].add("http://127.0.0.1:1", true).await.expect_err("one at a time");
+    assert_eq!(refused.message(), "etcdserver: too many learner members in cluster");
+    cluster.members[3].start();
+    until("in step", || cluster.members[1].promote(added.id)).await;
+    cluster.is_up(&cluster.members[3]).await;
+    let refused = cluster.members[1].promote(added.id).await.expect_err("it votes");
+    assert_eq!(refused.message(), "etcdserver: can only promote a learner member");
+    assert!(cluster.members[3].list().await.expect("listed").iter().all(|member| !member.is_learner));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn removed_members_end_by_themselves_the_leader_too() {
+    let mut cluster = Cluster::start(3, AT_ONCE).await;
+    let (gone, id) = cluster.leader().await;
+    let other = (gone + 1) % 3;
+    cluster.members[other].put("a", "1").await.expect("written");
+    cluster.members[other].remove(id).await.expect("removed");
+    assert!(cluster.members[gone].ended().await.success());
+    until("a new leader", || cluster.members[other].put("a", "2")).await;
+    let (leader, _) = cluster.leader().await;
+    let follower = (0..3).find(|place| *place != gone && *place != leader).expect("two are left");
+    let id = cluster.id(follower).await;
+    cluster.members[leader].remove(id).await.expect("removed");
+    assert!(cluster.members[follower].ended().await.success());
+    until("a cluster of one", || cluster.members[leader].put("a", "3")).await;
+    assert_eq!(cluster.members[leader].list().await.expect("listed").len(), 1);
+    // It stays removed, whatever it has on its disk.
+    cluster.members[follower].start();
+    assert!(cluster.members[follower].ended().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_member_is_replaced() {
+    let mut cluster = Cluster::start(3, AT_ONCE).await;
+    let dead = cluster.id(2).await;
+    cluster.members[0].put("a", "1").await.expect("written");
+    cluster.members[2].kill();
+    until("removed", || cluster.members[0].remove(dead)).await;
+    cluster.members.truncate(2);
+    let new = cluster.prepare(4).peer.clone();
+    until("added", || cluster.members[1].add(&new, false)).await;
+    cluster.members[2].start();
+    cluster.is_up(&cluster.members[2]).await;
+    assert_eq!(cluster.members[2].get("a").await.expect("read"), "1");
+    // Once it votes, one of the others may go.
+    let id = cluster.id(2).await;
+    until("its vote", || async {
+        let (leader, own) = cluster.leader().await;
+        if own == id {
+            return Ok(());
+        }
+        let channel = cluster.members[leader].channel().await?;
+        let mut client = rusd_proto::etcdserverpb::maintenance_client::MaintenanceClient::new(channel);
+        client.move_leader(rusd_proto::etcdserverpb::MoveLeaderRequest { target_id: id }).await.map(drop)
+    })
+    .await;
+    cluster.members[0].kill();
+    until("two of three", || cluster.members[2].put("a", "2")).await;
+    assert_eq!(until("read", || cluster.members[1].get("a")).await, "2");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_lost_its_data_does_not_vote_again() {
+    let mut cluster = Cluster::start(3, AT_ONCE).await;
+    cluster.members[2].kill();
+    cluster.members[2].lose_data();
+    cluster.members[2].start();
+    assert!(!cluster.members[2].ended().await.success());
+    let log = cluster.members[2].log_tail();
+    assert!(log.contains("has already been bootstrapped"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn etcdctl_lists_and_moves() {
+    let Some(etcdctl) = peer("etcdctl", "etcdctl_lists_and_moves") else { return };
+    let cluster = Cluster::start(3, &[]).await;
+    let run = |endpoint: &str, arguments: &[&str]| {
+        let output = Command::new(&etcdctl).arg(format!("--endpoints={endpoint}")).args(arguments).output();
+        let output = output.expect("etcdctl runs");
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+    };
+    let (ok, list) = run(&cluster.members[0].client, &["member", "list"]);
+    assert!(
+        ok && list.lines().filter(|line| line.contains(", started, m") && line.ends_with(", false")).count() == 3,
+        "{list}"
+    );
+    let (leader, _) = cluster.leader().await;
+    let target = (leader + 1) % 3;
+    let id = format!("{:x}", cluster.id(target).await);
+    let (ok, text) = run(&cluster.members[target].client, &["move-leader", &id]);
+    assert!(!ok, "only the leader can: {text}");
+    let (ok, text) = run(&cluster.members[leader].client, &["move-leader", &id]);
+    assert!(ok && text.contains("Leadership transferred"), "{text}");
+    assert_eq!(cluster.leader().await.0, target);
+    let (ok, text) = run(&cluster.members[0].client, &["endpoint", "health", "--cluster"]);
+    assert!(ok, "{text}");
+}
