@@ -57,7 +57,7 @@ impl WriteTxn<'_> {
                 _ => Ok(record),
             }
         };
-        let read = || self.view().range(query, fetch).map_err(refused);
+        let read = || self.view().range(query, |next| self.store.shared.values.warm(next), fetch).map_err(refused);
         let is_large = !query.range.is_single() && self.count(&query.range) > BLOCKING_KEYS;
         if is_large { may_block(read) } else { read() }
     }

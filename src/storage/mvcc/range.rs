@@ -8,8 +8,10 @@
 //! pairs that are returned.
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use crate::storage::index::{Index, Version};
+use crate::storage::values::ValueReader;
 use crate::storage::{RangeQuery, RangeResult, ReadError, Record, SortOrder, SortTarget};
 use crate::types::{KeyValue, RequestError, Revision};
 
@@ -46,27 +48,30 @@ impl View<'_> {
         self.resolve(revision).map(|_| ())
     }
 
-    /// Answers `query`; `fetch` gets the record of a revision that the index names.
+    /// Answers `query`; `fetch` gets the record of a revision that the index names, and `warm` is told of a
+    /// few that come next.
     pub(in crate::storage) fn range(
         &self,
         query: &RangeQuery,
+        warm: impl Fn(&[Revision]),
         fetch: impl FnMut(Revision) -> Result<Record, ReadError>,
     ) -> Result<RangeResult, ReadError> {
         let at = self.resolve(query.revision)?;
         if query.count_only {
             return Ok(RangeResult { kvs: Vec::new(), more: false, count: self.index.count(&query.range, at) });
         }
-        self.pairs(query, at, true, fetch)
+        self.pairs(query, at, true, warm, fetch)
     }
 
     /// [`View::range`] with no count.
     pub(in crate::storage) fn range_uncounted(
         &self,
         query: &RangeQuery,
+        warm: impl Fn(&[Revision]),
         fetch: impl FnMut(Revision) -> Result<Record, ReadError>,
     ) -> Result<RangeResult, ReadError> {
         let at = self.resolve(query.revision)?;
-        self.pairs(query, at, false, fetch)
+        self.pairs(query, at, false, warm, fetch)
     }
 
     fn pairs(
@@ -74,6 +79,7 @@ impl View<'_> {
         query: &RangeQuery,
         at: Option<i64>,
         counts: bool,
+        warm: impl Fn(&[Revision]),
         mut fetch: impl FnMut(Revision) -> Result<Record, ReadError>,
     ) -> Result<RangeResult, ReadError> {
         let (mut picked, count) = self.select(query, at, counts);
@@ -82,7 +88,17 @@ impl View<'_> {
         }
         sort_by_meta(query, &mut picked);
         let more = cut(query, &mut picked);
-        let kvs = picked.into_iter().map(|found| found.pair(query.keys_only, &mut fetch)).collect::<Result<_, _>>()?;
+        let mut kvs = Vec::with_capacity(picked.len());
+        for few in picked.chunks(ValueReader::WARM_MAX) {
+            if few.len() > 1 && !query.keys_only {
+                let next: SmallVec<[_; ValueReader::WARM_MAX]> =
+                    few.iter().map(|found| found.version.modified()).collect();
+                warm(&next);
+            }
+            for found in few {
+                kvs.push(found.pair(query.keys_only, &mut fetch)?);
+            }
+        }
         Ok(RangeResult { kvs, more, count })
     }
 

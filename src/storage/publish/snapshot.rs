@@ -161,12 +161,13 @@ impl Snapshot {
             gathered(record.key.len() + record.version.as_ref().map_or(0, |version| version.value.len()))?;
             Ok(record)
         };
-        Ok(scoped(&self.published, self.published.view().range(query, fetch)?))
+        Ok(scoped(&self.published, self.published.view().range(query, |next| self.shared.values.warm(next), fetch)?))
     }
 
     /// [`Snapshot::range`] without the count, which an older revision has only by walking the whole range.
     pub fn range_uncounted(&self, query: &RangeQuery, disk: Disk) -> Result<RangeResult, ReadError> {
-        self.published.view().range_uncounted(query, |at| fetch(&self.shared.values, at, disk))
+        let values = &self.shared.values;
+        self.published.view().range_uncounted(query, |next| values.warm(next), |at| fetch(values, at, disk))
     }
 
     /// One key as of [`Snapshot::revision`].
@@ -255,7 +256,7 @@ pub(super) fn range(
     query: &RangeQuery,
     disk: Disk,
 ) -> Result<Scoped<RangeResult>, ReadError> {
-    Ok(scoped(state, state.view().range(query, |at| fetch(values, at, disk))?))
+    Ok(scoped(state, state.view().range(query, |next| values.warm(next), |at| fetch(values, at, disk))?))
 }
 
 pub(super) fn get(

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwapOption;
+use smallvec::SmallVec;
 
 use super::record_bytes;
 use crate::storage::Record;
@@ -22,6 +23,9 @@ const TYPICAL_BYTES: u64 = 384;
 const RECORD_BYTES_MAX: u64 = 64 << 10;
 /// What a kept record costs besides its key and value.
 const OVERHEAD_BYTES: u64 = 128;
+
+/// Records that are warmed at a time: as many entries are held, and `ArcSwap` has eight cheap places for a thread.
+pub(super) const WARM_MAX: usize = 6;
 
 /// Whether a slot was read since the clock hand came by; a bit that no tag has.
 const READ: u64 = 1 << 62;
@@ -94,6 +98,24 @@ impl Hot {
             let _ = slot.tag.compare_exchange(tag, tag | READ, Ordering::Relaxed, Ordering::Relaxed);
         }
         Some(entry.record.clone())
+    }
+
+    /// Has the processor bring what is kept of these few revisions into its cache at the same time, since
+    /// they are asked for next, one after the other. More than [`WARM_MAX`] are passed over.
+    pub(super) fn warm(&self, revisions: &[Revision]) {
+        let revisions = &revisions[..revisions.len().min(WARM_MAX)];
+        // Loads that don't depend on each other: first all sets, then all entries.
+        let sets = revisions.iter().fold(0, |sum, at| sum ^ self.set(tag(*at))[0].tag());
+        std::hint::black_box(sets);
+        let entries: SmallVec<[_; WARM_MAX]> = revisions
+            .iter()
+            .filter_map(|at| {
+                let tag = tag(*at);
+                Some(self.set(tag).iter().find(|slot| slot.tag() == tag)?.entry.load())
+            })
+            .collect();
+        let lives = entries.iter().fold(0, |sum, entry| sum ^ entry.as_ref().map_or(0, |entry| entry.at.main));
+        std::hint::black_box(lives);
     }
 
     /// The present epoch: to be asked before what is to be inserted is read.

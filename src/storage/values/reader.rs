@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::freeze::Frozen;
+use super::hot;
 use super::listed::Listed;
 use super::segment::Segment;
 use super::shared::{Health, Shared};
@@ -41,6 +42,15 @@ impl ValueReader {
     pub fn cached(&self, at: Revision) -> Option<Record> {
         self.shared.pending.get(at).or_else(|| self.shared.hot.get(at))
     }
+
+    /// Makes [`ValueReader::cached`] quicker for a few revisions that are asked for next, as many as
+    /// [`ValueReader::WARM_MAX`]. Never waits.
+    pub fn warm(&self, revisions: &[Revision]) {
+        self.shared.hot.warm(revisions);
+    }
+
+    /// How many revisions [`ValueReader::warm`] looks at.
+    pub const WARM_MAX: usize = hot::WARM_MAX;
 
     /// The record of a revision; `None` if there is none or it was removed. May block on the disk.
     ///

@@ -77,12 +77,16 @@ impl Worker for StoreWorker {
             Ok(()) => {
                 (self.failing, self.failures) = (false, 0);
                 if !ending {
-                    // Half of the time is left to readers and to the disk.
                     let done = self.env.clock.now();
-                    let took = done - now;
-                    self.due = core.is_removing().then(|| done + took.min(self.flush_interval));
-                    if self.due.is_some() {
-                        self.fit_removals(took);
+                    if core.is_removing() {
+                        // Half of the time is left to readers and to the disk; all of it while a snapshot
+                        // holds removals off.
+                        let is_held = shared.holds.load(Ordering::SeqCst) > 0;
+                        let pause = if is_held { self.flush_interval } else { done - now };
+                        self.due = Some(done + pause.min(self.flush_interval));
+                        if !is_held {
+                            self.fit_removals(done - now);
+                        }
                     }
                     return Step::Worked;
                 }
