@@ -5,6 +5,7 @@
 //!                          └► peer ─► the other members' Raft cores ─► their logs
 //! ```
 
+mod alone;
 mod codec;
 mod divergence;
 mod index;
@@ -20,6 +21,7 @@ mod status;
 mod types;
 mod waiters;
 
+pub use alone::force_alone;
 pub use divergence::{Landmarks, PARTS, Verdict, judge, longer};
 pub use log_cache::LogCache;
 pub use log_store::LogStore;

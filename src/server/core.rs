@@ -26,7 +26,7 @@ use crate::api::{Budgets, Listener, NodeInfo, RpcMetrics, Services};
 use crate::apply::{AlarmView, Command, Machine};
 use crate::consensus::peer::{PeerOptions, Peers, SocketDial};
 use crate::consensus::{
-    LogCache, LogStore, MEMBERSHIP_KEY, MemberRules, Node, NodeConfig, NodeStatus, OnPublish, PeerNode, Save,
+    self, LogCache, LogStore, MEMBERSHIP_KEY, MemberRules, Node, NodeConfig, NodeStatus, OnPublish, PeerNode, Save,
     Snapshots, StateMachine, Waiters,
 };
 use crate::env::Env;
@@ -80,12 +80,15 @@ fn member_rules(config: &Config) -> MemberRules {
     }
 }
 
+fn texts(urls: &[Url]) -> Vec<String> {
+    urls.iter().map(ToString::to_string).collect()
+}
+
 /// The members of the cluster that a first start makes: what the flags say, the same on all of them.
 fn initial(config: &Config, data: &DataDir) -> BTreeMap<MemberId, PeerNode> {
     if data.has_joined() {
         return BTreeMap::new();
     }
-    let texts = |urls: &[Url]| urls.iter().map(ToString::to_string).collect();
     let alone = config.clustering.initial_cluster.len() == 1;
     let member = |(name, urls): (&str, &[Url])| {
         let id = member_id(urls, &config.clustering.initial_cluster_token, None);
@@ -151,6 +154,15 @@ impl Core {
         )?
         .forwarding(waiters.clone())
         .timed(env.clock.clone(), meters::on_apply(metrics.clone(), config.logging.warning_apply_duration));
+        if config.features.force_new_cluster && !data.is_fresh() {
+            let own = PeerNode {
+                name: config.member.name.clone(),
+                peer_urls: texts(&config.clustering.initial_advertise_peer_urls),
+                ..PeerNode::default()
+            };
+            let stored = membership.map(AsRef::as_ref);
+            consensus::force_alone(&wal, data.identity().member, stored, own).await?;
+        }
         let log = LogStore::new(wal.clone(), recovered.vote.as_deref(), cache, status.clone())?;
         let node_config = NodeConfig {
             member: data.identity().member,

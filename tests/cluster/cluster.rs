@@ -85,10 +85,16 @@ impl Member {
     }
 
     pub(crate) fn start(&mut self) {
+        self.start_with(&[]);
+    }
+
+    /// Starts it with further flags, for this time only.
+    pub(crate) fn start_with(&mut self, more: &[&str]) {
         let log = File::options().create(true).append(true).open(self.dir.join("log")).expect("the log can be opened");
         let stdout = log.try_clone().expect("a file handle can be cloned");
         let child = Command::new(env!("CARGO_BIN_EXE_rusd"))
             .args(&self.flags)
+            .args(more)
             .current_dir(&self.dir)
             .stdin(Stdio::null())
             .stdout(stdout)

@@ -137,6 +137,25 @@ async fn a_member_that_lost_its_data_does_not_vote_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_left_of_a_lost_cluster_goes_on_alone() {
+    let mut cluster = Cluster::start(3, &[]).await;
+    cluster.members[1].put("a", "1").await.expect("written");
+    assert_eq!(cluster.members[2].get("a").await.expect("read"), "1");
+    cluster.members.iter_mut().for_each(crate::cluster::Member::kill);
+    cluster.members[2].start_with(&["--force-new-cluster"]);
+    until("alone", || cluster.members[2].put("b", "2")).await;
+    assert_eq!(cluster.members[2].get("a").await.expect("read"), "1");
+    let list = cluster.members[2].list().await.expect("listed");
+    assert!(list.len() == 1 && list[0].name == "m3" && list[0].client_ur_ls.len() == 1, "{list:?}");
+    for flags in [&["--force-new-cluster"][..], &[]] {
+        cluster.members[2].kill();
+        cluster.members[2].start_with(flags);
+        until("again", || cluster.members[2].put("c", "3")).await;
+        assert_eq!(cluster.members[2].list().await.expect("listed").len(), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn etcdctl_lists_and_moves() {
     let Some(etcdctl) = peer("etcdctl", "etcdctl_lists_and_moves") else { return };
     let cluster = Cluster::start(3, &[]).await;

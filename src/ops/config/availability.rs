@@ -17,7 +17,7 @@ struct Missing {
 
 const PLAIN: &str = "Leave it out, use http:// URLs on loopback, and put a TLS proxy in front";
 
-const MISSING: [Missing; 6] = [
+const MISSING: [Missing; 5] = [
     Missing {
         what: "TLS for clients",
         flags: &["cert-file", "key-file", "client-", "trusted-ca-file", "auto-tls"],
@@ -65,13 +65,6 @@ const MISSING: [Missing; 6] = [
                 && discovery.srv.is_empty()
                 && discovery.legacy.is_empty())
         },
-    },
-    Missing {
-        what: "--force-new-cluster",
-        flags: &["force-new-cluster"],
-        why: "starting alone from the data of a lost cluster is not available yet",
-        instead: "Leave it out",
-        asked: |config| config.features.force_new_cluster,
     },
 ];
 
@@ -129,7 +122,6 @@ mod tests {
             ("discovery-token", "t"),
             ("discovery-endpoints", "http://h:1"),
             ("discovery-srv", "example.com"),
-            ("force-new-cluster", "true"),
         ] {
             let mut config = Config::default();
             let flag = flags::find(name).expect("a known flag");
