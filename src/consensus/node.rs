@@ -301,6 +301,9 @@ fn raft_config(config: &NodeConfig) -> Config {
         max_in_snapshot_log_to_keep: 10_000,
         purge_batch_size: 1,
         enable_pre_vote: Some(true),
+        // A leader that no quorum answers falls silent, or those who still hear it would never choose another.
+        // From time to time it asks again: it may be that nobody else can lead.
+        quorum_loss_probe_interval: Some(election_ms.saturating_mul(2).max(heartbeat_ms.saturating_mul(2) + 4)),
         // Entries go to the others while the leader's own disk writes them.
         broadcast_submitted_on_append: Some(true),
         // A leader that hears nobody must not be heard for ever: it would keep the others from electing one.
@@ -368,6 +371,7 @@ impl Watching {
             Some(leader) => status.silent_for(MemberId(leader)) < limit,
             None => false,
         };
+        node.peers.set_unsure(leads && !is_there);
         status.set_leader(seen.current_leader.filter(|_| is_there).map(MemberId));
         if let Some(id) = &seen.local_committed {
             status.set_committed(to_raft(id.index));

@@ -1,5 +1,5 @@
-//! `cargo xtask faults [NAME] [--rounds N] [--backend E] [--seed S]`: the tests of `tests/faults`, for longer
-//! than CI lets them run; `cargo xtask power-cut [--cuts N]` is the one of them that needs it most.
+//! `cargo xtask faults [NAME] [--rounds N] [--backend E] [--seed S]`: the tests of `tests/faults` and of
+//! `tests/cluster_faults`, for longer than CI lets them run; `cargo xtask power-cut [--cuts N]` is the one of them that needs it most.
 
 use crate::{Outcome, sh};
 
@@ -15,7 +15,17 @@ pub(crate) fn power_cut(args: &[String]) -> Outcome {
 }
 
 fn test(name: &str, args: &[String], rounds: &str) -> Outcome {
-    let mut test = sh::cargo(&["test", "--test", "faults", "--", "--nocapture", "--test-threads=1", name]);
+    let mut test = sh::cargo(&[
+        "test",
+        "--test",
+        "faults",
+        "--test",
+        "cluster_faults",
+        "--",
+        "--nocapture",
+        "--test-threads=1",
+        name,
+    ]);
     for (option, variable) in [(rounds, "RUSD_FAULT_ROUNDS"), ("seed", "RUSD_FAULT_SEED")] {
         if let Some(value) = sh::option(args, option)? {
             value.parse::<u64>().map_err(|_| format!("--{option} {value}: not a number"))?;

@@ -7,6 +7,7 @@
 //! To add a command: one module with `pub fn run(args: &[String]) -> Outcome`, one line in [`COMMANDS`].
 
 mod bench;
+mod cluster;
 mod differential;
 mod etcdctl;
 mod faults;
@@ -72,6 +73,12 @@ const COMMANDS: &[Command] = &[
             ],
         },
         run: bench::run,
+    },
+    Command {
+        name: "cluster",
+        help: "a local cluster of N members (3), until Ctrl-C",
+        takes: Takes { word: "N", options: &[with("--dir", "PATH"), with("--base-port", "P"), with("--rusd", "PATH")] },
+        run: cluster::run,
     },
     Command {
         name: "etcdctl",

@@ -79,7 +79,7 @@ impl Link {
     ) -> Result<StreamAppendResult<TypeConfig>, Error> {
         let channels = self.peers.channels(self.target);
         let mut client = channels.control();
-        let call = client.heartbeat(channels.request(wire::append_request(request)));
+        let call = client.heartbeat(channels.request(wire::append_request(request, self.peers.is_unsure())));
         wire::append_result(self.call(limit, call).await?).map_err(refused)
     }
 
@@ -93,9 +93,10 @@ impl Link {
         let channels = self.peers.channels(self.target);
         let sent = Arc::new(AtomicU64::new(0));
         let counted = sent.clone();
+        let peers = self.peers.clone();
         let outgoing = input.map(move |request| {
             counted.fetch_add(1, Ordering::Relaxed);
-            wire::append_request(&request)
+            wire::append_request(&request, peers.is_unsure())
         });
         let mut client = channels.append();
         let opened = client.append(channels.request(outgoing));

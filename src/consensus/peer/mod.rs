@@ -23,6 +23,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use openraft::RaftNetworkFactory;
@@ -70,6 +71,7 @@ struct Inner {
     book: Arc<Book>,
     channels: Mutex<BTreeMap<MemberId, Arc<Channels>>>,
     removed: watch::Sender<bool>,
+    unsure: AtomicBool,
 }
 
 impl Peers {
@@ -82,6 +84,7 @@ impl Peers {
             book: Arc::default(),
             channels: Mutex::default(),
             removed: watch::Sender::new(false),
+            unsure: AtomicBool::new(false),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -99,6 +102,15 @@ impl Peers {
     /// Becomes true when another member says that this one was removed.
     pub fn removed(&self) -> watch::Receiver<bool> {
         self.inner.removed.subscribe()
+    }
+
+    /// Notes whether this member leads without a quorum that answers; its messages then say so.
+    pub(super) fn set_unsure(&self, unsure: bool) {
+        self.inner.unsure.store(unsure, Ordering::Relaxed);
+    }
+
+    fn is_unsure(&self) -> bool {
+        self.inner.unsure.load(Ordering::Relaxed)
     }
 
     pub(super) fn options(&self) -> &PeerOptions {

@@ -77,15 +77,20 @@ impl Peer for Service {
         let status = self.node.status().clone();
         // What can't be read ends the stream; the leader begins another one where this one stopped.
         let requests = tokio_stream::StreamExt::map_while(request.into_inner(), move |message| {
-            let request = message.ok().and_then(|message| match wire::append(message) {
-                Ok(request) => Some(request),
+            let message = message.ok()?;
+            let unsure = message.unsure;
+            match wire::append(message) {
+                Ok(request) => {
+                    if !unsure {
+                        status.heard_from(caller, request.vote.leader_id.term);
+                    }
+                    Some(request)
+                }
                 Err(error) => {
                     tracing::error!(%error, "a peer's entries can't be read");
                     None
                 }
-            })?;
-            status.heard_from(caller, request.vote.leader_id.term);
-            Some(request)
+            }
         });
         let replies = self.node.raft().stream_append(requests.fuse());
         let replies = replies.map(|reply| reply.map(wire::append_reply).map_err(fatal));
@@ -94,8 +99,12 @@ impl Peer for Service {
 
     async fn heartbeat(&self, request: Request<pb::AppendRequest>) -> Result<Response<pb::AppendReply>, Status> {
         let caller = self.admit(&request)?;
-        let request = wire::append(request.into_inner())?;
-        self.node.status().heard_from(caller, request.vote.leader_id.term);
+        let request = request.into_inner();
+        let unsure = request.unsure;
+        let request = wire::append(request)?;
+        if !unsure {
+            self.node.status().heard_from(caller, request.vote.leader_id.term);
+        }
         let reply = self.node.raft().stream_append(futures::stream::iter([request])).boxed().next().await;
         match reply {
             Some(Ok(reply)) => Ok(Response::new(wire::append_reply(reply))),

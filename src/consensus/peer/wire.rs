@@ -51,12 +51,13 @@ pub(super) fn id(entry_id: pb::EntryId) -> LogId {
     log_id(entry_id.term, entry_id.index)
 }
 
-pub(super) fn append_request(request: &AppendEntriesRequest<TypeConfig>) -> pb::AppendRequest {
+pub(super) fn append_request(request: &AppendEntriesRequest<TypeConfig>, unsure: bool) -> pb::AppendRequest {
     pb::AppendRequest {
         vote: Some(ballot(&request.vote)),
         prev: request.prev_log_id.as_ref().map(entry_id),
         committed: request.leader_commit.as_ref().map(entry_id),
         entries: request.entries.iter().map(log_entry).collect(),
+        unsure,
     }
 }
 
@@ -190,7 +191,7 @@ mod tests {
                 Entry { log_id: log_id(4, 10), payload: EntryPayload::Normal(forwarded) },
             ],
         };
-        let back = append(append_request(&request)).expect("whole");
+        let back = append(append_request(&request, false)).expect("whole");
         assert_eq!(back.entries, request.entries);
         assert_eq!((back.vote, back.prev_log_id, back.leader_commit), (request.vote, request.prev_log_id, None));
         for result in [

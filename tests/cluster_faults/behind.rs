@@ -1,0 +1,95 @@
+//! Members that were away for longer than the others keep their log: they come back through a snapshot.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use rusd_proto::etcdserverpb::PutRequest;
+use rusd_proto::etcdserverpb::kv_client::KvClient;
+
+use crate::cluster::{COMES_MAX, Cluster};
+use crate::run::Run;
+
+/// Snapshots and purges all the time.
+const EAGER: [&str; 3] = ["--snapshot-count=20", "--snapshot-log-mb=0", "--snapshot-catchup-entries=10"];
+
+const INSTALLED: &str = "a snapshot was installed";
+const RECEIVING: &str = "receiving a snapshot";
+
+fn says(cluster: &Cluster, member: usize, what: &str) -> usize {
+    cluster.log(member).matches(what).count()
+}
+
+fn said_by_all(cluster: &Cluster, what: &str) -> usize {
+    (0..cluster.len()).map(|member| says(cluster, member, what)).sum()
+}
+
+async fn until(what: &str, mut comes: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !comes() {
+        assert!(begun.elapsed() < COMES_MAX, "{what}: it never comes");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// A follower is dead while the log is purged. It comes back through a snapshot, under load; a watch
+/// that goes on there misses nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_was_dead_comes_back_through_a_snapshot() {
+    let mut run = Run::start("behind, dead", 3, &EAGER).await;
+    let follower = (run.cluster.leader().await + 1) % 3;
+    run.cluster.kill(follower);
+    run.load.goes_on(300).await;
+    run.cluster.restart(follower).await;
+    until("a snapshot", || said_by_all(&run.cluster, INSTALLED) > 0).await;
+    run.load.goes_on(100).await;
+    run.finish().await;
+}
+
+/// The same with a follower that stands still: its watchers stay connected, and are given what is only in
+/// the snapshot (etcd 15271: a watch went back in time after a member had caught up).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_was_paused_comes_back_through_a_snapshot() {
+    let run = Run::start("behind, paused", 3, &EAGER).await;
+    let follower = (run.cluster.leader().await + 1) % 3;
+    let before = said_by_all(&run.cluster, INSTALLED);
+    run.cluster.pause(follower);
+    run.load.goes_on(300).await;
+    run.cluster.resume(follower);
+    until("a snapshot", || said_by_all(&run.cluster, INSTALLED) > before).await;
+    run.load.goes_on(100).await;
+    run.finish().await;
+}
+
+/// A follower that comes back is killed in the middle of receiving its snapshot, and comes back again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_is_killed_while_it_receives_a_snapshot() {
+    const PIECE: usize = 64 << 10;
+    const PIECES: usize = 96;
+    let mut run = Run::start("behind, killed", 3, &EAGER).await;
+    let leader = run.cluster.leader().await;
+    let follower = (leader + 1) % 3;
+    run.cluster.kill(follower);
+    let mut kv = KvClient::new(run.cluster.channel(leader));
+    for at in 0..PIECES {
+        // As little as possible of it can be packed.
+        let value: Vec<u8> = (0..PIECE).map(|_| rand::random()).collect();
+        let put = PutRequest { key: format!("big/{at}").into(), value: value.into(), ..PutRequest::default() };
+        kv.put(put).await.unwrap();
+    }
+    run.load.goes_on(100).await;
+    run.cluster.net.narrow(leader, follower, 1 << 20);
+    run.cluster.spawn(follower);
+    until("a snapshot", || says(&run.cluster, follower, RECEIVING) > 0).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    run.cluster.kill(follower);
+    let dir = run.cluster.data(follower).join("member");
+    let received = |name: &str| name.ends_with(".received.tmp");
+    let unfinished = fs::read_dir(dir.join("snap")).unwrap().flatten();
+    let unfinished = unfinished.filter(|file| file.file_name().to_str().is_some_and(received)).count();
+    assert_eq!((unfinished, said_by_all(&run.cluster, INSTALLED)), (1, 0), "it was killed in the middle");
+    run.cluster.net.heal();
+    run.cluster.restart(follower).await;
+    until("a snapshot", || said_by_all(&run.cluster, INSTALLED) > 0).await;
+    run.load.goes_on(100).await;
+    run.finish().await;
+}

@@ -1,0 +1,128 @@
+//! Members that the network separates from the others, in both directions or in one.
+
+use std::time::Duration;
+
+use rusd_proto::etcdserverpb::kv_client::KvClient;
+use rusd_proto::etcdserverpb::{PutRequest, RangeRequest};
+use tonic::Code;
+
+use crate::cluster::Cluster;
+use crate::run::Run;
+
+/// Leader and term as a member has them.
+async fn reign(cluster: &Cluster, member: usize) -> (u64, u64) {
+    let status = cluster.status(member).await.unwrap();
+    (status.leader, status.raft_term)
+}
+
+/// What a member that is alone answers: nothing that needs the others.
+async fn answers_as_alone(cluster: &Cluster, member: usize) {
+    let mut kv = KvClient::new(cluster.channel(member));
+    let read = RangeRequest { key: "k0".into(), ..RangeRequest::default() };
+    kv.range(RangeRequest { serializable: true, ..read.clone() }).await.expect("a serializable read needs nobody");
+    let mut writer = kv.clone();
+    let put = PutRequest { key: "big/alone".into(), ..PutRequest::default() };
+    let (read, written) = tokio::join!(kv.range(read), writer.put(put));
+    let refused = read.expect_err("a linearizable read needs a quorum");
+    assert_eq!((refused.code(), refused.message()), (Code::Unavailable, "etcdserver: request timed out"));
+    let refused = written.expect_err("so does a write");
+    assert!(matches!(refused.code(), Code::Unavailable | Code::DeadlineExceeded), "{refused:?}");
+}
+
+/// The leader is cut off from the others. They choose another and go on; the one that is cut off answers
+/// nothing that needs a quorum, and is a follower of the new one once the network is back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_is_cut_off() {
+    let run = Run::start("leader cut off", 3, &[]).await;
+    let cluster = &run.cluster;
+    let old = cluster.leader().await;
+    cluster.net.isolate(old, 3);
+    let new = cluster.leader_but(Some(old)).await;
+    run.load.goes_on(100).await;
+    answers_as_alone(cluster, old).await;
+    assert_eq!(cluster.status(old).await.unwrap().leader, 0, "it knows that it leads nobody");
+    let before = reign(cluster, new).await;
+    cluster.net.heal();
+    run.load.goes_on(200).await;
+    assert_eq!(reign(cluster, new).await, before, "the one that comes back deposes nobody");
+    run.finish().await;
+}
+
+/// The leader hears nobody, but the others hear it: its heartbeats must not keep them from choosing another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_hears_nobody() {
+    let run = Run::start("leader deaf", 3, &[]).await;
+    let cluster = &run.cluster;
+    let old = cluster.leader().await;
+    for other in (0..3).filter(|other| *other != old) {
+        cluster.net.hold(other, old);
+    }
+    cluster.leader_but(Some(old)).await;
+    run.load.goes_on(100).await;
+    answers_as_alone(cluster, old).await;
+    cluster.net.heal();
+    run.load.goes_on(100).await;
+    run.finish().await;
+}
+
+/// The leader is heard by nobody, but hears the others: it learns from the new leader that it is none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_nobody_hears() {
+    let run = Run::start("leader mute", 3, &[]).await;
+    let cluster = &run.cluster;
+    let old = cluster.leader().await;
+    for other in (0..3).filter(|other| *other != old) {
+        cluster.net.hold(old, other);
+    }
+    let new = cluster.leader_but(Some(old)).await;
+    run.load.goes_on(100).await;
+    answers_as_alone(cluster, old).await;
+    let before = reign(cluster, new).await;
+    cluster.net.heal();
+    run.load.goes_on(200).await;
+    assert_eq!(reign(cluster, new).await, before, "the one that comes back deposes nobody");
+    run.finish().await;
+}
+
+/// A follower hears nobody, but the others hear it: it asks for votes again and again, and nobody gives it
+/// one while the leader is there. Then the other way round.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_cut_off_in_one_direction_deposes_nobody() {
+    let run = Run::start("follower one-way", 3, &[]).await;
+    let cluster = &run.cluster;
+    let leader = cluster.leader().await;
+    let before = reign(cluster, leader).await;
+    let follower = (leader + 1) % 3;
+    for deaf in [true, false] {
+        for other in (0..3).filter(|other| *other != follower) {
+            let (from, to) = if deaf { (other, follower) } else { (follower, other) };
+            cluster.net.hold(from, to);
+        }
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        run.load.goes_on(50).await;
+        let mut kv = KvClient::new(cluster.channel(follower));
+        let read = RangeRequest { key: "k0".into(), ..RangeRequest::default() };
+        kv.range(read).await.expect_err("it can't know what the others have acknowledged");
+        assert_eq!(reign(cluster, leader).await, before, "deaf: {deaf}");
+        cluster.net.heal();
+        run.load.goes_on(100).await;
+        assert_eq!(reign(cluster, leader).await, before, "deaf: {deaf}; after the network was mended");
+    }
+    run.finish().await;
+}
+
+/// A slow network: everything between members takes 40 ms more in one direction, 10 ms in the other.
+/// Slower, and nothing else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_network() {
+    let run = Run::start("slow network", 3, &[]).await;
+    for (from, to) in [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)] {
+        run.cluster.net.delay(from, to, Duration::from_millis(if from < to { 40 } else { 10 }));
+    }
+    let leader = run.cluster.leader().await;
+    let before = reign(&run.cluster, leader).await;
+    run.load.goes_on(200).await;
+    assert_eq!(reign(&run.cluster, leader).await, before);
+    run.cluster.net.heal();
+    run.finish().await;
+}

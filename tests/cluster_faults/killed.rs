@@ -1,0 +1,75 @@
+//! Members that are killed while clients write, and come back.
+
+use std::time::Duration;
+
+use crate::run::Run;
+use crate::settings;
+
+/// The leader is killed under load. The others choose another and go on; what was acknowledged is
+/// there; it comes back as a follower and catches up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_leader_is_killed_and_comes_back() {
+    let mut run = Run::start("leader killed", 3, &[]).await;
+    for _ in 0..settings::rounds(2) {
+        let leader = run.cluster.leader().await;
+        run.cluster.kill(leader);
+        run.cluster.leader_but(Some(leader)).await;
+        run.load.goes_on(100).await;
+        run.cluster.restart(leader).await;
+        run.load.goes_on(100).await;
+    }
+    run.finish().await;
+}
+
+/// A follower is killed under load. Nobody else notices; it comes back and catches up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_is_killed_and_comes_back() {
+    let mut run = Run::start("follower killed", 3, &[]).await;
+    let leader = run.cluster.leader().await;
+    for round in 0..settings::rounds(2) {
+        let follower = (leader + 1 + round as usize % 2) % 3;
+        run.cluster.kill(follower);
+        run.load.goes_on(200).await;
+        run.cluster.restart(follower).await;
+        run.load.goes_on(100).await;
+    }
+    assert_eq!(run.cluster.leader().await, leader, "the leader was never away");
+    run.finish().await;
+}
+
+/// All members are killed at once under load, as by a power cut of a rack (their disks live on). They
+/// come back with everything that was acknowledged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_are_killed_at_once() {
+    let mut run = Run::start("all killed", 3, &[]).await;
+    for _ in 0..settings::rounds(3) {
+        for member in 0..3 {
+            run.cluster.kill(member);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        for member in 0..3 {
+            run.cluster.spawn(member);
+        }
+        for member in 0..3 {
+            run.cluster.serves(member).await;
+        }
+        run.load.goes_on(100).await;
+    }
+    run.finish().await;
+}
+
+/// A rolling restart by SIGTERM, one after the other, the leader among them: never more than an election's
+/// time without writes, and nothing is lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rolling_restart() {
+    let mut run = Run::start("rolling restart", 3, &[]).await;
+    for _ in 0..settings::rounds(1) {
+        for member in 0..3 {
+            run.cluster.terminate(member).await;
+            run.load.goes_on(50).await;
+            run.cluster.restart(member).await;
+            run.load.goes_on(50).await;
+        }
+    }
+    run.finish().await;
+}

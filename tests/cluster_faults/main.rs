@@ -1,0 +1,43 @@
+//! Three and five real members under faults: killed, paused, cut off, far behind, while clients write and read.
+//!
+//! ```text
+//! Load (workers at every member) ─► Op: what was asked, when, what was answered ─┐
+//! Watcher (one at every member, resumed after each fault) ─► events ─────────────┴► check: is it one history?
+//!                     ▲ fault: SIGKILL, SIGSTOP, SIGTERM, a network that holds bytes (`net`)
+//! ```
+//! Each story tells what happens at its top; what has to hold after any of them is in `check.rs`.
+//! `RUSD_FAULT_ROUNDS` runs each for as many rounds, `RUSD_FAULT_SEED` and `RUSD_FAULT_BACKEND` as in
+//! `tests/faults`; `cargo xtask faults` runs both programs.
+
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the test looks at the real world from outside"
+)]
+
+mod check;
+mod cluster;
+mod load;
+mod net;
+mod ports;
+mod run;
+
+mod behind;
+mod cut_off;
+mod failover;
+mod killed;
+mod majority;
+mod paused;
+
+#[allow(dead_code, reason = "tests/faults needs more of it")]
+#[path = "../faults/client.rs"]
+mod client;
+#[allow(dead_code, reason = "tests/faults needs more of it")]
+#[path = "../faults/history.rs"]
+mod history;
+#[path = "../support/peers.rs"]
+mod peers;
+#[allow(dead_code, reason = "tests/faults needs more of it")]
+#[path = "../faults/settings.rs"]
+mod settings;
