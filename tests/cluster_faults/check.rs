@@ -105,7 +105,8 @@ fn effect(op: &Op, made: Option<&[(i64, Bytes)]>) -> Result<Option<i64>, String>
     }
     let mut done: Vec<_> = made.iter().map(|(_, key)| key).collect();
     let mut asked: Vec<_> = wish.keys.iter().collect();
-    (done.sort(), asked.sort());
+    done.sort();
+    asked.sort();
     demand!(done == asked && made.iter().all(|(at, _)| *at == revision), "done in part or twice: {made:?}, {op:?}");
     Ok(Some(revision))
 }
