@@ -301,9 +301,6 @@ fn raft_config(config: &NodeConfig) -> Config {
         max_in_snapshot_log_to_keep: 10_000,
         purge_batch_size: 1,
         enable_pre_vote: Some(true),
-        // A leader that no quorum answers falls silent, or those who still hear it would never choose another.
-        // From time to time it asks again: it may be that nobody else can lead.
-        quorum_loss_probe_interval: Some(election_ms.saturating_mul(2).max(heartbeat_ms.saturating_mul(2) + 4)),
         // Entries go to the others while the leader's own disk writes them.
         broadcast_submitted_on_append: Some(true),
         // A leader that hears nobody must not be heard for ever: it would keep the others from electing one.
