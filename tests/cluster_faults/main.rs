@@ -25,6 +25,7 @@ mod run;
 
 mod behind;
 mod cut_off;
+mod divergence;
 mod failover;
 mod killed;
 mod majority;
