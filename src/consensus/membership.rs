@@ -9,6 +9,7 @@
 
 mod change;
 mod contact;
+mod hand_over;
 mod plan;
 mod removed;
 #[cfg(test)]

@@ -99,6 +99,11 @@ impl Node {
             }
         }
         tokio::spawn(promoter::run(node.clone(), heartbeat));
+        // Nobody else could vote: there is nothing to wait for.
+        let alone = node.raft.server_metrics().borrow_watched().membership_config.membership().voter_ids().eq([member]);
+        if !pristine && alone {
+            node.raft.trigger().elect(false).await.map_err(|error| StartError::Raft(error.to_string()))?;
+        }
         Ok(node)
     }
 
@@ -301,6 +306,9 @@ fn raft_config(config: &NodeConfig) -> Config {
         max_in_snapshot_log_to_keep: 10_000,
         purge_batch_size: 1,
         enable_pre_vote: Some(true),
+        // On by default. A leader that comes back without a vote takes for committed what it had noted, which lags
+        // behind what it had acknowledged: its reads were stale until its next write.
+        enable_leader_restore: Some(false),
         // Entries go to the others while the leader's own disk writes them.
         broadcast_submitted_on_append: Some(true),
         // A leader that hears nobody must not be heard for ever: it would keep the others from electing one.

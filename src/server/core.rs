@@ -48,6 +48,8 @@ use crate::watch::{HeaderIds, HeaderSource, WatchHub, WatchLimits};
 const LARGE_READS_MAX: usize = 4;
 /// How long a member of a cluster waits for it before it serves clients; etcd's default.
 const CLUSTER_READY_MAX: Duration = Duration::from_secs(5);
+/// How long a leader that ends waits until another member leads.
+const HAND_OVER_MAX: Duration = Duration::from_secs(1);
 /// How long the parts get to end after the listeners have.
 const STOP_MAX: Duration = Duration::from_secs(5);
 
@@ -377,6 +379,9 @@ impl Core {
         let stopping = async {
             if orderly {
                 LeaseKeeper::checkpoint_all(&self.lessor, &self.proposer, env).await;
+                if let Some(leader) = self.node.hand_over(HAND_OVER_MAX).await {
+                    tracing::info!(%leader, "handed the lead over");
+                }
                 if let Err(error) = self.reader.values().flush().await {
                     tracing::warn!(%error, "the store was not flushed; the log will bring the rest back");
                 }

@@ -73,3 +73,20 @@ async fn a_rolling_restart() {
     }
     run.finish().await;
 }
+
+/// The leader is ended in order under load. It hands the lead over before it goes, so that there is no election by
+/// time-out: exactly one term more, and nobody waited for `--election-timeout`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_ends_hands_the_lead_over() {
+    let mut run = Run::start("leader ended", 3, &[]).await;
+    let leader = run.cluster.leader().await;
+    let term = run.cluster.status(leader).await.unwrap().raft_term;
+    run.load.goes_on(50).await;
+    run.cluster.terminate(leader).await;
+    assert!(run.cluster.log(leader).contains("handed the lead over"), "{}", run.cluster.log(leader));
+    let next = run.cluster.leader_but(Some(leader)).await;
+    assert_eq!(run.cluster.status(next).await.unwrap().raft_term, term + 1);
+    run.load.goes_on(50).await;
+    run.cluster.restart(leader).await;
+    run.finish().await;
+}
