@@ -187,7 +187,12 @@ impl Node {
         let confirm = async {
             let index = match self.status.leader() {
                 // Known only as long as it is heard of; openraft knows for certain.
-                Some(leader) if leader != self.status.member() => self.peers.read_index(leader, limit).await?,
+                // One that is paused says nothing, and another one may lead by now.
+                Some(leader) if leader != self.status.member() => tokio::select! {
+                    biased;
+                    index = self.peers.read_index(leader, limit) => index?,
+                    () = self.status.leader_is_not(leader) => return Err(RequestError::NoLeader),
+                },
                 _ => self.read_index().await?,
             };
             self.status.wait_applied(to_raft(index)).await;

@@ -117,6 +117,13 @@ impl NodeStatus {
         self.leader_seen.subscribe()
     }
 
+    /// Waits until this member is no longer the leader, as far as is known here: what it was asked is then no
+    /// longer waited for.
+    pub async fn leader_is_not(&self, leader: MemberId) {
+        // The sender lives as long as `self`.
+        let _ = self.leader_seen.subscribe().wait_for(|seen| *seen != Some(leader)).await;
+    }
+
     /// Waits until the entry is applied and published here.
     pub async fn wait_applied(&self, index: RaftIndex) {
         if self.applied() < index {

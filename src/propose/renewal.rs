@@ -59,9 +59,11 @@ impl Leases {
         let asking = async {
             loop {
                 let asked = match status.leader() {
-                    Some(leader) if leader != status.member() => {
-                        self.proposer.node().peers().lease(leader, id, renew, limit).await
-                    }
+                    Some(leader) if leader != status.member() => tokio::select! {
+                        biased;
+                        left = self.proposer.node().peers().lease(leader, id, renew, limit) => left,
+                        () = status.leader_is_not(leader) => Err(RequestError::NoLeader),
+                    },
                     _ => self.here(id, renew).await,
                 };
                 match asked {

@@ -43,8 +43,8 @@ pub(crate) fn check(ops: &[Op], changes: &[Change]) -> Result<(), String> {
         values.entry(value.clone()).or_default().push((*revision, key.clone()));
         keys.entry(key.clone()).or_default().insert(*revision, value);
     }
-    let mut seen: Vec<(Instant, i64)> = Vec::new();
-    let mut seen_at: BTreeMap<usize, Vec<(Instant, i64)>> = BTreeMap::new();
+    let mut seen: Vec<(&Op, i64)> = Vec::new();
+    let mut seen_at: BTreeMap<usize, Vec<(&Op, i64)>> = BTreeMap::new();
     // Writes and linearizable reads, with the revision that they took place at.
     let mut placed: Vec<(&Op, i64)> = Vec::new();
     for op in ops {
@@ -60,8 +60,8 @@ pub(crate) fn check(ops: &[Op], changes: &[Change]) -> Result<(), String> {
             demand!(last(&keys, &op.key, *at) == *found, "not what the events add up to: {op:?}");
         }
         if let Outcome::Wrote(at) | Outcome::Found(at, _) = op.outcome {
-            seen.push((op.ended, at));
-            seen_at.entry(op.member).or_default().push((op.ended, at));
+            seen.push((op, at));
+            seen_at.entry(op.member).or_default().push((op, at));
         }
         let read = match &op.outcome {
             Outcome::Found(at, _) if !op.serializable => Some(*at),
@@ -73,18 +73,18 @@ pub(crate) fn check(ops: &[Op], changes: &[Change]) -> Result<(), String> {
 
     let seen = Floor::of(seen);
     for (op, revision) in placed {
-        let floor = seen.before(op.begun);
+        let (floor, by) = seen.before(op.begun);
         let writes = i64::from(!matches!(op.outcome, Outcome::Found(..)));
         demand!(
             revision >= floor + writes,
-            "revision {floor} was seen before it began, and it is of {revision}: {op:?}"
+            "revision {floor} was seen before it began, and it is of {revision}: {op:?}; seen by {by:?}"
         );
     }
     let seen_at: BTreeMap<_, _> = seen_at.into_iter().map(|(member, seen)| (member, Floor::of(seen))).collect();
     for op in ops {
         if let Outcome::Wrote(at) | Outcome::Found(at, _) = op.outcome {
-            let floor = seen_at[&op.member].before(op.begun);
-            demand!(at >= floor, "m{} went back from revision {floor} to {at}: {op:?}", op.member);
+            let (floor, by) = seen_at[&op.member].before(op.begun);
+            demand!(at >= floor, "m{} went back from revision {floor} to {at}: {op:?}; seen by {by:?}", op.member);
         }
     }
     Ok(())
@@ -116,23 +116,26 @@ fn last(keys: &Keys, key: &Bytes, revision: i64) -> Option<(i64, Bytes)> {
     Some((*at, value.clone()))
 }
 
-/// The highest revision that was answered up to a moment.
-struct Floor(Vec<(Instant, i64)>);
+/// Answers in the order in which they came, each with the highest revision up to then and who saw it.
+struct Floor<'a>(Vec<(Instant, i64, &'a Op)>);
 
-impl Floor {
-    fn of(mut seen: Vec<(Instant, i64)>) -> Self {
-        seen.sort_unstable();
-        let mut highest = 0;
-        for (_, revision) in &mut seen {
-            highest = highest.max(*revision);
-            *revision = highest;
+impl<'a> Floor<'a> {
+    fn of(mut seen: Vec<(&'a Op, i64)>) -> Self {
+        seen.sort_by_key(|(op, _)| op.ended);
+        let mut highest = None::<(i64, &Op)>;
+        let mut floor = Vec::new();
+        for (op, revision) in seen {
+            let (most, by) = highest.filter(|known| known.0 >= revision).unwrap_or((revision, op));
+            highest = Some((most, by));
+            floor.push((op.ended, most, by));
         }
-        Self(seen)
+        Self(floor)
     }
 
-    fn before(&self, moment: Instant) -> i64 {
-        let count = self.0.partition_point(|(ended, _)| *ended < moment);
-        count.checked_sub(1).map_or(0, |last| self.0[last].1)
+    /// The highest revision that was answered before a moment.
+    fn before(&self, moment: Instant) -> (i64, Option<&'a Op>) {
+        let count = self.0.partition_point(|(ended, ..)| *ended < moment);
+        count.checked_sub(1).map_or((0, None), |last| (self.0[last].1, Some(self.0[last].2)))
     }
 }
 

@@ -22,6 +22,7 @@ use crate::client::header;
 use crate::cluster::{COMES_MAX, Cluster};
 
 const KEYS: u32 = 6;
+const GLANCE_MAX: Duration = Duration::from_millis(300);
 /// Errors after which it is sure that nothing was written.
 const REFUSALS: [&str; 2] = ["etcdserver: no leader", "etcdserver: too many requests"];
 
@@ -133,8 +134,7 @@ impl Worker {
                 0..4 => self.put(home, key).await,
                 4 => self.pair(home, key).await,
                 5 | 6 => self.swap(home, key).await,
-                7 | 8 => self.read(any, key, false).await,
-                _ => self.read(any, key, true).await,
+                kind => self.glance(any, key, kind == 9).await,
             };
             let failed = !op.error.is_empty();
             if matches!(op.outcome, Outcome::Wrote(_)) {
@@ -213,6 +213,15 @@ impl Worker {
             }
         });
         op(member, begun, false, key, Some(wish), outcome)
+    }
+
+    /// A read that doesn't wait long for its answer: not at home nobody has to be there.
+    async fn glance(&mut self, member: usize, key: Bytes, serializable: bool) -> Op {
+        let begun = Instant::now();
+        match tokio::time::timeout(GLANCE_MAX, self.read(member, key.clone(), serializable)).await {
+            Ok(op) => op,
+            Err(_) => op(member, begun, serializable, key, None, Err(Status::deadline_exceeded("not waited for"))),
+        }
     }
 
     async fn read(&mut self, member: usize, key: Bytes, serializable: bool) -> Op {

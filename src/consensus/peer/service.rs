@@ -142,7 +142,9 @@ impl Peer for Service {
         let caller = self.admit(&request)?;
         let (vote, snapshot) = self.peers.receive_snapshot(request.into_inner()).await?;
         self.node.status().heard_from(caller, vote.leader_id.term);
+        let path = snapshot.snapshot.clone();
         let reply = self.node.raft().install_full_snapshot(vote, snapshot).await.map_err(fatal)?;
+        self.peers.discard(&path);
         Ok(Response::new(pb::SnapshotReply { vote: Some(wire::ballot(&reply.vote)) }))
     }
 

@@ -116,6 +116,12 @@ impl Peers {
         Ok((vote, SnapshotOf::<TypeConfig, PathBuf> { meta, snapshot: path }))
     }
 
+    /// Removes a received file that Raft had no use for, such as one that came after a newer one; one that was
+    /// installed has its lasting name by now.
+    pub(super) fn discard(&self, path: &Path) {
+        let _ = self.inner.env.disk.remove(path);
+    }
+
     async fn write(&self, path: &Path, size: u64, chunks: &mut Streaming<pb::SnapshotChunk>) -> Result<(), Status> {
         let file = self.inner.env.disk.open(path, Access::CreateNew).map_err(|error| failed("make", &error))?;
         let mut offset = 0_u64;

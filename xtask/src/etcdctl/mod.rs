@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! session (what is typed) ─► side: a server, etcdctl ─► normal (what differs by nature) ─► compared line by line
+//! cluster (what is typed at three members) ─► the same
 //! snapshot save ─► etcdutl status, restore ─► a real etcd on it ─► the same keys?
 //! ```
 //!
 //! `--perf` adds `etcdctl check perf`, a minute on each side, which is shown and not compared.
 
+mod cluster;
 mod normal;
 mod session;
 mod side;
@@ -39,6 +41,7 @@ pub(crate) fn run(args: &[String]) -> Outcome {
             println!("  DIFFERENT {}\n--- etcd\n{etcd}\n--- rusd\n{rusd}\n---", step.line);
         }
     }
+    faults += cluster::compare(&etcd, &rusd, &backend)?;
     for side in &sides {
         session::snapshot(side).map_err(|error| format!("{}: {error}", side.name))?;
         println!("  restored  the snapshot of {}, and etcd serves the same keys from it", side.name);

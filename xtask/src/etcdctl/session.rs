@@ -126,7 +126,7 @@ pub(super) fn play(side: &Side, step: &Step) -> Result<String> {
 }
 
 /// The names in a JSON text, in their order.
-fn fields(json: &str) -> String {
+pub(super) fn fields(json: &str) -> String {
     let mut names: Vec<&str> = Vec::new();
     let mut before = "";
     for part in json.split('"') {

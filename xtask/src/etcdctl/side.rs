@@ -1,4 +1,4 @@
-//! A fresh server and the tools pointed at it. Ended and its directory removed at drop.
+//! A fresh server, or a cluster of them, and the tools pointed at it. Ended at drop.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -22,8 +22,9 @@ const FIRST: Duration = Duration::from_secs(10);
 pub(super) struct Side {
     pub(super) name: &'static str,
     pub(super) dir: PathBuf,
-    endpoint: String,
-    child: Child,
+    /// Of all members, with commas.
+    endpoints: String,
+    children: Vec<Child>,
 }
 
 /// What a tool printed, and whether it succeeded.
@@ -57,26 +58,46 @@ impl Side {
 
     /// The same on a directory as it is.
     pub(super) fn on(name: &'static str, program: &Path, dir: PathBuf, flags: &[String]) -> Result<Self> {
-        let (client, peer) = (port()?, port()?);
-        let log = File::options().create(true).append(true).open(dir.join("log"))?;
-        let mut all = vec![
-            format!("--data-dir={}", dir.join("data").display()),
-            format!("--listen-client-urls=http://127.0.0.1:{client}"),
-            format!("--advertise-client-urls=http://127.0.0.1:{client}"),
-            format!("--listen-peer-urls=http://127.0.0.1:{peer}"),
-            format!("--initial-advertise-peer-urls=http://127.0.0.1:{peer}"),
-            format!("--initial-cluster=default=http://127.0.0.1:{peer}"),
-        ];
-        all.extend_from_slice(flags);
-        let child = Command::new(program)
-            .args(&all)
-            .current_dir(&dir)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .map_err(|error| format!("{} does not start: {error}", program.display()))?;
-        let side = Self { name, dir, endpoint: format!("127.0.0.1:{client}"), child };
+        Self::members(name, program, dir, &["default"], flags)
+    }
+
+    /// Starts members with these names on a directory.
+    pub(super) fn members(
+        name: &'static str,
+        program: &Path,
+        dir: PathBuf,
+        names: &[&str],
+        flags: &[String],
+    ) -> Result<Self> {
+        let ports: Vec<(u16, u16)> = names.iter().map(|_| Ok((port()?, port()?))).collect::<Result<_>>()?;
+        let peers = names.iter().zip(&ports).map(|(name, (_, peer))| format!("{name}=http://127.0.0.1:{peer}"));
+        let cluster = peers.collect::<Vec<_>>().join(",");
+        let endpoints = ports.iter().map(|(client, _)| format!("127.0.0.1:{client}")).collect::<Vec<_>>().join(",");
+        let mut side = Self { name, dir, endpoints, children: Vec::new() };
+        for (at, (member, (client, peer))) in names.iter().zip(&ports).enumerate() {
+            // Alone, it lies where it always lay: a restored directory is found there.
+            let own = |what: &str| if at == 0 { what.to_owned() } else { format!("{what}{at}") };
+            let log = File::options().create(true).append(true).open(side.dir.join(own("log")))?;
+            let mut all = vec![
+                format!("--name={member}"),
+                format!("--data-dir={}", side.dir.join(own("data")).display()),
+                format!("--listen-client-urls=http://127.0.0.1:{client}"),
+                format!("--advertise-client-urls=http://127.0.0.1:{client}"),
+                format!("--listen-peer-urls=http://127.0.0.1:{peer}"),
+                format!("--initial-advertise-peer-urls=http://127.0.0.1:{peer}"),
+                format!("--initial-cluster={cluster}"),
+            ];
+            all.extend_from_slice(flags);
+            let child = Command::new(program)
+                .args(&all)
+                .current_dir(&side.dir)
+                .stdin(Stdio::null())
+                .stdout(log.try_clone()?)
+                .stderr(log)
+                .spawn()
+                .map_err(|error| format!("{} does not start: {error}", program.display()))?;
+            side.children.push(child);
+        }
         let begun = Instant::now();
         while !side.ctl("endpoint health --command-timeout=1s", "")?.ok {
             if begun.elapsed() > READY_MAX {
@@ -88,7 +109,7 @@ impl Side {
 
     fn etcdctl(&self, line: &str) -> Command {
         let mut command = Command::new(peers::directory().join("etcdctl"));
-        command.env("ETCDCTL_ENDPOINTS", &self.endpoint).current_dir(&self.dir).args(line.split_whitespace());
+        command.env("ETCDCTL_ENDPOINTS", &self.endpoints).current_dir(&self.dir).args(line.split_whitespace());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
@@ -135,9 +156,11 @@ impl Side {
 
 impl Drop for Side {
     fn drop(&mut self) {
-        // Both fail only if it is gone already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        for child in &mut self.children {
+            // Both fail only if it is gone already.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 
