@@ -13,6 +13,8 @@ mod gauges;
 mod maintain;
 mod meters;
 mod open;
+#[cfg(rusd_sim)]
+pub mod parts;
 mod peer_port;
 mod publish;
 mod rebuild;

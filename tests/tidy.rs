@@ -76,7 +76,7 @@ impl Faults {
 #[test]
 fn files_have_a_module_doc_and_a_bearable_length() {
     let mut faults = Faults::default();
-    for source in sources(&["src", "tests", "benches", "fuzz", "xtask", "proto"]) {
+    for source in sources(&["src", "tests", "benches", "fuzz", "sim", "xtask", "proto"]) {
         if !source.text.starts_with("//! ") {
             faults.add(&source, 0, "a file starts with a `//!` doc that says the way through it");
         }

@@ -16,6 +16,7 @@ use super::exec::Exec;
 use super::{AlarmOp, AlarmView, Alarms, Command, Outcome, Response};
 use crate::lease::{LeaseRecord, LeaseWriter, Lessor};
 use crate::storage::{AppliedPosition, EventBatch, Opened, Store, StoreReader, Table};
+use crate::types::planted::{Bug, is_planted};
 use crate::types::{KeyRange, LeaseId, RequestError};
 
 /// Why a machine can't go on. Its member must stop: it would answer differently from the others.
@@ -113,6 +114,9 @@ impl Machine {
     /// See [`MachineError`]; none of them is a command's own refusal, which is in its outcome.
     pub fn apply(&mut self, position: AppliedPosition, commands: &[Command]) -> Result<Vec<Outcome>, MachineError> {
         self.advance(position, position.index > self.applied.index)?;
+        if is_planted(Bug::ApplyTwice) && position.index.get().is_multiple_of(97) {
+            commands.iter().for_each(|command| drop(self.execute(command)));
+        }
         commands
             .iter()
             .map(|command| match self.execute(command) {

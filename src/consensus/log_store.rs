@@ -23,6 +23,7 @@ use super::log_cache::LogCache;
 use super::status::NodeStatus;
 use super::types::{Entry, LogData, LogId, ORIGIN_LEN, StoredMembership, TypeConfig, Vote, log_id};
 use crate::types::Term;
+use crate::types::planted::{Bug, is_planted};
 use crate::wal::{EntryId, Wal, WalEntry};
 
 /// An entry of openraft's with nothing in it.
@@ -223,7 +224,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
         let bytes = encode_vote(vote);
-        self.synced(|wal, done| wal.save_vote(bytes, done)).await?;
+        if is_planted(Bug::VoteBeforeFsync) {
+            self.wal.save_vote(bytes, drop);
+        } else {
+            self.synced(|wal, done| wal.save_vote(bytes, done)).await?;
+        }
         *self.vote.lock() = Some(*vote);
         Ok(())
     }
@@ -263,7 +268,12 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             records.push(wal_entry(&entry));
             self.cache.push(entry);
         }
-        self.wal.append(records, move |result| callback.io_completed(result));
+        if is_planted(Bug::AckBeforeFsync) {
+            self.wal.append(records, drop);
+            callback.io_completed(Ok(()));
+        } else {
+            self.wal.append(records, move |result| callback.io_completed(result));
+        }
         Ok(())
     }
 

@@ -33,6 +33,12 @@ pub use status::NodeStatus;
 pub use types::{Applied, LocalBatch, ORIGIN_LEN, Origin, PeerNode, Proposals, Reply};
 pub use waiters::Waiters;
 
+/// Runs a member of the simulation: what openraft draws at random inside comes from `seed`.
+#[cfg(rusd_sim)]
+pub fn seeded<F: Future>(seed: u64, member: F) -> impl Future<Output = F::Output> {
+    types::Runtime::scope(seed, member)
+}
+
 #[cfg(test)]
 mod fault_tests;
 #[cfg(test)]

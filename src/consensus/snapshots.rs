@@ -19,6 +19,7 @@ use super::codec::decode_membership;
 use super::index::log_id_of;
 use super::peer::installed_name;
 use super::types::{StoredMembership, TypeConfig};
+use crate::env::unblock;
 use crate::storage::{AppliedPosition, Opened, Store};
 use crate::types::StorageError;
 
@@ -92,7 +93,7 @@ impl Snapshots {
             snapshots.inner.lock().replace(snapshot_of(saved)?);
             Ok(())
         };
-        tokio::task::spawn_blocking(write).await.map_err(io::Error::other)?
+        unblock(write).await?
     }
 
     /// Takes over a file that was installed.

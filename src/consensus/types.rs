@@ -17,6 +17,13 @@ use tokio::sync::{mpsc, oneshot};
 use crate::apply::{Command, Outcome};
 use crate::types::{Held, MemberId, RequestError, Term};
 
+/// What openraft's tasks run on.
+#[cfg(not(rusd_sim))]
+type Runtime = openraft_rt_tokio::TokioRuntime;
+/// The same with election times that a seed decides (see [`super::seeded`]).
+#[cfg(rusd_sim)]
+pub(super) type Runtime = openraft::rt::deterministic_rng::DeterministicRng<openraft_rt_tokio::TokioRuntime>;
+
 openraft::declare_raft_types!(
     /// openraft with our payload, our member description and standard Raft terms.
     pub TypeConfig:
@@ -26,7 +33,7 @@ openraft::declare_raft_types!(
         Node = PeerNode,
         Term = u64,
         LeaderId = openraft::impls::leader_id_std::LeaderId<u64, u64>,
-        AsyncRuntime = openraft_rt_tokio::TokioRuntime,
+        AsyncRuntime = Runtime,
 );
 
 /// The Raft handle, with the state machine that drives our `Machine`.

@@ -25,7 +25,7 @@ pub use disk::{Access, Disk, DiskFile, make_dir_durably, read_all, write_atomic}
 pub use mem_disk::{CrashStyle, DiskOp, MemDisk};
 pub use real_disk::RealDisk;
 pub use rng::{Rng, SeededRng, SystemRng};
-pub use spawn::{ManualSpawn, Step, ThreadSpawn, Worker, WorkerHandle, WriterSpawn, may_block};
+pub use spawn::{ManualSpawn, Step, ThreadSpawn, Worker, WorkerHandle, WriterSpawn, may_block, unblock};
 
 /// All the doors together; a clone costs four reference counts.
 #[derive(Clone, Debug)]

@@ -24,6 +24,18 @@ pub fn may_block<T>(work: impl FnOnce() -> T) -> T {
     }
 }
 
+/// Runs `work` on a thread that may wait for the disk, and waits for it. In the simulation it runs at
+/// once: its disk is memory, and threads would make two runs of a seed differ.
+///
+/// # Errors
+/// It panicked, or the runtime ended first.
+pub async fn unblock<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    if cfg!(rusd_sim) {
+        return Ok(work());
+    }
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
+}
+
 /// What a step did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use super::shard::Shard;
 use super::{LeaseCounts, LeaseWriter};
 use crate::types::LeaseId;
+use crate::types::planted::{Bug, is_planted};
 
 /// Shards; a power of two, and at most the bits of the mask of fresh ones.
 const SHARDS: usize = 64;
@@ -204,7 +205,9 @@ impl Lessor {
         if lease.is_ending(now_ms) {
             return Renewal::Ending;
         }
-        Shard::renew(lease, now_ms);
+        if !is_planted(Bug::LeaseEarly) {
+            Shard::renew(lease, now_ms);
+        }
         self.counts.add_renewed();
         Renewal::Renewed { ttl_secs: lease.ttl_secs, reset_checkpoint: lease.is_checkpointed(now_ms) }
     }

@@ -131,7 +131,7 @@ pub(super) fn open(
 ///
 /// The store may be ahead of the log only by a snapshot that was installed and is still there. A
 /// snapshot is never ahead of both: it was written of what the log held, or is installed at once.
-fn is_log_lost(have: RaftIndex, snapshot: RaftIndex, has_served: bool, recovered: &Recovered) -> bool {
+pub(super) fn is_log_lost(have: RaftIndex, snapshot: RaftIndex, has_served: bool, recovered: &Recovered) -> bool {
     let last = recovered.last.map_or(RaftIndex(0), |id| id.index);
     let is_blank = recovered.vote.is_none() && recovered.last.is_none();
     let installed = recovered.vote.is_some() && snapshot == have;

@@ -28,13 +28,18 @@ const KEPT: usize = 2;
 /// Items on their way from the file to the store.
 const ITEMS_AHEAD: usize = 1_024;
 
+/// Where the snapshot after entry `index` lies.
+pub(super) fn path_of(dir: &Path, index: RaftIndex) -> PathBuf {
+    dir.join(format!("{:016x}{ENDING}", index.get()))
+}
+
 /// Writes snapshots below `dir`.
 pub(super) fn save(env: Env, reader: StoreReader, dir: PathBuf) -> Save {
     Box::new(move || {
         // Held until the file is whole: what it reads must not be compacted away meanwhile.
         let pinned = reader.snapshot_pinned();
         let frozen = futures::executor::block_on(reader.values().freeze())?;
-        let path = dir.join(format!("{:016x}{ENDING}", frozen.position.index.get()));
+        let path = path_of(&dir, frozen.position.index);
         let header = snapshot::save_snapshot(&env, &frozen, reader.values(), &path)?;
         drop(pinned);
         remove_older(&env, &dir)?;

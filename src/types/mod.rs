@@ -9,6 +9,7 @@ mod ids;
 mod key_range;
 mod kv;
 mod limits;
+pub mod planted;
 mod revision;
 
 pub use budget::{Budget, Held};

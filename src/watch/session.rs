@@ -9,9 +9,7 @@
 //! Nothing is spawned but the blocking jobs: whoever polls for chunks (the HTTP/2 stream's task) runs all of it,
 //! and only when the client can take more.
 
-use std::collections::hash_map::RandomState;
 use std::fmt;
-use std::hash::BuildHasher;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -27,6 +25,7 @@ use super::mailbox::StreamEnd;
 use super::output::Output;
 use super::request::WatchRequest;
 use super::stream::{Done, HeaderSource, Job, Step, StreamCore};
+use crate::env::unblock;
 
 /// gRPC's number for "unavailable".
 const CODE_UNAVAILABLE: i32 = 14;
@@ -141,7 +140,7 @@ fn run(hub: WatchHub, job: Job) -> BoxFuture<'static, Option<Done>> {
     async move {
         let slots = hub.replay_slots().clone();
         let slot = if job.needs_slot() { slots.acquire_owned().await.ok() } else { None };
-        let done = tokio::task::spawn_blocking(move || job.run(&hub)).await.ok();
+        let done = unblock(move || job.run(&hub)).await.ok();
         drop(slot);
         done
     }
@@ -154,6 +153,7 @@ fn stopped() -> StreamEnd {
 
 /// The interval and up to a tenth more, so that streams opened together don't all speak at once (E100).
 fn jittered(interval: Duration, stream: u64) -> Duration {
-    let permille = RandomState::new().hash_one(stream) % 100;
+    // Fibonacci hashing: streams are numbered one after the other.
+    let permille = (stream.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) % 100;
     interval + interval * permille as u32 / 1000
 }

@@ -15,6 +15,7 @@ mod golden;
 mod kube;
 mod peers;
 mod sh;
+mod simulate;
 mod supply;
 mod tally;
 mod usage;
@@ -103,6 +104,15 @@ const COMMANDS: &[Command] = &[
         help: "cut the power under rusd, again and again",
         takes: Takes { word: "", options: &[with("--cuts", "N"), with("--backend", "E"), with("--seed", "S")] },
         run: faults::power_cut,
+    },
+    Command {
+        name: "simulate",
+        help: "clusters on simulated machines, from seeds",
+        takes: Takes {
+            word: "",
+            options: &[with("--minutes", "N"), with("--seed", "S"), with("--members", "N"), flag("--planted")],
+        },
+        run: simulate::run,
     },
     Command {
         name: "differential",

@@ -1,0 +1,330 @@
+//! Time: steps the world, lets things go wrong, puts them right, and asks at the end whether all is well.
+//!
+//! ```text
+//! 0 ─ faults ─────────────── 80 % ─ all healed ─ clients stop ─ still ─ watchers end, last writes ─ oracles
+//! ```
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime};
+
+use rusd_sim::check::{leases, linear};
+use rusd_sim::random::Rand;
+use turmoil::Sim;
+
+use super::faults::{self, Fault};
+use super::{Settings, World, client, member, watcher};
+
+const TICK: Duration = Duration::from_millis(2);
+const CLIENTS: usize = 3;
+const WATCHERS: usize = 4;
+/// After the clients stopped: leases run out, members catch up.
+const STILL: Duration = Duration::from_secs(8);
+/// After that everything must have come to its end within this.
+const END: Duration = Duration::from_secs(60);
+const QUICK: (Duration, Duration) = (Duration::from_micros(300), Duration::from_millis(2));
+
+/// What becomes of something that went wrong.
+#[derive(Clone, Debug)]
+enum Repair {
+    Restart(usize),
+    Pair(usize, usize),
+    OneWay(usize, usize),
+    Release(usize, usize),
+    Disk(usize),
+    Latency,
+}
+
+struct Driver<'a> {
+    world: Arc<World>,
+    sim: Sim<'a>,
+    rand: Rand,
+    repairs: Vec<(Duration, Repair)>,
+    /// By member: since when a disk error may be the reason of its end.
+    excused: Vec<bool>,
+    faults_made: u64,
+}
+
+/// What a run says.
+pub(crate) struct Verdict {
+    pub(crate) faults: Vec<String>,
+    pub(crate) crc: u32,
+    pub(crate) lines: u64,
+    pub(crate) simulated: Duration,
+    pub(crate) summary: String,
+}
+
+/// Runs one seed to its end.
+pub(crate) fn run(settings: Settings, origin: Instant) -> (Arc<World>, Verdict) {
+    let world = World::new(settings, origin);
+    let mut builder = turmoil::Builder::new();
+    builder
+        .rng_seed(settings.seed)
+        .enable_random_order()
+        .epoch(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000))
+        .tick_duration(TICK)
+        .simulation_duration(settings.length + STILL + END + Duration::from_secs(1))
+        .min_message_latency(Duration::from_micros(200))
+        .max_message_latency(Duration::from_millis(5))
+        .tcp_capacity(4_096);
+    let mut sim = builder.build();
+    for host in &world.hosts {
+        let (world, at) = (world.clone(), host.at);
+        sim.host(host.name.as_str(), move || member::run(world.clone(), at));
+    }
+    for number in 0..CLIENTS {
+        sim.client(format!("c{number}"), client::run(world.clone(), number));
+    }
+    for number in 0..WATCHERS {
+        sim.client(format!("w{number}"), watcher::run(world.clone(), number));
+    }
+    sim.client("last", client::run_last(world.clone(), CLIENTS));
+    let excused = vec![false; settings.members];
+    let rand = Rand::new(settings.seed, 2);
+    let driver = Driver { world: world.clone(), sim, rand, repairs: Vec::new(), excused, faults_made: 0 };
+    let (simulated, faults_made) = driver.run();
+    let mut known = world.known.lock();
+    let known = &mut *known;
+    if known.faults.is_empty() {
+        known.faults.extend(linear::check(&known.history, &known.ledger));
+        known.faults.extend(leases::check(&known.history, &known.expiries, &known.ledger));
+    }
+    let answered = known.history.iter().filter(|op| matches!(op.outcome, rusd_sim::history::Outcome::Ok(_))).count();
+    if known.faults.is_empty() && answered == 0 {
+        known.faults.push("nothing was ever answered".to_owned());
+    }
+    let summary = format!(
+        "{answered} of {} calls answered, revision {}, {} leaders, {} leases ran out, {faults_made} faults",
+        known.history.len(),
+        known.ledger.top(),
+        known.members.terms(),
+        known.expiries.len(),
+    );
+    let verdict = Verdict {
+        faults: known.faults.clone(),
+        crc: known.trace.crc(),
+        lines: known.trace.lines(),
+        simulated,
+        summary,
+    };
+    (world.clone(), verdict)
+}
+
+impl Driver<'_> {
+    fn run(mut self) -> (Duration, u64) {
+        let length = self.world.settings.length;
+        let (healed, over) = (length.mul_f64(0.8), length.mul_f64(0.95));
+        let mut next_fault = Duration::from_secs(2);
+        let mut is_healed = false;
+        let (mut top, mut changed) = (0, Duration::ZERO);
+        loop {
+            let now = self.sim.elapsed();
+            self.world.set_now(now);
+            match catch_unwind(AssertUnwindSafe(|| self.sim.step())) {
+                Ok(Ok(false)) => {}
+                Ok(Ok(true)) => break,
+                Ok(Err(error)) => self.world.fault(format!("the simulation ended: {error}")),
+                Err(_) => self.world.fault("a task panicked".to_owned()),
+            }
+            if !self.world.known.lock().faults.is_empty() {
+                return (now, self.faults_made);
+            }
+            self.tend(now);
+            self.repair(now, false);
+            if now >= next_fault && now < healed {
+                next_fault = now + Duration::from_millis(self.rand.between(200, 4_000));
+                let fault = faults::choose(&mut self.rand, self.world.hosts.len());
+                self.inject(now, fault);
+            }
+            if now >= healed && !is_healed {
+                is_healed = true;
+                self.heal(now);
+            }
+            if now >= over {
+                self.world.is_over.store(true, Ordering::Relaxed);
+                let newest = self.world.known.lock().ledger.top();
+                if newest != top {
+                    (top, changed) = (newest, now);
+                }
+                if now >= over + STILL && now >= changed + STILL / 2 {
+                    self.world.is_settled.store(true, Ordering::Relaxed);
+                }
+            }
+        }
+        self.members_are_equal();
+        (self.sim.elapsed(), self.faults_made)
+    }
+
+    /// Members that lost their power or ended are started again.
+    fn tend(&mut self, now: Duration) {
+        for at in 0..self.world.hosts.len() {
+            let host = self.world.hosts[at].clone();
+            if host.disk.take_cut() {
+                self.world.note(format_args!("{}: the power is cut", host.name));
+                // If it noticed the end of its disk, that was its last.
+                *host.ended.lock() = None;
+                self.crash(at);
+                let down = Duration::from_millis(self.rand.between(20, 2_000));
+                self.restart_at(now + down, at);
+            }
+            let ended = host.ended.lock().take();
+            if let Some(why) = ended {
+                if !self.excused[at] {
+                    self.world.fault(format!("{} ended without a cause: {why}", host.name));
+                }
+                // A disk that failed a sync has lost what it should have kept; the machine is started again.
+                host.disk.cut(false);
+                host.disk.take_cut();
+                self.crash(at);
+                let down = Duration::from_millis(self.rand.between(20, 2_000));
+                self.restart_at(now + down, at);
+            }
+        }
+    }
+
+    /// The host runs nothing any more; its disk has been told.
+    fn crash(&mut self, at: usize) {
+        let host = self.world.hosts[at].clone();
+        *host.port.lock() = None;
+        // Errors that were still to come went with the crash.
+        self.excused[at] = false;
+        self.sim.crash(host.name.as_str());
+    }
+
+    fn restart_at(&mut self, when: Duration, at: usize) {
+        self.repairs.retain(|(_, repair)| !matches!(repair, Repair::Restart(other) if *other == at));
+        self.repairs.push((when, Repair::Restart(at)));
+    }
+
+    fn is_down(&self, at: usize) -> bool {
+        self.repairs.iter().any(|(_, repair)| matches!(repair, Repair::Restart(other) if *other == at))
+    }
+
+    fn repair(&mut self, now: Duration, all: bool) {
+        let (due, later): (Vec<_>, Vec<_>) = self.repairs.drain(..).partition(|(when, _)| all || *when <= now);
+        self.repairs = later;
+        for (_, repair) in due {
+            self.world.note(format_args!("repair {repair:?}"));
+            let name = |at: usize| self.world.hosts[at].name.clone();
+            match repair {
+                Repair::Restart(at) => {
+                    let name = name(at);
+                    self.sim.bounce(name);
+                }
+                Repair::Pair(a, b) => self.sim.repair(name(a), name(b)),
+                Repair::OneWay(a, b) => self.sim.repair_oneway(name(a), name(b)),
+                Repair::Release(a, b) => self.sim.release(name(a), name(b)),
+                Repair::Disk(at) => self.world.hosts[at].disk.set_gap(QUICK.0, QUICK.1),
+                Repair::Latency => self.sim.set_max_message_latency(Duration::from_millis(5)),
+            }
+        }
+    }
+
+    fn heal(&mut self, now: Duration) {
+        self.world.note(format_args!("all is healed"));
+        self.repair(now, true);
+        for host in &self.world.hosts {
+            host.disk.arm(None, false);
+            host.disk.set_gap(QUICK.0, QUICK.1);
+            host.disk.set_capacity(None);
+        }
+    }
+
+    fn inject(&mut self, now: Duration, fault: Fault) {
+        self.world.note(format_args!("fault {fault:?}"));
+        self.faults_made += 1;
+        let hosts = self.world.hosts.clone();
+        let name = |at: usize| hosts[at].name.clone();
+        match fault {
+            Fault::Cut { member, torn, down } => self.cut(now, member, torn, down),
+            Fault::CutAll { torn, down } => {
+                for at in 0..hosts.len() {
+                    let later = Duration::from_millis(self.rand.below(500));
+                    self.cut(now, at, torn, down + later);
+                }
+            }
+            Fault::Kill { member, down } => {
+                if !self.is_down(member) {
+                    hosts[member].disk.kill();
+                    self.crash(member);
+                    self.restart_at(now + down, member);
+                }
+            }
+            Fault::CutAt { member, point, torn } => {
+                hosts[member].disk.set_gap(Duration::from_millis(5), Duration::from_millis(40));
+                hosts[member].disk.arm(Some(point), torn);
+                self.excused[member] = true;
+                self.repairs.push((now + Duration::from_secs(5), Repair::Disk(member)));
+            }
+            Fault::CutAllAt { point } => {
+                for (at, host) in hosts.iter().enumerate() {
+                    host.disk.set_gap(Duration::from_millis(5), Duration::from_millis(40));
+                    host.disk.arm(Some(point), false);
+                    self.excused[at] = true;
+                    self.repairs.push((now + Duration::from_secs(5), Repair::Disk(at)));
+                }
+            }
+            Fault::Slow { member, most, lasts } => {
+                hosts[member].disk.set_gap(Duration::from_millis(1), most);
+                self.repairs.push((now + lasts, Repair::Disk(member)));
+            }
+            Fault::Fail { member, op, after, errno } => {
+                hosts[member].disk.fail(op, after, errno);
+                self.excused[member] = true;
+            }
+            Fault::Partition { a, b, lasts } => {
+                self.sim.partition(name(a), name(b));
+                self.repairs.push((now + lasts, Repair::Pair(a, b)));
+            }
+            Fault::OneWay { from, to, lasts } => {
+                self.sim.partition_oneway(name(from), name(to));
+                self.repairs.push((now + lasts, Repair::OneWay(from, to)));
+            }
+            Fault::Isolate { member, lasts } => {
+                for other in (0..hosts.len()).filter(|other| *other != member) {
+                    self.sim.partition(name(member), name(other));
+                    self.repairs.push((now + lasts, Repair::Pair(member, other)));
+                }
+            }
+            Fault::Hold { a, b, lasts } => {
+                self.sim.hold(name(a), name(b));
+                self.repairs.push((now + lasts, Repair::Release(a, b)));
+            }
+            Fault::Latency { most, lasts } => {
+                self.sim.set_max_message_latency(most);
+                self.repairs.push((now + lasts, Repair::Latency));
+            }
+            Fault::Pause { member, lasts } => {
+                for other in (0..hosts.len()).filter(|other| *other != member) {
+                    self.sim.hold(name(member), name(other));
+                    self.repairs.push((now + Duration::from_millis(50), Repair::Release(member, other)));
+                }
+                hosts[member].skew.pause(lasts);
+            }
+            Fault::Wall { member, by_micros } => hosts[member].skew.set_wall(by_micros),
+        }
+    }
+
+    fn cut(&mut self, now: Duration, at: usize, torn: bool, down: Duration) {
+        let host = self.world.hosts[at].clone();
+        host.disk.cut(torn);
+        host.disk.take_cut();
+        self.crash(at);
+        self.restart_at(now + down, at);
+    }
+
+    /// What each member published last must be the same state.
+    fn members_are_equal(&self) {
+        let states: Vec<_> = {
+            let known = self.world.known.lock();
+            self.world.hosts.iter().map(|host| known.members.last(host.at, host.boot())).collect()
+        };
+        let same = |state: &Option<rusd_sim::check::members::Published>| {
+            state.map(|state| (state.revision, state.digest)) == states[0].map(|state| (state.revision, state.digest))
+        };
+        if !states.iter().all(same) || states[0].is_none() {
+            self.world.fault(format!("members differ at the end: {states:?}"));
+        }
+    }
+}

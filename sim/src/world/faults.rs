@@ -1,0 +1,93 @@
+//! What goes wrong, and when it is put right again: all of it from the seed.
+
+use std::time::Duration;
+
+use rusd::env::DiskOp;
+use rusd_sim::random::Rand;
+
+use super::disk::Point;
+
+const EIO: i32 = 5;
+const ENOSPC: i32 = 28;
+
+/// Something that goes wrong.
+#[derive(Clone, Debug)]
+pub(crate) enum Fault {
+    /// The power of one member goes, and comes again after a while.
+    Cut { member: usize, torn: bool, down: Duration },
+    /// The power of all members goes at once.
+    CutAll { torn: bool, down: Duration },
+    /// The process is killed; its disk forgets nothing.
+    Kill { member: usize, down: Duration },
+    /// The power goes at an operation of the disk to come, which is made slow before.
+    CutAt { member: usize, point: Point, torn: bool },
+    /// The same at several members, on their next syncs: what was voted or acknowledged must be there.
+    CutAllAt { point: Point },
+    /// A slow disk.
+    Slow { member: usize, most: Duration, lasts: Duration },
+    /// An operation to come fails.
+    Fail { member: usize, op: DiskOp, after: u64, errno: i32 },
+    /// Two members don't hear each other.
+    Partition { a: usize, b: usize, lasts: Duration },
+    /// One isn't heard by the other.
+    OneWay { from: usize, to: usize, lasts: Duration },
+    /// One member hears nobody.
+    Isolate { member: usize, lasts: Duration },
+    /// What two say to each other waits, and then comes at once.
+    Hold { a: usize, b: usize, lasts: Duration },
+    /// A slow network.
+    Latency { most: Duration, lasts: Duration },
+    /// The process stands still: its clock jumps, by more than what passes for no pause, and what is said to it waits.
+    Pause { member: usize, lasts: Duration },
+    /// Somebody sets the wall clock.
+    Wall { member: usize, by_micros: i64 },
+}
+
+fn millis(rand: &mut Rand, least: u64, most: u64) -> Duration {
+    Duration::from_millis(rand.between(least, most))
+}
+
+/// A power cut's operation; before the sync after a write is the one that matters most.
+fn point(rand: &mut Rand) -> Point {
+    let (op, most) = match rand.below(10) {
+        0..6 => (DiskOp::Sync, 30),
+        6 => (DiskOp::Write, 30),
+        7 => (DiskOp::Rename, 1),
+        8 => (DiskOp::SyncDir, 1),
+        _ => (DiskOp::Open, 1),
+    };
+    Point { op, left: rand.below(most), after: rand.chance(40) }
+}
+
+/// The next thing to go wrong.
+pub(crate) fn choose(rand: &mut Rand, members: usize) -> Fault {
+    let member = rand.index(members);
+    let other = (member + 1 + rand.index(members.saturating_sub(1))) % members;
+    let down = millis(rand, 50, 3_000);
+    let lasts = millis(rand, 200, 5_000);
+    let torn = rand.chance(50);
+    let bound = if members == 1 { 52 } else { 100 };
+    match rand.below(bound) {
+        0..6 => Fault::Cut { member, torn, down },
+        6..12 => Fault::CutAll { torn, down },
+        12..16 => Fault::Kill { member, down },
+        16..28 => Fault::CutAt { member, point: point(rand), torn },
+        28..33 => {
+            let after = rand.chance(50);
+            Fault::CutAllAt { point: Point { op: DiskOp::Sync, left: rand.below(6), after } }
+        }
+        33..41 => Fault::Slow { member, most: millis(rand, 5, 60), lasts },
+        41..46 => {
+            let op = [DiskOp::Write, DiskOp::Sync, DiskOp::Open, DiskOp::Rename, DiskOp::SyncDir][rand.index(5)];
+            let errno = if rand.chance(50) { EIO } else { ENOSPC };
+            Fault::Fail { member, op, after: rand.below(20), errno }
+        }
+        46..49 => Fault::Pause { member, lasts: millis(rand, 1_500, 6_000) },
+        49..52 => Fault::Wall { member, by_micros: rand.below(7_200_000_000) as i64 - 3_600_000_000 },
+        52..64 => Fault::Partition { a: member, b: other, lasts },
+        64..76 => Fault::OneWay { from: member, to: other, lasts },
+        76..86 => Fault::Isolate { member, lasts },
+        86..93 => Fault::Hold { a: member, b: other, lasts },
+        _ => Fault::Latency { most: millis(rand, 20, 300), lasts },
+    }
+}

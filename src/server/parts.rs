@@ -1,0 +1,61 @@
+//! The parts of the wiring that a simulated member is put together from, as the server uses them.
+//!
+//! Only in a build of the simulation: a member there has no configuration, no listeners and no signals.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::task::JoinHandle;
+
+use super::scrub::LogCare;
+use super::upkeep::{SnapshotPolicy, Upkeep};
+use super::{open, rebuild};
+use crate::consensus::{Load, Node, SavedSnapshot, Snapshots};
+use crate::env::Env;
+use crate::storage::{Opened, Store, StoreReader};
+use crate::types::{RaftIndex, StorageError};
+use crate::wal::Recovered;
+
+/// Reads snapshots that Raft wants installed.
+pub fn load(env: Env) -> Load {
+    rebuild::load(env)
+}
+
+/// The newest snapshot file below `dir` whose header can be read.
+///
+/// # Errors
+/// Those of the disk.
+pub fn newest(env: &Env, dir: &Path) -> Result<Option<SavedSnapshot>, StorageError> {
+    rebuild::newest(env, dir)
+}
+
+/// Puts the newest whole snapshot in place of what the store holds.
+///
+/// # Errors
+/// Those of the disk.
+pub fn from_snapshot(env: &Env, store: &mut Store, dir: &Path) -> Result<Option<Opened>, StorageError> {
+    rebuild::from_snapshot(env, store, dir)
+}
+
+/// Whether the log lacks what this member once had, so that it must not start.
+pub fn is_log_lost(have: RaftIndex, snapshot: RaftIndex, has_served: bool, recovered: &Recovered) -> bool {
+    open::is_log_lost(have, snapshot, has_served, recovered)
+}
+
+/// Takes a snapshot every `entries` entries and purges the log but for `keep_entries` before it.
+pub fn upkeep(
+    node: Node,
+    snapshots: Arc<Snapshots>,
+    reader: StoreReader,
+    entries: u64,
+    keep_entries: u64,
+) -> JoinHandle<()> {
+    let policy = SnapshotPolicy { entries_min: entries, bytes_min: 0, keep_entries };
+    let care = Arc::new(LogCare::default());
+    Upkeep { node, snapshots, reader, policy, behind_bytes: 0, care }.spawn(|| 0)
+}
+
+/// Where the snapshot after entry `index` lies.
+pub fn snapshot_path(dir: &Path, index: RaftIndex) -> PathBuf {
+    rebuild::path_of(dir, index)
+}

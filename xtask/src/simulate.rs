@@ -1,0 +1,238 @@
+//! `cargo xtask simulate`: clusters on simulated machines, one seed in one process, two processes at a time.
+//!
+//! ```text
+//! build (its own flags and target directory) ─► seeds of sim/seeds.txt ─► one failed? ─► it is run again: same trace?
+//!                                            └► new ones until the time is over           └► it is kept in the file
+//! --planted: each of the errors that can be planted must be found within two minutes
+//! ```
+
+use std::collections::VecDeque;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use crate::{Outcome, sh};
+
+/// Processes at a time.
+const AT_A_TIME: usize = 2;
+/// Without which a run can't be repeated.
+const FLAGS: &str = "--cfg tokio_unstable --cfg rusd_sim";
+/// Each must be found within [`PLANTED_MAX`].
+const BUGS: [&str; 6] =
+    ["ack-before-fsync", "vote-before-fsync", "apply-twice", "stale-read", "dropped-event", "lease-early"];
+const PLANTED_MAX: Duration = Duration::from_secs(120);
+
+/// What is asked.
+struct Asked {
+    minutes: f64,
+    seed: Option<u64>,
+    members: Option<u64>,
+    planted: bool,
+}
+
+/// One run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Seed {
+    seed: u64,
+    members: u64,
+}
+
+/// How a run ended.
+struct Ran {
+    seed: Seed,
+    good: bool,
+    /// All that it printed; its last line has the trace's checksum.
+    text: String,
+}
+
+impl Ran {
+    fn last(&self) -> &str {
+        self.text.lines().last().unwrap_or("it printed nothing")
+    }
+
+    /// Between the words: `trace CRC`, `simulated SECONDS`.
+    fn word(&self, name: &str) -> Option<&str> {
+        let mut words = self.last().split(' ');
+        words.find(|word| *word == name)?;
+        words.next()
+    }
+}
+
+/// `simulate`.
+pub(crate) fn run(args: &[String]) -> Outcome {
+    let number = |name: &str| -> Result<Option<u64>, String> {
+        let value = sh::option(args, name)?;
+        value.map(|value| value.parse().map_err(|_| format!("--{name} {value}: not a number"))).transpose()
+    };
+    let minutes = sh::option(args, "minutes")?.unwrap_or_else(|| "1".to_owned());
+    let minutes: f64 = minutes.parse().map_err(|_| format!("--minutes {minutes}: not a number"))?;
+    let planted = args.iter().any(|arg| arg == "--planted");
+    simulate(&Asked { minutes, seed: number("seed")?, members: number("members")?, planted })
+}
+
+/// A few minutes of it, for `verify`.
+pub(crate) fn short(minutes: f64) -> Outcome {
+    simulate(&Asked { minutes, seed: None, members: None, planted: false })
+}
+
+fn simulate(asked: &Asked) -> Outcome {
+    let binary = build()?;
+    if asked.planted {
+        return planted(&binary, asked);
+    }
+    let until = Instant::now() + Duration::from_secs_f64(asked.minutes.max(0.0) * 60.0);
+    let mut queue: VecDeque<Seed> = kept()?.into();
+    if let Some(seed) = asked.seed {
+        queue.clear();
+        let members = asked.members.map_or(vec![3, 5], |members| vec![members]);
+        queue.extend(members.into_iter().map(|members| Seed { seed, members }));
+    }
+    let known: Vec<Seed> = queue.iter().copied().collect();
+    let first = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs() % 1_000_000 * 1_000;
+    let fresh = asked.seed.is_none().then_some((first, asked.members));
+    let ran = run_all(&binary, &Mutex::new((queue, fresh)), until, &[]);
+    let seconds: f64 = ran.iter().filter_map(|ran| ran.word("simulated")?.parse::<f64>().ok()).sum();
+    let failed: Vec<&Ran> = ran.iter().filter(|ran| !ran.good).collect();
+    println!("simulate: {} seeds, {seconds:.0} simulated seconds, {} failed", ran.len(), failed.len());
+    for ran in &failed {
+        let again = run_one(&binary, ran.seed, &[]);
+        let same = again.word("trace").is_some() && again.word("trace") == ran.word("trace");
+        println!("{}\n{}", ran.text, if same { "again: the same trace" } else { "again: ANOTHER TRACE" });
+        if !known.contains(&ran.seed) {
+            keep(ran.seed)?;
+        }
+    }
+    if failed.is_empty() { Ok(()) } else { Err("a promise was broken: the seeds are in sim/seeds.txt".into()) }
+}
+
+/// Each planted error is looked for with one seed after the other.
+fn planted(binary: &Path, asked: &Asked) -> Outcome {
+    let mut missed = Vec::new();
+    for bug in BUGS {
+        let begun = Instant::now();
+        let members = asked.members.unwrap_or(3);
+        let queue = Mutex::new((VecDeque::new(), Some((asked.seed.unwrap_or(1), Some(members)))));
+        let ran = run_all(binary, &queue, begun + PLANTED_MAX, &["--plant", bug]);
+        match ran.iter().find(|ran| !ran.good) {
+            Some(found) => println!(
+                "planted {bug}: found after {:.0} s, {} seeds, by seed {}: {}",
+                begun.elapsed().as_secs_f64(),
+                ran.len(),
+                found.seed.seed,
+                found.text.lines().find(|line| line.starts_with("FAULT")).unwrap_or("?"),
+            ),
+            None => missed.push(bug),
+        }
+    }
+    if missed.is_empty() { Ok(()) } else { Err(format!("not found in two minutes: {missed:?}").into()) }
+}
+
+/// Seeds that wait, and where the new ones begin, with their members (`None`: three and five by turns).
+type Queue = (VecDeque<Seed>, Option<(u64, Option<u64>)>);
+
+fn take(queue: &Mutex<Queue>, until: Instant) -> Option<Seed> {
+    let mut queue = queue.lock().ok()?;
+    let (waiting, fresh) = &mut *queue;
+    if let Some(seed) = waiting.pop_front() {
+        return Some(seed);
+    }
+    let (next, members) = fresh.as_mut().filter(|_| Instant::now() < until)?;
+    *next += 1;
+    let members = members.unwrap_or(if next.is_multiple_of(3) { 5 } else { 3 });
+    Some(Seed { seed: *next, members })
+}
+
+/// Runs seeds until none is left or one has failed.
+fn run_all(binary: &Path, queue: &Mutex<Queue>, until: Instant, more: &[&str]) -> Vec<Ran> {
+    let all = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..AT_A_TIME {
+            scope.spawn(|| {
+                while let Some(seed) = take(queue, until) {
+                    let ran = run_one(binary, seed, more);
+                    println!("{}", ran.last());
+                    let good = ran.good;
+                    if let Ok(mut all) = all.lock() {
+                        all.push(ran);
+                    }
+                    if let (false, Ok(mut queue)) = (good, queue.lock()) {
+                        *queue = (VecDeque::new(), None);
+                    }
+                }
+            });
+        }
+    });
+    all.into_inner().unwrap_or_default()
+}
+
+fn run_one(binary: &Path, seed: Seed, more: &[&str]) -> Ran {
+    let mut command = Command::new(binary);
+    command.args(["--seed", &seed.seed.to_string(), "--members", &seed.members.to_string()]).args(more);
+    match command.output() {
+        Ok(output) => {
+            let mut text = String::from_utf8_lossy(&output.stdout).trim_end().to_owned();
+            if !output.status.success() {
+                let errors = String::from_utf8_lossy(&output.stderr);
+                text = format!("{errors}\n{text}");
+            }
+            Ran { seed, good: output.status.success(), text }
+        }
+        Err(error) => Ran { seed, good: false, text: format!("it does not start: {error}") },
+    }
+}
+
+fn build() -> Result<PathBuf, String> {
+    let target = sh::target().join("sim");
+    let mut cargo = sh::cargo(&["build", "--package", "rusd-sim", "--profile", "sim", "--locked"]);
+    cargo.env("RUSTFLAGS", FLAGS).env("CARGO_TARGET_DIR", &target);
+    sh::run(cargo)?;
+    Ok(target.join("sim").join("rusd-sim"))
+}
+
+fn file() -> PathBuf {
+    sh::root().join("sim").join("seeds.txt")
+}
+
+/// The seeds that have failed once: a line each, seed and members, the rest of a line is for people.
+fn kept() -> Result<Vec<Seed>, Box<dyn std::error::Error>> {
+    parse(&std::fs::read_to_string(file())?).map_err(Into::into)
+}
+
+fn parse(text: &str) -> Result<Vec<Seed>, String> {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let seed = |line: &str| {
+        let mut words = line.split_whitespace().map(str::parse);
+        match (words.next(), words.next()) {
+            (Some(Ok(seed)), Some(Ok(members))) => Ok(Seed { seed, members }),
+            _ => Err(format!("sim/seeds.txt: a line is SEED MEMBERS and words: {line}")),
+        }
+    };
+    lines.map(seed).collect()
+}
+
+fn keep(seed: Seed) -> Outcome {
+    let mut file = std::fs::OpenOptions::new().append(true).open(file())?;
+    Ok(writeln!(file, "{} {} new", seed.seed, seed.members)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_are_read_and_the_rest_refused() {
+        let seed = |seed, members| Seed { seed, members };
+        assert_eq!(parse("# all\n\n7 3 lost a write\n9 5\n"), Ok(vec![seed(7, 3), seed(9, 5)]));
+        assert!(parse("7\n").is_err());
+        assert!(parse("x 3\n").is_err());
+    }
+
+    #[test]
+    fn the_checksum_is_found_in_the_last_line() {
+        let text = "FAULT x\nseed 1 members 3 trace 00ff00ff lines 9 simulated 40.0 s".to_owned();
+        let ran = Ran { seed: Seed { seed: 1, members: 3 }, good: false, text };
+        assert_eq!((ran.word("trace"), ran.word("simulated")), (Some("00ff00ff"), Some("40.0")));
+    }
+}
