@@ -38,6 +38,8 @@ pub use conn::{ConnOptions, Serves};
 pub use errors::{code, status};
 pub use listen::{Address, ListenError, Listener, SocketOptions, serve};
 pub use metrics::RpcMetrics;
+#[cfg(rusd_sim)]
+pub use peers::serve_peer;
 pub use peers::{PeerDoor, serve_peers};
 pub use seams::{Maintain, MemberInfo, Propose, Standing, Waiting};
 pub use services::{Budgets, NodeInfo, Services};

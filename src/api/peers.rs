@@ -53,12 +53,16 @@ impl PeerDoor {
     fn call(&self, request: Request<Incoming>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> {
         if request.uri().path().starts_with(SERVICE) {
             let routes = self.routes.clone();
-            return Box::pin(async move {
+            let answer = async move {
                 match routes.oneshot(request.map(Body::new)).await {
                     Ok(response) => response,
                     Err(never) => match never {},
                 }
-            });
+            };
+            // What openraft spawns for a call has a seed there, too.
+            #[cfg(rusd_sim)]
+            let answer = crate::consensus::seeded(0, answer);
+            return Box::pin(answer);
         }
         let (cluster, members) = (self.cluster, self.members.clone());
         Box::pin(async move { pages::route(cluster, &*members, request.method(), request.uri().path()).map(Body::new) })
@@ -106,4 +110,11 @@ pub async fn serve_peers(
 ) {
     let listeners = listeners.into_iter().map(|listener| (listener, door.clone())).collect();
     listen::serve_each(listeners, connections, shutdown).await;
+}
+
+/// Serves one connection, whatever it came over, until it ends.
+#[cfg(rusd_sim)]
+pub async fn serve_peer(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, door: PeerDoor) {
+    let (_up, shutdown) = watch::channel(false);
+    door.serve(stream, shutdown).await;
 }

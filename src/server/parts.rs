@@ -10,8 +10,11 @@ use tokio::task::JoinHandle;
 use super::scrub::LogCare;
 use super::upkeep::{SnapshotPolicy, Upkeep};
 use super::{open, rebuild};
+use crate::api::PeerDoor;
+use crate::consensus::peer::{Peers, Service};
 use crate::consensus::{Load, Node, SavedSnapshot, Snapshots};
 use crate::env::Env;
+use crate::propose::Leases;
 use crate::storage::{Opened, Store, StoreReader};
 use crate::types::{RaftIndex, StorageError};
 use crate::wal::Recovered;
@@ -19,6 +22,20 @@ use crate::wal::Recovered;
 /// Reads snapshots that Raft wants installed.
 pub fn load(env: Env) -> Load {
     rebuild::load(env)
+}
+
+/// Gives a snapshot that was installed just before a crash its lasting name.
+///
+/// # Errors
+/// Those of the disk.
+pub fn finish_received(env: &Env, dir: &Path, have: RaftIndex) -> Result<(), StorageError> {
+    rebuild::finish_received(env, dir, have)
+}
+
+/// What is behind the peer port.
+pub fn peer_door(node: &Node, peers: &Peers, leases: Leases) -> PeerDoor {
+    let service = Service::new(node.clone(), peers.clone(), Arc::new(leases));
+    PeerDoor::new(service.routes(), peers.cluster(), Arc::new(Vec::new))
 }
 
 /// The newest snapshot file below `dir` whose header can be read.

@@ -15,7 +15,7 @@ pub enum Bug {
     VoteBeforeFsync = 2,
     /// The commands of some entries are applied twice.
     ApplyTwice = 3,
-    /// Linearizable reads ask nobody whether the leader still leads.
+    /// Linearizable reads ask no leader and no quorum.
     StaleRead = 4,
     /// Some batches of events never reach the watchers.
     DroppedEvent = 5,

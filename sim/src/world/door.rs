@@ -7,7 +7,7 @@ use prost::Message as _;
 use rusd::apply::{Command, Compare, CompareResult, CompareTarget, DeleteOp, Op, OpResult, PutOp, Response, TxnOp};
 use rusd::env::Env;
 use rusd::lease::{Lessor, Renewal};
-use rusd::propose::Proposer;
+use rusd::propose::{Leases, Proposer};
 use rusd::storage::{Disk, RangeQuery, ReadError, StoreReader};
 use rusd::types::{KeyRange, LeaseId, RequestError};
 use rusd::watch::{CreateWatch, HeaderIds, StreamEnd, WatchHub, WatchRequest, WatchSession};
@@ -17,10 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::World;
-use super::member::{REQUEST_TIMEOUT, kv_of};
-
-/// How often one renewal takes a checkpoint back, as in the API.
-const RESETS_MAX: usize = 3;
+use super::member::kv_of;
 
 /// What comes to a member.
 pub(crate) enum Request {
@@ -43,6 +40,7 @@ pub(crate) struct Door {
     pub(crate) proposer: Proposer,
     pub(crate) reader: StoreReader,
     pub(crate) lessor: Arc<Lessor>,
+    pub(crate) renewals: Leases,
     pub(crate) hub: WatchHub,
 }
 
@@ -129,25 +127,10 @@ impl Door {
 
     /// A renewal as the API makes it.
     async fn renew(&self, id: LeaseId) -> Result<i64, RequestError> {
-        let mut ended = self.lessor.ended();
-        let deadline = tokio::time::Instant::now() + REQUEST_TIMEOUT;
-        let mut resets_left = RESETS_MAX;
-        loop {
-            match self.lessor.renew(id, self.env.clock.now()) {
-                Renewal::Renewed { reset_checkpoint: true, .. } if resets_left > 0 => {
-                    resets_left -= 1;
-                    let command = Command::LeaseCheckpoint { remaining: vec![(id, 0)] };
-                    self.proposer.propose(command).await?.outcome.result?;
-                }
-                Renewal::Renewed { ttl_secs, .. } => return Ok(ttl_secs),
-                Renewal::Unknown => return Ok(0),
-                Renewal::NotLeading => return Err(RequestError::NoLeader),
-                Renewal::Ending => match tokio::time::timeout_at(deadline, ended.changed()).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(_)) => return Err(RequestError::Stopped),
-                    Err(_) => return Err(RequestError::Timeout),
-                },
-            }
+        match self.lessor.renew(id, self.env.clock.now()) {
+            Renewal::Renewed { ttl_secs, reset_checkpoint: false } => Ok(ttl_secs),
+            Renewal::Unknown => Ok(0),
+            _ => self.renewals.renew(id).await,
         }
     }
 

@@ -12,19 +12,20 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rusd::apply::{Command, Machine};
+use rusd::consensus::peer::{PeerOptions, Peers};
 use rusd::consensus::{
-    LogCache, LogStore, MEMBERSHIP_KEY, Node, NodeConfig, NodeStatus, OnApply, OnPublish, PeerNode, Save,
-    SavedSnapshot, Snapshots, StateMachine,
+    LogCache, LogStore, MEMBERSHIP_KEY, Node, NodeConfig, NodeStatus, OnApply, OnPublish, Save, SavedSnapshot,
+    Snapshots, StateMachine, Waiters,
 };
 use rusd::env::{Env, SeededRng};
 use rusd::lease::Lessor;
-use rusd::propose::{LeaseKeeper, ProposeLimits, Proposer};
+use rusd::propose::{LeaseKeeper, Leases, ProposeLimits, Proposer};
 use rusd::server::parts;
 use rusd::storage::backend::Engine;
 use rusd::storage::compaction::{ReclaimOptions, Reclaimer};
 use rusd::storage::values::Health;
 use rusd::storage::{EventBatch, Store, StoreConfig, StoreReader, snapshot};
-use rusd::types::{EventKind, Limits, MemberId, RaftIndex, StorageError};
+use rusd::types::{ClusterId, EventKind, Limits, MemberId, RaftIndex, StorageError};
 use rusd::wal::{Wal, WalOptions};
 use rusd::watch::{WatchHub, WatchLimits};
 use rusd_sim::check::members::Published;
@@ -34,6 +35,7 @@ use tokio::sync::mpsc;
 
 use super::clock::SimClock;
 use super::door::Door;
+use super::net::{self, SimDial};
 use super::spawn::SimSpawn;
 use super::{Host, World};
 
@@ -100,9 +102,10 @@ async fn serve(world: Arc<World>, host: Arc<Host>, boot: u64, seed: u64) -> Resu
     {
         opened = rebuilt;
     }
+    let have = opened.position.index;
+    parts::finish_received(&env, snapshot_dir, have)?;
     let newest = parts::newest(&env, snapshot_dir)?;
     let newest_index = newest.as_ref().map_or(RaftIndex(0), |newest| newest.position.index);
-    let have = opened.position.index;
     if have < purged {
         return Err(format!("the store stands at {have} and the log begins after {purged}").into());
     }
@@ -121,6 +124,7 @@ async fn serve(world: Arc<World>, host: Arc<Host>, boot: u64, seed: u64) -> Resu
     let save = saver(env.clone(), reader.clone(), spawn);
     let snapshots = Snapshots::new(save, parts::load(env.clone()), newest)?;
     let membership = opened.meta.iter().find(|(key, _)| key == MEMBERSHIP_KEY).map(|(_, value)| value);
+    let waiters = Arc::new(Waiters::new(REQUEST_TIMEOUT));
     let ears = Ears { world: world.clone(), host: host.clone(), boot, reader: reader.clone() };
     let state = StateMachine::new(
         machine,
@@ -131,13 +135,29 @@ async fn serve(world: Arc<World>, host: Arc<Host>, boot: u64, seed: u64) -> Resu
         status.clone(),
         snapshots.clone(),
     )?
+    .forwarding(waiters.clone())
     .timed(env.clock.clone(), on_apply(world.clone()));
     let log = LogStore::new(wal.clone(), recovered.vote.as_deref(), cache, status.clone())?;
-    let peer = PeerNode { name: host.name.clone(), ..PeerNode::default() };
-    let config = NodeConfig { member: id_of(host.at), peer, heartbeat: HEARTBEAT, election_timeout: ELECTION };
-    let node = Node::start(config, log, state, status.clone()).await?;
+    let names = world.hosts.iter().map(|host| (id_of(host.at), net::peer_node(&host.name)));
+    let config = NodeConfig {
+        member: id_of(host.at),
+        initial: names.collect(),
+        heartbeat: HEARTBEAT,
+        election_timeout: ELECTION,
+    };
+    let options = PeerOptions {
+        cluster: ClusterId(7),
+        member: id_of(host.at),
+        election_timeout: ELECTION,
+        message_bytes_max: 32 << 20,
+        snapshot_dir: snapshot_dir.to_owned(),
+    };
+    let peers = Peers::new(options, env.clone(), Arc::new(SimDial));
+    let node = Node::start(config, log, state, status.clone(), peers.clone()).await?;
     let limits = ProposeLimits { timeout: REQUEST_TIMEOUT, ..ProposeLimits::default() };
-    let proposer = Proposer::start(node.clone(), limits);
+    let proposer = Proposer::start(node.clone(), limits, env.clone(), waiters);
+    let renewals = Leases::new(lessor.clone(), proposer.clone(), env.clone());
+    net::serve(parts::peer_door(&node, &peers, renewals.clone())).await?;
 
     // All of these end with the boot's runtime.
     LeaseKeeper::new(lessor.clone(), proposer.clone(), env.clone(), ELECTION).spawn();
@@ -157,7 +177,7 @@ async fn serve(world: Arc<World>, host: Arc<Host>, boot: u64, seed: u64) -> Resu
     let (port, requests) = mpsc::unbounded_channel();
     *host.port.lock() = Some(port);
     host.has_served.store(true, Ordering::Relaxed);
-    let door = Door { world, member: host.at, env, proposer, reader: reader.clone(), lessor, hub };
+    let door = Door { world, member: host.at, env, proposer, reader: reader.clone(), lessor, renewals, hub };
     tokio::spawn(door.serve(requests));
     Ok(below_ended(&wal, &reader, &node).await)
 }

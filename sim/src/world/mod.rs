@@ -13,6 +13,7 @@ pub(crate) mod door;
 pub(crate) mod drive;
 pub(crate) mod faults;
 pub(crate) mod member;
+pub(crate) mod net;
 pub(crate) mod spawn;
 pub(crate) mod trace;
 pub(crate) mod watcher;

@@ -85,11 +85,15 @@ impl Link {
 
     async fn replicate<'s, S>(
         &'s self,
-        input: S,
+        mut input: S,
     ) -> Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig>, Error>>, Error>
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
+        // openraft waits between two tries in this stream and nowhere else: if it weren't asked before, a
+        // member that refuses connections would be dialled again and again without a pause.
+        let Some(first) = input.next().await else { return Ok(stream::empty().boxed()) };
+        let input = stream::iter([first]).chain(input);
         let channels = self.peers.channels(self.target);
         let sent = Arc::new(AtomicU64::new(0));
         let counted = sent.clone();
