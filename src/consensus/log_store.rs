@@ -22,8 +22,8 @@ use super::index::{from_raft, to_raft};
 use super::log_cache::LogCache;
 use super::status::NodeStatus;
 use super::types::{Entry, LogData, LogId, ORIGIN_LEN, StoredMembership, TypeConfig, Vote, log_id};
-use crate::types::Term;
 use crate::types::planted::{Bug, is_planted};
+use crate::types::{RaftIndex, Term};
 use crate::wal::{EntryId, Wal, WalEntry};
 
 /// An entry of openraft's with nothing in it.
@@ -58,6 +58,7 @@ impl LogStore {
         cache: Arc<LogCache>,
         status: Arc<NodeStatus>,
     ) -> Result<Self, io::Error> {
+        status.set_logged(Some(wal.last().map_or(RaftIndex(0), |last| last.index)));
         let vote = vote.map(decode_vote).transpose().map_err(io::Error::other)?;
         Ok(Self { wal, cache, status, vote: Arc::new(parking_lot::Mutex::new(vote)) })
     }
@@ -268,11 +269,21 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             records.push(wal_entry(&entry));
             self.cache.push(entry);
         }
+        let (last, status) = (records.last().map(|record| record.id.index), self.status.clone());
+        let logged = move |result: &io::Result<()>| match (result, last) {
+            (Ok(()), Some(last)) => status.set_logged(Some(last)),
+            (Ok(()), None) => {}
+            (Err(_), _) => status.set_logged(None),
+        };
         if is_planted(Bug::AckBeforeFsync) {
+            logged(&Ok(()));
             self.wal.append(records, drop);
             callback.io_completed(Ok(()));
         } else {
-            self.wal.append(records, move |result| callback.io_completed(result));
+            self.wal.append(records, move |result| {
+                logged(&result);
+                callback.io_completed(result);
+            });
         }
         Ok(())
     }
@@ -280,7 +291,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
         self.cache.truncate_after(last.map(|id| id.index));
         let keep = last.map(|id| to_raft(id.index));
-        self.synced(|wal, done| wal.truncate_after(keep, done)).await
+        self.synced(|wal, done| wal.truncate_after(keep, done)).await?;
+        // What was cut was durable and counts no longer; what comes in its place isn't there yet.
+        self.status.set_logged(Some(keep.unwrap_or(RaftIndex(0))));
+        Ok(())
     }
 
     async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {

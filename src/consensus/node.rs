@@ -97,6 +97,8 @@ impl Node {
                 Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
                 Err(error) => return Err(StartError::Raft(error.to_string())),
             }
+        } else if !pristine {
+            node.lead_alone(member).await.map_err(|error| StartError::Raft(error.to_string()))?;
         }
         tokio::spawn(promoter::run(node.clone(), heartbeat));
         // Nobody else could vote: there is nothing to wait for.
@@ -105,6 +107,17 @@ impl Node {
             node.raft.trigger().elect(false).await.map_err(|error| StartError::Raft(error.to_string()))?;
         }
         Ok(node)
+    }
+
+    /// Has an only voter elect itself at once: nobody else can lead, so there is nothing to wait for.
+    async fn lead_alone(&self, member: u64) -> Result<(), openraft::errors::Fatal<TypeConfig>> {
+        let is_alone = move |state: &openraft::RaftState<TypeConfig>| {
+            state.membership_state.effective().membership().voter_ids().eq([member])
+        };
+        if self.raft.with_raft_state(is_alone).await? {
+            self.raft.trigger().elect(false).await?;
+        }
+        Ok(())
     }
 
     pub(super) fn raft(&self) -> &Raft {
@@ -316,6 +329,9 @@ fn raft_config(config: &NodeConfig) -> Config {
         enable_leader_restore: Some(false),
         // Entries go to the others while the leader's own disk writes them.
         broadcast_submitted_on_append: Some(true),
+        // So what a leader lost in a crash may be in the others' logs. Were it the leader of the same term
+        // again, it would give the same places to other entries.
+        enable_leader_restore: Some(false),
         // A leader that hears nobody must not be heard for ever: it would keep the others from electing one.
         quorum_loss_probe_interval: Some(election_max_ms.saturating_mul(3)),
         backoff: "20ms 50ms 100ms ..500ms".to_owned(),

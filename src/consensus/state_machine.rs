@@ -185,6 +185,9 @@ impl StateMachine {
     }
 
     async fn publish(&mut self, position: AppliedPosition, answers: &mut Answers) -> io::Result<()> {
+        // A majority may be faster than this member's own disk. Its store must not come to be ahead of its
+        // log, or a start couldn't tell that from a log that was lost.
+        self.status.wait_logged(position.index).await?;
         self.wait_for_room().await;
         let batch = self.machine.publish(position).map_err(failed)?;
         (self.on_publish)(batch, self.machine.store_mut().revision());

@@ -1,5 +1,6 @@
 //! What the rest of the server may know of Raft without asking it: a handful of atomics.
 
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -26,6 +27,8 @@ pub struct NodeStatus {
     leader_seen: watch::Sender<Option<MemberId>>,
     /// The last entry applied and published, for those who wait for one.
     applied_seen: watch::Sender<RaftIndex>,
+    /// How far this member's log is durable; `None` once it has failed.
+    logged: watch::Sender<Option<RaftIndex>>,
     begun: Instant,
     /// Whom entries or heartbeats came from last, and when, in milliseconds since `begun`.
     heard: AtomicU64,
@@ -50,6 +53,7 @@ impl NodeStatus {
             leader_changes: AtomicU64::new(0),
             leader_seen: watch::Sender::new(None),
             applied_seen: watch::Sender::new(RaftIndex(0)),
+            logged: watch::Sender::new(Some(RaftIndex(0))),
             begun: Instant::now(),
             heard: AtomicU64::new(0),
             heard_from: AtomicU64::new(0),
@@ -200,6 +204,25 @@ impl NodeStatus {
 
     pub(super) fn set_term(&self, term: Term) {
         self.term.fetch_max(term.get(), Ordering::AcqRel);
+    }
+
+    /// Waits until this member's own log holds the entry durably.
+    ///
+    /// # Errors
+    /// The log has failed.
+    pub(super) async fn wait_logged(&self, index: RaftIndex) -> io::Result<()> {
+        let mut logged = self.logged.subscribe();
+        // The sender lives as long as `self`.
+        let reached = logged.wait_for(|logged| logged.is_none_or(|logged| logged >= index)).await;
+        match reached.map(|logged| *logged) {
+            Ok(Some(_)) => Ok(()),
+            _ => Err(io::Error::other("the raft log has failed")),
+        }
+    }
+
+    /// This member's log is durable up to here; `None` once it has failed.
+    pub(super) fn set_logged(&self, last: Option<RaftIndex>) {
+        self.logged.send_replace(last);
     }
 
     pub(super) fn set_applied(&self, index: RaftIndex) {

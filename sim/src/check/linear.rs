@@ -232,11 +232,8 @@ mod tests {
     fn a_good_history_passes() {
         assert_eq!(check(&good(), &ledger()), Vec::<String>::new());
         assert_eq!(faults_with(op(get("a", false), 4700, 4800, found(4, &[kv("a", "2", 2, 3, 2)]))), "");
-        assert_eq!(
-            faults_with(op(get("a", true), 4700, 4800, found(2, &[kv("a", "1", 2, 2, 1)]))),
-            "",
-            "old, not torn"
-        );
+        let old = Op { member: 1, ..op(get("a", true), 4700, 4800, found(2, &[kv("a", "1", 2, 2, 1)])) };
+        assert_eq!(faults_with(old), "", "old, not torn");
         let txn = Call::Txn { key: "b".into(), expected: 9, puts: vec![("b".into(), "7".into())] };
         let other = Answer::Txn { revision: 4, held: false, found: vec![kv("b", "3", 4, 4, 1)] };
         assert_eq!(faults_with(op(txn, 4700, 4800, Outcome::Ok(other))), "");

@@ -97,12 +97,7 @@ impl Door {
                 self.write(Command::LeaseRevoke { id: LeaseId(id) }).await
             }
             Call::Compact { revision } => self.write(Command::Compact { revision }).await,
-            Call::KeepAlive { id } => {
-                let ttl = self.renew(LeaseId(id)).await?;
-                // A leader that was paused and replaced must not answer.
-                self.proposer.read_barrier().await?;
-                Ok(Answer::Lease { ttl })
-            }
+            Call::KeepAlive { id } => Ok(Answer::Lease { ttl: self.renew(LeaseId(id)).await? }),
         }
     }
 
@@ -127,11 +122,14 @@ impl Door {
 
     /// A renewal as the API makes it.
     async fn renew(&self, id: LeaseId) -> Result<i64, RequestError> {
-        match self.lessor.renew(id, self.env.clock.now()) {
-            Renewal::Renewed { ttl_secs, reset_checkpoint: false } => Ok(ttl_secs),
-            Renewal::Unknown => Ok(0),
-            _ => self.renewals.renew(id).await,
-        }
+        let term = self.proposer.node().status().term();
+        let ttl = match self.lessor.renew(id, self.env.clock.now()) {
+            Renewal::Renewed { ttl_secs, reset_checkpoint: false } => ttl_secs,
+            Renewal::Unknown => 0,
+            _ => return self.renewals.renew(id).await,
+        };
+        self.proposer.confirm_lead(term).await?;
+        Ok(ttl)
     }
 
     async fn watch(

@@ -14,8 +14,8 @@ use std::time::Duration;
 use rusd::apply::{Command, Machine};
 use rusd::consensus::peer::{PeerOptions, Peers};
 use rusd::consensus::{
-    LogCache, LogStore, MEMBERSHIP_KEY, Node, NodeConfig, NodeStatus, OnApply, OnPublish, Save, SavedSnapshot,
-    Snapshots, StateMachine, Waiters,
+    LogCache, LogStore, MEMBERSHIP_KEY, MemberRules, Node, NodeConfig, NodeStatus, OnApply, OnPublish, Save,
+    SavedSnapshot, Snapshots, StateMachine, Waiters,
 };
 use rusd::env::{Env, SeededRng};
 use rusd::lease::Lessor;
@@ -144,6 +144,7 @@ async fn serve(world: Arc<World>, host: Arc<Host>, boot: u64, seed: u64) -> Resu
         initial: names.collect(),
         heartbeat: HEARTBEAT,
         election_timeout: ELECTION,
+        members: MemberRules::default(),
     };
     let options = PeerOptions {
         cluster: ClusterId(7),

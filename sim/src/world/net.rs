@@ -25,7 +25,12 @@ impl Dial for SimDial {
 
 /// What the cluster knows of a host.
 pub(crate) fn peer_node(name: &str) -> PeerNode {
-    PeerNode { name: name.to_owned(), peer_urls: vec![format!("http://{name}:{PORT}")], client_urls: Vec::new() }
+    PeerNode {
+        name: name.to_owned(),
+        peer_urls: vec![format!("http://{name}:{PORT}")],
+        client_urls: Vec::new(),
+        ..PeerNode::default()
+    }
 }
 
 /// Serves the other members until the boot ends.
