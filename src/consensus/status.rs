@@ -53,7 +53,8 @@ impl NodeStatus {
             leader_changes: AtomicU64::new(0),
             leader_seen: watch::Sender::new(None),
             applied_seen: watch::Sender::new(RaftIndex(0)),
-            logged: watch::Sender::new(Some(RaftIndex(0))),
+            // Without a log there is nothing to wait for.
+            logged: watch::Sender::new(Some(RaftIndex(u64::MAX))),
             begun: Instant::now(),
             heard: AtomicU64::new(0),
             heard_from: AtomicU64::new(0),
