@@ -97,8 +97,6 @@ impl Node {
                 Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
                 Err(error) => return Err(StartError::Raft(error.to_string())),
             }
-        } else if !pristine {
-            node.lead_alone(member).await.map_err(|error| StartError::Raft(error.to_string()))?;
         }
         tokio::spawn(promoter::run(node.clone(), heartbeat));
         // Nobody else could vote: there is nothing to wait for.
@@ -107,17 +105,6 @@ impl Node {
             node.raft.trigger().elect(false).await.map_err(|error| StartError::Raft(error.to_string()))?;
         }
         Ok(node)
-    }
-
-    /// Has an only voter elect itself at once: nobody else can lead, so there is nothing to wait for.
-    async fn lead_alone(&self, member: u64) -> Result<(), openraft::errors::Fatal<TypeConfig>> {
-        let is_alone = move |state: &openraft::RaftState<TypeConfig>| {
-            state.membership_state.effective().membership().voter_ids().eq([member])
-        };
-        if self.raft.with_raft_state(is_alone).await? {
-            self.raft.trigger().elect(false).await?;
-        }
-        Ok(())
     }
 
     pub(super) fn raft(&self) -> &Raft {
@@ -325,13 +312,11 @@ fn raft_config(config: &NodeConfig) -> Config {
         purge_batch_size: 1,
         enable_pre_vote: Some(true),
         // On by default. A leader that comes back without a vote takes for committed what it had noted, which lags
-        // behind what it had acknowledged: its reads were stale until its next write.
+        // behind what it had acknowledged: its reads were stale until its next write. And what it lost in a power cut
+        // may be in the others' logs, sent before it was synced: in the same term, other entries would get its places.
         enable_leader_restore: Some(false),
         // Entries go to the others while the leader's own disk writes them.
         broadcast_submitted_on_append: Some(true),
-        // So what a leader lost in a crash may be in the others' logs. Were it the leader of the same term
-        // again, it would give the same places to other entries.
-        enable_leader_restore: Some(false),
         // A leader that hears nobody must not be heard for ever: it would keep the others from electing one.
         quorum_loss_probe_interval: Some(election_max_ms.saturating_mul(3)),
         backoff: "20ms 50ms 100ms ..500ms".to_owned(),

@@ -58,6 +58,11 @@ impl Members {
         self.last.get(&(member, boot)).copied()
     }
 
+    /// Who led in the highest term.
+    pub fn leader(&self) -> Option<usize> {
+        self.leaders.last_key_value().map(|(_, leader)| *leader)
+    }
+
     /// Terms that had a leader.
     pub fn terms(&self) -> usize {
         self.leaders.len()
@@ -80,7 +85,7 @@ mod tests {
         members.leads(0, 4).unwrap();
         members.leads(0, 4).unwrap();
         members.leads(1, 5).unwrap();
-        assert_eq!(members.terms(), 2);
+        assert_eq!((members.terms(), members.leader()), (2, Some(1)));
     }
 
     #[test]

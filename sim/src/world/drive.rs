@@ -9,10 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
+use rusd::env::DiskOp;
 use rusd_sim::check::{leases, linear};
 use rusd_sim::random::Rand;
 use turmoil::Sim;
 
+use super::disk::Point;
 use super::faults::{self, Fault};
 use super::{Settings, World, client, member, watcher};
 
@@ -36,6 +38,24 @@ enum Repair {
     Latency,
 }
 
+/// See [`Fault::VoteTrap`].
+#[derive(Clone, Copy)]
+struct Trap {
+    /// It led, and is dead.
+    dead: usize,
+    /// It is voted for.
+    candidate: usize,
+    /// It votes.
+    voter: usize,
+    since: Duration,
+    is_armed: bool,
+}
+
+/// The dead leader's last words have come by then, and no election has.
+const TRAP_ARMED: Duration = Duration::from_millis(350);
+const TRAP_OVER: Duration = Duration::from_secs(5);
+const TRAP_GAP: (Duration, Duration) = (Duration::from_millis(40), Duration::from_millis(60));
+
 struct Driver<'a> {
     world: Arc<World>,
     sim: Sim<'a>,
@@ -44,6 +64,7 @@ struct Driver<'a> {
     /// By member: since when a disk error may be the reason of its end.
     excused: Vec<bool>,
     faults_made: u64,
+    trap: Option<Trap>,
 }
 
 /// What a run says.
@@ -82,8 +103,11 @@ pub(crate) fn run(settings: Settings, origin: Instant) -> (Arc<World>, Verdict) 
     sim.client("last", client::run_last(world.clone(), CLIENTS));
     let excused = vec![false; settings.members];
     let rand = Rand::new(settings.seed, 2);
-    let driver = Driver { world: world.clone(), sim, rand, repairs: Vec::new(), excused, faults_made: 0 };
+    let mut driver =
+        Driver { world: world.clone(), sim, rand, repairs: Vec::new(), excused, faults_made: 0, trap: None };
     let (simulated, faults_made) = driver.run();
+    // After a panic its parts can't be taken down in order, and the process is about to end.
+    std::mem::forget(driver);
     let mut known = world.known.lock();
     let known = &mut *known;
     if known.faults.is_empty() {
@@ -112,7 +136,7 @@ pub(crate) fn run(settings: Settings, origin: Instant) -> (Arc<World>, Verdict) 
 }
 
 impl Driver<'_> {
-    fn run(mut self) -> (Duration, u64) {
+    fn run(&mut self) -> (Duration, u64) {
         let length = self.world.settings.length;
         let (healed, over) = (length.mul_f64(0.8), length.mul_f64(0.95));
         let mut next_fault = Duration::from_secs(2);
@@ -131,6 +155,7 @@ impl Driver<'_> {
                 return (now, self.faults_made);
             }
             self.tend(now);
+            self.spring(now);
             self.repair(now, false);
             if now >= next_fault && now < healed {
                 next_fault = now + Duration::from_millis(self.rand.between(200, 4_000));
@@ -167,6 +192,9 @@ impl Driver<'_> {
                 self.crash(at);
                 let down = Duration::from_millis(self.rand.between(20, 2_000));
                 self.restart_at(now + down, at);
+                self.trap.take_if(|trap| trap.voter == at && trap.is_armed).into_iter().for_each(|trap| {
+                    self.shut(now, trap);
+                });
             }
             let ended = host.ended.lock().take();
             if let Some(why) = ended {
@@ -180,6 +208,39 @@ impl Driver<'_> {
                 let down = Duration::from_millis(self.rand.between(20, 2_000));
                 self.restart_at(now + down, at);
             }
+        }
+    }
+
+    /// Arms the trap in time, and gives it up after a while.
+    fn spring(&mut self, now: Duration) {
+        let Some(trap) = &mut self.trap else { return };
+        let voter = self.world.hosts[trap.voter].clone();
+        if !trap.is_armed && now >= trap.since + TRAP_ARMED {
+            trap.is_armed = true;
+            self.excused[trap.voter] = true;
+            voter.disk.set_gap(TRAP_GAP.0, TRAP_GAP.1);
+            voter.disk.arm(Some(Point { op: DiskOp::Sync, left: 0, after: false }), false);
+        }
+        if now >= trap.since + TRAP_OVER {
+            let (dead, voter_at) = (trap.dead, trap.voter);
+            self.trap = None;
+            voter.disk.arm(None, false);
+            self.restart_at(now, dead);
+            self.repairs.push((now, Repair::Disk(voter_at)));
+        }
+    }
+
+    /// The voter has lost its power: whom it voted for is cut off, and the dead one comes back with it.
+    fn shut(&mut self, now: Duration, trap: Trap) {
+        let name = |at: usize| self.world.hosts[at].name.clone();
+        let later = now + Duration::from_secs(4);
+        for other in [trap.voter, trap.dead] {
+            self.sim.partition(name(trap.candidate), name(other));
+            self.repairs.push((later, Repair::Pair(trap.candidate, other)));
+        }
+        self.repairs.push((now, Repair::Disk(trap.voter)));
+        for at in [trap.voter, trap.dead] {
+            self.restart_at(now + Duration::from_millis(30), at);
         }
     }
 
@@ -222,6 +283,7 @@ impl Driver<'_> {
     }
 
     fn heal(&mut self, now: Duration) {
+        self.trap = None;
         self.world.note(format_args!("all is healed"));
         self.repair(now, true);
         for host in &self.world.hosts {
@@ -264,6 +326,16 @@ impl Driver<'_> {
                     self.excused[at] = true;
                     self.repairs.push((now + Duration::from_secs(5), Repair::Disk(at)));
                 }
+            }
+            Fault::VoteTrap => {
+                let leader = self.world.known.lock().members.leader();
+                let Some(dead) = leader.filter(|leader| self.trap.is_none() && !self.is_down(*leader)) else { return };
+                let first = 1 + self.rand.index(2);
+                let (candidate, voter) = ((dead + first) % 3, (dead + 3 - first) % 3);
+                self.trap = Some(Trap { dead, candidate, voter, since: now, is_armed: false });
+                hosts[dead].disk.kill();
+                self.crash(dead);
+                self.restart_at(now + TRAP_OVER * 2, dead);
             }
             Fault::Slow { member, most, lasts } => {
                 hosts[member].disk.set_gap(Duration::from_millis(1), most);

@@ -23,6 +23,10 @@ pub(crate) enum Fault {
     CutAt { member: usize, point: Point, torn: bool },
     /// The same at several members, on their next syncs: what was voted or acknowledged must be there.
     CutAllAt { point: Point },
+    /// The leader dies, one member votes for another, and its power goes between the vote's write and its
+    /// sync; then the two that don't know of the vote are left alone with each other. If the vote was
+    /// answered, its term gets two leaders.
+    VoteTrap,
     /// A slow disk.
     Slow { member: usize, most: Duration, lasts: Duration },
     /// An operation to come fails.
@@ -66,7 +70,11 @@ pub(crate) fn choose(rand: &mut Rand, members: usize) -> Fault {
     let down = millis(rand, 50, 3_000);
     let lasts = millis(rand, 200, 5_000);
     let torn = rand.chance(50);
-    let bound = if members == 1 { 52 } else { 100 };
+    let bound = match members {
+        1 => 52,
+        3 => 110,
+        _ => 100,
+    };
     match rand.below(bound) {
         0..6 => Fault::Cut { member, torn, down },
         6..12 => Fault::CutAll { torn, down },
@@ -88,6 +96,7 @@ pub(crate) fn choose(rand: &mut Rand, members: usize) -> Fault {
         64..76 => Fault::OneWay { from: member, to: other, lasts },
         76..86 => Fault::Isolate { member, lasts },
         86..93 => Fault::Hold { a: member, b: other, lasts },
+        100.. => Fault::VoteTrap,
         _ => Fault::Latency { most: millis(rand, 20, 300), lasts },
     }
 }
