@@ -108,17 +108,17 @@ pub enum Verdict {
     Equal,
     /// These (places in the list) differ from what the majority holds.
     Minority(Vec<usize>),
-    /// No digest is held by a majority of those that were asked.
+    /// No digest is held by a majority of the members.
     Undecided,
 }
 
-/// Judges digests of one entry; each is one member's.
-pub fn judge(digests: &[u64]) -> Verdict {
+/// Judges digests of one entry; each is one member's, of `members` that there are.
+pub fn judge(digests: &[u64], members: usize) -> Verdict {
     let votes = |digest: &u64| digests.iter().filter(|other| *other == digest).count();
     let Some(most) = digests.iter().max_by_key(|digest| votes(digest)) else { return Verdict::Equal };
     match votes(most) {
         all if all == digests.len() => Verdict::Equal,
-        some if some * 2 > digests.len() => {
+        some if some * 2 > members => {
             Verdict::Minority((0..digests.len()).filter(|at| digests[*at] != *most).collect())
         }
         _ => Verdict::Undecided,
@@ -144,12 +144,13 @@ mod tests {
 
     #[test]
     fn the_majority_is_right_and_a_tie_is_undecided() {
-        assert_eq!(judge(&[5, 5, 5]), Verdict::Equal);
-        assert_eq!(judge(&[5]), Verdict::Equal);
-        assert_eq!(judge(&[5, 6, 5]), Verdict::Minority(vec![1]));
-        assert_eq!(judge(&[6, 5, 5, 5, 7]), Verdict::Minority(vec![0, 4]));
-        assert_eq!(judge(&[5, 6]), Verdict::Undecided);
-        assert_eq!(judge(&[5, 6, 7]), Verdict::Undecided);
+        assert_eq!(judge(&[5, 5, 5], 3), Verdict::Equal);
+        assert_eq!(judge(&[5], 1), Verdict::Equal);
+        assert_eq!(judge(&[5, 6, 5], 3), Verdict::Minority(vec![1]));
+        assert_eq!(judge(&[6, 5, 5, 5, 7], 5), Verdict::Minority(vec![0, 4]));
+        assert_eq!(judge(&[5, 6], 2), Verdict::Undecided);
+        assert_eq!(judge(&[5, 6, 7], 3), Verdict::Undecided);
+        assert_eq!(judge(&[5, 6, 5], 5), Verdict::Undecided, "two of five are no majority");
     }
 
     #[test]

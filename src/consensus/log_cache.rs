@@ -105,8 +105,9 @@ fn size(entry: &Entry) -> usize {
     }
 }
 
+/// Whether somebody of this process waits for it. Of a forwarded one, the member that proposed it does.
 fn is_local(entry: &Entry) -> bool {
-    matches!(&entry.payload, EntryPayload::Normal(data) if data.local.is_some())
+    matches!(&entry.payload, EntryPayload::Normal(data) if data.local.is_some() && !data.forwarded)
 }
 
 #[cfg(test)]

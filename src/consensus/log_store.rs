@@ -258,9 +258,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                         local.mark_appended();
                     }
                 }
-                // From the moment another voter may count, no read may skip the confirmation.
+                // From the moment another member may count or serve, no read may skip the confirmation.
                 EntryPayload::Membership(membership) => {
-                    if !membership.voter_ids().eq([self.status.member().get()]) {
+                    if !membership.nodes().map(|(id, _)| *id).eq([self.status.member().get()]) {
                         self.status.set_sole_leader(false);
                     }
                 }

@@ -155,6 +155,10 @@ impl Node {
         member: MemberId,
         tag: u64,
     ) -> Result<bool, RequestError> {
+        // The others may be faster than this member; what they send must not pile up here.
+        if self.status.committed().get().saturating_sub(self.status.applied().get()) > FORWARDED_BEHIND_MAX {
+            return Ok(false);
+        }
         let mut framed = BytesMut::with_capacity(ORIGIN_LEN + payload.len());
         Origin { member, tag }.put(&mut framed);
         framed.put_slice(&payload);
@@ -239,7 +243,9 @@ impl Node {
         if metrics.current_leader == Some(self.status.member().get()) {
             self.status.set_leader(Some(self.status.member()));
         }
-        let sole = metrics.membership_config.membership().voter_ids().eq([self.status.member().get()]);
+        // One that waits for its vote serves clients already, and may have shown them more than is applied here.
+        let me = self.status.member().get();
+        let sole = metrics.membership_config.membership().nodes().map(|(id, _)| *id).eq([me]);
         self.status.set_sole_leader(sole && self.status.is_leader());
         Ok(())
     }
@@ -291,6 +297,9 @@ impl Node {
         self.raft.shutdown().await.map_err(|error| io::Error::other(error.to_string()))
     }
 }
+
+/// Committed entries that aren't applied here yet, above which the leader takes no batch of another member.
+const FORWARDED_BEHIND_MAX: u64 = 5_000;
 
 /// openraft's lease of a leader and its election timer add up, where etcd's timer alone counts: with these
 /// shares of `--election-timeout`, an election begins 1.05 to 1.4 of it after the leader was heard last.

@@ -59,6 +59,10 @@ struct Inner {
 
 impl Inner {
     fn replace(&mut self, snapshot: SnapshotOf<TypeConfig, PathBuf>) {
+        // One that came from another member while this one was written may be newer.
+        if self.current.as_ref().is_some_and(|current| current.meta.last_log_id > snapshot.meta.last_log_id) {
+            return;
+        }
         self.current = Some(snapshot);
         self.is_new = true;
     }

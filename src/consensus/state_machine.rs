@@ -30,7 +30,7 @@ use super::status::NodeStatus;
 use super::types::{Applied, LogData, LogId, Reply, StoredMembership, TypeConfig};
 use super::waiters::Waiters;
 use crate::apply::{Command, Machine, MachineError, Outcome, codec};
-use crate::env::Clock;
+use crate::env::{Clock, may_block};
 use crate::storage::values::Health;
 use crate::storage::{AppliedPosition, EventBatch, Store, StoreReader, Table};
 use crate::types::RequestError;
@@ -273,9 +273,12 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let snapshots = Arc::clone(&self.snapshots);
         let load =
             |store: &mut Store| snapshots.load(store, &snapshot).map_err(|error| Install(io::Error::other(error)));
-        self.machine.install(load).map_err(|Install(error)| error)?;
+        may_block(|| self.machine.install(load)).map_err(|Install(error)| error)?;
         self.snapshots.installed(meta.clone(), snapshot);
         self.status.landmarks().clear();
+        if let Some(waiters) = &self.waiters {
+            waiters.clear();
+        }
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         self.note_removed();

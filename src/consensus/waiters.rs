@@ -27,14 +27,17 @@ impl Waiters {
 
     /// Keeps a batch until it is taken.
     pub fn put(&self, tag: u64, now: Instant, batch: Proposals) {
-        let mut batches = self.batches.lock();
-        // Tags grow, so the oldest come first.
-        while let Some(oldest) = batches.first_entry()
-            && now.saturating_duration_since(oldest.get().0) > self.age_max
-        {
-            oldest.remove();
-        }
-        batches.insert(tag, (now, batch));
+        self.batches.lock().insert(tag, (now, batch));
+    }
+
+    /// Drops what nobody waits for any more, with its part of the budget of bytes.
+    pub fn expire(&self, now: Instant) {
+        self.batches.lock().retain(|_, (since, _)| now.saturating_duration_since(*since) <= self.age_max);
+    }
+
+    /// Drops all: the state was replaced, and with it went what would have answered them.
+    pub(super) fn clear(&self) {
+        self.batches.lock().clear();
     }
 
     /// The batch of this tag; the second caller gets none.
@@ -58,6 +61,7 @@ mod tests {
         assert!(waiters.take(1).is_none());
         clock.advance(Duration::from_secs(8));
         waiters.put(3, clock.now(), Proposals::default());
+        waiters.expire(clock.now());
         assert!(waiters.take(2).is_none());
         assert!(waiters.take(3).is_some());
     }

@@ -24,6 +24,8 @@ use crate::types::MemberId;
 /// Between two tries, while the leader says that it is none.
 const RETRY: Duration = Duration::from_millis(20);
 
+/// Between two looks for batches that nobody waits for any more.
+const FORGET_EVERY: Duration = Duration::from_secs(1);
 /// Batches that come back and are looked at together.
 const RETURNED_MAX: usize = 64;
 
@@ -46,7 +48,17 @@ impl Forwarder {
         let (returns, returned) = mpsc::unbounded_channel();
         let forwarder = Self { node, env, waiters, tags: Arc::new(AtomicU64::new(first)), limit, returns };
         tokio::spawn(forwarder.clone().again(returned));
+        tokio::spawn(forwarder.clone().forget());
         forwarder
+    }
+
+    /// Lets go of batches that never came back, until Raft has ended.
+    async fn forget(self) {
+        let mut tick = tokio::time::interval(FORGET_EVERY);
+        while !self.node.status().is_stopped() {
+            tick.tick().await;
+            self.waiters.expire(self.env.clock.now());
+        }
     }
 
     /// Where a batch goes that this member's log didn't take.

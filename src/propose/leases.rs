@@ -104,10 +104,10 @@ impl LeaseKeeper {
             let leads = status.is_leader();
             // A new term of our own may have come between two looks: its clocks begin afresh.
             if leads != self.lessor.is_leading() || (leads && now != term) {
-                self.follow_leadership(leads);
+                self.follow_leadership(leads, now).await;
             }
             term = now;
-            if !leads {
+            if !self.lessor.is_leading() {
                 continue;
             }
             self.expire(pulse, term).await;
@@ -119,11 +119,14 @@ impl LeaseKeeper {
         }
     }
 
-    fn follow_leadership(&self, leads: bool) {
-        if leads {
+    /// Stops the clocks, and starts them if this member leads in `term`.
+    ///
+    /// A checkpoint that was taken back before this term may not be applied here yet: a clock that began before it
+    /// is would end a lease whose client was promised more. So what came before the term is waited for.
+    async fn follow_leadership(&self, leads: bool, term: Term) {
+        self.lessor.demote();
+        if leads && self.proposer.confirm_lead(term).await.is_ok() {
             self.lessor.promote(self.env.clock.now(), self.election_timeout);
-        } else {
-            self.lessor.demote();
         }
     }
 

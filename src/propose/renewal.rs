@@ -78,10 +78,15 @@ impl Leases {
     /// By this member's clock, if it is the leader's, which is confirmed afterwards: a leader that was paused and
     /// replaced must not answer for leases that its successor has ended.
     async fn here(&self, id: LeaseId, renew: bool) -> Result<LeaseLeft, RequestError> {
-        let term = self.proposer.node().status().term();
-        let answer = if renew { self.renew_here(id).await? } else { self.left_here(id)? };
-        self.proposer.confirm_lead(term).await?;
-        Ok(answer)
+        loop {
+            let term = self.proposer.node().status().term();
+            let answer = if renew { self.renew_here(id).await? } else { self.left_here(id)? };
+            self.proposer.confirm_lead(term).await?;
+            // What anybody was told of the lease before is applied by now; if it says otherwise, it is asked again.
+            if self.lessor.contains(id) == (answer.granted_secs >= 0) {
+                return Ok(answer);
+            }
+        }
     }
 
     fn left_here(&self, id: LeaseId) -> Result<LeaseLeft, RequestError> {

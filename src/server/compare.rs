@@ -86,6 +86,7 @@ impl Comparer {
         if others.is_empty() {
             return;
         }
+        let count = others.len() + 1;
         let searching = self.searched.is_some();
         let landmarks = self.node.status().landmarks();
         landmarks.keep_next(searching);
@@ -97,7 +98,7 @@ impl Comparer {
         let mut known: Vec<(MemberId, Digests)> = answers.into_iter().flatten().collect();
         known.push((me, Digests { digests: landmarks.digests(), kept: landmarks.kept() }));
         if let Some((index, members, digests)) = common(&known) {
-            match judge(&digests) {
+            match judge(&digests, count) {
                 Verdict::Equal => {}
                 Verdict::Minority(places) => {
                     for place in places {
@@ -147,7 +148,7 @@ impl Comparer {
     async fn search(&mut self, known: &[(MemberId, Digests)]) {
         let Some((member, rounds_left)) = &mut self.searched else { return };
         let member = *member;
-        *rounds_left -= 1;
+        *rounds_left = rounds_left.saturating_sub(1);
         let over = *rounds_left == 0;
         let kept = |id: MemberId| known.iter().find(|(known, _)| *known == id).and_then(|(_, digests)| digests.kept);
         // If the leader itself is the one, any other member is the other side.
@@ -162,13 +163,13 @@ impl Comparer {
                 }
                 self.searched = None;
             }
+            _ if over => self.searched = None,
             // One of them was asked in time for an earlier landmark than the other: both begin again.
             (Some(_), Some(_)) => {
                 self.node.status().landmarks().keep_next(false);
                 // An answer that doesn't come changes nothing.
                 let _ = self.node.peers().digests(other, false, ANSWER_MAX).await;
             }
-            _ if over => self.searched = None,
             _ => {}
         }
     }

@@ -214,7 +214,8 @@ impl Core {
                 ),
             }
         }
-        if node.status().is_leader() {
+        // With other members the keeper starts the clocks, once it is sure to lead.
+        if node.status().is_sole_leader() {
             lessor.promote(env.clock.now(), config.member.election_timeout);
         }
         let care = Arc::new(LogCare::default());

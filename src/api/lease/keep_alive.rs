@@ -44,6 +44,7 @@ pub(crate) fn keep_alive(services: Arc<Services>, request: Request<Incoming>) ->
         answers: BytesMut::new(),
         renewing: None,
         led_in: None,
+        renewed: Vec::new(),
         confirming: None,
         end: None,
         done: false,
@@ -58,8 +59,9 @@ struct KeepAlive {
     answers: BytesMut,
     /// An answer that takes time; those behind it wait for it, as the order is the requests'.
     renewing: Option<Renewing>,
-    /// The term in which answers that wait here were given by this member's clock.
+    /// The term in which answers that wait here were given by this member's clock, and for which leases.
     led_in: Option<Term>,
+    renewed: Vec<LeaseId>,
     /// The confirmation, for those answers, that this member still leads.
     confirming: Option<Waiting<Result<(), RequestError>>>,
     /// The trailers to come, once nothing more is to be answered.
@@ -87,13 +89,12 @@ impl KeepAlive {
         match self.services.lessor.renew(id, self.services.env.clock.now()) {
             Renewal::Renewed { ttl_secs, reset_checkpoint: false } => {
                 self.led_in.get_or_insert(term);
+                self.renewed.push(id);
                 self.answer(id, revision, ttl_secs);
             }
-            Renewal::Unknown => {
-                self.led_in.get_or_insert(term);
-                self.answer(id, revision, 0);
-            }
-            Renewal::NotLeading | Renewal::Renewed { .. } | Renewal::Ending => {
+            // Another member may have told of a lease that isn't applied here yet.
+            Renewal::Unknown if self.services.proposer.confirm_lead(term).is_none() => self.answer(id, revision, 0),
+            Renewal::NotLeading | Renewal::Unknown | Renewal::Renewed { .. } | Renewal::Ending => {
                 let ttl_secs = self.services.proposer.renew_lease(id);
                 self.renewing = Some(Renewing { id, revision, ttl_secs });
             }
@@ -190,13 +191,18 @@ impl Body for KeepAlive {
             }
         }
         if let Some(confirming) = &mut this.confirming {
-            let confirmed = ready!(confirming.as_mut().poll(context));
+            let mut confirmed = ready!(confirming.as_mut().poll(context));
             this.confirming = None;
+            // Another member may have told of the end of one that wasn't applied here yet, and is now.
+            if !this.renewed.iter().all(|id| this.services.lessor.contains(*id)) {
+                confirmed = Err(RequestError::NoLeader);
+            }
             if let Err(error) = confirmed {
                 this.answers.clear();
                 this.fail(&errors::status(&error));
             }
         }
+        this.renewed.clear();
         if !this.answers.is_empty() {
             return Poll::Ready(Some(Ok(Frame::data(this.answers.split().freeze()))));
         }

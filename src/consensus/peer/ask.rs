@@ -71,7 +71,11 @@ impl Peers {
         let question = channels.request(pb::Question { question: Some(question) });
         match tokio::time::timeout(limit, client.ask(question)).await {
             Ok(Ok(answer)) => match answer.into_inner().answer {
-                Some(pb::answer::Answer::Refusal(refused)) => Err(refusal::decode(refused)),
+                Some(pb::answer::Answer::Refusal(refused)) => Err(match refusal::decode(refused) {
+                    // It is the other member that ends, not this one.
+                    RequestError::Stopped => RequestError::NoLeader,
+                    error => error,
+                }),
                 Some(answer) => Ok(answer),
                 None => Err(RequestError::UnknownMethod),
             },
@@ -182,7 +186,11 @@ impl Peers {
         };
         match answer {
             Some(pb::answer::Answer::Members(pb::Members { members })) => Ok(members.into_iter().map(record).collect()),
-            Some(pb::answer::Answer::Refusal(refused)) => Err(refusal::decode(refused)),
+            Some(pb::answer::Answer::Refusal(refused)) => Err(match refusal::decode(refused) {
+                // It is the other member that ends, and the change may be in its log.
+                RequestError::Stopped => RequestError::Timeout,
+                error => error,
+            }),
             _ => Err(RequestError::UnknownMethod),
         }
     }

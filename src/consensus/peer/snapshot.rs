@@ -64,11 +64,15 @@ impl Peers {
         };
         tracing::info!(to = %target, path = %path.display(), bytes = size, "sending a snapshot");
         let (chunks, outgoing) = mpsc::channel(CHUNKS_AHEAD);
-        let reading = tokio::spawn(read(file, size, head, chunks));
+        let mut reading = tokio::spawn(read(file, size, head, chunks));
         let channels = self.channels(target);
         let mut client = channels.snapshot();
-        let call = client.snapshot(channels.request(ReceiverStream::new(outgoing)));
-        let sent = tokio::time::timeout(INSTALL_MAX, call).await;
+        let mut call = std::pin::pin!(client.snapshot(channels.request(ReceiverStream::new(outgoing))));
+        // A transfer may take as long as something moves; what comes after it may not.
+        let sent = tokio::select! {
+            sent = &mut call => Ok(sent),
+            _ = &mut reading => tokio::time::timeout(INSTALL_MAX, &mut call).await,
+        };
         reading.abort();
         match sent {
             Ok(Ok(reply)) => {
