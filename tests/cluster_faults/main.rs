@@ -24,6 +24,7 @@ mod ports;
 mod run;
 
 mod behind;
+mod chaos;
 mod cut_off;
 mod divergence;
 mod failover;

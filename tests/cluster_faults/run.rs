@@ -63,12 +63,18 @@ impl Run {
             panic!("{fault}");
         }
         let count = |wanted: fn(&Outcome) -> bool| ops.iter().filter(|op| wanted(&op.outcome)).count();
+        let mut written: Vec<_> =
+            ops.iter().filter(|op| matches!(op.outcome, Outcome::Wrote(_))).map(|op| op.ended).collect();
+        written.sort_unstable();
+        let gap = written.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default();
         println!(
-            "{name}: {} writes acknowledged, {} reads, {} refused, {} unknown, revision {revision}, {:.1} s",
+            "{name}: {} writes acknowledged, {} reads, {} refused, {} unknown, revision {revision}, longest time without \
+             a write {:.2} s, {:.1} s",
             count(|outcome| matches!(outcome, Outcome::Wrote(_))),
             count(|outcome| matches!(outcome, Outcome::Found(..))),
             count(|outcome| matches!(outcome, Outcome::Refused)),
             count(|outcome| matches!(outcome, Outcome::Unknown)),
+            gap.as_secs_f64(),
             begun.elapsed().as_secs_f64()
         );
         cluster
