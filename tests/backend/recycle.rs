@@ -89,7 +89,8 @@ fn many_recycles_leave_no_file_open() {
         engine.write(&batch).unwrap();
         engine.flush().unwrap();
     }
-    assert!(opens.load(Ordering::Relaxed) > 25);
+    // 150 MB, and a recycle for each 8 MiB that two rounds have passed.
+    assert!(opens.load(Ordering::Relaxed) > 12);
     // Other tests of this process open files too: only a leak of 78 files each time would show.
     assert!(open_files() < before + 1000, "{before} files were open before, {} are now", open_files());
     for round in 0..30u32 {
