@@ -91,7 +91,9 @@ fn play(side: &Side, line: &str) -> Result<String> {
         fields(&answer.out)
     } else {
         let normal = normal(&answer.text());
-        let mut lines: Vec<&str> = normal.lines().flat_map(|line| line.split(['"', ','])).collect();
+        // An id that begins with a zero is written shorter, behind a space.
+        let words = |part: &str| part.split_whitespace().collect::<Vec<_>>().join(" ");
+        let mut lines: Vec<String> = normal.lines().flat_map(|line| line.split(['"', ','])).map(words).collect();
         lines.sort_unstable();
         lines.join("\n")
     };
