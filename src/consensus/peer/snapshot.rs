@@ -105,6 +105,7 @@ impl Peers {
         let name = format!("{:016x}-{serial:x}{RECEIVED}", to_raft(last.index).get());
         let path = self.options().snapshot_dir.join(name);
         tracing::info!(path = %path.display(), bytes = head.size, "receiving a snapshot");
+        let incoming = Incoming { peers: self, path: Some(&path) };
         let written = self.write(&path, head.size, &mut chunks).await;
         let checked = match written {
             Ok(()) => self.check(&path, last).await,
@@ -112,10 +113,9 @@ impl Peers {
         };
         if let Err(status) = checked {
             tracing::warn!(error = %status, "a snapshot was not received");
-            // It may never have been made.
-            let _ = self.inner.env.disk.remove(&path);
             return Err(status);
         }
+        incoming.keep();
         let meta = SnapshotMetaOf::<TypeConfig> { last_log_id: Some(last), last_membership };
         Ok((vote, SnapshotOf::<TypeConfig, PathBuf> { meta, snapshot: path }))
     }
@@ -160,6 +160,26 @@ impl Peers {
             return Err(Status::invalid_argument("a snapshot is of another entry than its head says"));
         }
         Ok(())
+    }
+}
+
+/// A file that comes in. It goes unless it is kept, also if the sender breaks off and nobody goes on with the call.
+struct Incoming<'a> {
+    peers: &'a Peers,
+    path: Option<&'a Path>,
+}
+
+impl Incoming<'_> {
+    fn keep(mut self) {
+        self.path = None;
+    }
+}
+
+impl Drop for Incoming<'_> {
+    fn drop(&mut self) {
+        if let Some(path) = self.path {
+            self.peers.discard(path);
+        }
     }
 }
 
