@@ -36,7 +36,12 @@ pub(crate) fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).without_time().with_writer(std::io::stderr).init();
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
-        PANICKED.store(true, Ordering::Relaxed);
+        // The first one may end the process before the last line: by this one its seed is known, and compared.
+        if !PANICKED.swap(true, Ordering::Relaxed) {
+            let what = info.payload_as_str().unwrap_or("?").replace('\n', " ");
+            let at = info.location().map(ToString::to_string).unwrap_or_default();
+            println!("PANIC seed {} members {} at {at}: {what}", settings.seed, settings.members);
+        }
         hook(info);
     }));
     let begun = Instant::now();

@@ -1,8 +1,11 @@
 //! `cargo xtask simulate`: clusters on simulated machines, one seed in one process, two processes at a time.
 //!
 //! ```text
-//! build (its own flags and target directory) ─► seeds of sim/seeds.txt ─► one failed? ─► it is run again: same trace?
-//!                                            └► new ones until the time is over           └► it is kept in the file
+//! build (its own flags and target directory) ─► seeds of sim/seeds.txt ─► one failed? ─► it is run again: the same?
+//!                                            └► more until the time is over                └► it is kept in the file
+//! ```
+//! `simulate --minutes` draws seeds that nobody has run; `verify` runs 1, 2, 3, …, so that it never fails by chance.
+//! ```text
 //! --planted: each of the errors that can be planted must be found within two minutes
 //! ```
 
@@ -23,6 +26,8 @@ const FLAGS: &str = "--cfg tokio_unstable --cfg rusd_sim";
 const BUGS: [&str; 6] =
     ["ack-before-fsync", "vote-before-fsync", "apply-twice", "stale-read", "dropped-event", "lease-early"];
 const PLANTED_MAX: Duration = Duration::from_secs(120);
+/// How the simulation begins the line that tells of a panic.
+const PANIC: &str = "PANIC";
 
 /// What is asked.
 struct Asked {
@@ -30,6 +35,8 @@ struct Asked {
     seed: Option<u64>,
     members: Option<u64>,
     planted: bool,
+    /// The seeds after this one, once those that are known have been run; `None`: new ones.
+    after: Option<u64>,
 }
 
 /// One run.
@@ -52,6 +59,12 @@ impl Ran {
         self.text.lines().last().unwrap_or("it printed nothing")
     }
 
+    /// What two runs of one seed must have in common: the trace, or the panic that ended the process before it.
+    fn mark(&self) -> Option<&str> {
+        let panic = || self.text.lines().find(|line| line.contains(PANIC));
+        self.word("trace").or_else(panic)
+    }
+
     /// Between the words: `trace CRC`, `simulated SECONDS`.
     fn word(&self, name: &str) -> Option<&str> {
         let mut words = self.last().split(' ');
@@ -69,12 +82,12 @@ pub(crate) fn run(args: &[String]) -> Outcome {
     let minutes = sh::option(args, "minutes")?.unwrap_or_else(|| "1".to_owned());
     let minutes: f64 = minutes.parse().map_err(|_| format!("--minutes {minutes}: not a number"))?;
     let planted = args.iter().any(|arg| arg == "--planted");
-    simulate(&Asked { minutes, seed: number("seed")?, members: number("members")?, planted })
+    simulate(&Asked { minutes, seed: number("seed")?, members: number("members")?, planted, after: None })
 }
 
-/// A few minutes of it, for `verify`.
+/// A few minutes of it, for `verify`: always the same seeds, as many as there is time for.
 pub(crate) fn short(minutes: f64) -> Outcome {
-    simulate(&Asked { minutes, seed: None, members: None, planted: false })
+    simulate(&Asked { minutes, seed: None, members: None, planted: false, after: Some(0) })
 }
 
 fn simulate(asked: &Asked) -> Outcome {
@@ -90,7 +103,8 @@ fn simulate(asked: &Asked) -> Outcome {
         queue.extend(members.into_iter().map(|members| Seed { seed, members }));
     }
     let known: Vec<Seed> = queue.iter().copied().collect();
-    let first = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs() % 1_000_000 * 1_000;
+    let drawn = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs() % 1_000_000 * 1_000;
+    let first = asked.after.unwrap_or(drawn);
     let fresh = asked.seed.is_none().then_some((first, asked.members));
     let ran = run_all(&binary, &Mutex::new((queue, fresh)), until, &[]);
     let seconds: f64 = ran.iter().filter_map(|ran| ran.word("simulated")?.parse::<f64>().ok()).sum();
@@ -98,8 +112,9 @@ fn simulate(asked: &Asked) -> Outcome {
     println!("simulate: {} seeds, {seconds:.0} simulated seconds, {} failed", ran.len(), failed.len());
     for ran in &failed {
         let again = run_one(&binary, ran.seed, &[]);
-        let same = again.word("trace").is_some() && again.word("trace") == ran.word("trace");
-        println!("{}\n{}", ran.text, if same { "again: the same trace" } else { "again: ANOTHER TRACE" });
+        let same = again.mark().is_some() && again.mark() == ran.mark();
+        println!("{}\nseed {} members {}", ran.text, ran.seed.seed, ran.seed.members);
+        println!("{}", if same { "again: the same trace" } else { "again: ANOTHER TRACE" });
         if !known.contains(&ran.seed) {
             keep(ran.seed)?;
         }
@@ -234,5 +249,13 @@ mod tests {
         let text = "FAULT x\nseed 1 members 3 trace 00ff00ff lines 9 simulated 40.0 s".to_owned();
         let ran = Ran { seed: Seed { seed: 1, members: 3 }, good: false, text };
         assert_eq!((ran.word("trace"), ran.word("simulated")), (Some("00ff00ff"), Some("40.0")));
+        assert_eq!(ran.mark(), Some("00ff00ff"));
+    }
+
+    #[test]
+    fn a_run_that_ended_by_a_panic_is_known_by_its_words() {
+        let ran = |text: &str| Ran { seed: Seed { seed: 1, members: 3 }, good: false, text: text.to_owned() };
+        assert_eq!(ran("0.1 x\nPANIC seed 1 at a.rs:1: no\nmore").mark(), Some("PANIC seed 1 at a.rs:1: no"));
+        assert_eq!(ran("killed").mark(), None);
     }
 }
