@@ -8,7 +8,7 @@
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, Range, RangeBounds};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use futures::{Stream, stream};
@@ -47,6 +47,17 @@ pub struct LogStore {
     vote: Arc<parking_lot::Mutex<Option<Vote>>>,
 }
 
+/// Tells how far a log is purged, as long as it is open.
+#[derive(Debug)]
+pub(super) struct PurgedIndex(Weak<Wal>);
+
+impl PurgedIndex {
+    /// openraft's index of the last purged entry.
+    pub(super) fn get(&self) -> Option<u64> {
+        self.0.upgrade()?.purged().map(|id| from_raft(id.index))
+    }
+}
+
 impl LogStore {
     /// Wraps an opened log; `vote` is what was recovered with it.
     ///
@@ -61,6 +72,20 @@ impl LogStore {
         status.set_logged(Some(wal.last().map_or(RaftIndex(0), |last| last.index)));
         let vote = vote.map(decode_vote).transpose().map_err(io::Error::other)?;
         Ok(Self { wal, cache, status, vote: Arc::new(parking_lot::Mutex::new(vote)) })
+    }
+
+    /// How far the log is purged, for one who must not keep it open.
+    pub(super) fn purged_index(&self) -> PurgedIndex {
+        PurgedIndex(Arc::downgrade(&self.wal))
+    }
+
+    /// A bounded piece of `range`, which must be there from its beginning: it is going to be applied.
+    fn read_from(&self, range: &Range<u64>) -> Result<Vec<Entry>, io::Error> {
+        let entries = self.read(range.clone(), READ_BYTES_MAX)?;
+        match entries.first() {
+            Some(first) if first.index() == range.start => Ok(entries),
+            _ => Err(invalid(format!("the raft log lacks the entry {}", to_raft(range.start)))),
+        }
     }
 
     fn read(&self, range: Range<u64>, bytes_max: usize) -> Result<Vec<Entry>, io::Error> {
@@ -173,7 +198,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
             let store = store.clone();
             async move {
                 let range = left.filter(|range| !range.is_empty())?;
-                match store.read(range.clone(), READ_BYTES_MAX) {
+                match store.read_from(&range) {
                     Ok(entries) => {
                         let next = entries.last().map(|last| last.index() + 1..range.end);
                         Some((entries.into_iter().map(Ok).collect::<Vec<_>>(), next))
@@ -201,8 +226,13 @@ impl RaftLogReader<TypeConfig> for LogStore {
         Ok(found)
     }
 
+    /// Nothing, if `start` is purged: what follows a hole must not be sent as if there were none.
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
-        self.read(bounds(&(start..end), self.next_index()), READ_BYTES_MAX)
+        let mut entries = self.read(bounds(&(start..end), self.next_index()), READ_BYTES_MAX)?;
+        if entries.first().is_some_and(|first| first.index() != start) {
+            entries.clear();
+        }
+        Ok(entries)
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {

@@ -82,6 +82,7 @@ impl Node {
         let member = config.member.get();
         let heartbeat = config.heartbeat;
         let desk = Desk::new(config.members, 2 * config.election_timeout);
+        peers.set_log(&log);
         let raft = Raft::new(member, raft_config, peers.clone(), log, machine)
             .await
             .map_err(|error| StartError::Raft(error.to_string()))?;

@@ -7,15 +7,18 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
 use openraft::EntryPayload;
-use openraft::storage::RaftStateMachine;
+use openraft::raft::AppendEntriesRequest;
+use openraft::storage::{RaftLogReader, RaftLogStorage, RaftLogStorageExt, RaftStateMachine};
 use openraft::testing::log::{StoreBuilder, Suite};
+use openraft::vote::RaftLeaderId;
 use tokio::sync::oneshot;
 
 use super::index::from_raft;
 use super::peer::{NoDial, PeerOptions, Peers};
 use super::state_machine::StateMachine;
-use super::types::{Entry, LogData, TypeConfig, log_id};
+use super::types::{Entry, LogData, TypeConfig, Vote, log_id};
 use super::*;
 use crate::apply::{Command, Machine, PutOp, codec};
 use crate::env::{CrashStyle, Env, MemDisk};
@@ -223,4 +226,36 @@ async fn large_entries_are_published_before_many_have_come() {
     };
     machine.apply(futures::stream::iter((1..=10).map(entry))).await.expect("it is applied");
     assert_eq!(*published.lock(), [5, 9, 11]);
+}
+
+/// A seed of the simulation found openraft sending from where it had purged: what came after the hole was next.
+#[tokio::test]
+async fn what_is_purged_is_neither_skipped_in_silence_nor_sent_around() {
+    let (mut log, ..) = open(&MemDisk::new());
+    let blank = |index| Entry { log_id: log_id(1, index), payload: EntryPayload::Blank };
+    log.blocking_append((0..10).map(blank).collect::<Vec<_>>()).await.expect("appended");
+    let peers = nobody();
+    let asked = |prev: Option<u64>, entries| AppendEntriesRequest::<TypeConfig> {
+        vote: Vote { leader_id: openraft::impls::leader_id_std::LeaderId::new(1, 1), committed: true },
+        prev_log_id: prev.map(|index| log_id(1, index)),
+        leader_commit: None,
+        entries,
+    };
+    assert!(!peers.is_superseded(&asked(None, vec![])), "without a log nothing is purged");
+    peers.set_log(&log);
+    assert!(!peers.is_superseded(&asked(Some(2), vec![])));
+    log.purge(log_id(1, 4)).await.expect("purged");
+
+    assert_eq!(log.limited_get_log_entries(3, 8).await.expect("no fault of the leader").len(), 0);
+    assert_eq!(log.limited_get_log_entries(5, 8).await.expect("three").len(), 3);
+    let applied: Vec<_> = log.entries_stream(3..8).await.collect().await;
+    assert!(
+        matches!(applied.as_slice(), [Err(error)] if error.kind() == std::io::ErrorKind::InvalidData),
+        "{applied:?}"
+    );
+    assert!(log.entries_stream(5..8).await.all(|entry| std::future::ready(entry.is_ok())).await);
+
+    assert!(peers.is_superseded(&asked(Some(3), vec![])) && peers.is_superseded(&asked(None, vec![])));
+    assert!(!peers.is_superseded(&asked(Some(4), vec![])), "the entry after the purged ones comes next");
+    assert!(!peers.is_superseded(&asked(Some(3), vec![blank(4)])), "read before it was purged");
 }

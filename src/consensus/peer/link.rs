@@ -93,7 +93,12 @@ impl Link {
         // openraft waits between two tries in this stream and nowhere else: if it weren't asked before, a
         // member that refuses connections would be dialled again and again without a pause.
         let Some(first) = input.next().await else { return Ok(stream::empty().boxed()) };
+        if self.peers.is_superseded(&first) {
+            return Ok(stream::empty().boxed());
+        }
+        let peers = self.peers.clone();
         let input = stream::iter([first]).chain(input);
+        let input = input.take_while(move |request| std::future::ready(!peers.is_superseded(request)));
         let channels = self.peers.channels(self.target);
         let sent = Arc::new(AtomicU64::new(0));
         let counted = sent.clone();

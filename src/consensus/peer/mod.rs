@@ -22,14 +22,16 @@ mod wire;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use openraft::RaftNetworkFactory;
+use openraft::raft::AppendEntriesRequest;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::log_store::{LogStore, PurgedIndex};
 use super::types::{PeerNode, TypeConfig};
 use crate::env::Env;
 use crate::types::{ClusterId, MemberId};
@@ -72,6 +74,8 @@ struct Inner {
     channels: Mutex<BTreeMap<MemberId, Arc<Channels>>>,
     removed: watch::Sender<bool>,
     unsure: AtomicBool,
+    /// Not kept alive from here: whoever waits for an entry is told of Raft's end when the log goes.
+    log: OnceLock<PurgedIndex>,
 }
 
 impl Peers {
@@ -85,6 +89,7 @@ impl Peers {
             channels: Mutex::default(),
             removed: watch::Sender::new(false),
             unsure: AtomicBool::new(false),
+            log: OnceLock::new(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -111,6 +116,21 @@ impl Peers {
 
     fn is_unsure(&self) -> bool {
         self.inner.unsure.load(Ordering::Relaxed)
+    }
+
+    /// Names the log that this member replicates from.
+    pub(super) fn set_log(&self, log: &LogStore) {
+        // A node starts once.
+        let _ = self.inner.log.set(log.purged_index());
+    }
+
+    /// Whether a request has nothing to say because the entries it should have carried are purged: openraft
+    /// (0.10.0-alpha.37) goes on with a range that a snapshot has taken the place of when a commit wakes it. No
+    /// error either, as that would begin the snapshot anew; openraft tries again until it has something better.
+    pub(super) fn is_superseded(&self, request: &AppendEntriesRequest<TypeConfig>) -> bool {
+        let purged = || self.inner.log.get().and_then(PurgedIndex::get);
+        let prev = request.prev_log_id.map(|id| id.index);
+        request.entries.is_empty() && purged().is_some_and(|purged| prev.is_none_or(|prev| prev < purged))
     }
 
     pub(super) fn options(&self) -> &PeerOptions {

@@ -21,6 +21,14 @@ pub(super) enum WireError {
     /// A field is missing.
     #[error("a message of a peer lacks {0}")]
     Missing(&'static str),
+    /// The entries don't follow one another; counted as openraft does, from 0.
+    #[error("a peer sent the log entry {found} in the place of {expected}")]
+    Hole {
+        /// Where the log would go on.
+        expected: u64,
+        /// What came.
+        found: u64,
+    },
     /// An entry is of no kind that is known here.
     #[error("a peer's log entry can't be read: {0}")]
     Entry(String),
@@ -72,12 +80,20 @@ pub(super) fn append(request: pb::AppendRequest) -> Result<AppendEntriesRequest<
         entry_from(log_id(entry.term, entry.index), kind, entry.payload)
             .map_err(|error| WireError::Entry(error.to_string()))
     };
-    Ok(AppendEntriesRequest {
+    let request: AppendEntriesRequest<TypeConfig> = AppendEntriesRequest {
         vote: vote(request.vote)?,
         prev_log_id: request.prev.map(id),
         leader_commit: request.committed.map(id),
-        entries: request.entries.into_iter().map(entry).collect::<Result<_, _>>()?,
-    })
+        entries: request.entries.into_iter().map(entry).collect::<Result<Vec<Entry>, _>>()?,
+    };
+    let mut next = request.prev_log_id.map_or(0, |prev| prev.index.saturating_add(1));
+    for entry in &request.entries {
+        if entry.log_id.index != next {
+            return Err(WireError::Hole { expected: next, found: entry.log_id.index });
+        }
+        next = next.saturating_add(1);
+    }
+    Ok(request)
 }
 
 pub(super) fn append_reply(result: StreamAppendResult<TypeConfig>) -> pb::AppendReply {
@@ -208,8 +224,21 @@ mod tests {
     }
 
     #[test]
-    fn what_lacks_a_vote_or_is_of_another_kind_is_refused() {
+    fn what_lacks_a_vote_or_an_entry_or_is_of_another_kind_is_refused() {
         assert_eq!(append(pb::AppendRequest::default()).err(), Some(WireError::Missing("a vote")));
+        let entry = |index| pb::LogEntry { term: 4, index, ..Default::default() };
+        let request = |prev: Option<u64>, indexes: &[u64]| pb::AppendRequest {
+            vote: Some(ballot(&some_vote())),
+            prev: prev.map(|index| pb::EntryId { term: 4, index }),
+            entries: indexes.iter().map(|index| entry(*index)).collect(),
+            ..Default::default()
+        };
+        assert!(append(request(Some(3), &[4, 5])).is_ok() && append(request(None, &[0, 1])).is_ok());
+        for holed in [request(Some(3), &[5]), request(Some(3), &[4, 6]), request(None, &[1]), request(Some(3), &[4, 4])]
+        {
+            assert!(matches!(append(holed), Err(WireError::Hole { .. })));
+        }
+        assert!(append(request(Some(u64::MAX), &[u64::MAX])).is_ok(), "refused further on, without a panic");
         let entry = pb::LogEntry { kind: 77, ..Default::default() };
         let request =
             pb::AppendRequest { vote: Some(ballot(&some_vote())), entries: vec![entry], ..Default::default() };
