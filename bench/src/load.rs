@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::h2::{Event, Method, Pool, Sender};
 use crate::histogram::Histogram;
 use crate::proto::Message;
-use crate::server::Server;
+use crate::server::Target;
 
 /// No server may keep the generator waiting longer.
 const DRAIN_MAX: Duration = Duration::from_secs(60);
@@ -66,7 +66,7 @@ pub(crate) fn connections(in_flight: u64) -> usize {
 ///
 /// # Errors
 /// A broken connection, or a call that the server refused.
-pub(crate) fn run(server: &Server, plan: Plan, load: &mut impl Load) -> io::Result<Measured> {
+pub(crate) fn run(server: &impl Target, plan: Plan, load: &mut impl Load) -> io::Result<Measured> {
     run_split(server, plan, load, 0).map(|(measured, _)| measured)
 }
 
@@ -76,14 +76,14 @@ pub(crate) fn run(server: &Server, plan: Plan, load: &mut impl Load) -> io::Resu
 /// # Errors
 /// As [`run`].
 pub(crate) fn run_split(
-    server: &Server,
+    server: &impl Target,
     plan: Plan,
     load: &mut impl Load,
     apart: u64,
 ) -> io::Result<(Measured, Histogram)> {
     let mut of_apart = Histogram::default();
     let shared = connections(plan.in_flight) as u64;
-    let mut pool = Pool::open(server.address, (apart + shared) as usize)?;
+    let mut pool = Pool::open(&server.addresses(), (apart + shared) as usize)?;
     let mut message = Message::default();
     for slot in 0..plan.in_flight {
         let connection = if slot < apart { slot } else { apart + slot % shared };
@@ -132,8 +132,8 @@ pub(crate) fn run_split(
 ///
 /// # Errors
 /// As [`run`].
-pub(crate) fn repeat(server: &Server, in_flight: u64, count: u64, load: &mut impl Load) -> io::Result<Measured> {
-    let mut pool = Pool::open(server.address, connections(in_flight))?;
+pub(crate) fn repeat(server: &impl Target, in_flight: u64, count: u64, load: &mut impl Load) -> io::Result<Measured> {
+    let mut pool = Pool::open(&server.addresses(), connections(in_flight))?;
     let mut message = Message::default();
     let (begun, cpu) = (Instant::now(), server.cpu_secs());
     let mut made = in_flight.min(count);
@@ -176,8 +176,8 @@ fn begin<L: Load>(sender: &mut Sender, slot: u64, load: &mut L, message: &mut Me
 ///
 /// # Errors
 /// A broken connection, a refusal, or no answer in time.
-pub(crate) fn ask(server: &Server, method: Method, message: &mut Message) -> io::Result<Vec<u8>> {
-    let mut pool = Pool::open(server.address, 1)?;
+pub(crate) fn ask(server: &impl Target, method: Method, message: &mut Message) -> io::Result<Vec<u8>> {
+    let mut pool = Pool::open(&server.addresses(), 1)?;
     pool.sender(0).call(method, message.finish(), 0, true);
     let (begun, mut answer, mut done) = (Instant::now(), Vec::new(), None);
     while done.is_none() {

@@ -31,6 +31,25 @@ pub(crate) struct Side {
     pub(crate) flags: &'static [&'static str],
 }
 
+/// What a load goes to.
+pub(crate) trait Target {
+    /// Where its connections go, one after the other.
+    fn addresses(&self) -> Vec<SocketAddr>;
+
+    /// CPU seconds used so far, by all processes of it.
+    fn cpu_secs(&self) -> f64;
+}
+
+impl Target for Server {
+    fn addresses(&self) -> Vec<SocketAddr> {
+        vec![self.address]
+    }
+
+    fn cpu_secs(&self) -> f64 {
+        self.cpu_secs()
+    }
+}
+
 /// A running one. Killed and its data removed when dropped.
 #[derive(Debug)]
 pub(crate) struct Server {
@@ -38,8 +57,10 @@ pub(crate) struct Server {
     /// Where clients go.
     pub(crate) address: SocketAddr,
     dir: PathBuf,
+    log: PathBuf,
     command: Vec<String>,
     side: Side,
+    begun: Instant,
     /// From the start of the process to the first linearizable read.
     pub(crate) ready_after: Duration,
 }
@@ -50,38 +71,72 @@ impl Server {
     /// # Errors
     /// When it can't be started or doesn't answer.
     pub(crate) fn start(side: &Side, scratch: &Path, flags: &[&str]) -> io::Result<Self> {
-        let dir = scratch.join(format!("{}-data", side.name));
-        if dir.exists() {
-            fs::remove_dir_all(&dir)?;
-        }
+        let mut servers = Self::start_all(side, scratch, &["default"], flags)?;
+        servers.pop().ok_or_else(|| io::Error::other("no server was started"))
+    }
+
+    /// Starts the members of one cluster with empty directories, and waits until each answers.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub(crate) fn start_all(side: &Side, scratch: &Path, names: &[&str], flags: &[&str]) -> io::Result<Vec<Self>> {
         fs::create_dir_all(scratch)?;
-        let (client, peer) = (free_port()?, free_port()?);
         let url = |port: u16| format!("http://127.0.0.1:{port}");
-        let mut command = vec![
-            format!("--data-dir={}", dir.display()),
-            format!("--listen-client-urls={}", url(client)),
-            format!("--advertise-client-urls={}", url(client)),
-            format!("--listen-peer-urls={}", url(peer)),
-            format!("--initial-advertise-peer-urls={}", url(peer)),
-            format!("--initial-cluster=default={}", url(peer)),
-            "--quota-backend-bytes=17179869184".to_owned(),
-            "--log-level=warn".to_owned(),
-        ];
-        command.extend(side.flags.iter().chain(flags).map(|flag| (*flag).to_owned()));
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, client));
-        let (child, ready_after) = launch(side, &command, scratch, address)?;
-        Ok(Self { child, address, dir, command, side: side.clone(), ready_after })
+        let places =
+            names.iter().map(|name| Ok((*name, free_port()?, free_port()?))).collect::<io::Result<Vec<_>>>()?;
+        let cluster: Vec<_> = places.iter().map(|(name, _, peer)| format!("{name}={}", url(*peer))).collect();
+        let mut servers = Vec::new();
+        for (name, client, peer) in places {
+            let dir = scratch.join(format!("{}-{name}-data", side.name));
+            if dir.exists() {
+                fs::remove_dir_all(&dir)?;
+            }
+            let mut command = vec![
+                format!("--name={name}"),
+                format!("--data-dir={}", dir.display()),
+                format!("--listen-client-urls={}", url(client)),
+                format!("--advertise-client-urls={}", url(client)),
+                format!("--listen-peer-urls={}", url(peer)),
+                format!("--initial-advertise-peer-urls={}", url(peer)),
+                format!("--initial-cluster={}", cluster.join(",")),
+                "--quota-backend-bytes=17179869184".to_owned(),
+                "--log-level=warn".to_owned(),
+            ];
+            command.extend(side.flags.iter().chain(flags).map(|flag| (*flag).to_owned()));
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, client));
+            let log = scratch.join(format!("{}-{name}.log", side.name));
+            let (side, begun) = (side.clone(), Instant::now());
+            let child = launch(&side, &command, &log)?;
+            servers.push(Self { child, address, dir, log, command, side, begun, ready_after: Duration::ZERO });
+        }
+        servers.iter_mut().try_for_each(Self::wait_ready)?;
+        Ok(servers)
+    }
+
+    fn wait_ready(&mut self) -> io::Result<()> {
+        while self.begun.elapsed() < START_MAX {
+            if answers(self.address) {
+                self.ready_after = self.begun.elapsed();
+                return Ok(());
+            }
+            if let Some(status) = self.child.try_wait()? {
+                return Err(io::Error::other(format!("ended at its start: {status}; see {}", self.log.display())));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Err(io::Error::other(format!("doesn't answer; see {}", self.log.display())))
     }
 
     /// Kills it without warning and starts it on the same data; the time to the first read is new.
     ///
     /// # Errors
     /// As [`Server::start`].
-    pub(crate) fn restart_after_kill(&mut self, scratch: &Path) -> io::Result<()> {
+    pub(crate) fn restart_after_kill(&mut self) -> io::Result<()> {
         self.child.kill()?;
         self.child.wait()?;
-        (self.child, self.ready_after) = launch(&self.side, &self.command, scratch, self.address)?;
-        Ok(())
+        self.begun = Instant::now();
+        self.child = launch(&self.side, &self.command, &self.log)?;
+        self.wait_ready()
     }
 
     /// CPU seconds used so far.
@@ -132,10 +187,9 @@ impl Drop for Server {
     }
 }
 
-fn launch(side: &Side, command: &[String], scratch: &Path, address: SocketAddr) -> io::Result<(Child, Duration)> {
-    let log = File::create(scratch.join(format!("{}.log", side.name)))?;
+fn launch(side: &Side, command: &[String], log: &Path) -> io::Result<Child> {
+    let log = File::create(log)?;
     machine::pin(machine::SERVER_CORE)?;
-    let begun = Instant::now();
     let child = Command::new(&side.program)
         .args(command)
         .stdin(Stdio::null())
@@ -144,24 +198,12 @@ fn launch(side: &Side, command: &[String], scratch: &Path, address: SocketAddr) 
         .spawn()
         .map_err(|error| io::Error::other(format!("{}: {error}", side.program.display())));
     machine::pin(machine::GENERATOR_CORE)?;
-    let mut child = child?;
-    while begun.elapsed() < START_MAX {
-        if answers(address) {
-            return Ok((child, begun.elapsed()));
-        }
-        if let Some(status) = child.try_wait()? {
-            return Err(io::Error::other(format!("{} ended at its start: {status}; see its log", side.name)));
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    child.kill()?;
-    child.wait()?;
-    Err(io::Error::other(format!("{} doesn't answer; see its log", side.name)))
+    child
 }
 
 /// Whether a linearizable read is answered within a second.
 fn answers(address: SocketAddr) -> bool {
-    let Ok(mut pool) = Pool::open(address, 1) else { return false };
+    let Ok(mut pool) = Pool::open(&[address], 1) else { return false };
     let mut message = Message::default();
     pool.sender(0).call(RANGE, message.clear().bytes(1, b"x").finish(), 0, false);
     let begun = Instant::now();

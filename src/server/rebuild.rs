@@ -103,10 +103,11 @@ fn remove_older(env: &Env, dir: &Path) -> Result<(), StorageError> {
 
 /// The newest snapshot whose header can be read; the rest of it is checked when it is needed.
 ///
-/// What a crash left unfinished is removed first.
+/// What a crash left unfinished is removed first, and the names that are left are made to last: the log is purged
+/// by what is found here, and a process killed before it synced the directory leaves a name that a power cut takes.
 ///
 /// # Errors
-/// The directory can't be listed, or something in it not removed.
+/// The directory can't be listed or synced, or something in it not removed.
 pub(super) fn newest(env: &Env, dir: &Path) -> Result<Option<SavedSnapshot>, StorageError> {
     for name in env.disk.list(dir).map_err(|error| StorageError::io("list", dir, error))? {
         if name.to_str().is_some_and(|name| name.ends_with(".tmp")) {
@@ -114,6 +115,7 @@ pub(super) fn newest(env: &Env, dir: &Path) -> Result<Option<SavedSnapshot>, Sto
             env.disk.remove(&path).map_err(|error| StorageError::io("remove", path, error))?;
         }
     }
+    env.disk.sync_dir(dir).map_err(|error| StorageError::io("sync", dir, error))?;
     for path in files(env, dir)? {
         match header(env, &path) {
             Ok(header) => return Ok(Some(saved(header, path))),
@@ -167,4 +169,37 @@ fn install(env: &Env, store: &mut Store, path: &Path) -> Result<Opened, StorageE
         let end = std::iter::once_with(|| (!is_whole.load(Ordering::Acquire)).then(|| Err(cut_short()))).flatten();
         store.install(position, items.into_iter().chain(end))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::env::{CrashStyle, MemDisk};
+    use crate::storage::{AppliedPosition, StoreReader};
+    use crate::types::Term;
+
+    /// Seed 910057 of the simulation: a process was killed between the rename and the sync, the next one purged
+    /// the log by the file that it found, and the power cut after that took the file's name.
+    #[test]
+    fn a_snapshot_that_was_found_stays() {
+        let disk = MemDisk::new();
+        let env = Env { disk: Arc::new(disk.clone()), ..Env::real() };
+        let dir = Path::new("/snap");
+        env.disk.create_dir_all(dir).expect("a directory");
+        let mut store = Store::in_memory();
+        let position = AppliedPosition { index: RaftIndex(7), term: Term(1) };
+        store.install::<StorageError>(position, std::iter::empty()).expect("installed");
+        let reader: StoreReader = store.reader();
+        let saved = save(env.clone(), reader, dir.to_owned())().expect("saved");
+        let later = path_of(dir, RaftIndex(9));
+        env.disk.rename(&saved.path, &later).expect("renamed");
+
+        let found = newest(&env, dir).expect("listed").map(|found| found.path);
+        assert_eq!(found, Some(later));
+        disk.crash(CrashStyle::LoseAll);
+        let again = newest(&env, dir).expect("listed").map(|found| found.path);
+        assert_eq!(again, found);
+    }
 }

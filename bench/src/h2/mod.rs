@@ -28,3 +28,4 @@ pub(crate) const COMPACT: Method = "/etcdserverpb.KV/Compact";
 pub(crate) const WATCH: Method = "/etcdserverpb.Watch/Watch";
 pub(crate) const LEASE_GRANT: Method = "/etcdserverpb.Lease/LeaseGrant";
 pub(crate) const LEASE_KEEP_ALIVE: Method = "/etcdserverpb.Lease/LeaseKeepAlive";
+pub(crate) const STATUS: Method = "/etcdserverpb.Maintenance/Status";

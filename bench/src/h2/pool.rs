@@ -9,19 +9,20 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::connection::{Connection, Event};
 use super::sender::Sender;
 
-/// Connections to one server.
+/// Connections to a server, or to the members of a cluster.
 pub(crate) struct Pool {
     connections: Vec<Connection>,
 }
 
 impl Pool {
-    /// Connects.
+    /// Connects so many times, to one address after the other.
     ///
     /// # Errors
     /// Those of the sockets.
-    pub(crate) fn open(address: SocketAddr, count: usize) -> io::Result<Self> {
+    pub(crate) fn open(addresses: &[SocketAddr], count: usize) -> io::Result<Self> {
         let epoch = Instant::now();
-        let connections = (0..count).map(|_| Connection::open(address, epoch)).collect::<io::Result<_>>()?;
+        let addresses = addresses.iter().cycle().take(count);
+        let connections = addresses.map(|address| Connection::open(*address, epoch)).collect::<io::Result<_>>()?;
         Ok(Self { connections })
     }
 

@@ -34,7 +34,7 @@ pub(super) fn run(bench: &mut Bench, side: &Side) -> io::Result<()> {
 
 /// Each lease has one keep-alive under way, fifty to a stream.
 fn keep_alive(bench: &Bench, server: &Server) -> io::Result<Figures> {
-    let mut pool = Pool::open(server.address, STREAMS as usize / 2)?;
+    let mut pool = Pool::open(&[server.address], STREAMS as usize / 2)?;
     let (mut message, mut sent) = (Message::default(), HashMap::<u64, VecDeque<u64>>::new());
     for stream in 0..STREAMS {
         let sender = pool.sender(stream as usize);
@@ -94,7 +94,7 @@ fn expiry(server: &Server, leases: u64) -> io::Result<Figures> {
     while Instant::now() < due.checked_sub(Duration::from_secs(6)).unwrap_or(due) {
         std::thread::sleep(Duration::from_millis(50));
     }
-    let mut pool = Pool::open(server.address, 2)?;
+    let mut pool = Pool::open(&[server.address], 2)?;
     let mut message = Message::default();
     let mut puts = Puts::any(1000, 256);
     let (mut latency, mut left) = (crate::histogram::Histogram::default(), leases);

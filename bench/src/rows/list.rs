@@ -27,7 +27,7 @@ pub(super) fn run(bench: &mut Bench, side: &Side) -> io::Result<()> {
 
 /// One page after the other; each goes to the end of the prefix and is cut by its limit.
 fn list(server: &Server, keys: u64, page: u64, method: Method) -> io::Result<Figures> {
-    let mut pool = Pool::open(server.address, 1)?;
+    let mut pool = Pool::open(&[server.address], 1)?;
     let mut message = Message::default();
     let (memory, cpu, begun) = (server.resident_mib(), server.cpu_secs(), Instant::now());
     let mut peak = memory;

@@ -2,6 +2,7 @@
 //!
 //! To add a row: a function in one of the groups that calls [`Bench::row`] with its name.
 
+mod cluster;
 mod kv;
 mod lease;
 mod list;
@@ -16,7 +17,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::load::{Measured, Plan};
-use crate::server::{Server, Side};
+use crate::server::{Side, Target};
 
 /// What a figure is: how it is written, and which way is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -110,7 +111,7 @@ impl Bench {
 
     /// Waits until the server has done what earlier rows left it to do, so that a row pays for itself
     /// only; gives up after a while, since some servers never rest.
-    pub(crate) fn settle(&self, server: &Server) {
+    pub(crate) fn settle(&self, server: &impl Target) {
         const STEP: Duration = Duration::from_millis(200);
         const IDLE_SHARE: f64 = 0.06;
         let steps = if self.quick { 25 } else { 75 };
@@ -161,6 +162,7 @@ pub(crate) const GROUPS: &[Group] = &[
     Group { rows: watch::ROWS, run: watch::run, rounds_max: usize::MAX },
     Group { rows: lease::ROWS, run: lease::run, rounds_max: usize::MAX },
     Group { rows: start::ROWS, run: start::run, rounds_max: usize::MAX },
+    Group { rows: cluster::ROWS, run: cluster::run, rounds_max: usize::MAX },
     Group { rows: lease::EXPIRY_ROWS, run: lease::run_expiry, rounds_max: 1 },
     Group { rows: size::ROWS, run: size::run, rounds_max: 1 },
     Group { rows: size::CHURN_ROWS, run: size::run_churn, rounds_max: 1 },

@@ -46,8 +46,8 @@ pub(super) fn run(bench: &mut Bench, side: &Side) -> io::Result<()> {
             (Metric::MaxMs, gets.max_ms()),
         ])
     });
-    bench.row(ROWS[2], side, |bench| {
-        server.restart_after_kill(&bench.scratch)?;
+    bench.row(ROWS[2], side, |_| {
+        server.restart_after_kill()?;
         Ok(vec![
             (Metric::Secs, server.ready_after.as_secs_f64()),
             (Metric::MemoryMib, server.resident_mib()),
@@ -84,7 +84,7 @@ fn compact(server: &Server, keys: u64) -> io::Result<Figures> {
     message.clear().bytes(1, b"marker");
     let answer = load::ask(server, PUT, &mut message)?;
     let revision = proto::bytes(&answer, 1).and_then(|header| proto::int(header, 3)).unwrap_or(0);
-    let mut pool = Pool::open(server.address, 2)?;
+    let mut pool = Pool::open(&[server.address], 2)?;
     let (begun, cpu) = (Instant::now(), server.cpu_secs());
     pool.sender(1).call(COMPACT, message.clear().int(1, revision).int(2, 1).finish(), 1, false);
     let mut puts = Puts::any(keys, 256);

@@ -74,7 +74,7 @@ impl Watching {
 }
 
 fn measure(bench: &Bench, server: &Server, watchers: u64, puts: u64) -> io::Result<Figures> {
-    let mut pool = Pool::open(server.address, (WATCH_CONNECTIONS + PUT_CONNECTIONS) as usize)?;
+    let mut pool = Pool::open(&[server.address], (WATCH_CONNECTIONS + PUT_CONNECTIONS) as usize)?;
     let (mut message, mut watching) = (Message::default(), Watching::default());
     create_watchers(&mut pool, watchers, &mut message, &mut watching)?;
     for slot in 0..puts {

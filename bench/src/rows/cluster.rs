@@ -1,0 +1,83 @@
+//! Three members of a cluster on one core: at the leader, at the followers, at all of them.
+
+use std::io;
+use std::net::SocketAddr;
+
+use super::loads::{Draw, Gets, Puts};
+use super::{Bench, Metric, figures};
+use crate::h2::STATUS;
+use crate::load::{self, Load};
+use crate::proto::{self, Message};
+use crate::server::{Server, Side, Target};
+
+pub(super) const ROWS: &[&str] = &[
+    "3 members: put at the leader, 1 in flight",
+    "3 members: put at the leader, 256 in flight",
+    "3 members: put at all, 256 in flight",
+    "3 members: put at all, 1000 in flight",
+    "3 members: get linearizable at the leader, 256 in flight",
+    "3 members: get linearizable at followers, 256 in flight",
+    "3 members: get linearizable at all, 1000 in flight",
+];
+
+const KEYS: u64 = 100_000;
+const NAMES: [&str; 3] = ["one", "two", "three"];
+
+/// A part of the members as clients see it; the CPU is that of all.
+struct Part<'a> {
+    members: &'a [Server],
+    addresses: Vec<SocketAddr>,
+}
+
+impl Target for Part<'_> {
+    fn addresses(&self) -> Vec<SocketAddr> {
+        self.addresses.clone()
+    }
+
+    fn cpu_secs(&self) -> f64 {
+        self.members.iter().map(Server::cpu_secs).sum()
+    }
+}
+
+pub(super) fn run(bench: &mut Bench, side: &Side) -> io::Result<()> {
+    let members = Server::start_all(side, &bench.scratch, &NAMES, &[])?;
+    let leader = leader(&members)?;
+    let part = |wanted: &dyn Fn(SocketAddr) -> bool| Part {
+        members: &members,
+        addresses: members.iter().map(|member| member.address).filter(|address| wanted(*address)).collect(),
+    };
+    let (leads, follow, all) = (part(&|at| at == leader), part(&|at| at != leader), part(&|_| true));
+    load::repeat(&leads, 256, KEYS, &mut Puts::in_turn(256))?;
+    let puts = || Puts::any(KEYS, 256);
+    let gets = || Gets { keys: KEYS, serializable: false, draw: Draw::new() };
+    row(bench, ROWS[0], side, &leads, 1, &mut puts());
+    row(bench, ROWS[1], side, &leads, 256, &mut puts());
+    row(bench, ROWS[2], side, &all, 256, &mut puts());
+    row(bench, ROWS[3], side, &all, 1000, &mut puts());
+    row(bench, ROWS[4], side, &leads, 256, &mut gets());
+    row(bench, ROWS[5], side, &follow, 256, &mut gets());
+    row(bench, ROWS[6], side, &all, 1000, &mut gets());
+    Ok(())
+}
+
+fn row(bench: &mut Bench, name: &'static str, side: &Side, part: &Part<'_>, in_flight: u64, load: &mut impl Load) {
+    bench.row(name, side, |bench| {
+        bench.settle(part);
+        let mut figures = figures(&load::run(part, bench.plan(in_flight), load)?);
+        let memory = part.members.iter().map(Server::resident_mib).sum();
+        figures.push((Metric::MemoryMib, memory));
+        Ok(figures)
+    });
+}
+
+/// Where the leader is.
+fn leader(members: &[Server]) -> io::Result<SocketAddr> {
+    for member in members {
+        let status = load::ask(member, STATUS, Message::default().clear())?;
+        let id = proto::bytes(&status, 1).and_then(|header| proto::int(header, 2));
+        if id.is_some() && id == proto::int(&status, 4) {
+            return Ok(member.address);
+        }
+    }
+    Err(io::Error::other("no member says that it leads"))
+}
