@@ -78,7 +78,7 @@ fn tell(settings: Settings, begun: Instant, verdict: &Verdict) {
 }
 
 fn read(args: &[String]) -> Result<Settings, String> {
-    let mut settings = Settings { seed: 1, members: 3, length: Duration::from_secs(40), verbose: false };
+    let mut settings = Settings { seed: 1, members: 3, changes: None, length: Duration::from_secs(40), verbose: false };
     let mut args = args.iter();
     while let Some(arg) = args.next() {
         if arg == "--verbose" {
@@ -90,6 +90,7 @@ fn read(args: &[String]) -> Result<Settings, String> {
         match arg.as_str() {
             "--seed" => settings.seed = number()?,
             "--members" => settings.members = number()?.clamp(1, 7) as usize,
+            "--changes" => settings.changes = Some(number()? != 0),
             "--seconds" => settings.length = Duration::from_secs(number()?.clamp(5, 3_600)),
             "--plant" => {
                 let known = BUGS.iter().find(|(name, _)| name == value);

@@ -24,14 +24,16 @@ pub enum Call {
         /// The prefix.
         prefix: Bytes,
     },
-    /// Write the keys if `key` was last changed at `expected` (0: isn't there); else read it.
+    /// If all compares hold: write, delete and read; else only read.
     Txn {
-        /// The key that is compared.
-        key: Bytes,
-        /// The revision that it should have.
-        expected: i64,
+        /// Keys, and the revision in which each was last changed (0: it isn't there).
+        compares: Vec<(Bytes, i64)>,
         /// Keys and values.
         puts: Vec<(Bytes, Bytes)>,
+        /// Keys that go; none of those that are put, and only beside one that is.
+        deletes: Vec<Bytes>,
+        /// Keys that are read, after the writes.
+        reads: Vec<Bytes>,
     },
     /// Read the keys with a prefix.
     Get {
@@ -85,9 +87,9 @@ pub enum Answer {
     Txn {
         /// The header's.
         revision: i64,
-        /// Whether the compare held.
+        /// Whether the compares held.
         held: bool,
-        /// What the other branch read.
+        /// What was read.
         found: Vec<Kv>,
     },
     /// To a read.

@@ -399,7 +399,7 @@ impl Core {
 }
 
 /// Waits until this member has been removed from its cluster: as applied here, or as the others say.
-async fn removed(node: &Node) {
+pub(super) async fn removed(node: &Node) {
     let mut told = node.peers().removed();
     let told = async {
         if told.wait_for(|removed| *removed).await.is_err() {

@@ -7,14 +7,15 @@ use std::sync::Arc;
 
 use tokio::task::JoinHandle;
 
+use super::compare::Comparer;
 use super::scrub::LogCare;
 use super::upkeep::{SnapshotPolicy, Upkeep};
-use super::{open, rebuild};
+use super::{core, open, rebuild};
 use crate::api::PeerDoor;
 use crate::consensus::peer::{Peers, Service};
 use crate::consensus::{Load, Node, SavedSnapshot, Snapshots};
 use crate::env::Env;
-use crate::propose::Leases;
+use crate::propose::{Leases, Proposer};
 use crate::storage::{Opened, Store, StoreReader};
 use crate::types::{RaftIndex, StorageError};
 use crate::wal::Recovered;
@@ -70,6 +71,16 @@ pub fn upkeep(
     let policy = SnapshotPolicy { entries_min: entries, bytes_min: 0, keep_entries };
     let care = Arc::new(LogCare::default());
     Upkeep { node, snapshots, reader, policy, behind_bytes: 0, care }.spawn(|| 0)
+}
+
+/// Compares the members' states while this one leads, as the server does; nothing is noted on the disk.
+pub fn comparer(node: Node, proposer: Proposer) -> JoinHandle<()> {
+    Comparer::new(node, proposer, Box::new(|_| Ok(()))).spawn()
+}
+
+/// Waits until this member has been removed from its cluster.
+pub async fn removed(node: &Node) {
+    core::removed(node).await;
 }
 
 /// Where the snapshot after entry `index` lies.

@@ -10,6 +10,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
+
 use crate::history::{Answer, Call, Micros, Op, Outcome};
 use crate::ledger::{Change, Kv, Ledger};
 
@@ -61,34 +63,32 @@ fn place(op: &Op, answer: &Answer, ledger: &Ledger) -> Result<Option<Place>, Str
             }
             Place { revision: *revision, wrote: *count > 0, is_current: true }
         }
-        (Call::Txn { key, expected, puts }, Answer::Txn { revision, held, found }) => {
-            let before = if *held { *revision - 1 } else { *revision };
-            let there = ledger.at(key, before);
-            let modified = there.map_or(0, |kv| kv.modified);
-            if (modified == *expected) != *held {
-                return Err(format!("the compare saw {modified}"));
+        (Call::Txn { compares, puts, deletes, reads }, Answer::Txn { revision, held, found }) => {
+            let wrote = *held && !puts.is_empty();
+            let before = if wrote { *revision - 1 } else { *revision };
+            let modified = |key: &Bytes| ledger.at(key, before).map_or(0, |kv| kv.modified);
+            if compares.iter().all(|(key, expected)| modified(key) == *expected) != *held {
+                let seen: Vec<_> = compares.iter().map(|(key, _)| modified(key)).collect();
+                return Err(format!("the compares saw {seen:?}"));
             }
             let written = |(key, value): &(_, _)| {
                 ledger.at(key, *revision).is_some_and(|kv| kv.value == *value && kv.modified == *revision)
             };
-            if *held && !puts.iter().all(written) {
-                return Err("an acknowledged transaction is lost".to_owned());
+            if wrote && !(puts.iter().all(written) && deletes.iter().all(|key| ledger.at(key, *revision).is_none())) {
+                return Err("an acknowledged transaction is lost, or a part of it".to_owned());
             }
-            if !*held {
-                same(found, &there.into_iter().collect::<Vec<_>>())?;
-            }
-            Place { revision: *revision, wrote: *held, is_current: true }
+            same(found, &reads.iter().filter_map(|key| ledger.at(key, *revision)).collect::<Vec<_>>())?;
+            Place { revision: *revision, wrote, is_current: true }
         }
         (Call::Get { prefix, serializable, revision: asked }, Answer::Found { revision, kvs }) => {
             let at = if *asked > 0 { *asked } else { *revision };
             same(kvs, &ledger.range_at(prefix, at))?;
             Place { revision: *revision, wrote: false, is_current: !serializable }
         }
-        (Call::Revoke { .. }, Answer::Done { revision }) => {
+        (Call::Revoke { .. } | Call::Compact { .. }, Answer::Done { revision }) => {
             Place { revision: *revision, wrote: false, is_current: true }
         }
-        (Call::Grant { .. } | Call::KeepAlive { .. }, Answer::Lease { .. })
-        | (Call::Compact { .. }, Answer::Done { .. }) => return Ok(None),
+        (Call::Grant { .. } | Call::KeepAlive { .. }, Answer::Lease { .. }) => return Ok(None),
         _ => return Err("an answer to another question".to_owned()),
     };
     let seen = match ledger.block(place.revision) {
@@ -164,7 +164,15 @@ fn deletes(history: &[Op], ledger: &Ledger) -> Vec<String> {
             (Call::Delete { .. }, Outcome::Ok(Answer::Deleted { revision, count: 1.. })) => {
                 acknowledged.insert(*revision);
             }
+            (Call::Txn { deletes, .. }, Outcome::Ok(Answer::Txn { revision, held: true, .. }))
+                if !deletes.is_empty() =>
+            {
+                acknowledged.insert(*revision);
+            }
             (Call::Delete { prefix }, Outcome::Unknown(_)) => open.push((prefix, op.invoked)),
+            (Call::Txn { deletes, .. }, Outcome::Unknown(_)) => {
+                open.extend(deletes.iter().map(|key| (key.as_ref(), op.invoked)));
+            }
             _ => {}
         }
     }
@@ -187,8 +195,6 @@ fn deletes(history: &[Op], ledger: &Ledger) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
     use crate::ledger::tests::{kv, ledger};
 
@@ -234,9 +240,22 @@ mod tests {
         assert_eq!(faults_with(op(get("a", false), 4700, 4800, found(4, &[kv("a", "2", 2, 3, 2)]))), "");
         let old = Op { member: 1, ..op(get("a", true), 4700, 4800, found(2, &[kv("a", "1", 2, 2, 1)])) };
         assert_eq!(faults_with(old), "", "old, not torn");
-        let txn = Call::Txn { key: "b".into(), expected: 9, puts: vec![("b".into(), "7".into())] };
         let other = Answer::Txn { revision: 4, held: false, found: vec![kv("b", "3", 4, 4, 1)] };
-        assert_eq!(faults_with(op(txn, 4700, 4800, Outcome::Ok(other))), "");
+        assert_eq!(faults_with(op(txn(&[("b", 9)], &[("b", "7")], &[], &["b"]), 4700, 4800, Outcome::Ok(other))), "");
+    }
+
+    fn txn(
+        compares: &[(&'static str, i64)],
+        puts: &[(&'static str, &'static str)],
+        deletes: &[&'static str],
+        reads: &[&'static str],
+    ) -> Call {
+        Call::Txn {
+            compares: compares.iter().map(|(key, expected)| ((*key).into(), *expected)).collect(),
+            puts: puts.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect(),
+            deletes: deletes.iter().map(|key| (*key).into()).collect(),
+            reads: reads.iter().map(|key| (*key).into()).collect(),
+        }
     }
 
     #[test]
@@ -265,9 +284,17 @@ mod tests {
 
     #[test]
     fn a_transaction_that_compared_wrongly_is_found() {
-        let txn = Call::Txn { key: "a".into(), expected: 2, puts: vec![("b".into(), "3".into())] };
-        let answer = Answer::Txn { revision: 4, held: true, found: vec![] };
-        assert!(faults_with(op(txn, 3600, 4800, Outcome::Ok(answer))).contains("compare saw 3"));
+        let answer = |held, found: &[Kv]| Outcome::Ok(Answer::Txn { revision: 4, held, found: found.to_vec() });
+        let call = || txn(&[("a", 2), ("b", 0)], &[("b", "3")], &[], &["a"]);
+        let a = kv("a", "2", 2, 3, 2);
+        assert!(faults_with(op(call(), 3600, 4800, answer(true, &[]))).contains("compares saw [3, 0]"));
+        let call = || txn(&[("a", 3), ("b", 0)], &[("b", "3")], &[], &["a"]);
+        let all = faults_with(op(call(), 3600, 4800, answer(true, std::slice::from_ref(&a))));
+        assert_eq!(all, "", "the same write with compares that hold");
+        assert!(faults_with(op(call(), 3600, 4800, answer(true, &[]))).contains("should have found"));
+        assert!(faults_with(op(call(), 3600, 4800, answer(false, &[a]))).contains("compares saw"));
+        let half = txn(&[("a", 3)], &[("b", "3")], &["a"], &[]);
+        assert!(faults_with(op(half, 3600, 4800, answer(true, &[]))).contains("a part of it"));
     }
 
     #[test]

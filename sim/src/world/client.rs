@@ -57,7 +57,7 @@ pub(crate) async fn run_last(world: Arc<World>, number: usize) -> turmoil::Resul
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let mut client = Client::new(world, number);
-    for member in 0..client.world.hosts.len() {
+    for member in client.world.places() {
         let put = Call::Put { key: Bytes::from_static(b"z/last"), value: client.value(), lease: 0 };
         let get = Call::Get { prefix: Bytes::new(), serializable: false, revision: 0 };
         for call in [put, get] {
@@ -119,16 +119,7 @@ impl Client {
         match self.rand.below(100) {
             0..35 => Call::Put { key: self.key(), value: self.value(), lease: 0 },
             35..42 => Call::Delete { prefix: self.key() },
-            42..52 => {
-                let key = self.key();
-                let known = self.seen.iter().find(|(seen, _)| *seen == key).map_or(0, |(_, revision)| *revision);
-                let mut puts = vec![(key.clone(), self.value())];
-                let other = self.key();
-                if other != key {
-                    puts.push((other, self.value()));
-                }
-                Call::Txn { key, expected: known, puts }
-            }
+            42..52 => self.txn(),
             52..72 => Call::Get { prefix: self.key(), serializable: false, revision: 0 },
             72..80 => {
                 let dir = DIRS[self.rand.index(DIRS.len())];
@@ -160,6 +151,34 @@ impl Client {
         }
     }
 
+    /// A transaction over up to six keys.
+    fn txn(&mut self) -> Call {
+        let mut keys: Vec<Bytes> = Vec::new();
+        for _ in 0..6 {
+            let key = self.key();
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+        let mut keys = keys.into_iter();
+        let seen = |key: &Bytes| self.seen.iter().find(|(seen, _)| seen == key).map_or(0, |(_, revision)| *revision);
+        let (first, second) = (keys.next(), keys.next());
+        let mut compares: Vec<_> = first.iter().map(|key| (key.clone(), seen(key))).collect();
+        if self.rand.chance(30) {
+            compares.extend(second.iter().map(|key| (key.clone(), seen(key))));
+        }
+        let reads: Vec<Bytes> = first.iter().chain(&second).cloned().collect();
+        // One in five only reads.
+        if self.rand.chance(20) {
+            return Call::Txn { compares, puts: Vec::new(), deletes: Vec::new(), reads };
+        }
+        let more = self.rand.index(3);
+        let written: Vec<Bytes> = first.into_iter().chain(keys.by_ref().take(more)).collect();
+        let puts = written.into_iter().map(|key| (key, self.value())).collect();
+        let deletes = if self.rand.chance(40) { keys.take(1).collect() } else { Vec::new() };
+        Call::Txn { compares, puts, deletes, reads }
+    }
+
     fn learn(&mut self, call: &Call, outcome: &Outcome) {
         let Outcome::Ok(answer) = outcome else {
             // Somebody else may do better.
@@ -167,10 +186,10 @@ impl Client {
             return;
         };
         match answer {
-            Answer::Done { revision } | Answer::Deleted { revision, .. } | Answer::Txn { revision, .. } => {
+            Answer::Done { revision } | Answer::Deleted { revision, .. } => {
                 self.revision = self.revision.max(*revision);
             }
-            Answer::Found { revision, kvs } => {
+            Answer::Txn { revision, found: kvs, .. } | Answer::Found { revision, kvs } => {
                 self.revision = self.revision.max(*revision);
                 for kv in kvs {
                     self.seen.retain(|(key, _)| *key != kv.key);

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use rusd::env::Clock;
+use rusd_sim::history::Micros;
 
 use super::World;
 
@@ -13,19 +14,26 @@ use super::World;
 pub(crate) struct Skew {
     /// Too fast by this many millionths.
     rate_ppm: i64,
-    /// Microseconds that the monotonic clock jumped ahead: the process stood still.
-    paused: AtomicU64,
+    /// Microseconds that the monotonic clock jumped ahead, as after a machine was suspended. Timers don't.
+    jumped: AtomicU64,
     /// Microseconds by which the wall clock was set.
     wall: AtomicI64,
 }
 
 impl Skew {
     pub(crate) fn new(rate_ppm: i64) -> Self {
-        Self { rate_ppm, paused: AtomicU64::new(0), wall: AtomicI64::new(0) }
+        Self { rate_ppm, jumped: AtomicU64::new(0), wall: AtomicI64::new(0) }
     }
 
-    pub(crate) fn pause(&self, by: Duration) {
-        self.paused.fetch_add(by.as_micros() as u64, Ordering::Relaxed);
+    /// What the clock has counted when the world's time is `now`.
+    pub(crate) fn elapsed(&self, now: Micros) -> Duration {
+        let now = now as i64;
+        let micros = now + now / 1_000_000 * self.rate_ppm + now % 1_000_000 * self.rate_ppm / 1_000_000;
+        Duration::from_micros(micros.max(0) as u64)
+    }
+
+    pub(crate) fn jump(&self, by: Duration) {
+        self.jumped.fetch_add(by.as_micros() as u64, Ordering::Relaxed);
     }
 
     pub(crate) fn set_wall(&self, by_micros: i64) {
@@ -48,9 +56,7 @@ impl std::fmt::Debug for SimClock {
 impl SimClock {
     fn elapsed(&self) -> Duration {
         let skew = &self.world.hosts[self.member].skew;
-        let now = self.world.now() as i64;
-        let micros = now + now / 1_000_000 * skew.rate_ppm + now % 1_000_000 * skew.rate_ppm / 1_000_000;
-        Duration::from_micros(micros.max(0) as u64 + skew.paused.load(Ordering::Relaxed))
+        skew.elapsed(self.world.now()) + Duration::from_micros(skew.jumped.load(Ordering::Relaxed))
     }
 }
 

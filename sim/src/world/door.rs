@@ -5,11 +5,12 @@ use std::sync::Arc;
 use bytes::{Buf, Bytes, BytesMut};
 use prost::Message as _;
 use rusd::apply::{Command, Compare, CompareResult, CompareTarget, DeleteOp, Op, OpResult, PutOp, Response, TxnOp};
+use rusd::consensus::{MemberChange, MemberRecord};
 use rusd::env::Env;
 use rusd::lease::{Lessor, Renewal};
 use rusd::propose::{Leases, Proposer};
 use rusd::storage::{Disk, RangeQuery, ReadError, StoreReader};
-use rusd::types::{KeyRange, LeaseId, RequestError};
+use rusd::types::{KeyRange, LeaseId, MemberId, RequestError};
 use rusd::watch::{CreateWatch, HeaderIds, StreamEnd, WatchHub, WatchRequest, WatchSession};
 use rusd_proto::etcdserverpb::WatchResponse;
 use rusd_sim::history::{Answer, Call, Outcome};
@@ -22,6 +23,11 @@ use super::member::kv_of;
 /// What comes to a member.
 pub(crate) enum Request {
     Call(Call, oneshot::Sender<Outcome>),
+    /// Who is in the cluster, as of now.
+    Members(oneshot::Sender<Result<Vec<MemberRecord>, RequestError>>),
+    Change(MemberChange, oneshot::Sender<Result<Vec<MemberRecord>, RequestError>>),
+    /// Hand the lead over.
+    Move(MemberId, oneshot::Sender<Result<(), RequestError>>),
     Watch {
         prefix: Bytes,
         start: i64,
@@ -53,6 +59,16 @@ impl Door {
                     // Who has gone away needs no answer.
                     let _ = reply.send(outcome(door.call(call).await));
                 })),
+                Request::Members(reply) => drop(tokio::spawn(async move {
+                    let node = door.proposer.node();
+                    let _ = reply.send(door.proposer.read_barrier().await.map(|()| node.members()));
+                })),
+                Request::Change(change, reply) => drop(tokio::spawn(async move {
+                    let _ = reply.send(door.proposer.node().request_change(change).await);
+                })),
+                Request::Move(to, reply) => drop(tokio::spawn(async move {
+                    let _ = reply.send(door.proposer.node().transfer_leader(to).await);
+                })),
                 Request::Watch { prefix, start, asks, answers } => {
                     drop(tokio::spawn(async move { door.watch(prefix, start, asks, answers).await }));
                 }
@@ -69,14 +85,20 @@ impl Door {
             Call::Delete { prefix } => {
                 self.write(Command::DeleteRange(DeleteOp { range: KeyRange::prefix(prefix), prev_kv: false })).await
             }
-            Call::Txn { key, expected, puts } => {
+            Call::Txn { compares, puts, deletes, reads } => {
                 let puts = puts.into_iter().map(|(key, value)| Op::Put(PutOp { key, value, ..PutOp::default() }));
-                let range = KeyRange::single(key);
-                let target = CompareTarget::Mod(expected);
+                let deletes = deletes.into_iter().map(|key| DeleteOp { range: KeyRange::single(key), prev_kv: false });
+                let reads = reads.into_iter().map(|key| Op::Range(RangeQuery::latest(KeyRange::single(key))));
+                let reads: Vec<Op> = reads.collect();
+                let compare = |(key, expected)| Compare {
+                    range: KeyRange::single(key),
+                    result: CompareResult::Equal,
+                    target: CompareTarget::Mod(expected),
+                };
                 let txn = TxnOp {
-                    compares: vec![Compare { range: range.clone(), result: CompareResult::Equal, target }],
-                    success: puts.collect(),
-                    failure: vec![Op::Range(RangeQuery::latest(range))],
+                    compares: compares.into_iter().map(compare).collect(),
+                    success: puts.chain(deletes.map(Op::Delete)).chain(reads.iter().cloned()).collect(),
+                    failure: reads,
                 };
                 self.write(Command::Txn(txn)).await
             }

@@ -14,9 +14,11 @@ use rusd_sim::check::{leases, linear};
 use rusd_sim::random::Rand;
 use turmoil::Sim;
 
+use super::boot::Boot;
 use super::disk::Point;
 use super::faults::{self, Fault};
-use super::{Settings, World, client, member, watcher};
+use super::net::Wire;
+use super::{Order, Settings, World, client, member, net, operator, watcher};
 
 const TICK: Duration = Duration::from_millis(2);
 const CLIENTS: usize = 3;
@@ -59,6 +61,8 @@ const TRAP_GAP: (Duration, Duration) = (Duration::from_millis(40), Duration::fro
 struct Driver<'a> {
     world: Arc<World>,
     sim: Sim<'a>,
+    /// By place: the process that runs there.
+    boots: Vec<Option<Boot>>,
     rand: Rand,
     repairs: Vec<(Duration, Repair)>,
     /// By member: since when a disk error may be the reason of its end.
@@ -91,8 +95,8 @@ pub(crate) fn run(settings: Settings, origin: Instant) -> (Arc<World>, Verdict) 
         .tcp_capacity(4_096);
     let mut sim = builder.build();
     for host in &world.hosts {
-        let (world, at) = (world.clone(), host.at);
-        sim.host(host.name.as_str(), move || member::run(world.clone(), at));
+        let at = host.clone();
+        sim.host(host.name.as_str(), move || net::bridge(at.clone()));
     }
     for number in 0..CLIENTS {
         sim.client(format!("c{number}"), client::run(world.clone(), number));
@@ -100,11 +104,18 @@ pub(crate) fn run(settings: Settings, origin: Instant) -> (Arc<World>, Verdict) 
     for number in 0..WATCHERS {
         sim.client(format!("w{number}"), watcher::run(world.clone(), number));
     }
+    if world.changes {
+        sim.client("operator", operator::run(world.clone()));
+    }
     sim.client("last", client::run_last(world.clone(), CLIENTS));
-    let excused = vec![false; settings.members];
+    let excused = vec![false; world.hosts.len()];
     let rand = Rand::new(settings.seed, 2);
+    let boots = world.hosts.iter().map(|_| None).collect();
     let mut driver =
-        Driver { world: world.clone(), sim, rand, repairs: Vec::new(), excused, faults_made: 0, trap: None };
+        Driver { world: world.clone(), sim, boots, rand, repairs: Vec::new(), excused, faults_made: 0, trap: None };
+    for at in 0..settings.members {
+        driver.boot(at);
+    }
     let (simulated, faults_made) = driver.run();
     // After a panic its parts can't be taken down in order, and the process is about to end.
     std::mem::forget(driver);
@@ -119,11 +130,15 @@ pub(crate) fn run(settings: Settings, origin: Instant) -> (Arc<World>, Verdict) 
         known.faults.push("nothing was ever answered".to_owned());
     }
     let summary = format!(
-        "{answered} of {} calls answered, revision {}, {} leaders, {} leases ran out, {faults_made} faults",
+        "{answered} of {} calls answered, revision {}, {} leaders, {} leases ran out, {faults_made} faults, \
+         {} pauses, {} snapshots sent, {} changes of members",
         known.history.len(),
         known.ledger.top(),
         known.members.terms(),
         known.expiries.len(),
+        known.pauses,
+        known.installs,
+        world.cluster.lock().changes,
     );
     let verdict = Verdict {
         faults: known.faults.clone(),
@@ -145,7 +160,7 @@ impl Driver<'_> {
         loop {
             let now = self.sim.elapsed();
             self.world.set_now(now);
-            match catch_unwind(AssertUnwindSafe(|| self.sim.step())) {
+            match catch_unwind(AssertUnwindSafe(|| self.step())) {
                 Ok(Ok(false)) => {}
                 Ok(Ok(true)) => break,
                 Ok(Err(error)) => self.world.fault(format!("the simulation ended: {error}")),
@@ -155,11 +170,12 @@ impl Driver<'_> {
                 return (now, self.faults_made);
             }
             self.tend(now);
+            self.obey();
             self.spring(now);
             self.repair(now, false);
             if now >= next_fault && now < healed {
                 next_fault = now + Duration::from_millis(self.rand.between(200, 4_000));
-                let fault = faults::choose(&mut self.rand, self.world.hosts.len());
+                let fault = faults::choose(&mut self.rand, self.world.hosts.len(), self.world.settings.members);
                 self.inject(now, fault);
             }
             if now >= healed && !is_healed {
@@ -181,11 +197,63 @@ impl Driver<'_> {
         (self.sim.elapsed(), self.faults_made)
     }
 
+    /// One tick of the network and the clients, then one of each member, in any order.
+    fn step(&mut self) -> turmoil::Result<bool> {
+        let is_over = self.sim.step()?;
+        let now = self.sim.elapsed();
+        self.world.set_now(now);
+        let mut places: Vec<usize> = (0..self.boots.len()).collect();
+        while !places.is_empty() {
+            let at = places.swap_remove(self.rand.index(places.len()));
+            if let Some(boot) = &mut self.boots[at] {
+                boot.tick(now, self.world.hosts[at].skew.elapsed(now.as_micros() as u64));
+            }
+        }
+        Ok(is_over)
+    }
+
+    /// Starts what stands at a place, if a member lives there.
+    fn boot(&mut self, at: usize) {
+        let host = self.world.hosts[at].clone();
+        let machine = host.machine();
+        let Some(id) = machine.id else { return };
+        let boot = host.boots.fetch_add(1, Ordering::Relaxed) + 1;
+        *host.ended.lock() = None;
+        self.world.note(format_args!("{} boots as {id}, life {boot}", host.name));
+        let (ask, asks) = tokio::sync::mpsc::unbounded_channel();
+        *host.asks.lock() = Some(asks);
+        self.sim.bounce(host.name.as_str());
+        let seed = Rand::new(self.world.settings.seed, 1_000 * (at as u64 + 1) + boot).next();
+        let life = member::Life { id, machine, boot, seed };
+        let clock = host.skew.elapsed(self.world.now());
+        let member = member::run(self.world.clone(), host, life, Wire(ask));
+        self.boots[at] = Some(Boot::start(seed, clock, member));
+    }
+
+    /// Does what the operator wants.
+    fn obey(&mut self) {
+        let orders = std::mem::take(&mut *self.world.orders.lock());
+        for (at, order) in orders {
+            self.world.note(format_args!("order at m{at}: {order:?}"));
+            self.crash(at);
+            self.repairs.retain(|(_, repair)| !matches!(repair, Repair::Restart(other) if *other == at));
+            self.trap = None;
+            let seed = self.rand.next();
+            match order {
+                Order::Start(id) => {
+                    self.world.hosts[at].replace(Some(id), seed);
+                    self.boot(at);
+                }
+                Order::Clear => self.world.hosts[at].replace(None, seed),
+            }
+        }
+    }
+
     /// Members that lost their power or ended are started again.
     fn tend(&mut self, now: Duration) {
         for at in 0..self.world.hosts.len() {
             let host = self.world.hosts[at].clone();
-            if host.disk.take_cut() {
+            if host.disk().take_cut() {
                 self.world.note(format_args!("{}: the power is cut", host.name));
                 // If it noticed the end of its disk, that was its last.
                 *host.ended.lock() = None;
@@ -198,17 +266,33 @@ impl Driver<'_> {
             }
             let ended = host.ended.lock().take();
             if let Some(why) = ended {
+                if why == member::REMOVED {
+                    self.retire(at);
+                    continue;
+                }
                 if !self.excused[at] {
                     self.world.fault(format!("{} ended without a cause: {why}", host.name));
                 }
                 // A disk that failed a sync has lost what it should have kept; the machine is started again.
-                host.disk.cut(false);
-                host.disk.take_cut();
+                host.disk().cut(false);
+                host.disk().take_cut();
                 self.crash(at);
                 let down = Duration::from_millis(self.rand.between(20, 2_000));
                 self.restart_at(now + down, at);
             }
         }
+    }
+
+    /// A member that was removed has ended: its machine is free.
+    fn retire(&mut self, at: usize) {
+        let host = self.world.hosts[at].clone();
+        let id = host.machine().id;
+        if !id.is_some_and(|id| self.world.cluster.lock().removed.contains(&id)) {
+            self.world.fault(format!("{} ended as removed, and nobody removed it", host.name));
+        }
+        self.crash(at);
+        let seed = self.rand.next();
+        host.replace(None, seed);
     }
 
     /// Arms the trap in time, and gives it up after a while.
@@ -218,13 +302,13 @@ impl Driver<'_> {
         if !trap.is_armed && now >= trap.since + TRAP_ARMED {
             trap.is_armed = true;
             self.excused[trap.voter] = true;
-            voter.disk.set_gap(TRAP_GAP.0, TRAP_GAP.1);
-            voter.disk.arm(Some(Point { op: DiskOp::Sync, left: 0, after: false }), false);
+            voter.disk().set_gap(TRAP_GAP.0, TRAP_GAP.1);
+            voter.disk().arm(Some(Point { op: DiskOp::Sync, left: 0, after: false }), false);
         }
         if now >= trap.since + TRAP_OVER {
             let (dead, voter_at) = (trap.dead, trap.voter);
             self.trap = None;
-            voter.disk.arm(None, false);
+            voter.disk().arm(None, false);
             self.restart_at(now, dead);
             self.repairs.push((now, Repair::Disk(voter_at)));
         }
@@ -248,6 +332,7 @@ impl Driver<'_> {
     fn crash(&mut self, at: usize) {
         let host = self.world.hosts[at].clone();
         *host.port.lock() = None;
+        self.boots[at] = None;
         // Errors that were still to come went with the crash.
         self.excused[at] = false;
         self.sim.crash(host.name.as_str());
@@ -269,14 +354,11 @@ impl Driver<'_> {
             self.world.note(format_args!("repair {repair:?}"));
             let name = |at: usize| self.world.hosts[at].name.clone();
             match repair {
-                Repair::Restart(at) => {
-                    let name = name(at);
-                    self.sim.bounce(name);
-                }
+                Repair::Restart(at) => self.boot(at),
                 Repair::Pair(a, b) => self.sim.repair(name(a), name(b)),
                 Repair::OneWay(a, b) => self.sim.repair_oneway(name(a), name(b)),
                 Repair::Release(a, b) => self.sim.release(name(a), name(b)),
-                Repair::Disk(at) => self.world.hosts[at].disk.set_gap(QUICK.0, QUICK.1),
+                Repair::Disk(at) => self.world.hosts[at].disk().set_gap(QUICK.0, QUICK.1),
                 Repair::Latency => self.sim.set_max_message_latency(Duration::from_millis(5)),
             }
         }
@@ -287,9 +369,9 @@ impl Driver<'_> {
         self.world.note(format_args!("all is healed"));
         self.repair(now, true);
         for host in &self.world.hosts {
-            host.disk.arm(None, false);
-            host.disk.set_gap(QUICK.0, QUICK.1);
-            host.disk.set_capacity(None);
+            host.disk().arm(None, false);
+            host.disk().set_gap(QUICK.0, QUICK.1);
+            host.disk().set_capacity(None);
         }
     }
 
@@ -298,51 +380,55 @@ impl Driver<'_> {
         self.faults_made += 1;
         let hosts = self.world.hosts.clone();
         let name = |at: usize| hosts[at].name.clone();
+        if fault.member().is_some_and(|at| hosts[at].machine().id.is_none()) {
+            return;
+        }
         match fault {
             Fault::Cut { member, torn, down } => self.cut(now, member, torn, down),
             Fault::CutAll { torn, down } => {
-                for at in 0..hosts.len() {
+                for at in (0..hosts.len()).filter(|at| hosts[*at].machine().id.is_some()) {
                     let later = Duration::from_millis(self.rand.below(500));
                     self.cut(now, at, torn, down + later);
                 }
             }
             Fault::Kill { member, down } => {
                 if !self.is_down(member) {
-                    hosts[member].disk.kill();
+                    hosts[member].disk().kill();
                     self.crash(member);
                     self.restart_at(now + down, member);
                 }
             }
             Fault::CutAt { member, point, torn } => {
-                hosts[member].disk.set_gap(Duration::from_millis(5), Duration::from_millis(40));
-                hosts[member].disk.arm(Some(point), torn);
+                hosts[member].disk().set_gap(Duration::from_millis(5), Duration::from_millis(40));
+                hosts[member].disk().arm(Some(point), torn);
                 self.excused[member] = true;
                 self.repairs.push((now + Duration::from_secs(5), Repair::Disk(member)));
             }
             Fault::CutAllAt { point } => {
                 for (at, host) in hosts.iter().enumerate() {
-                    host.disk.set_gap(Duration::from_millis(5), Duration::from_millis(40));
-                    host.disk.arm(Some(point), false);
+                    host.disk().set_gap(Duration::from_millis(5), Duration::from_millis(40));
+                    host.disk().arm(Some(point), false);
                     self.excused[at] = true;
                     self.repairs.push((now + Duration::from_secs(5), Repair::Disk(at)));
                 }
             }
             Fault::VoteTrap => {
                 let leader = self.world.known.lock().members.leader();
-                let Some(dead) = leader.filter(|leader| self.trap.is_none() && !self.is_down(*leader)) else { return };
+                let is_set = self.trap.is_some() || self.world.changes;
+                let Some(dead) = leader.filter(|leader| !is_set && !self.is_down(*leader)) else { return };
                 let first = 1 + self.rand.index(2);
                 let (candidate, voter) = ((dead + first) % 3, (dead + 3 - first) % 3);
                 self.trap = Some(Trap { dead, candidate, voter, since: now, is_armed: false });
-                hosts[dead].disk.kill();
+                hosts[dead].disk().kill();
                 self.crash(dead);
                 self.restart_at(now + TRAP_OVER * 2, dead);
             }
             Fault::Slow { member, most, lasts } => {
-                hosts[member].disk.set_gap(Duration::from_millis(1), most);
+                hosts[member].disk().set_gap(Duration::from_millis(1), most);
                 self.repairs.push((now + lasts, Repair::Disk(member)));
             }
             Fault::Fail { member, op, after, errno } => {
-                hosts[member].disk.fail(op, after, errno);
+                hosts[member].disk().fail(op, after, errno);
                 self.excused[member] = true;
             }
             Fault::Partition { a, b, lasts } => {
@@ -368,20 +454,20 @@ impl Driver<'_> {
                 self.repairs.push((now + lasts, Repair::Latency));
             }
             Fault::Pause { member, lasts } => {
-                for other in (0..hosts.len()).filter(|other| *other != member) {
-                    self.sim.hold(name(member), name(other));
-                    self.repairs.push((now + Duration::from_millis(50), Repair::Release(member, other)));
+                if let Some(boot) = &mut self.boots[member] {
+                    boot.stand_still(now + lasts);
+                    self.world.known.lock().pauses += 1;
                 }
-                hosts[member].skew.pause(lasts);
             }
+            Fault::Jump { member, by } => hosts[member].skew.jump(by),
             Fault::Wall { member, by_micros } => hosts[member].skew.set_wall(by_micros),
         }
     }
 
     fn cut(&mut self, now: Duration, at: usize, torn: bool, down: Duration) {
         let host = self.world.hosts[at].clone();
-        host.disk.cut(torn);
-        host.disk.take_cut();
+        host.disk().cut(torn);
+        host.disk().take_cut();
         self.crash(at);
         self.restart_at(now + down, at);
     }
@@ -390,12 +476,13 @@ impl Driver<'_> {
     fn members_are_equal(&self) {
         let states: Vec<_> = {
             let known = self.world.known.lock();
-            self.world.hosts.iter().map(|host| known.members.last(host.at, host.boot())).collect()
+            let places = self.world.places();
+            places.into_iter().map(|at| known.members.last(at, self.world.hosts[at].boot())).collect()
         };
         let same = |state: &Option<rusd_sim::check::members::Published>| {
             state.map(|state| (state.revision, state.digest)) == states[0].map(|state| (state.revision, state.digest))
         };
-        if !states.iter().all(same) || states[0].is_none() {
+        if states.first().is_none_or(Option::is_none) || !states.iter().all(same) {
             self.world.fault(format!("members differ at the end: {states:?}"));
         }
     }

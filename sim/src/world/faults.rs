@@ -41,10 +41,28 @@ pub(crate) enum Fault {
     Hold { a: usize, b: usize, lasts: Duration },
     /// A slow network.
     Latency { most: Duration, lasts: Duration },
-    /// The process stands still: its clock jumps, by more than what passes for no pause, and what is said to it waits.
+    /// The process stands still: nothing of it runs, what is said to it waits, and then its clock has gone on.
     Pause { member: usize, lasts: Duration },
+    /// Its clock alone jumps ahead, by more than what passes for no pause.
+    Jump { member: usize, by: Duration },
     /// Somebody sets the wall clock.
     Wall { member: usize, by_micros: i64 },
+}
+
+impl Fault {
+    /// Whose it is, if it is one member's.
+    pub(crate) fn member(&self) -> Option<usize> {
+        match self {
+            Self::Cut { member, .. }
+            | Self::Kill { member, .. }
+            | Self::CutAt { member, .. }
+            | Self::Slow { member, .. }
+            | Self::Fail { member, .. }
+            | Self::Pause { member, .. }
+            | Self::Jump { member, .. } => Some(*member),
+            _ => None,
+        }
+    }
 }
 
 fn millis(rand: &mut Rand, least: u64, most: u64) -> Duration {
@@ -64,9 +82,11 @@ fn point(rand: &mut Rand) -> Point {
 }
 
 /// The next thing to go wrong.
-pub(crate) fn choose(rand: &mut Rand, members: usize) -> Fault {
-    let member = rand.index(members);
-    let other = (member + 1 + rand.index(members.saturating_sub(1))) % members;
+///
+/// `places` are those where a member may be, `members` the number that began.
+pub(crate) fn choose(rand: &mut Rand, places: usize, members: usize) -> Fault {
+    let member = rand.index(places);
+    let other = (member + 1 + rand.index(places.saturating_sub(1))) % places;
     let down = millis(rand, 50, 3_000);
     let lasts = millis(rand, 200, 5_000);
     let torn = rand.chance(50);
@@ -90,7 +110,8 @@ pub(crate) fn choose(rand: &mut Rand, members: usize) -> Fault {
             let errno = if rand.chance(50) { EIO } else { ENOSPC };
             Fault::Fail { member, op, after: rand.below(20), errno }
         }
-        46..49 => Fault::Pause { member, lasts: millis(rand, 1_500, 6_000) },
+        46..48 => Fault::Jump { member, by: millis(rand, 1_500, 6_000) },
+        48 | 93..96 => Fault::Pause { member, lasts: millis(rand, 300, 6_000) },
         49..52 => Fault::Wall { member, by_micros: rand.below(7_200_000_000) as i64 - 3_600_000_000 },
         52..64 => Fault::Partition { a: member, b: other, lasts },
         64..76 => Fault::OneWay { from: member, to: other, lasts },

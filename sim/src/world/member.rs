@@ -6,16 +6,18 @@
 //!           └────────────── a part reports its end ─► the boot ends, the driver starts the next ◄─┘
 //! ```
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use rusd::apply::{Command, Machine};
+use bytes::Bytes;
+use rusd::apply::{AlarmKind, AlarmOp, Command, Machine as StateTables};
 use rusd::consensus::peer::{PeerOptions, Peers};
 use rusd::consensus::{
-    LogCache, LogStore, MEMBERSHIP_KEY, MemberRules, Node, NodeConfig, NodeStatus, OnApply, OnPublish, Save,
-    SavedSnapshot, Snapshots, StateMachine, Waiters,
+    LogCache, LogStore, MEMBERSHIP_KEY, MemberChange, MemberRules, Node, NodeConfig, NodeStatus, OnApply, OnPublish,
+    Save, SavedSnapshot, Snapshots, StateMachine, Waiters,
 };
 use rusd::env::{Env, SeededRng};
 use rusd::lease::Lessor;
@@ -24,20 +26,19 @@ use rusd::server::parts;
 use rusd::storage::backend::Engine;
 use rusd::storage::compaction::{ReclaimOptions, Reclaimer};
 use rusd::storage::values::Health;
-use rusd::storage::{EventBatch, Store, StoreConfig, StoreReader, snapshot};
-use rusd::types::{ClusterId, EventKind, Limits, MemberId, RaftIndex, StorageError};
+use rusd::storage::{Disk, EventBatch, RangeQuery, Store, StoreConfig, StoreReader, snapshot};
+use rusd::types::{ClusterId, EventKind, KeyRange, Limits, MemberId, RaftIndex, RequestError, StorageError};
 use rusd::wal::{Wal, WalOptions};
 use rusd::watch::{WatchHub, WatchLimits};
 use rusd_sim::check::members::Published;
 use rusd_sim::ledger::{Change, Kv};
-use rusd_sim::random::Rand;
 use tokio::sync::mpsc;
 
 use super::clock::SimClock;
 use super::door::Door;
-use super::net::{self, SimDial};
+use super::net::{self, Wire};
 use super::spawn::SimSpawn;
-use super::{Host, World};
+use super::{Host, Machine, World};
 
 const LOG_DIR: &str = "/member/wal";
 const SNAPSHOT_DIR: &str = "/member/snap";
@@ -56,32 +57,39 @@ pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 
 type Ended = Box<dyn std::error::Error + Send + Sync>;
 
-/// The id of the member at a place.
+/// Why a member ended that was removed.
+pub(crate) const REMOVED: &str = "it was removed from the cluster";
+
+/// One life of a member.
+pub(crate) struct Life {
+    pub(crate) id: MemberId,
+    pub(crate) machine: Arc<Machine>,
+    pub(crate) boot: u64,
+    pub(crate) seed: u64,
+}
+
+/// The id of the first member at a place.
 pub(crate) fn id_of(at: usize) -> MemberId {
     MemberId(at as u64 + 1)
 }
 
 /// Runs one boot; the reason of its end is left with the host.
-pub(crate) async fn run(world: Arc<World>, at: usize) -> turmoil::Result {
-    let host = world.hosts[at].clone();
-    let boot = host.boots.fetch_add(1, Ordering::Relaxed) + 1;
-    *host.ended.lock() = None;
-    let seed = Rand::new(world.settings.seed, 1_000 * (at as u64 + 1) + boot).next();
-    world.note(format_args!("{} boots, life {boot}", host.name));
-    let ended = match rusd::consensus::seeded(seed, serve(world.clone(), host.clone(), boot, seed)).await {
+pub(crate) async fn run(world: Arc<World>, host: Arc<Host>, life: Life, wire: Wire) {
+    let seed = life.seed;
+    let ended = match rusd::consensus::seeded(seed, serve(world.clone(), host.clone(), life, wire)).await {
         Ok(why) => why,
         Err(error) => format!("did not start: {error}"),
     };
     world.note(format_args!("{} ended: {ended}", host.name));
     *host.port.lock() = None;
     *host.ended.lock() = Some(ended);
-    Ok(())
 }
 
-async fn serve(world: Arc<World>, host: Arc<Host>, boot: u64, seed: u64) -> Result<String, Ended> {
-    let spawn = SimSpawn::new(host.disk.clone());
+async fn serve(world: Arc<World>, host: Arc<Host>, life: Life, wire: Wire) -> Result<String, Ended> {
+    let Life { id, machine: disks, boot, seed } = life;
+    let spawn = SimSpawn::new(disks.disk.clone());
     let env = Env {
-        disk: Arc::new(host.disk.clone()),
+        disk: Arc::new(disks.disk.clone()),
         clock: Arc::new(SimClock { world: world.clone(), member: host.at }),
         rng: Arc::new(SeededRng::new(seed)),
         spawn: Arc::new(spawn.clone()),
@@ -93,7 +101,7 @@ async fn serve(world: Arc<World>, host: Arc<Host>, boot: u64, seed: u64) -> Resu
     let options = WalOptions { segment_bytes: SEGMENT_BYTES, cache_bytes: 64 << 10, ..WalOptions::default() };
     let (wal, recovered) = Wal::open(env.clone(), Path::new(LOG_DIR), options)?;
     let wal = Arc::new(wal);
-    let mut config = StoreConfig::new(Engine::Memory(host.image.clone()), STORE_DIR);
+    let mut config = StoreConfig::new(Engine::Memory(disks.image.clone()), STORE_DIR);
     config.values.cache_bytes = 4 << 20;
     let (mut store, mut opened) = Store::open(&env, config)?;
     let purged = recovered.purged.map_or(RaftIndex(0), |id| id.index);
@@ -109,23 +117,24 @@ async fn serve(world: Arc<World>, host: Arc<Host>, boot: u64, seed: u64) -> Resu
     if have < purged {
         return Err(format!("the store stands at {have} and the log begins after {purged}").into());
     }
-    if parts::is_log_lost(have, newest_index, host.has_served.load(Ordering::Relaxed), &recovered) {
+    if parts::is_log_lost(have, newest_index, disks.has_served.load(Ordering::Relaxed), &recovered) {
         // Never silent: this disk loses only what wasn't synced, so nothing may be missing.
         world.fault(format!("{}: the log is lost: store {have}, snapshot {newest_index}, {recovered:?}", host.name));
     }
 
     let (leases, lessor) = Lessor::new(env.clock.now());
-    let machine = Machine::open(store, &opened, leases)?;
+    let machine = StateTables::open(store, &opened, leases)?;
     let reader = machine.reader();
     let limits = WatchLimits { stream_bytes_max: 8 << 10, ..WatchLimits::new(&Limits::default(), PROGRESS) };
     let hub = WatchHub::new(reader.clone(), limits);
-    let status = Arc::new(NodeStatus::new(id_of(host.at)));
+    let status = Arc::new(NodeStatus::new(id));
     let cache = Arc::new(LogCache::default());
     let save = saver(env.clone(), reader.clone(), spawn);
     let snapshots = Snapshots::new(save, parts::load(env.clone()), newest)?;
     let membership = opened.meta.iter().find(|(key, _)| key == MEMBERSHIP_KEY).map(|(_, value)| value);
     let waiters = Arc::new(Waiters::new(REQUEST_TIMEOUT));
-    let ears = Ears { world: world.clone(), host: host.clone(), boot, reader: reader.clone() };
+    let revision = AtomicI64::new(reader.snapshot().revision());
+    let ears = Ears { world: world.clone(), host: host.clone(), boot, reader: reader.clone(), revision };
     let state = StateMachine::new(
         machine,
         opened.position,
@@ -138,27 +147,28 @@ async fn serve(world: Arc<World>, host: Arc<Host>, boot: u64, seed: u64) -> Resu
     .forwarding(waiters.clone())
     .timed(env.clock.clone(), on_apply(world.clone()));
     let log = LogStore::new(wal.clone(), recovered.vote.as_deref(), cache, status.clone())?;
-    let names = world.hosts.iter().map(|host| (id_of(host.at), net::peer_node(&host.name)));
+    let first = world.hosts.iter().take(world.settings.members);
+    let first = first.map(|host| (id_of(host.at), net::peer_node(&host.name)));
     let config = NodeConfig {
-        member: id_of(host.at),
-        initial: names.collect(),
+        member: id,
+        initial: if disks.joins { BTreeMap::new() } else { first.collect() },
         heartbeat: HEARTBEAT,
         election_timeout: ELECTION,
-        members: MemberRules::default(),
+        members: MemberRules { strict: world.settings.seed.is_multiple_of(2), ..MemberRules::default() },
     };
     let options = PeerOptions {
         cluster: ClusterId(7),
-        member: id_of(host.at),
+        member: id,
         election_timeout: ELECTION,
         message_bytes_max: 32 << 20,
         snapshot_dir: snapshot_dir.to_owned(),
     };
-    let peers = Peers::new(options, env.clone(), Arc::new(SimDial));
+    let peers = Peers::new(options, env.clone(), Arc::new(wire.clone()));
     let node = Node::start(config, log, state, status.clone(), peers.clone()).await?;
     let limits = ProposeLimits { timeout: REQUEST_TIMEOUT, ..ProposeLimits::default() };
     let proposer = Proposer::start(node.clone(), limits, env.clone(), waiters);
     let renewals = Leases::new(lessor.clone(), proposer.clone(), env.clone());
-    net::serve(parts::peer_door(&node, &peers, renewals.clone())).await?;
+    net::serve(&wire, parts::peer_door(&node, &peers, renewals.clone()))?;
 
     // All of these end with the boot's runtime.
     LeaseKeeper::new(lessor.clone(), proposer.clone(), env.clone(), ELECTION).spawn();
@@ -177,10 +187,28 @@ async fn serve(world: Arc<World>, host: Arc<Host>, boot: u64, seed: u64) -> Resu
 
     let (port, requests) = mpsc::unbounded_channel();
     *host.port.lock() = Some(port);
-    host.has_served.store(true, Ordering::Relaxed);
+    parts::comparer(node.clone(), proposer.clone());
+    tokio::spawn(publish(node.clone(), host.name.clone(), disks));
     let door = Door { world, member: host.at, env, proposer, reader: reader.clone(), lessor, renewals, hub };
     tokio::spawn(door.serve(requests));
-    Ok(below_ended(&wal, &reader, &node).await)
+    Ok(tokio::select! {
+        biased;
+        why = below_ended(&wal, &reader, &node) => why,
+        () = parts::removed(&node) => REMOVED.to_owned(),
+    })
+}
+
+/// Tells the cluster that this member has started, as the server does.
+async fn publish(node: Node, name: String, machine: Arc<Machine>) {
+    if node.ready().await.is_err() {
+        return;
+    }
+    machine.has_served.store(true, Ordering::Relaxed);
+    let id = node.status().member();
+    let change = MemberChange::Publish { id, name, client_urls: Vec::new() };
+    while !matches!(node.request_change(change.clone()).await, Ok(_) | Err(RequestError::Stopped)) {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
 
 /// Between two answers of a watcher that has nothing to tell.
@@ -217,10 +245,17 @@ struct Ears {
     host: Arc<Host>,
     boot: u64,
     reader: StoreReader,
+    /// The last one heard of.
+    revision: AtomicI64,
 }
 
 impl Ears {
     fn hear(&self, batch: Option<&EventBatch>) {
+        // Without events only a snapshot brings a member forward.
+        let revision = self.reader.snapshot().revision();
+        if self.revision.swap(revision, Ordering::Relaxed) < revision && batch.is_none() {
+            self.installed();
+        }
         let mut blocks: Vec<(i64, Vec<Change>)> = Vec::new();
         for entry in batch.iter().flat_map(|batch| &batch.events) {
             let (event, revision) = (&entry.event, entry.event.revision.main);
@@ -237,6 +272,26 @@ impl Ears {
         let state =
             Published { index: shown.position().index.get(), revision: shown.revision(), digest: shown.digest() };
         self.world.published(&self.host, self.boot, blocks, state);
+    }
+}
+
+impl Ears {
+    /// A snapshot was put in place of everything: it must be what the ledger has at its revision, key for key.
+    fn installed(&self) {
+        let query = RangeQuery::latest(KeyRange::prefix(Bytes::new()));
+        let found = match self.reader.range(&query, Disk::Allowed) {
+            Ok(found) => found,
+            Err(error) => return self.world.fault(format!("a snapshot can't be read: {error:?}")),
+        };
+        let kvs: Vec<Kv> = found.value.kvs.iter().map(kv_of).collect();
+        self.world.note(format_args!("{} installs a snapshot at {}", self.host.name, found.revision));
+        let mut known = self.world.known.lock();
+        known.installs += 1;
+        let expected = known.ledger.range_at(b"", found.revision);
+        if !kvs.iter().eq(expected) {
+            let fault = format!("{} installs a snapshot at {} that has {kvs:?}", self.host.name, found.revision);
+            known.faults.push(fault);
+        }
     }
 }
 
@@ -263,9 +318,12 @@ fn on_publish(ears: Ears, hub: WatchHub, lessor: Arc<Lessor>, env: Env) -> OnPub
 fn on_apply(world: Arc<World>) -> OnApply {
     Box::new(move |commands, _, _| {
         for command in commands {
-            let Command::LeaseExpire { ids } = command else { continue };
             let now = world.now();
             let mut known = world.known.lock();
+            if let Command::Alarm(AlarmOp { activate: true, kind: Some(AlarmKind::Corrupt), member }) = command {
+                known.faults.push(format!("member {member} is said to be corrupt"));
+            }
+            let Command::LeaseExpire { ids } = command else { continue };
             for id in ids {
                 known.expiries.entry(id.get()).or_insert(now);
             }
@@ -280,6 +338,9 @@ async fn watch_leadership(world: Arc<World>, host: Arc<Host>, status: Arc<NodeSt
     loop {
         tick.tick().await;
         let term = status.term().get();
+        if let Some(index) = status.diverged() {
+            world.fault(format!("{} was found to differ at entry {index}", host.name));
+        }
         if status.is_leader() && term != last {
             last = term;
             world.note(format_args!("{} leads in term {term}", host.name));

@@ -1,11 +1,13 @@
 //! A simulated world: members on their disks, clients, and everything that is known of them.
 //!
 //! ```text
-//! drive (time, faults) ─► turmoil ─┬─► member.rs × 3…5 ── door.rs ◄── requests ── client.rs × 3, watcher.rs × 3
-//!                                  │     disk.rs, spawn.rs, clock.rs, net.rs: the doors of `rusd::env`
+//! drive (time, faults) ─► turmoil ─┬─► net.rs (sockets) ═► boot.rs: member.rs × 3…5 ── door.rs ◄─ client.rs × 3,
+//!                                  │                        on disk.rs, spawn.rs, clock.rs      watcher.rs × 4,
+//!                                  │                                                            operator.rs
 //!                                  └─► World: ledger, history, watchers, trace ─► oracles
 //! ```
 
+pub(crate) mod boot;
 pub(crate) mod client;
 pub(crate) mod clock;
 pub(crate) mod disk;
@@ -14,16 +16,19 @@ pub(crate) mod drive;
 pub(crate) mod faults;
 pub(crate) mod member;
 pub(crate) mod net;
+pub(crate) mod operator;
 pub(crate) mod spawn;
 pub(crate) mod trace;
 pub(crate) mod watcher;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rusd::storage::backend::MemoryImage;
+use rusd::types::MemberId;
 use rusd_sim::check::leases::Expiries;
 use rusd_sim::check::members::{Members, Published};
 use rusd_sim::history::{Micros, Op};
@@ -34,38 +39,96 @@ use tokio::sync::mpsc;
 use clock::Skew;
 use disk::SimDisk;
 use door::Request;
+use net::Ask;
 use trace::Trace;
+
+/// Places beside those of the first members.
+const SPARES: usize = 1;
 
 /// What a run is made of.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
     pub(crate) seed: u64,
     pub(crate) members: usize,
+    /// Whether the membership changes; `None`: the seed says so.
+    pub(crate) changes: Option<bool>,
     pub(crate) length: Duration,
     pub(crate) verbose: bool,
 }
 
-/// A member's machine, which outlives its boots.
-pub(crate) struct Host {
-    pub(crate) at: usize,
-    pub(crate) name: String,
+/// What a member has on its disks, which outlive its boots.
+pub(crate) struct Machine {
+    /// The member that lives here; a spare machine has none.
+    pub(crate) id: Option<MemberId>,
+    /// It joins a cluster that is there already.
+    pub(crate) joins: bool,
     pub(crate) disk: SimDisk,
     /// What its engine has flushed.
     pub(crate) image: MemoryImage,
+    /// It has served at least once: its data directory says so.
+    pub(crate) has_served: AtomicBool,
+}
+
+/// A place in the network, and the machine that stands there.
+pub(crate) struct Host {
+    pub(crate) at: usize,
+    pub(crate) name: String,
+    machine: Mutex<Arc<Machine>>,
+    /// What the running boot asks of the network; taken by the host that does it.
+    pub(crate) asks: Mutex<Option<mpsc::UnboundedReceiver<Ask>>>,
     pub(crate) skew: Skew,
     pub(crate) boots: AtomicU64,
     /// Where clients reach the running boot.
     pub(crate) port: Mutex<Option<mpsc::UnboundedSender<Request>>>,
     /// Why the last boot ended by itself.
     pub(crate) ended: Mutex<Option<String>>,
-    /// It has served at least once: its data directory says so.
-    pub(crate) has_served: AtomicBool,
 }
 
 impl Host {
     pub(crate) fn boot(&self) -> u64 {
         self.boots.load(Ordering::Relaxed)
     }
+
+    /// The machine that stands here now.
+    pub(crate) fn machine(&self) -> Arc<Machine> {
+        self.machine.lock().clone()
+    }
+
+    /// Its disk.
+    pub(crate) fn disk(&self) -> SimDisk {
+        self.machine().disk.clone()
+    }
+
+    /// Puts a new machine here, with empty disks, for a member that joins or for none.
+    pub(crate) fn replace(&self, id: Option<MemberId>, seed: u64) {
+        *self.machine.lock() = Arc::new(Machine::new(id, true, seed));
+    }
+}
+
+impl Machine {
+    fn new(id: Option<MemberId>, joins: bool, seed: u64) -> Self {
+        let (disk, image) = (SimDisk::new(seed), MemoryImage::default());
+        Self { id, joins, disk, image, has_served: AtomicBool::new(false) }
+    }
+}
+
+/// What the operator wants done with a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// A new machine, with empty disks, for this member, which joins.
+    Start(MemberId),
+    /// What stands there belongs to no member any more: it is cleared away.
+    Clear,
+}
+
+/// Who is in the cluster, as far as the operator knows.
+#[derive(Debug, Default)]
+pub(crate) struct Cluster {
+    pub(crate) ids: BTreeSet<MemberId>,
+    /// Removals that were asked for.
+    pub(crate) removed: BTreeSet<MemberId>,
+    /// Changes that were made.
+    pub(crate) changes: u64,
 }
 
 /// Everything shared by one run.
@@ -80,6 +143,10 @@ pub(crate) struct World {
     pub(crate) is_over: AtomicBool,
     /// Nothing changes any more: watchers hear the rest and end.
     pub(crate) is_settled: AtomicBool,
+    /// The membership changes in this run.
+    pub(crate) changes: bool,
+    pub(crate) orders: Mutex<Vec<(usize, Order)>>,
+    pub(crate) cluster: Mutex<Cluster>,
     pub(crate) known: Mutex<Known>,
 }
 
@@ -89,6 +156,10 @@ pub(crate) struct Known {
     pub(crate) ledger: Ledger,
     pub(crate) members: Members,
     pub(crate) expiries: Expiries,
+    /// Snapshots that members got from others.
+    pub(crate) installs: u64,
+    /// Times in which a member stood still.
+    pub(crate) pauses: u64,
     pub(crate) history: Vec<Op>,
     pub(crate) faults: Vec<String>,
     pub(crate) trace: Trace,
@@ -97,28 +168,36 @@ pub(crate) struct Known {
 impl World {
     pub(crate) fn new(settings: Settings, origin: Instant) -> Arc<Self> {
         let mut rand = Rand::new(settings.seed, 1);
+        let changes = settings.changes.unwrap_or_else(|| Rand::new(settings.seed, 3).chance(50));
+        let changes = changes && settings.members > 1;
         let host = |at: usize| {
             let skew = Skew::new(rand.between(0, 10_000) as i64 - 5_000);
+            let id = (at < settings.members).then(|| member::id_of(at));
             Arc::new(Host {
                 at,
                 name: format!("m{at}"),
-                disk: SimDisk::new(rand.next()),
-                image: MemoryImage::default(),
+                machine: Mutex::new(Arc::new(Machine::new(id, false, rand.next()))),
+                asks: Mutex::new(None),
                 skew,
                 boots: AtomicU64::new(0),
                 port: Mutex::new(None),
                 ended: Mutex::new(None),
-                has_served: AtomicBool::new(false),
             })
         };
         let known = Known { trace: Trace::new(settings.verbose), ..Known::default() };
         Arc::new(Self {
             settings,
-            hosts: (0..settings.members).map(host).collect(),
+            hosts: (0..settings.members + if changes { SPARES } else { 0 }).map(host).collect(),
             origin,
             now: AtomicU64::new(0),
             is_over: AtomicBool::new(false),
             is_settled: AtomicBool::new(false),
+            changes,
+            orders: Mutex::default(),
+            cluster: Mutex::new(Cluster {
+                ids: (0..settings.members).map(member::id_of).collect(),
+                ..Cluster::default()
+            }),
             known: Mutex::new(known),
         })
     }
@@ -131,6 +210,13 @@ impl World {
 
     pub(crate) fn set_now(&self, now: Duration) {
         self.now.store(now.as_micros() as u64, Ordering::Relaxed);
+    }
+
+    /// The places of members that belong to the cluster.
+    pub(crate) fn places(&self) -> Vec<usize> {
+        let cluster = self.cluster.lock();
+        let is_member = |host: &&Arc<Host>| host.machine().id.is_some_and(|id| cluster.ids.contains(&id));
+        self.hosts.iter().filter(is_member).map(|host| host.at).collect()
     }
 
     /// A line of the trace: what happened, in the order in which it did.

@@ -28,6 +28,10 @@ pub(crate) async fn run(world: Arc<World>, number: usize) -> turmoil::Result {
     let mut member = rand.index(world.hosts.len());
     loop {
         let is_last = world.is_settled.load(Ordering::Relaxed);
+        if is_last {
+            let places = world.places();
+            member = places[rand.index(places.len())];
+        }
         let stay = if is_last { SILENCE } else { Duration::from_millis(rand.between(STAY_MS.0, STAY_MS.1)) };
         let ended = stream(&world, member, &mut watcher, &mut rand, stay).await;
         if let Err(fault) = ended {
