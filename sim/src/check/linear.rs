@@ -292,7 +292,8 @@ mod tests {
         let all = faults_with(op(call(), 3600, 4800, answer(true, std::slice::from_ref(&a))));
         assert_eq!(all, "", "the same write with compares that hold");
         assert!(faults_with(op(call(), 3600, 4800, answer(true, &[]))).contains("should have found"));
-        assert!(faults_with(op(call(), 3600, 4800, answer(false, &[a]))).contains("compares saw"));
+        let call = txn(&[("a", 3), ("b", 4)], &[("b", "7")], &[], &["a"]);
+        assert!(faults_with(op(call, 3600, 4800, answer(false, &[a]))).contains("compares saw"), "they all hold");
         let half = txn(&[("a", 3)], &[("b", "3")], &["a"], &[]);
         assert!(faults_with(op(half, 3600, 4800, answer(true, &[]))).contains("a part of it"));
     }

@@ -23,7 +23,7 @@ const SILENCE: Duration = Duration::from_secs(3);
 pub(crate) async fn run(world: Arc<World>, number: usize) -> turmoil::Result {
     let mut rand = Rand::new(world.settings.seed, 200 + number as u64);
     let prefix = Bytes::from_static([&b""[..], b"a/", b"b/", b"l/"][number % 4]);
-    let start = (number % 2 == 0).then_some(2);
+    let start = number.is_multiple_of(2).then_some(2);
     let mut watcher = Watcher::new(prefix, start);
     let mut member = rand.index(world.hosts.len());
     loop {
