@@ -60,9 +60,14 @@ fn start(run: Run, begun: Instant) -> ExitCode {
                 tracing::error!("the store is damaged again right after it was set aside: check the disk");
             } else {
                 tracing::warn!("starting again to rebuild the store");
-                let error = restart::start_again();
+                let error = restart::start_again(true);
                 tracing::error!(%error, "could not start again by itself: start it once more");
             }
+            ExitCode::from(FAILED)
+        }
+        Ok(Stopped::Healing) => {
+            let error = restart::start_again(false);
+            tracing::error!(%error, "could not start again by itself: start it once more");
             ExitCode::from(FAILED)
         }
         Err(error) => {

@@ -8,8 +8,10 @@
 mod compare;
 mod core;
 mod door;
+mod ends;
 mod export;
 mod gauges;
+mod heal;
 mod maintain;
 mod meters;
 mod open;
@@ -38,6 +40,7 @@ use crate::env::Env;
 use crate::ops::banner::Banner;
 use crate::ops::config::{Config, ConfigError, Url};
 use crate::ops::data_dir::{DataDir, DataDirError};
+use crate::ops::identity::Identity;
 use crate::ops::join::{self, JoinError};
 use crate::ops::logging::Style;
 use crate::ops::metrics::{Metrics, MetricsOptions};
@@ -69,6 +72,8 @@ pub enum Stopped {
     /// A damaged store was set aside: a process that starts now rebuilds it (see
     /// [`crate::ops::restart`]).
     SetAside,
+    /// The others' state was fetched in place of this member's, which differs: a process that starts now installs it.
+    Healing,
 }
 
 /// Why a server could not start, or had to end.
@@ -125,7 +130,7 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
     let env = Env::real();
     let is_made = DataDir::is_made(env.disk.as_ref(), &config)?;
     let joined = if is_made { None } else { join::ask(&config).await? };
-    let data = Arc::new(DataDir::open(env.disk.as_ref(), &config, joined)?);
+    let data = Arc::new(open_data(&env, &config, joined).await?);
     let metrics = Arc::new(Metrics::new(&MetricsOptions {
         member: data.identity().member,
         server_version: "3.7.1",
@@ -178,6 +183,28 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
     }
     core.stop(&env, ended.is_ok()).await;
     ended
+}
+
+/// How long a directory that another process holds is waited for: one that was killed lets go of it only when the
+/// system has taken its memory back.
+const LOCK_MAX: Duration = Duration::from_secs(2);
+/// Between two tries.
+const LOCK_AGAIN: Duration = Duration::from_millis(20);
+
+async fn open_data(env: &Env, config: &Config, joined: Option<Identity>) -> Result<DataDir, DataDirError> {
+    let begun = env.clock.now();
+    let mut is_told = false;
+    loop {
+        match DataDir::open(env.disk.as_ref(), config, joined) {
+            Err(DataDirError::InUse { holder, .. }) if env.clock.now().saturating_duration_since(begun) < LOCK_MAX => {
+                if !std::mem::replace(&mut is_told, true) {
+                    tracing::warn!(holder, wait_max = ?LOCK_MAX, "the data directory is in use; waiting for it");
+                }
+                tokio::time::sleep(LOCK_AGAIN).await;
+            }
+            opened => return opened,
+        }
+    }
 }
 
 /// Those for clients with what they serve, and those for other members.

@@ -24,7 +24,7 @@ impl Alarms {
         self.any(AlarmKind::NoSpace)
     }
 
-    /// Whether state was found to differ.
+    /// Whether state was found to differ, and nobody knows whose is right.
     pub fn corrupt(&self) -> bool {
         self.any(AlarmKind::Corrupt)
     }
@@ -82,6 +82,7 @@ impl Alarms {
         key.push(match kind {
             AlarmKind::NoSpace => 1,
             AlarmKind::Corrupt => 2,
+            AlarmKind::Diverged => 3,
         });
         key.into()
     }
@@ -97,6 +98,7 @@ impl Alarms {
             let kind = match kind {
                 [1] => AlarmKind::NoSpace,
                 [2] => AlarmKind::Corrupt,
+                [3] => AlarmKind::Diverged,
                 _ => return Err(key.clone()),
             };
             let member = member.try_into().map(u64::from_be_bytes).map_err(|_| key.clone())?;
@@ -163,6 +165,7 @@ mod tests {
         let mut alarms = Alarms::default();
         alarms.apply(&raise(u64::MAX, AlarmKind::NoSpace)).unwrap();
         alarms.apply(&raise(1, AlarmKind::Corrupt)).unwrap();
+        alarms.apply(&raise(2, AlarmKind::Diverged)).unwrap();
         let mut keys: Vec<_> =
             alarms.list(None).into_iter().map(|(member, kind)| Alarms::meta_key(member, kind)).collect();
         keys.push("membership".into());
@@ -206,8 +209,11 @@ mod tests {
         no_space.apply(&raise(5, AlarmKind::NoSpace)).unwrap();
         let mut both = no_space.clone();
         both.apply(&raise(5, AlarmKind::Corrupt)).unwrap();
+        let mut diverged = Alarms::default();
+        diverged.apply(&raise(5, AlarmKind::Diverged)).unwrap();
         for command in &grow {
             assert_eq!(Alarms::default().check(command), Ok(()));
+            assert_eq!(diverged.check(command), Ok(()), "the others go on");
             assert_eq!(no_space.check(command), Err(RequestError::NoSpace), "{command:?}");
             assert_eq!(both.check(command), Err(RequestError::Corrupt), "{command:?}");
         }

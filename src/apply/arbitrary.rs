@@ -101,7 +101,8 @@ fn txn() -> impl Strategy<Value = TxnOp> {
 /// Any command.
 pub(crate) fn command() -> impl Strategy<Value = Command> {
     let lease = any::<i64>().prop_map(LeaseId);
-    let alarm = prop_oneof![Just(None), Just(Some(AlarmKind::NoSpace)), Just(Some(AlarmKind::Corrupt))];
+    let kinds = [AlarmKind::NoSpace, AlarmKind::Corrupt, AlarmKind::Diverged];
+    let alarm = prop_oneof![Just(None), prop::sample::select(kinds.to_vec()).prop_map(Some)];
     prop_oneof![
         4 => put().prop_map(Command::Put),
         2 => delete().prop_map(Command::DeleteRange),

@@ -158,8 +158,10 @@ pub struct AlarmOp {
 pub enum AlarmKind {
     /// The quota is used up.
     NoSpace,
-    /// State was found to differ.
+    /// State was found to differ, and nobody knows whose is right.
     Corrupt,
+    /// This member's state was found to differ from the majority's. It alone doesn't serve; clients see `CORRUPT`.
+    Diverged,
 }
 
 /// A command's deterministic answer and the store's revision right after it.

@@ -10,12 +10,12 @@
 //! a common one. Where no majority says who is right, the CORRUPT alarm stops all, as in etcd (issue 13839).
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
 
-use crate::storage::Snapshot;
+use crate::storage::{Snapshot, StoreReader};
 use crate::types::{KeyRange, RaftIndex};
 
 /// Every member publishes at entries whose index is a multiple of this.
@@ -31,6 +31,8 @@ const PREFIX_BYTES_MAX: usize = 4_096;
 #[derive(Debug, Default)]
 pub struct Landmarks {
     kept: Mutex<Kept>,
+    /// The published state, which counts as one: without writes there is no other, and all members come to it.
+    current: OnceLock<StoreReader>,
 }
 
 #[derive(Debug, Default)]
@@ -42,6 +44,11 @@ struct Kept {
 }
 
 impl Landmarks {
+    /// From where the published state is known; the first one counts.
+    pub(super) fn watch(&self, reader: StoreReader) {
+        let _ = self.current.set(reader);
+    }
+
     /// Notes the state after the entry `index`.
     pub(super) fn note(&self, index: RaftIndex, snapshot: Snapshot) {
         let mut kept = self.kept.lock();
@@ -71,7 +78,14 @@ impl Landmarks {
 
     /// The digests, the oldest first.
     pub fn digests(&self) -> Vec<(RaftIndex, u64)> {
-        self.kept.lock().digests.iter().copied().collect()
+        let mut digests: Vec<_> = self.kept.lock().digests.iter().copied().collect();
+        if let Some(current) = self.current.get().map(StoreReader::snapshot) {
+            let index = current.position().index;
+            if digests.last().is_none_or(|(last, _)| *last < index) {
+                digests.push((index, current.digest()));
+            }
+        }
+        digests
     }
 
     /// After which entry the state is kept.
@@ -125,6 +139,13 @@ pub fn judge(digests: &[u64], members: usize) -> Verdict {
     }
 }
 
+/// Whether the digest at a place is the one that more than half of the members hold; `None` if nobody can say.
+pub fn stands(digests: &[u64], place: usize, members: usize) -> Option<bool> {
+    let is_majority = |digest: &u64| digests.iter().filter(|other| *other == digest).count() * 2 > members;
+    let own = digests.get(place)?;
+    if is_majority(own) { Some(true) } else { digests.iter().any(is_majority).then_some(false) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,6 +172,28 @@ mod tests {
         assert_eq!(judge(&[5, 6], 2), Verdict::Undecided);
         assert_eq!(judge(&[5, 6, 7], 3), Verdict::Undecided);
         assert_eq!(judge(&[5, 6, 5], 5), Verdict::Undecided, "two of five are no majority");
+    }
+
+    #[test]
+    fn a_member_is_right_only_with_most_of_all_members() {
+        assert_eq!(stands(&[5, 5, 6], 0, 3), Some(true));
+        assert_eq!(stands(&[5, 5, 6], 2, 3), Some(false));
+        assert_eq!(stands(&[5, 5], 0, 3), Some(true), "one is down");
+        assert_eq!(stands(&[5, 5], 0, 4), None, "two are down");
+        assert_eq!(stands(&[5, 6, 7], 0, 3), None, "each holds something else");
+        assert_eq!(stands(&[5, 6], 1, 2), None);
+        assert_eq!(stands(&[], 0, 3), None);
+    }
+
+    #[test]
+    fn without_writes_the_published_state_is_compared() {
+        let mut store = Store::in_memory();
+        store.publish(AppliedPosition { index: RaftIndex(700), term: Term(1) }).expect("in memory");
+        let landmarks = Landmarks::default();
+        landmarks.watch(store.reader());
+        assert_eq!(landmarks.digests(), [(RaftIndex(700), store.reader().snapshot().digest())]);
+        landmarks.note(RaftIndex(768), store.reader().snapshot());
+        assert_eq!(landmarks.digests().len(), 1, "each entry once, in their order");
     }
 
     #[test]

@@ -88,6 +88,11 @@ impl LogStore {
         }
     }
 
+    /// Whether this member has taken part in an election, or heard of one.
+    pub(super) fn has_voted(&self) -> bool {
+        self.vote.lock().is_some()
+    }
+
     fn read(&self, range: Range<u64>, bytes_max: usize) -> Result<Vec<Entry>, io::Error> {
         if range.is_empty() {
             return Ok(Vec::new());

@@ -30,7 +30,7 @@ use self::plan::{Role, Step, View};
 use super::node::Node;
 use super::status::NodeStatus;
 use super::types::{Membership, TypeConfig};
-use crate::types::{MemberId, RequestError};
+use crate::types::{MemberId, RequestError, Term};
 
 pub use change::{MemberChange, MemberRecord};
 pub use plan::MemberRules;
@@ -256,6 +256,8 @@ impl Node {
         }
         let transfer = async {
             self.until_ready_to_lead(to.get()).await;
+            // Whoever is asked to take over is elected although the others have granted this leader their time.
+            self.lease().void(Term(now.current_term));
             self.raft().trigger().transfer_leader(to.get()).await.map_err(|_| RequestError::Stopped)?;
             loop {
                 let leader = metrics.borrow_watched().current_leader;

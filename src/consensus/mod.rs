@@ -8,7 +8,9 @@
 mod alone;
 mod codec;
 mod divergence;
+mod heal;
 mod index;
+mod lease;
 mod log_cache;
 mod log_store;
 mod membership;
@@ -22,7 +24,7 @@ mod types;
 mod waiters;
 
 pub use alone::force_alone;
-pub use divergence::{Landmarks, PARTS, Verdict, judge, longer};
+pub use divergence::{Landmarks, PARTS, Verdict, judge, longer, stands};
 pub use log_cache::LogCache;
 pub use log_store::LogStore;
 pub use membership::{MemberChange, MemberRecord, MemberRules, RemovedMembers};

@@ -13,18 +13,19 @@ use bytes::{BufMut, Bytes, BytesMut};
 use openraft::async_runtime::instant::Instant as _;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
-use openraft::{Config, RaftMetrics, ReadPolicy, SnapshotPolicy};
-use tokio::sync::{oneshot, watch};
+use openraft::{Config, LinearizerOption, RaftMetrics, ReadPolicy, SnapshotPolicy};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::Instant;
 
 use super::index::{from_raft, to_raft};
+use super::lease::Lease;
 use super::log_store::LogStore;
 use super::membership::{Desk, MemberRecord, MemberRules, is_learner, records};
 use super::peer::Peers;
 use super::promoter;
 use super::state_machine::StateMachine;
 use super::status::NodeStatus;
-use super::types::{LogData, ORIGIN_LEN, Origin, PeerNode, Proposals, Raft, TypeConfig};
+use super::types::{LogData, LogId, ORIGIN_LEN, Origin, PeerNode, Proposals, Raft, TypeConfig};
 use crate::types::{MemberId, RaftIndex, RequestError, Term};
 
 /// How Raft runs, from the flags.
@@ -41,6 +42,8 @@ pub struct NodeConfig {
     pub election_timeout: Duration,
     /// How the membership may change.
     pub members: MemberRules,
+    /// `--lease-reads`: a leader that a quorum has answered lately reads without asking it again.
+    pub lease_reads: bool,
 }
 
 /// Why a node could not be started.
@@ -64,6 +67,9 @@ pub struct Node {
     desk: Arc<Desk>,
     /// Set once, with the reason, when Raft ended by itself.
     fatal: watch::Receiver<Option<String>>,
+    lease: Lease,
+    /// One member is healed at a time.
+    pub(super) healing: Arc<Semaphore>,
 }
 
 impl Node {
@@ -79,6 +85,8 @@ impl Node {
         peers: Peers,
     ) -> Result<Self, StartError> {
         let raft_config = Arc::new(raft_config(&config).validate()?);
+        let election_min = Duration::from_millis(raft_config.election_timeout_min);
+        let lease = Lease::new(config.lease_reads, election_min, log.has_voted());
         let member = config.member.get();
         let heartbeat = config.heartbeat;
         let desk = Desk::new(config.members, 2 * config.election_timeout);
@@ -87,7 +95,16 @@ impl Node {
             .await
             .map_err(|error| StartError::Raft(error.to_string()))?;
         let (failed, fatal) = watch::channel(None);
-        let node = Self { raft, status, peers, election_timeout: config.election_timeout, desk: Arc::new(desk), fatal };
+        let node = Self {
+            raft,
+            status,
+            peers,
+            election_timeout: config.election_timeout,
+            desk: Arc::new(desk),
+            fatal,
+            lease,
+            healing: Arc::new(Semaphore::new(1)),
+        };
         tokio::spawn(watch_raft(node.clone(), config.heartbeat, failed));
         let pristine = !node.raft.is_initialized().await.map_err(|error| StartError::Raft(error.to_string()))?;
         if pristine && !config.initial.is_empty() {
@@ -115,6 +132,10 @@ impl Node {
     /// The way to the other members.
     pub fn peers(&self) -> &Peers {
         &self.peers
+    }
+
+    pub(super) fn lease(&self) -> &Lease {
+        &self.lease
     }
 
     pub(super) fn desk(&self) -> &Desk {
@@ -169,14 +190,26 @@ impl Node {
         outcome.await.map_err(|_| RequestError::Stopped)
     }
 
-    /// Confirms leadership with a quorum; whoever has applied the entry that is returned (openraft's index)
+    /// Confirms leadership with a quorum, or by the lease that one has given; whoever has applied the entry that is returned (openraft's index)
     /// sees everything that was acknowledged before this call.
     ///
     /// # Errors
     /// `NoLeader` if this member doesn't lead or can't reach a quorum, `Stopped` if Raft has ended.
     pub(super) async fn read_index(&self) -> Result<u64, RequestError> {
-        match self.raft.get_read_log_id(ReadPolicy::ReadIndex).await {
-            Ok((read, _)) => Ok(read.log_id().index),
+        if let Some(age_max) = self.lease.age_max() {
+            // If it has run out, this waits for a round as well.
+            let read = self.read_log_id(LinearizerOption::new(Some(age_max), true)).await?;
+            // Asked after the answer: the lead wasn't given away before it.
+            if !self.lease.is_void(Term(read.leader_id.term)) {
+                return Ok(read.index);
+            }
+        }
+        Ok(self.read_log_id(ReadPolicy::ReadIndex.into()).await?.index)
+    }
+
+    async fn read_log_id(&self, option: LinearizerOption) -> Result<LogId, RequestError> {
+        match self.raft.get_read_log_id(option).await {
+            Ok((read, _)) => Ok(*read.log_id()),
             Err(RaftError::APIError(_)) => Err(RequestError::NoLeader),
             Err(RaftError::Fatal(_)) => Err(RequestError::Stopped),
         }
@@ -214,16 +247,11 @@ impl Node {
     /// # Errors
     /// `NoLeader` if it doesn't, `Stopped` if Raft has ended.
     pub async fn confirm_lead(&self) -> Result<(), RequestError> {
-        match self.raft.get_read_log_id(ReadPolicy::ReadIndex).await {
-            // The boundary is this leader's own first entry or a later one, so it tells the term.
-            Ok((read, _)) => {
-                self.status.set_term(Term(read.log_id().leader_id.term));
-                self.status.wait_applied(to_raft(read.log_id().index)).await;
-                Ok(())
-            }
-            Err(RaftError::APIError(_)) => Err(RequestError::NoLeader),
-            Err(RaftError::Fatal(_)) => Err(RequestError::Stopped),
-        }
+        let read = self.read_log_id(ReadPolicy::ReadIndex.into()).await?;
+        // The boundary is this leader's own first entry or a later one, so it tells the term.
+        self.status.set_term(Term(read.leader_id.term));
+        self.status.wait_applied(to_raft(read.index)).await;
+        Ok(())
     }
 
     /// Waits until this member can serve linearizable requests.

@@ -48,6 +48,8 @@ pub struct Snapshots {
     save: Save,
     load: Load,
     inner: Mutex<Inner>,
+    /// Held while one is written: two of the same entry would be one file.
+    saving: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -75,7 +77,7 @@ impl Snapshots {
     /// Its membership can't be read.
     pub fn new(save: Save, load: Load, found: Option<SavedSnapshot>) -> Result<Arc<Self>, io::Error> {
         let current = found.map(snapshot_of).transpose()?;
-        Ok(Arc::new(Self { save, load, inner: Mutex::new(Inner { current, is_new: false }) }))
+        Ok(Arc::new(Self { save, load, inner: Mutex::new(Inner { current, is_new: false }), saving: Mutex::new(()) }))
     }
 
     /// The newest finished one.
@@ -93,6 +95,7 @@ impl Snapshots {
     pub async fn save_now(self: &Arc<Self>) -> io::Result<()> {
         let snapshots = Arc::clone(self);
         let write = move || {
+            let _alone = snapshots.saving.lock();
             let saved = (snapshots.save)().map_err(io::Error::other)?;
             snapshots.inner.lock().replace(snapshot_of(saved)?);
             Ok(())

@@ -85,6 +85,7 @@ impl StateMachine {
         status.set_applied(position.index);
         let reader = machine.reader();
         let durable = reader.values().durable();
+        status.landmarks().watch(reader.clone());
         let applied = log_id_of(position);
         let state = Self {
             machine,
@@ -118,6 +119,11 @@ impl StateMachine {
     /// The machine, for work that has to be done by its one owner (compaction steps).
     pub fn machine_mut(&mut self) -> &mut Machine {
         &mut self.machine
+    }
+
+    /// The snapshots of this member.
+    pub(super) fn snapshots(&self) -> Arc<Snapshots> {
+        Arc::clone(&self.snapshots)
     }
 
     fn apply_normal(&mut self, position: AppliedPosition, data: &LogData, answers: &mut Answers) -> io::Result<()> {

@@ -36,6 +36,8 @@ pub struct NodeStatus {
     removed: RemovedMembers,
     landmarks: Landmarks,
     diverged: AtomicU64,
+    /// Of whom the keys that differ are searched; it isn't healed before they are named.
+    naming: AtomicU64,
 }
 
 impl NodeStatus {
@@ -61,6 +63,7 @@ impl NodeStatus {
             removed: RemovedMembers::default(),
             landmarks: Landmarks::default(),
             diverged: AtomicU64::new(0),
+            naming: AtomicU64::new(0),
         }
     }
 
@@ -161,10 +164,24 @@ impl NodeStatus {
         if first.is_ok() {
             tracing::error!(
                 %index,
-                "this member's state differs from the others' and is not served any more: remove this member, and add \
-                 it again with an empty data directory"
+                "this member's state differs from the others' and is not served any more"
             );
         }
+    }
+
+    /// Notes that it is what the others hold again.
+    pub fn clear_diverged(&self) {
+        self.diverged.store(0, Ordering::Release);
+    }
+
+    /// Notes of which member the differing keys are searched, if of any.
+    pub fn set_naming(&self, member: Option<MemberId>) {
+        self.naming.store(member.map_or(0, MemberId::get), Ordering::Relaxed);
+    }
+
+    /// Whether it is this one.
+    pub(super) fn is_naming(&self, member: MemberId) -> bool {
+        self.naming.load(Ordering::Relaxed) == member.get()
     }
 
     /// Whether the member once belonged to the cluster and was removed.

@@ -104,6 +104,7 @@ async fn openrafts_log_suite_passes() {
 
 pub(super) fn config() -> NodeConfig {
     NodeConfig {
+        lease_reads: false,
         member: MemberId(1),
         initial: BTreeMap::from([(MemberId(1), PeerNode { name: "one".into(), ..PeerNode::default() })]),
         heartbeat: Duration::from_millis(100),

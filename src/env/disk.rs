@@ -37,6 +37,10 @@ pub trait Disk: fmt::Debug + Send + Sync {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Removes a directory and all that is in it; nothing of it need be durable.
+    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        self.list(dir)?.iter().try_for_each(|name| self.remove(&dir.join(name)))
+    }
     /// Names in a directory, sorted.
     fn list(&self, dir: &Path) -> io::Result<Vec<OsString>>;
     /// Makes the names in a directory durable.

@@ -9,11 +9,13 @@
 //!     diverged           there once its state was found to differ from the other members': it isn't served
 //!     wal/               the Raft log (or --wal-dir)
 //!     store/             the engine
+//!     store.diverged/    the engine of a state that differed, until another one does
 //!     snap/              snapshots
 //! ```
 //!
 //! `format` is written before anything else is, so that a directory without it holds no data of ours.
 
+mod diverged;
 mod format;
 
 use std::io;
@@ -23,15 +25,15 @@ use std::sync::Arc;
 use super::config::Config;
 use super::identity::Identity;
 use crate::env::{Access, Disk, DiskFile, make_dir_durably, read_all, write_atomic};
-use crate::types::RaftIndex;
 
+pub use diverged::Divergence;
 pub use format::{FORMAT_VERSION, Format, FormatError};
 
 /// No file that is read whole here is longer.
 const SMALL_FILE_BYTES_MAX: usize = 4096;
 /// The mark that this member has served.
 const SERVED: &str = "served";
-/// The mark that this member's state was found to differ from the others'; holds after which entry.
+/// The mark that this member's state was found to differ from the others'.
 const DIVERGED: &str = "diverged";
 
 /// An open data directory; the lock is held until it is dropped.
@@ -154,6 +156,10 @@ impl DataDir {
         &self.root
     }
 
+    fn member(&self) -> PathBuf {
+        self.root.join("member")
+    }
+
     /// The Raft log's directory.
     pub fn wal(&self) -> &Path {
         &self.wal
@@ -162,6 +168,11 @@ impl DataDir {
     /// The engine's directory.
     pub fn store(&self) -> PathBuf {
         self.root.join("member").join("store")
+    }
+
+    /// Where the engine is kept of a state that differed from the others'.
+    pub fn diverged_store(&self) -> PathBuf {
+        self.root.join("member").join("store.diverged")
     }
 
     /// The snapshots' directory.
@@ -194,31 +205,6 @@ impl DataDir {
         }
         let path = self.root.join("member").join(SERVED);
         write_atomic(disk, &path, b"").map_err(Opener { disk, root: &self.root }.io("write", &path))
-    }
-
-    /// After which entry this member's state was found to differ from the others', if it was.
-    ///
-    /// # Errors
-    /// Those of the disk. A mark that can't be read counts: the entry is then the first.
-    pub fn diverged(&self, disk: &dyn Disk) -> Result<Option<RaftIndex>, DataDirError> {
-        let path = self.root.join("member").join(DIVERGED);
-        let opener = Opener { disk, root: &self.root };
-        if !disk.exists(&path).map_err(opener.io("look for", &path))? {
-            return Ok(None);
-        }
-        let bytes = read_all(disk, &path, SMALL_FILE_BYTES_MAX).map_err(opener.io("read", &path))?;
-        let index = std::str::from_utf8(&bytes).ok().and_then(|text| text.trim().parse().ok());
-        Ok(Some(RaftIndex(index.unwrap_or(1))))
-    }
-
-    /// Notes durably that it does.
-    ///
-    /// # Errors
-    /// Those of the disk.
-    pub fn mark_diverged(&self, disk: &dyn Disk, index: RaftIndex) -> Result<(), DataDirError> {
-        let path = self.root.join("member").join(DIVERGED);
-        let text = format!("{}\n", index.get());
-        write_atomic(disk, &path, text.as_bytes()).map_err(Opener { disk, root: &self.root }.io("write", &path))
     }
 
     /// Whether this member joined a cluster that was there, and so never begins one by itself.
@@ -354,17 +340,6 @@ mod tests {
         let again = open(dir.path(), &[]).expect("opened");
         assert!(again.has_served());
         again.mark_served(&RealDisk).expect("nothing to write");
-    }
-
-    #[test]
-    fn that_it_differs_from_the_others_is_remembered() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let first = open(dir.path(), &[]).expect("made");
-        assert_eq!(first.diverged(&RealDisk).expect("read"), None);
-        first.mark_diverged(&RealDisk, RaftIndex(512)).expect("written");
-        drop(first);
-        let again = open(dir.path(), &[]).expect("opened");
-        assert_eq!(again.diverged(&RealDisk).expect("read"), Some(RaftIndex(512)));
     }
 
     #[test]

@@ -18,8 +18,9 @@ pub fn is_again() -> bool {
     std::env::var_os(MARK).is_some()
 }
 
-/// Starts again. Comes back only with the reason why that could not be done.
-pub fn start_again() -> io::Error {
+/// Starts again; `once` if the next process is to know that it was, and not to do so, too. Comes back only with the
+/// reason why that could not be done.
+pub fn start_again(once: bool) -> io::Error {
     let mut arguments = std::env::args_os();
     let name = arguments.next();
     // The link works even if the file was replaced meanwhile, but the process is then named `exe`.
@@ -31,5 +32,8 @@ pub fn start_again() -> io::Error {
     if let Some(name) = &name {
         command.arg0(name);
     }
-    command.args(arguments).env(MARK, OsStr::new("1")).exec()
+    if once {
+        command.env(MARK, OsStr::new("1"));
+    }
+    command.args(arguments).exec()
 }

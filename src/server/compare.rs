@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! every second: digests of all ─► equal ─► rest
-//!                               ─► a minority differs ─► it is told ─► which keys? ─► named in the log
+//!                               ─► a minority differs ─► it is told, and its alarm raised ─► which keys? ─► named in the log
 //!                               ─► nobody knows who is right ─► the CORRUPT alarm, for whoever differs from the leader
 //! ```
 
@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::task::JoinHandle;
 
-use crate::apply::{AlarmKind, AlarmOp, Command};
+use crate::apply::{AlarmKind, AlarmOp, AlarmView, Command};
 use crate::consensus::peer::Digests;
 use crate::consensus::{Node, PARTS, Verdict, judge, longer};
 use crate::ops::data_dir::DataDirError;
@@ -22,21 +22,31 @@ use crate::types::{MemberId, RaftIndex, RequestError};
 /// Between two rounds.
 const EVERY: Duration = Duration::from_secs(1);
 /// How long a member may take to answer.
-const ANSWER_MAX: Duration = Duration::from_secs(2);
+pub(super) const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// Keys that are named of those that differ.
 const KEYS_MAX: usize = 10;
 /// Rounds in which the state after a landmark is waited for, to name the keys.
-const SEARCH_ROUNDS_MAX: u32 = 600;
+const SEARCH_ROUNDS_MAX: u32 = 20;
 
-/// Writes down after which entry this member's state was found to differ.
+/// Writes down after which entry this member's state was found to differ, unless that is noted already.
 pub(super) type Mark = Box<dyn Fn(RaftIndex) -> Result<(), DataDirError> + Send + Sync>;
+
+/// Rounds in which members that don't answer are waited for, as they may say who is right.
+const UNDECIDED_ROUNDS: u32 = 10;
+/// Rounds after which a search takes care by itself that there is a landmark.
+const ROUNDS_WITHOUT_WRITES: u32 = 3;
 
 /// Compares while this member leads.
 pub(super) struct Comparer {
     node: Node,
     proposer: Proposer,
-    /// Notes durably that this member's state differs; until it could.
-    mark: Option<Mark>,
+    alarms: AlarmView,
+    /// Notes durably that this member's state differs.
+    mark: Mark,
+    /// What is noted.
+    noted: Option<RaftIndex>,
+    /// Rounds in which nobody could say who is right, while not all members answered.
+    undecided: u32,
     /// Who was found to differ, and is dealt with.
     found: BTreeSet<MemberId>,
     /// Whose keys are searched, and for how many rounds yet.
@@ -44,9 +54,9 @@ pub(super) struct Comparer {
 }
 
 impl Comparer {
-    /// `mark` notes durably that this member's own state differs.
-    pub(super) fn new(node: Node, proposer: Proposer, mark: Mark) -> Self {
-        Self { node, proposer, mark: Some(mark), found: BTreeSet::new(), searched: None }
+    /// `mark` notes durably that this member's own state differs; `noted` is what the start found to be so.
+    pub(super) fn new(node: Node, proposer: Proposer, alarms: AlarmView, mark: Mark, noted: Option<RaftIndex>) -> Self {
+        Self { node, proposer, alarms, mark, noted, undecided: 0, found: BTreeSet::new(), searched: None }
     }
 
     /// Runs until the task is aborted.
@@ -63,19 +73,21 @@ impl Comparer {
                     self.found.clear();
                     self.searched = None;
                 }
+                self.node.status().set_naming(self.searched.map(|(member, _)| member));
             }
         })
     }
 
     /// A start must not serve what was found to be wrong before.
     fn remember(&mut self) {
-        if let Some(index) = self.node.status().diverged()
-            && let Some(mark) = &self.mark
-        {
-            match mark(index) {
-                Ok(()) => self.mark = None,
-                Err(error) => tracing::warn!(%error, "that this member differs could not be noted; it will be"),
-            }
+        let found = self.node.status().diverged();
+        let Some(index) = found.filter(|_| found != self.noted) else {
+            self.noted = found;
+            return;
+        };
+        match (self.mark)(index) {
+            Ok(()) => self.noted = found,
+            Err(error) => tracing::warn!(%error, "that this member differs could not be noted; it will be"),
         }
     }
 
@@ -87,26 +99,35 @@ impl Comparer {
             return;
         }
         let count = others.len() + 1;
+        self.forget_alarms(&others).await;
         let searching = self.searched.is_some();
         let landmarks = self.node.status().landmarks();
         landmarks.keep_next(searching);
         let ask = |id: MemberId| {
             let peers = self.node.peers().clone();
-            async move { Some((id, peers.digests(id, searching, ANSWER_MAX).await.ok()?)) }
+            async move { Some((id, peers.digests(id, Some(searching), ANSWER_MAX).await.ok()?)) }
         };
         let answers = futures::future::join_all(others.into_iter().map(ask)).await;
         let mut known: Vec<(MemberId, Digests)> = answers.into_iter().flatten().collect();
         known.push((me, Digests { digests: landmarks.digests(), kept: landmarks.kept() }));
         if let Some((index, members, digests)) = common(&known) {
+            let mut waits = false;
             match judge(&digests, count) {
-                Verdict::Equal => {}
+                // Whoever was healed may come to differ again.
+                Verdict::Equal => self.found.retain(|id| !members.contains(id)),
                 Verdict::Minority(places) => {
+                    let differs = |id: &MemberId| places.iter().any(|place| members[*place] == *id);
+                    self.found.retain(|id| !members.contains(id) || differs(id));
                     for place in places {
                         self.minority(members[place], index).await;
                     }
                 }
+                Verdict::Undecided if members.len() < count && self.undecided < UNDECIDED_ROUNDS => {
+                    waits = true;
+                }
                 Verdict::Undecided => self.undecided(&members, &digests, index).await,
             }
+            self.undecided = if waits { self.undecided + 1 } else { 0 };
         }
         self.search(&known).await;
     }
@@ -117,12 +138,46 @@ impl Comparer {
             return;
         }
         tracing::error!(%member, %index, "a member's state differs from the majority's; it is told not to serve");
-        self.searched = Some((member, SEARCH_ROUNDS_MAX));
         if member == self.node.status().member() {
+            // It hands the lead over, and the next leader finds and names it again.
             self.node.status().set_diverged(index);
-        } else if let Err(error) = self.node.peers().tell_diverged(member, index, ANSWER_MAX).await {
+            return;
+        }
+        self.searched = Some((member, SEARCH_ROUNDS_MAX));
+        // Before it can ask to be healed.
+        self.node.status().set_naming(Some(member));
+        if let Err(error) = self.node.peers().tell_diverged(member, index, ANSWER_MAX).await {
             tracing::warn!(%member, %error, "it could not be told; it will be");
             self.found.remove(&member);
+            return;
+        }
+        // Not before it knows: it clears the alarm once it doesn't differ.
+        if !self.raise(member, AlarmKind::Diverged, true).await {
+            self.found.remove(&member);
+        }
+    }
+
+    /// Raises an alarm, or clears it; false if that is to be tried again.
+    async fn raise(&self, member: MemberId, kind: AlarmKind, activate: bool) -> bool {
+        let raised = self.alarms.load().list(Some(kind)).contains(&(member, kind));
+        if raised == activate {
+            return true;
+        }
+        let alarm = AlarmOp { activate, member, kind: Some(kind) };
+        let proposed = self.proposer.propose(Command::Alarm(alarm)).await;
+        if let Err(error) = &proposed {
+            tracing::warn!(%error, "an alarm could not be changed; it will be");
+        }
+        proposed.is_ok()
+    }
+
+    /// Whoever was removed differs no more.
+    async fn forget_alarms(&self, others: &[MemberId]) {
+        let me = self.node.status().member();
+        for (member, kind) in self.alarms.load().list(Some(AlarmKind::Diverged)) {
+            if member != me && !others.contains(&member) {
+                self.raise(member, kind, false).await;
+            }
         }
     }
 
@@ -136,9 +191,7 @@ impl Comparer {
             }
             tracing::error!(%member, %index, "members' states differ, and no majority says whose is right: CORRUPT");
             self.searched = Some((*member, SEARCH_ROUNDS_MAX));
-            let alarm = AlarmOp { activate: true, member: *member, kind: Some(AlarmKind::Corrupt) };
-            if let Err(error) = self.proposer.propose(Command::Alarm(alarm)).await {
-                tracing::warn!(%error, "the alarm could not be raised; it will be");
+            if !self.raise(*member, AlarmKind::Corrupt, true).await {
                 self.found.remove(member);
             }
         }
@@ -150,14 +203,13 @@ impl Comparer {
         let member = *member;
         *rounds_left = rounds_left.saturating_sub(1);
         let over = *rounds_left == 0;
+        if *rounds_left == SEARCH_ROUNDS_MAX - ROUNDS_WITHOUT_WRITES && self.node.go_to_landmark().await.is_err() {
+            return;
+        }
         let kept = |id: MemberId| known.iter().find(|(known, _)| *known == id).and_then(|(_, digests)| digests.kept);
-        // If the leader itself is the one, any other member is the other side.
-        let me = self.node.status().member();
-        let other = if member == me { known.first().map_or(me, |(id, _)| *id) } else { member };
-        let (own, others) = (kept(me), kept(other));
-        match (own, others) {
-            (Some(index), Some(same)) if index == same && other != me => {
-                match self.keys_that_differ(other, index).await {
+        match (kept(self.node.status().member()), kept(member)) {
+            (Some(index), Some(same)) if index == same => {
+                match self.keys_that_differ(member, index).await {
                     Ok(keys) => tracing::error!(%member, %index, ?keys, "these keys differ (the first of them)"),
                     Err(error) => tracing::warn!(%member, %error, "which keys differ could not be found out"),
                 }
@@ -168,7 +220,7 @@ impl Comparer {
             (Some(_), Some(_)) => {
                 self.node.status().landmarks().keep_next(false);
                 // An answer that doesn't come changes nothing.
-                let _ = self.node.peers().digests(other, false, ANSWER_MAX).await;
+                let _ = self.node.peers().digests(member, Some(false), ANSWER_MAX).await;
             }
             _ => {}
         }
@@ -197,7 +249,7 @@ impl Comparer {
 }
 
 /// The newest entry after which more than half of those that answered, and at least two, have a digest.
-fn common(known: &[(MemberId, Digests)]) -> Option<(RaftIndex, Vec<MemberId>, Vec<u64>)> {
+pub(super) fn common(known: &[(MemberId, Digests)]) -> Option<(RaftIndex, Vec<MemberId>, Vec<u64>)> {
     let (_, own) = known.last()?;
     own.digests.iter().rev().find_map(|(index, _)| {
         let at = |(id, digests): &(MemberId, Digests)| {

@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use super::compare::{Comparer, Mark};
 use super::door::Door;
+use super::ends::{asked, below_ended, raft_ended, removed};
 use super::gauges::{self, Sources};
+use super::heal::Healer;
 use super::maintain::Keeper;
 use super::meters::{self, CompactionMeter, EngineMeter, LogMeter};
 use super::open::{self, Opening};
@@ -32,14 +34,13 @@ use crate::consensus::{
 use crate::env::Env;
 use crate::lease::Lessor;
 use crate::ops::config::{AutoCompaction, Config, MetricsDetail, Url};
-use crate::ops::data_dir::DataDir;
+use crate::ops::data_dir::{DataDir, Divergence};
 use crate::ops::identity::member_id;
 use crate::ops::metrics::Metrics;
 use crate::ops::signals::Signal;
 use crate::propose::{LeaseKeeper, Leases, ProposeLimits, Proposer};
 use crate::storage::StoreReader;
 use crate::storage::compaction::{self, AutoCompactor, ReclaimOptions, Reclaimer};
-use crate::storage::values::Health;
 use crate::types::{Limits, MemberId, RaftIndex};
 use crate::wal::Wal;
 use crate::watch::{HeaderIds, HeaderSource, WatchHub, WatchLimits};
@@ -67,6 +68,8 @@ pub(super) struct Core {
     wal: Arc<Wal>,
     room: Room,
     peer_port: PeerPort,
+    /// Becomes true when a state that differs can be replaced, which is a start's work.
+    restart: watch::Sender<bool>,
     workers: Vec<JoinHandle<()>>,
 }
 
@@ -134,7 +137,9 @@ impl Core {
         let hub =
             WatchHub::new(reader.clone(), WatchLimits::new(&limits, config.features.watch_progress_notify_interval));
         let status = Arc::new(NodeStatus::new(data.identity().member));
-        if let Some(index) = data.diverged(env.disk.as_ref())? {
+        // Others may tell it as soon as the peer port is open, so the status may soon say more than the disk.
+        let noted = data.divergence(env.disk.as_ref())?.map(|mark| mark.index);
+        if let Some(index) = noted {
             status.set_diverged(index);
         }
         let cache = Arc::new(LogCache::default());
@@ -172,6 +177,7 @@ impl Core {
             heartbeat: config.member.heartbeat_interval,
             election_timeout: config.member.election_timeout,
             members: member_rules(config),
+            lease_reads: config.clustering.lease_reads,
         };
         let peers = Peers::new(
             PeerOptions {
@@ -248,14 +254,30 @@ impl Core {
             wal,
             room,
             peer_port,
+            restart: watch::Sender::new(false),
             workers,
         };
         let mark: Mark = {
             let (data, disk) = (data.clone(), env.disk.clone());
-            Box::new(move |index| data.mark_diverged(disk.as_ref(), index))
+            Box::new(move |index| match data.divergence(disk.as_ref())? {
+                Some(_) => Ok(()),
+                None => data.note_divergence(disk.as_ref(), &Divergence::found(index)),
+            })
         };
         core.start_workers(config, env, log_meter, compaction, care, behind_bytes)?;
-        core.workers.push(Comparer::new(core.node.clone(), core.proposer.clone(), mark).spawn());
+        let (node, proposer, alarms) = (core.node.clone(), core.proposer.clone(), core.alarms.clone());
+        core.workers.push(Comparer::new(node.clone(), proposer.clone(), alarms.clone(), mark, noted).spawn());
+        let healer = Healer {
+            node,
+            proposer,
+            alarms,
+            hub: core.hub.clone(),
+            data: data.clone(),
+            disk: env.disk.clone(),
+            enabled: config.clustering.heal_diverged,
+            restart: core.restart.clone(),
+        };
+        core.workers.push(healer.spawn());
         Ok(core)
     }
 
@@ -366,6 +388,7 @@ impl Core {
             biased;
             signal = signal => Ok(Stopped::Signal(signal)),
             () = removed(&self.node) => Ok(Stopped::Removed),
+            () = asked(self.restart.subscribe()) => Ok(Stopped::Healing),
             // They say why raft ended, so they are asked first.
             error = below_ended(&self.wal, &self.reader) => Err(error),
             error = raft_ended(&self.node) => Err(error),
@@ -395,53 +418,6 @@ impl Core {
             tracing::warn!("gave up waiting for an orderly end; nothing acknowledged is lost");
         }
         self.peer_port.close().await;
-    }
-}
-
-/// Waits until this member has been removed from its cluster: as applied here, or as the others say.
-pub(super) async fn removed(node: &Node) {
-    let mut told = node.peers().removed();
-    let told = async {
-        if told.wait_for(|removed| *removed).await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    };
-    tokio::select! {
-        () = node.status().removed().until(node.status().member()) => {}
-        () = told => {}
-    }
-}
-
-/// Waits until raft has ended by itself, and says why.
-async fn raft_ended(node: &Node) -> ServerError {
-    let reason = node.fatal().wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
-    ServerError::Fatal(reason.unwrap_or_else(|| "raft ended".to_owned()))
-}
-
-/// Waits until the log or the store has ended, and says why.
-async fn below_ended(wal: &Wal, reader: &StoreReader) -> ServerError {
-    let (mut log, mut store) = (wal.fatal(), reader.values().health());
-    let log_ended = async {
-        match log.wait_for(Option::is_some).await.ok().and_then(|fatal| fatal.clone()) {
-            Some(fatal) => fatal.to_string(),
-            None => std::future::pending().await,
-        }
-    };
-    let store_failed = async {
-        match store.wait_for(|health| matches!(health, Health::Failed(_))).await {
-            Ok(health) => match &*health {
-                Health::Failed(why) => {
-                    format!("the store is given up: {why}; nothing acknowledged is lost. Start again")
-                }
-                other => format!("{other:?}"),
-            },
-            Err(_) => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        biased;
-        reason = log_ended => ServerError::Fatal(reason),
-        reason = store_failed => ServerError::Fatal(reason),
     }
 }
 

@@ -13,14 +13,14 @@ use std::sync::Arc;
 
 use crate::env::Env;
 use crate::ops::config::{Config, EngineKind};
-use crate::ops::data_dir::DataDir;
+use crate::ops::data_dir::{DataDir, DataDirError};
 use crate::storage::backend::{self, Engine};
 use crate::storage::{Opened, Store, StoreConfig};
 use crate::types::{RaftIndex, StorageError};
 use crate::wal::{Recovered, Wal, WalError, WalOptions};
 
 use super::meters::{EngineMeter, LogMeter};
-use super::rebuild;
+use super::{heal, rebuild};
 
 /// Why the data can't be opened.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +31,9 @@ pub enum OpenError {
     /// The log.
     #[error(transparent)]
     Log(#[from] WalError),
+    /// The data directory.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
     /// The log was lost, as a whole or its end.
     #[error(
         "the raft log in {log} is lost or was replaced: the store holds entry {have}, the newest snapshot entry \
@@ -91,6 +94,7 @@ pub(super) fn open(
     let owner = format!("member {:x} of cluster {:x}", identity.member.get(), identity.cluster.get());
     let options = WalOptions { owner: Some(owner), observer: Some(log), ..WalOptions::default() };
     let (wal, recovered) = Wal::open(env.clone(), data.wal(), options)?;
+    let healed = heal::install(env, data, &wal, config.clustering.heal_diverged)?;
     let dir = data.store();
     let (mut store, mut opened) = match open_store(env, config, data, engine.clone()) {
         Err(error @ StorageError::Damaged { .. }) => {
@@ -107,8 +111,9 @@ pub(super) fn open(
         result => result?,
     };
     let purged = recovered.purged.map_or(RaftIndex(0), |id| id.index);
-    // Damaged, lost as a whole, or set aside by a start that came no further than that.
-    if opened.position.index < purged
+    // Damaged, lost as a whole, or set aside by a start that came no further than that. A state that differed is
+    // never made anew from the log alone: something in it may be what made it differ.
+    if opened.position.index < purged.max(healed)
         && let Some(rebuilt) = rebuild::from_snapshot(env, &mut store, &data.snapshots())?
     {
         opened = rebuilt;

@@ -10,8 +10,9 @@ use tokio::task::JoinHandle;
 use super::compare::Comparer;
 use super::scrub::LogCare;
 use super::upkeep::{SnapshotPolicy, Upkeep};
-use super::{core, open, rebuild};
+use super::{ends, open, rebuild};
 use crate::api::PeerDoor;
+use crate::apply::AlarmView;
 use crate::consensus::peer::{Peers, Service};
 use crate::consensus::{Load, Node, SavedSnapshot, Snapshots};
 use crate::env::Env;
@@ -74,13 +75,13 @@ pub fn upkeep(
 }
 
 /// Compares the members' states while this one leads, as the server does; nothing is noted on the disk.
-pub fn comparer(node: Node, proposer: Proposer) -> JoinHandle<()> {
-    Comparer::new(node, proposer, Box::new(|_| Ok(()))).spawn()
+pub fn comparer(node: Node, proposer: Proposer, alarms: AlarmView) -> JoinHandle<()> {
+    Comparer::new(node, proposer, alarms, Box::new(|_| Ok(())), None).spawn()
 }
 
 /// Waits until this member has been removed from its cluster.
 pub async fn removed(node: &Node) {
-    core::removed(node).await;
+    ends::removed(node).await;
 }
 
 /// Where the snapshot after entry `index` lies.

@@ -16,7 +16,7 @@ use std::sync::mpsc;
 
 use crate::consensus::peer::installed_name;
 use crate::consensus::{Load, Save, SavedSnapshot};
-use crate::env::Env;
+use crate::env::{Disk, Env};
 use crate::storage::snapshot::{self, SnapshotHeader};
 use crate::storage::{Opened, Store, StoreReader};
 use crate::types::{RaftIndex, StorageError};
@@ -52,16 +52,17 @@ pub(super) fn load(env: Env) -> Load {
     Box::new(move |store, path| {
         let opened = install(&env, store, path)?;
         if let Some(lasting) = installed_name(path) {
-            rename(&env, path, &lasting)?;
+            rename(env.disk.as_ref(), path, &lasting)?;
         }
         Ok(opened)
     })
 }
 
-fn rename(env: &Env, from: &Path, to: &Path) -> Result<(), StorageError> {
-    env.disk.rename(from, to).map_err(|error| StorageError::io("rename", from, error))?;
+/// Gives a file another name, durably.
+pub(super) fn rename(disk: &dyn Disk, from: &Path, to: &Path) -> Result<(), StorageError> {
+    disk.rename(from, to).map_err(|error| StorageError::io("rename", from, error))?;
     let dir = to.parent().unwrap_or(to);
-    env.disk.sync_dir(dir).map_err(|error| StorageError::io("sync", dir, error))
+    disk.sync_dir(dir).map_err(|error| StorageError::io("sync", dir, error))
 }
 
 /// Gives a snapshot that came from another member its lasting name, if the store at entry `have` was made
@@ -75,7 +76,7 @@ pub(super) fn finish_received(env: &Env, dir: &Path, have: RaftIndex) -> Result<
         let Some(lasting) = installed_name(&path) else { continue };
         let is_installed = header(env, &path).is_ok_and(|header| header.position.index == have);
         if is_installed {
-            rename(env, &path, &lasting)?;
+            rename(env.disk.as_ref(), &path, &lasting)?;
         }
     }
     Ok(())
@@ -86,8 +87,8 @@ fn saved(header: SnapshotHeader, path: PathBuf) -> SavedSnapshot {
 }
 
 /// Snapshot files, the newest first.
-fn files(env: &Env, dir: &Path) -> Result<Vec<PathBuf>, StorageError> {
-    let names = env.disk.list(dir).map_err(|error| StorageError::io("list", dir, error))?;
+fn files(disk: &dyn Disk, dir: &Path) -> Result<Vec<PathBuf>, StorageError> {
+    let names = disk.list(dir).map_err(|error| StorageError::io("list", dir, error))?;
     let is_ours = |name: &OsString| name.to_str().is_some_and(|name| name.ends_with(ENDING));
     let mut names: Vec<_> = names.into_iter().filter(is_ours).collect();
     names.sort_unstable();
@@ -95,10 +96,18 @@ fn files(env: &Env, dir: &Path) -> Result<Vec<PathBuf>, StorageError> {
 }
 
 fn remove_older(env: &Env, dir: &Path) -> Result<(), StorageError> {
-    for path in files(env, dir)?.iter().skip(KEPT) {
+    for path in files(env.disk.as_ref(), dir)?.iter().skip(KEPT) {
         env.disk.remove(path).map_err(|error| StorageError::io("remove", path, error))?;
     }
     Ok(())
+}
+
+/// Removes all snapshots, durably.
+pub(super) fn remove_all(disk: &dyn Disk, dir: &Path) -> Result<(), StorageError> {
+    for path in files(disk, dir)? {
+        disk.remove(&path).map_err(|error| StorageError::io("remove", &path, error))?;
+    }
+    disk.sync_dir(dir).map_err(|error| StorageError::io("sync", dir, error))
 }
 
 /// The newest snapshot whose header can be read; the rest of it is checked when it is needed.
@@ -116,7 +125,7 @@ pub(super) fn newest(env: &Env, dir: &Path) -> Result<Option<SavedSnapshot>, Sto
         }
     }
     env.disk.sync_dir(dir).map_err(|error| StorageError::io("sync", dir, error))?;
-    for path in files(env, dir)? {
+    for path in files(env.disk.as_ref(), dir)? {
         match header(env, &path) {
             Ok(header) => return Ok(Some(saved(header, path))),
             Err(error) => tracing::warn!(%error, "a snapshot can't be read; looking for an older one"),
@@ -136,7 +145,7 @@ fn header(env: &Env, path: &Path) -> Result<SnapshotHeader, StorageError> {
 /// # Errors
 /// The directory can't be listed.
 pub(super) fn from_snapshot(env: &Env, store: &mut Store, dir: &Path) -> Result<Option<Opened>, StorageError> {
-    for path in files(env, dir)? {
+    for path in files(env.disk.as_ref(), dir)? {
         match install(env, store, &path) {
             Ok(opened) => {
                 tracing::info!(path = %path.display(), index = opened.position.index.get(), "rebuilt the store");

@@ -29,6 +29,7 @@ mod cut_off;
 mod divergence;
 mod failover;
 mod killed;
+mod lease_reads;
 mod majority;
 mod paused;
 

@@ -124,7 +124,7 @@ async fn serve(world: Arc<World>, host: Arc<Host>, life: Life, wire: Wire) -> Re
 
     let (leases, lessor) = Lessor::new(env.clock.now());
     let machine = StateTables::open(store, &opened, leases)?;
-    let reader = machine.reader();
+    let (reader, alarms) = (machine.reader(), machine.alarms());
     let limits = WatchLimits { stream_bytes_max: 8 << 10, ..WatchLimits::new(&Limits::default(), PROGRESS) };
     let hub = WatchHub::new(reader.clone(), limits);
     let status = Arc::new(NodeStatus::new(id));
@@ -150,6 +150,7 @@ async fn serve(world: Arc<World>, host: Arc<Host>, life: Life, wire: Wire) -> Re
     let first = world.hosts.iter().take(world.settings.members);
     let first = first.map(|host| (id_of(host.at), net::peer_node(&host.name)));
     let config = NodeConfig {
+        lease_reads: false,
         member: id,
         initial: if disks.joins { BTreeMap::new() } else { first.collect() },
         heartbeat: HEARTBEAT,
@@ -187,7 +188,7 @@ async fn serve(world: Arc<World>, host: Arc<Host>, life: Life, wire: Wire) -> Re
 
     let (port, requests) = mpsc::unbounded_channel();
     *host.port.lock() = Some(port);
-    parts::comparer(node.clone(), proposer.clone());
+    parts::comparer(node.clone(), proposer.clone(), alarms);
     tokio::spawn(publish(node.clone(), host.name.clone(), disks));
     let door = Door { world, member: host.at, env, proposer, reader: reader.clone(), lessor, renewals, hub };
     tokio::spawn(door.serve(requests));

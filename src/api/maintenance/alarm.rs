@@ -10,7 +10,7 @@ use crate::api::grpc::body::ReplyBody;
 use crate::api::reply::Prost;
 use crate::api::services::Services;
 use crate::api::{errors, kv};
-use crate::apply::{AlarmKind, AlarmOp, Command, Response};
+use crate::apply::{self, AlarmKind, AlarmOp, Command, Response};
 use crate::types::{MemberId, RequestError};
 
 /// `Alarm`.
@@ -29,20 +29,27 @@ pub(crate) async fn alarm(services: Arc<Services>, request: pb::AlarmRequest) ->
 type Alarms = Vec<(MemberId, AlarmKind)>;
 
 async fn run(services: &Services, request: &pb::AlarmRequest) -> Result<(Alarms, i64), RequestError> {
-    let kind = match request.alarm {
+    let mut kind = match request.alarm {
         1 => Some(AlarmKind::NoSpace),
         2 => Some(AlarmKind::Corrupt),
         _ => None,
     };
+    let raised = services.alarms.load();
     let activate = match request.action {
         0 => {
             // Kind 0 asks for all; an unknown kind names alarms that nobody has.
             let known = request.alarm == 0 || kind.is_some();
-            let list = if known { services.alarms.load().list(kind) } else { Vec::new() };
+            let list = if known { listed(&raised, kind) } else { Vec::new() };
             return Ok((list, services.reader.revision()));
         }
         action => action == 1,
     };
+    let is_raised = |kind| raised.list(Some(kind)).iter().any(|(member, _)| member.get() == request.member_id);
+    // Clients see one kind of alarm where there are two; whoever clears it means the one that they see.
+    if !activate && kind == Some(AlarmKind::Corrupt) && !is_raised(AlarmKind::Corrupt) && is_raised(AlarmKind::Diverged)
+    {
+        kind = Some(AlarmKind::Diverged);
+    }
     let command = Command::Alarm(AlarmOp { activate, member: MemberId(request.member_id), kind });
     match kv::propose(services, command).await? {
         (Response::Alarm(alarms), revision) => Ok((alarms, revision)),
@@ -50,11 +57,19 @@ async fn run(services: &Services, request: &pb::AlarmRequest) -> Result<(Alarms,
     }
 }
 
+/// The alarms of a kind as clients see them: one of each for a member.
+fn listed(raised: &apply::Alarms, kind: Option<AlarmKind>) -> Alarms {
+    let shown = |(_, raised): &(MemberId, AlarmKind)| kind.is_none_or(|kind| kind_number(kind) == kind_number(*raised));
+    let mut list: Alarms = raised.list(None).into_iter().filter(shown).collect();
+    list.dedup_by_key(|(member, kind)| (*member, kind_number(*kind)));
+    list
+}
+
 /// The wire's number of a kind.
 fn kind_number(kind: AlarmKind) -> i32 {
     match kind {
         AlarmKind::NoSpace => 1,
-        AlarmKind::Corrupt => 2,
+        AlarmKind::Corrupt | AlarmKind::Diverged => 2,
     }
 }
 
@@ -62,6 +77,6 @@ fn kind_number(kind: AlarmKind) -> i32 {
 pub(crate) fn kind_name(kind: AlarmKind) -> &'static str {
     match kind {
         AlarmKind::NoSpace => "NOSPACE",
-        AlarmKind::Corrupt => "CORRUPT",
+        AlarmKind::Corrupt | AlarmKind::Diverged => "CORRUPT",
     }
 }

@@ -25,6 +25,7 @@ pub(super) fn command(from: &mut Source) -> Result<Command, CodecError> {
                 0 => None,
                 1 => Some(AlarmKind::NoSpace),
                 2 => Some(AlarmKind::Corrupt),
+                3 => Some(AlarmKind::Diverged),
                 number => return Err(CodecError::Unknown { what: "alarm", number }),
             },
         }),

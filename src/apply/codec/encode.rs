@@ -56,6 +56,7 @@ pub(super) fn command(out: &mut impl Sink, command: &Command) {
                 None => 0,
                 Some(AlarmKind::NoSpace) => 1,
                 Some(AlarmKind::Corrupt) => 2,
+                Some(AlarmKind::Diverged) => 3,
             });
         }
     }

@@ -122,12 +122,18 @@ impl Peers {
         }
     }
 
-    /// A member's digests; with `keep`, it keeps the state after its next landmark.
+    /// A member's digests; it keeps the state after its next landmark, or lets go of it, if `keep` says so.
     ///
     /// # Errors
     /// As above.
-    pub async fn digests(&self, member: MemberId, keep: bool, limit: Duration) -> Result<Digests, RequestError> {
-        let question = pb::question::Question::Digests(pb::DigestsQuestion { keep });
+    pub async fn digests(
+        &self,
+        member: MemberId,
+        keep: Option<bool>,
+        limit: Duration,
+    ) -> Result<Digests, RequestError> {
+        let question = pb::DigestsQuestion { keep: keep == Some(true), look: keep.is_none() };
+        let question = pb::question::Question::Digests(question);
         match self.ask(member, question, limit).await? {
             pb::answer::Answer::Digests(pb::Digests { indexes, digests, kept }) => Ok(Digests {
                 digests: indexes.into_iter().map(RaftIndex).zip(digests).collect(),
@@ -161,6 +167,18 @@ impl Peers {
     /// As above.
     pub async fn tell_diverged(&self, member: MemberId, index: RaftIndex, limit: Duration) -> Result<(), RequestError> {
         self.ask(member, pb::question::Question::Diverged(index.get()), limit).await.map(drop)
+    }
+
+    /// Asks the leader for a snapshot in place of this member's state, which differs. False if it is to be asked
+    /// again.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn ask_healing(&self, leader: MemberId, limit: Duration) -> Result<bool, RequestError> {
+        match self.ask(leader, pb::question::Question::Heal(true), limit).await? {
+            pb::answer::Answer::Noted(begun) => Ok(begun),
+            _ => Err(RequestError::UnknownMethod),
+        }
     }
 
     /// Has the leader change the membership; gives the members after it.

@@ -218,7 +218,7 @@ impl RaftNetworkV2<TypeConfig> for Link {
         tokio::select! {
             biased;
             closed = cancel => Err(closed.into()),
-            sent = self.peers.send_snapshot(self.target, vote, snapshot) => sent,
+            sent = self.peers.send_snapshot(self.target, vote, snapshot, false) => sent,
         }
     }
 

@@ -40,7 +40,7 @@ pub use ask::{Digests, Forwarded, LeaseLeft};
 pub use book::Book;
 pub use dial::{Dial, Dialing, NoDial, SocketDial, Stream};
 pub use service::{Asking, Questions, Service};
-pub use snapshot::installed_name;
+pub use snapshot::{HEALING, installed_name};
 
 use channels::Channels;
 use link::Link;

@@ -17,6 +17,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::super::node::Node;
 use super::ask::{LeaseLeft, row};
+use super::snapshot::Received;
 use super::{Peers, channels, refusal, wire};
 use crate::consensus::membership::MemberChange;
 use crate::types::{LeaseId, MemberId, RaftIndex, RequestError};
@@ -115,12 +116,17 @@ impl Peer for Service {
 
     async fn vote(&self, request: Request<pb::VoteRequest>) -> Result<Response<pb::VoteReply>, Status> {
         self.admit(&request)?;
-        let reply = self.node.raft().vote(wire::ask_vote(request.into_inner())?).await.map_err(fatal)?;
+        let request = wire::ask_vote(request.into_inner())?;
+        if !request.leadership_transfer {
+            self.node.lease().kept().await;
+        }
+        let reply = self.node.raft().vote(request).await.map_err(fatal)?;
         Ok(Response::new(wire::vote_reply(&reply)))
     }
 
     async fn pre_vote(&self, request: Request<pb::VoteRequest>) -> Result<Response<pb::VoteReply>, Status> {
         self.admit(&request)?;
+        self.node.lease().kept().await;
         let reply = self.node.raft().pre_vote(wire::ask_vote(request.into_inner())?).await.map_err(fatal)?;
         Ok(Response::new(wire::vote_reply(&reply)))
     }
@@ -140,9 +146,15 @@ impl Peer for Service {
         request: Request<Streaming<pb::SnapshotChunk>>,
     ) -> Result<Response<pb::SnapshotReply>, Status> {
         let caller = self.admit(&request)?;
-        let (vote, snapshot) = self.peers.receive_snapshot(request.into_inner()).await?;
+        let differs = self.node.status().diverged().is_some();
+        let received = self.peers.receive_snapshot(request.into_inner(), differs).await?;
+        let Received { vote, snapshot, healing } = received;
         self.node.status().heard_from(caller, vote.leader_id.term);
         let path = snapshot.snapshot.clone();
+        if healing {
+            self.peers.keep_for_healing(&path)?;
+            return Ok(Response::new(pb::SnapshotReply { vote: Some(wire::ballot(&vote)) }));
+        }
         let reply = self.node.raft().install_full_snapshot(vote, snapshot).await.map_err(fatal)?;
         self.peers.discard(&path);
         Ok(Response::new(pb::SnapshotReply { vote: Some(wire::ballot(&reply.vote)) }))
@@ -163,9 +175,11 @@ impl Peer for Service {
                     Answer::Lease(pb::LeaseAnswer { granted_secs, remaining_secs })
                 })
             }
-            Some(Question::Digests(pb::DigestsQuestion { keep })) => {
+            Some(Question::Digests(pb::DigestsQuestion { keep, look })) => {
                 let landmarks = self.node.status().landmarks();
-                landmarks.keep_next(keep);
+                if !look {
+                    landmarks.keep_next(keep);
+                }
                 let (indexes, digests) =
                     landmarks.digests().into_iter().map(|(index, digest)| (index.get(), digest)).unzip();
                 let kept = landmarks.kept().map_or(0, RaftIndex::get);
@@ -179,6 +193,7 @@ impl Peer for Service {
                 self.node.status().set_diverged(RaftIndex(index));
                 Ok(Answer::Noted(true))
             }
+            Some(Question::Heal(_)) => self.node.heal(caller).await.map(Answer::Noted),
             Some(Question::Change(change)) => match MemberChange::decode(&change) {
                 Ok(change) => {
                     let members = self.node.change_members(change).await;

@@ -4,7 +4,8 @@
 //! <index>.snapshot ─► chunks with a checksum each ─► <index>.received, synced, read through once ─► install
 //!                                                     └► <index>.snapshot once it is installed
 //! ```
-//! A file that is still called `received` was not installed, and means nothing after a crash.
+//! A file that is still called `received` was not installed, and means nothing after a crash. One that is to heal a
+//! member becomes [`HEALING`], and takes its state's place at its next start.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -39,15 +40,27 @@ const INSTALL_MAX: Duration = Duration::from_secs(600);
 /// Ending of a file that isn't installed yet.
 const RECEIVED: &str = ".received.tmp";
 
+/// The name of a whole snapshot that takes the place of this member's state, which differs, at the next start.
+pub const HEALING: &str = "healing.ready";
+
+/// A snapshot that came in whole.
+pub(super) struct Received {
+    pub(super) vote: Vote,
+    pub(super) snapshot: SnapshotOf<TypeConfig, PathBuf>,
+    /// It isn't Raft's, but is to heal this member.
+    pub(super) healing: bool,
+}
+
 type Sent = Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>>;
 
 impl Peers {
-    /// Sends a snapshot's file and waits until it is installed there.
-    pub(super) async fn send_snapshot(
+    /// Sends a snapshot's file and waits until it is installed there, or, if it is for `healing`, kept for that.
+    pub(in crate::consensus) async fn send_snapshot(
         &self,
         target: MemberId,
         vote: Vote,
         snapshot: SnapshotOf<TypeConfig, PathBuf>,
+        healing: bool,
     ) -> Sent {
         let path = snapshot.snapshot;
         let file = self.inner.env.disk.open(&path, Access::Read);
@@ -61,8 +74,9 @@ impl Peers {
             last: snapshot.meta.last_log_id.as_ref().map(wire::entry_id),
             membership: encode_membership(&snapshot.meta.last_membership),
             size,
+            healing,
         };
-        tracing::info!(to = %target, path = %path.display(), bytes = size, "sending a snapshot");
+        tracing::info!(to = %target, healing, path = %path.display(), bytes = size, "sending a snapshot");
         let (chunks, outgoing) = mpsc::channel(CHUNKS_AHEAD);
         let mut reading = tokio::spawn(read(file, size, head, chunks));
         let channels = self.channels(target);
@@ -77,7 +91,7 @@ impl Peers {
         match sent {
             Ok(Ok(reply)) => {
                 let vote = wire::vote(reply.into_inner().vote).map_err(|error| link::network(&error))?;
-                tracing::info!(to = %target, bytes = size, "a snapshot was installed");
+                tracing::info!(to = %target, healing, bytes = size, "a snapshot was installed");
                 Ok(SnapshotResponse::new(vote))
             }
             Ok(Err(status)) => {
@@ -89,13 +103,18 @@ impl Peers {
         }
     }
 
-    /// Takes in a snapshot's file, whole and checked; what a broken transfer left is removed.
+    /// Takes in a snapshot's file, whole and checked; what a broken transfer left is removed. One for healing is
+    /// taken only if this member `differs`.
     pub(super) async fn receive_snapshot(
         &self,
         mut chunks: Streaming<pb::SnapshotChunk>,
-    ) -> Result<(Vote, SnapshotOf<TypeConfig, PathBuf>), Status> {
+        differs: bool,
+    ) -> Result<Received, Status> {
         let first = next(&mut chunks).await?.and_then(|chunk| chunk.head);
         let head = first.ok_or_else(|| Status::invalid_argument("a snapshot begins without its head"))?;
+        if head.healing && !differs {
+            return Err(Status::failed_precondition("this member has nothing to be healed of"));
+        }
         let vote = wire::vote(head.vote)?;
         let last = head.last.map(wire::id).ok_or_else(|| Status::invalid_argument("a snapshot of nothing"))?;
         let last_membership = decode_membership(&head.membership)
@@ -117,7 +136,18 @@ impl Peers {
         }
         incoming.keep();
         let meta = SnapshotMetaOf::<TypeConfig> { last_log_id: Some(last), last_membership };
-        Ok((vote, SnapshotOf::<TypeConfig, PathBuf> { meta, snapshot: path }))
+        let snapshot = SnapshotOf::<TypeConfig, PathBuf> { meta, snapshot: path };
+        Ok(Received { vote, snapshot, healing: head.healing })
+    }
+
+    /// Gives a received file the name under which the next start finds it, durably.
+    pub(super) fn keep_for_healing(&self, path: &Path) -> Result<(), Status> {
+        let disk = &self.inner.env.disk;
+        let kept = may_block(|| {
+            disk.rename(path, &path.with_file_name(HEALING))?;
+            disk.sync_dir(&self.options().snapshot_dir)
+        });
+        kept.map_err(|error| failed("keep", &error))
     }
 
     /// Removes a received file that Raft had no use for, such as one that came after a newer one; one that was

@@ -113,6 +113,12 @@ pub struct Clustering {
     pub max_learners: usize,
     /// `--auto-promote-learners`: rusd's own; learners get a vote once they are in step.
     pub auto_promote_learners: bool,
+    /// `--lease-reads`: rusd's own; a leader that most members have answered within 0.28 of the election timeout
+    /// answers linearizable reads without asking them again. Right as long as no member's monotonic clock runs more
+    /// than a fifth slower than another's, nor stands still, as in a virtual machine that is stopped.
+    pub lease_reads: bool,
+    /// `--heal-diverged`: rusd's own; a member whose state differs takes the leader's in its place.
+    pub heal_diverged: bool,
     /// `--auto-compaction-mode`.
     pub auto_compaction_mode: CompactionMode,
     /// `--auto-compaction-retention`; see [`super::Config::auto_compaction`].

@@ -97,6 +97,26 @@ pub(super) const FLAGS: &[Flag] = &[
         },
     },
     Flag {
+        name: "lease-reads",
+        kind: Kind::Bool,
+        default: "false",
+        help: "rusd's own: the leader reads without asking the others, if all clocks run alike",
+        set: |config, text| {
+            config.clustering.lease_reads = value::boolean(text)?;
+            Ok(())
+        },
+    },
+    Flag {
+        name: "heal-diverged",
+        kind: Kind::Bool,
+        default: "true",
+        help: "rusd's own: a member whose state differs takes the leader's",
+        set: |config, text| {
+            config.clustering.heal_diverged = value::boolean(text)?;
+            Ok(())
+        },
+    },
+    Flag {
         name: "auto-compaction-retention",
         kind: Kind::Text,
         default: "0",

@@ -1,0 +1,203 @@
+//! A directory whose state differs, with a good snapshot beside it; killed before each change of a name.
+
+#![allow(clippy::disallowed_methods, reason = "a test changes files behind the doors")]
+
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+
+use super::*;
+use crate::env::{Access, DiskFile, RealDisk};
+use crate::ops::config::Config;
+use crate::storage::Store;
+use crate::types::{LeaseId, Term};
+use crate::wal::{EntryId, WalEntry, WalOptions};
+
+/// Where the snapshot stands.
+const AT: u64 = 15;
+
+/// The real disk, which changes no name any more after so many changes.
+#[derive(Debug)]
+struct Dying(AtomicU64);
+
+impl Dying {
+    fn step(&self) -> io::Result<()> {
+        let left = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        left.map(drop).map_err(|_| io::Error::other("killed"))
+    }
+}
+
+impl Disk for Dying {
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        self.step()?;
+        RealDisk.create_dir_all(dir)
+    }
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>> {
+        if access != Access::Read {
+            self.step()?;
+        }
+        RealDisk.open(path, access)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.step()?;
+        RealDisk.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.step()?;
+        RealDisk.remove(path)
+    }
+    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        // Half of it is gone when the process is killed.
+        if self.step().is_err() {
+            return RealDisk.remove(&dir.join("engine")).and(Err(io::Error::other("killed")));
+        }
+        RealDisk.remove_dir(dir)
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {
+        RealDisk.list(dir)
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.step()?;
+        RealDisk.sync_dir(dir)
+    }
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        RealDisk.exists(path)
+    }
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        RealDisk.free_bytes(dir)
+    }
+}
+
+struct Member {
+    _dir: tempfile::TempDir,
+    env: Env,
+    data: DataDir,
+    wal: Wal,
+}
+
+fn snapshot_at(env: &Env, dir: &Path) -> PathBuf {
+    let mut store = Store::in_memory();
+    let mut txn = store.begin();
+    txn.put(Bytes::from_static(b"k"), Bytes::from_static(b"right"), LeaseId(0));
+    txn.commit();
+    store.publish(AppliedPosition { index: RaftIndex(AT), term: Term(2) }).unwrap();
+    rebuild::save(env.clone(), store.reader(), dir.to_owned())().unwrap().path
+}
+
+/// A member whose log holds `entries` of term 2; it differs, had differed before, and has fetched the others' state.
+fn member(entries: std::ops::RangeInclusive<u64>, term: u64) -> Member {
+    let dir = tempfile::tempdir().unwrap();
+    let env = Env::real();
+    let mut config = Config::default();
+    config.member.data_dir = dir.path().join("m");
+    let data = DataDir::open(&RealDisk, &config, None).unwrap();
+    let (wal, _) = Wal::open(env.clone(), data.wal(), WalOptions::default()).unwrap();
+    let entry = |index| {
+        let id = EntryId { term: Term(term), index: RaftIndex(index), node: None };
+        WalEntry { id, kind: 0, payload: Bytes::new() }
+    };
+    let (done, written) = std::sync::mpsc::channel();
+    wal.append(entries.map(entry).collect(), move |result| done.send(result).unwrap());
+    written.recv().unwrap().unwrap();
+    data.note_divergence(&RealDisk, &Divergence::found(RaftIndex(10))).unwrap();
+    std::fs::write(data.store().join("engine"), b"differs").unwrap();
+    std::fs::create_dir(data.diverged_store()).unwrap();
+    std::fs::write(data.diverged_store().join("engine"), b"long ago").unwrap();
+    let made = snapshot_at(&env, dir.path());
+    std::fs::rename(made, data.snapshots().join(HEALING)).unwrap();
+    // A newer one than the one that was fetched: it must not be taken for it.
+    std::fs::write(data.snapshots().join("0000000000000012.snapshot"), b"made of what differs").unwrap();
+    Member { _dir: dir, env, data, wal }
+}
+
+impl Member {
+    fn install(&self, enabled: bool) -> RaftIndex {
+        // As each start does.
+        RealDisk.create_dir_all(&self.data.store()).unwrap();
+        install(&self.env, &self.data, &self.wal, enabled).unwrap()
+    }
+
+    fn names(&self) -> Vec<OsString> {
+        RealDisk.list(&self.data.snapshots()).unwrap()
+    }
+
+    fn is_untouched(&self) {
+        assert_eq!(std::fs::read(self.data.store().join("engine")).unwrap(), b"differs");
+        assert_eq!(self.names(), ["0000000000000012.snapshot"], "what is of no use was removed");
+        assert_eq!(self.data.divergence(&RealDisk).unwrap(), Some(Divergence::found(RaftIndex(10))));
+    }
+
+    fn is_installed(&self) {
+        assert_eq!(std::fs::read(self.data.diverged_store().join("engine")).unwrap(), b"differs");
+        assert_eq!(RealDisk.list(&self.data.store()).unwrap(), Vec::<OsString>::new());
+        assert_eq!(self.names(), [format!("{AT:016x}.snapshot").as_str()]);
+        let mark = Divergence { index: RaftIndex(10), healed: Some(RaftIndex(AT)), attempts: 1 };
+        assert_eq!(self.data.divergence(&RealDisk).unwrap(), Some(mark));
+    }
+}
+
+#[test]
+fn killed_anywhere_it_is_whole_after_the_next_start() {
+    for steps in 0.. {
+        let member = member(1..=20, 2);
+        let dying = Env { disk: Arc::new(Dying(AtomicU64::new(steps))), ..member.env.clone() };
+        let first = install(&dying, &member.data, &member.wal, true);
+        // A file system may have made all of it durable, or none: the process was killed, the machine lives.
+        assert_eq!(member.install(true), RaftIndex(AT), "killed after {steps} steps");
+        member.is_installed();
+        assert_eq!(member.install(true), RaftIndex(AT), "until it was compared");
+        member.is_installed();
+        if first.is_ok() {
+            assert!(steps > 8, "nothing was killed");
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_snapshot_ahead_of_the_log_is_taken() {
+    let member = member(1..=5, 2);
+    assert_eq!(member.install(true), RaftIndex(AT));
+    member.is_installed();
+}
+
+#[test]
+fn what_does_not_fit_is_fetched_again() {
+    let damaged = member(1..=20, 2);
+    let path = damaged.data.snapshots().join(HEALING);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    assert_eq!(damaged.install(true), RaftIndex(0));
+    damaged.is_untouched();
+
+    let purged = member(1..=20, 2);
+    let (done, gone) = std::sync::mpsc::channel();
+    let upto = EntryId { term: Term(2), index: RaftIndex(16), node: None };
+    purged.wal.purge_to(upto, move |result| done.send(result).unwrap());
+    gone.recv().unwrap().unwrap();
+    assert_eq!(purged.install(true), RaftIndex(0), "entry 16 is in neither of them");
+    purged.is_untouched();
+
+    for (entries, why) in [(1..=20, "another entry has its place"), (1..=5, "the log is of a later term")] {
+        let other = member(entries, 3);
+        assert_eq!(other.install(true), RaftIndex(0), "{why}");
+        other.is_untouched();
+    }
+}
+
+#[test]
+fn nothing_is_replaced_that_does_not_differ_or_should_not_be() {
+    let off = member(1..=20, 2);
+    assert_eq!(off.install(false), RaftIndex(0));
+    off.is_untouched();
+    let well = member(1..=20, 2);
+    well.data.clear_divergence(&RealDisk).unwrap();
+    assert_eq!(well.install(true), RaftIndex(0));
+    assert_eq!(std::fs::read(well.data.store().join("engine")).unwrap(), b"differs");
+}
