@@ -29,6 +29,7 @@ pub mod api;
 pub mod apply;
 pub mod cli;
 pub mod consensus;
+pub mod discovery;
 pub mod env;
 pub mod lease;
 pub mod ops;

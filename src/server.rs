@@ -36,6 +36,7 @@ use crate::api::{self, Address, ConnOptions, ListenError, Listener, Serves, Sock
 use crate::apply::MachineError;
 use crate::cli::version::RUSD_VERSION;
 use crate::consensus::StartError;
+use crate::discovery::{self, DiscoveryError};
 use crate::env::Env;
 use crate::ops::banner::Banner;
 use crate::ops::config::{Config, ConfigError, Url};
@@ -85,6 +86,9 @@ pub enum ServerError {
     /// The data directory.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
+    /// The members that should be found.
+    #[error(transparent)]
+    Discovery(#[from] DiscoveryError),
     /// The cluster that it should join.
     #[error(transparent)]
     Join(#[from] JoinError),
@@ -124,11 +128,18 @@ pub fn run(start: Start) -> Result<Stopped, ServerError> {
 }
 
 async fn serve(start: Start) -> Result<Stopped, ServerError> {
-    let Start { config, style, begun } = start;
-    let config = Arc::new(config);
+    let Start { mut config, style, begun } = start;
     let mut signal = std::pin::pin!(signals::first()?);
     let env = Env::real();
     let is_made = DataDir::is_made(env.disk.as_ref(), &config)?;
+    if !is_made && discovery::is_asked(&config) {
+        tokio::select! {
+            biased;
+            signal = &mut signal => return Ok(Stopped::Signal(signal)),
+            found = discovery::find(&mut config, &env) => found?,
+        }
+    }
+    let config = Arc::new(config);
     let joined = if is_made { None } else { join::ask(&config).await? };
     let data = Arc::new(open_data(&env, &config, joined).await?);
     let metrics = Arc::new(Metrics::new(&MetricsOptions {

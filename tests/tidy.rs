@@ -31,6 +31,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("consensus", &["apply", "auth", "env", "lease", "storage", "types", "wal", "watch"]),
     ("propose", &["apply", "auth", "consensus", "env", "lease", "storage", "types"]),
     ("ops", &["env", "types"]),
+    ("discovery", &["env", "ops", "types"]),
     ("cli", &["env", "ops", "types"]),
     ("api", &["admit", "apply", "auth", "consensus", "env", "lease", "ops", "propose", "storage", "types", "watch"]),
     ("merge", &["env", "storage", "types"]),
@@ -46,10 +47,10 @@ const DOORS: &[(&str, &[&str])] = &[
     ("sled", &["src/storage/backend/sled", "src/storage/backend/mod.rs"]),
     ("redb", &["src/storage/backend/redb", "src/storage/backend/mod.rs"]),
     ("openraft", &["src/consensus/"]),
-    ("tonic", &["src/api/", "src/consensus/peer/"]),
+    ("tonic", &["src/api/", "src/consensus/peer/", "src/discovery/registry.rs"]),
     ("axum", &["src/api/"]),
     ("prost", &["src/api/", "src/propose/", "src/consensus/peer/", "src/watch/"]),
-    ("rusd_proto", &["src/api/", "src/consensus/peer/", "src/propose/", "src/watch/"]),
+    ("rusd_proto", &["src/api/", "src/consensus/peer/", "src/discovery/registry.rs", "src/propose/", "src/watch/"]),
 ];
 
 struct Source {

@@ -17,7 +17,7 @@ struct Missing {
 
 const PLAIN: &str = "Leave it out, use http:// URLs on loopback, and put a TLS proxy in front";
 
-const MISSING: [Missing; 5] = [
+const MISSING: [Missing; 6] = [
     Missing {
         what: "TLS for clients",
         flags: &["cert-file", "key-file", "client-", "trusted-ca-file", "auto-tls"],
@@ -56,14 +56,20 @@ const MISSING: [Missing; 5] = [
     Missing {
         what: "--discovery",
         flags: &["discovery"],
-        why: "finding a cluster by discovery is not available yet",
-        instead: "Name the member by --initial-cluster",
+        why: "etcd's old discovery service is not available",
+        instead: "Use --discovery-token and --discovery-endpoints, or name the members by --initial-cluster",
+        asked: |config| !config.discovery.legacy.is_empty(),
+    },
+    Missing {
+        what: "TLS to the discovery service",
+        flags: &["discovery-"],
+        why: "TLS to the discovery service is not available yet",
+        instead: "Use http:// endpoints, and leave --discovery-insecure-transport at true",
         asked: |config| {
             let discovery = &config.discovery;
-            !(discovery.token.is_empty()
-                && discovery.endpoints.is_empty()
-                && discovery.srv.is_empty()
-                && discovery.legacy.is_empty())
+            asks_tls(&discovery.tls)
+                || !discovery.insecure_transport
+                || discovery.endpoints.iter().any(|endpoint| endpoint.starts_with("https://"))
         },
     },
 ];
@@ -119,9 +125,9 @@ mod tests {
             ("listen-client-http-urls", "https://localhost:1"),
             ("listen-metrics-urls", "https://localhost:1"),
             ("auth-token", "jwt,pub-key=a,priv-key=b,sign-method=RS256"),
-            ("discovery-token", "t"),
-            ("discovery-endpoints", "http://h:1"),
-            ("discovery-srv", "example.com"),
+            ("discovery", "http://h:1"),
+            ("discovery-cacert", "ca.pem"),
+            ("discovery-insecure-transport", "false"),
         ] {
             let mut config = Config::default();
             let flag = flags::find(name).expect("a known flag");

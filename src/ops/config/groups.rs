@@ -2,6 +2,7 @@
 //!
 //! The derived `Default`s are blank, not etcd's: [`super::Config::default`] fills them from the table.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -154,6 +155,8 @@ pub struct Discovery {
     pub srv: String,
     /// `--discovery-srv-name`.
     pub srv_name: String,
+    /// `--discovery-srv-resolver`: rusd's own; the DNS server to ask, the system's unless given.
+    pub srv_resolver: Option<SocketAddr>,
     /// `--discovery`, `--discovery-proxy`: the old service.
     pub legacy: String,
 }

@@ -125,6 +125,16 @@ fn cluster(config: &Config) -> Result<(), ConfigError> {
             format!("Keep {} only", given[0]),
         ));
     }
+    if config.discovery.token.is_empty() != config.discovery.endpoints.is_empty() {
+        return Err(ConfigError::new(
+            if config.discovery.token.is_empty() { "--discovery-endpoints" } else { "--discovery-token" },
+            "both --discovery-token and --discovery-endpoints must be set",
+            "Add the other one",
+        ));
+    }
+    if config.discovery.token.contains('/') {
+        return Err(ConfigError::new("--discovery-token", "a token has no slashes", "Type the last part of it"));
+    }
     if clustering.initial_advertise_peer_urls.is_empty() {
         return Err(ConfigError::new(
             "--initial-advertise-peer-urls",
@@ -216,7 +226,13 @@ mod tests {
 
     #[test]
     fn refusals_name_the_flag_and_the_way_out() {
-        let cases: [(&[(&str, &str)], &str); 11] = [
+        let cases: [(&[(&str, &str)], &str); 14] = [
+            (&[("discovery-token", "t")], "Add the other one"),
+            (&[("discovery-endpoints", "http://h:1")], "Add the other one"),
+            (
+                &[("discovery-srv", "h"), ("initial-cluster", "default=http://localhost:2380")],
+                "Keep --initial-cluster only",
+            ),
             (&[("initial-cluster", "default=http://localhost:2380,b=http://localhost:2380")], "to one member only"),
             (&[("max-request-bytes", "33554433")], "--max-request-bytes=33554432"),
             (&[("heartbeat-interval", "0")], "--heartbeat-interval=100"),

@@ -7,7 +7,7 @@ use super::{Config, GATES};
 
 const ALONE: &str = "a cluster of one member has no use for it";
 const AUTH: &str = "users and passwords are not available yet";
-const DISCOVERY: &str = "finding a cluster by discovery is not available yet";
+const DISCOVERY: &str = "etcd's old discovery service is not available";
 const ENGINE: &str = "there is no bbolt here: --backend chooses the engine, and it times its flushes by itself";
 const TLS: &str = "TLS is not available yet";
 const TRACING: &str = "traces are not sent yet";
@@ -25,30 +25,13 @@ const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
         ],
     ),
     (AUTH, &["auth-token-ttl", "bcrypt-cost"]),
-    (
-        DISCOVERY,
-        &[
-            "discovery-cacert",
-            "discovery-cert",
-            "discovery-dial-timeout",
-            "discovery-fallback",
-            "discovery-insecure-skip-tls-verify",
-            "discovery-insecure-transport",
-            "discovery-keepalive-time",
-            "discovery-keepalive-timeout",
-            "discovery-key",
-            "discovery-password",
-            "discovery-proxy",
-            "discovery-request-timeout",
-            "discovery-srv-name",
-            "discovery-user",
-        ],
-    ),
+    (DISCOVERY, &["discovery-fallback", "discovery-proxy"]),
     (ENGINE, &["backend-batch-interval", "backend-batch-limit", "backend-bbolt-freelist-type"]),
     (
         TLS,
         &[
             "cipher-suites",
+            "discovery-insecure-skip-tls-verify",
             "peer-skip-client-san-verification",
             "self-signed-cert-validity",
             "tls-max-version",

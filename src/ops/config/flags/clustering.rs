@@ -299,6 +299,19 @@ pub(super) const DISCOVERY: &[Flag] = &[
         },
     },
     Flag {
+        name: "discovery-srv-resolver",
+        kind: Kind::Text,
+        default: "",
+        help: "rusd's own: DNS server to ask for it, ip:port; the system's unless given",
+        set: |config, text| {
+            config.discovery.srv_resolver = match text {
+                "" => None,
+                text => Some(text.parse().map_err(|_| value::BadValue::new(text, "ip:port"))?),
+            };
+            Ok(())
+        },
+    },
+    Flag {
         name: "discovery",
         kind: Kind::Text,
         default: "",
