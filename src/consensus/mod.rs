@@ -44,4 +44,6 @@ pub fn seeded<F: Future>(seed: u64, member: F) -> impl Future<Output = F::Output
 #[cfg(test)]
 mod fault_tests;
 #[cfg(test)]
+mod history_tests;
+#[cfg(test)]
 mod tests;

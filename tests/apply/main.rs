@@ -6,6 +6,7 @@ mod alarm_cases;
 mod commands;
 mod determinism;
 mod harness;
+mod histories;
 mod key_cases;
 mod lease_cases;
 mod model;

@@ -121,6 +121,23 @@ fn a_promotion_starts_from_the_checkpoint_or_the_full_time() {
     assert_eq!(lessor.renew(LeaseId(2), now), Renewal::Renewed { ttl_secs: 20, reset_checkpoint: false });
 }
 
+/// Etcd issue 17132. Cause: what a checkpoint said was known to the leader's clocks alone. Symptom: after some changes of
+/// the leader a lease had its full time again. Now it is in the lease's record, for every promotion to come.
+#[test]
+fn issue_17132_a_checkpoint_outlives_every_change_of_the_leader() {
+    let (mut writer, lessor, start) = leading();
+    writer.grant(LeaseId(1), 600);
+    lessor.arm(start);
+    writer.checkpoint(LeaseId(1), 300).expect("it is there");
+    for change in 1..=5 {
+        lessor.demote();
+        let now = start + secs(1000 * change);
+        lessor.promote(now, Duration::ZERO);
+        let left = lessor.remaining(LeaseId(1), now).unwrap().remaining_secs;
+        assert!((299..=300).contains(&left), "{left} s after change {change}");
+    }
+}
+
 #[test]
 fn an_id_that_is_granted_again_has_only_its_new_deadline() {
     let (mut writer, lessor, start) = leading();
@@ -145,8 +162,10 @@ fn stale_heap_entries_are_bounded() {
     assert!(lessor.is_empty());
 }
 
+/// Etcd issue 9360. Cause: leases that are due at once were ended one by one, without a bound. Symptom: a storm of
+/// proposals in which everything else starved. Now they are handed out in parts, and each part is one entry.
 #[test]
-fn at_most_max_are_handed_out_and_the_rest_follows() {
+fn issue_9360_at_most_max_are_handed_out_and_the_rest_follows() {
     let (mut writer, lessor, start) = leading();
     for id in 1..=1000 {
         writer.grant(LeaseId(id), TTL);
