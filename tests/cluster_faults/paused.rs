@@ -13,7 +13,7 @@ use crate::cluster::{COMES_MAX, Cluster};
 use crate::run::Run;
 use crate::settings;
 
-/// etcd 20418, 21417: a leader that was paused and replaced answered reads from what it had. Here it is
+/// etcd 20418, 21417 and, across a change of the leader, 21378: a leader that was paused and replaced answered reads from what it had. Here it is
 /// paused for longer than an election takes; reads and writes wait in its sockets and are answered when it
 /// goes on; none may be older than what the others have acknowledged meanwhile.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
