@@ -65,13 +65,13 @@ fn nothing_is_said_twice_17247() {
     let world = World::new();
     let mut client = world.client();
     client.created(watch(KeyRange::single("a")));
-    let batch = world.publish(&[vec![Change::Put("a", b"1".to_vec())]]);
-    world.hub.notify(batch.clone(), 2);
-    world.hub.notify(batch, 2);
+    let batch = world.publish(&[vec![Change::Put("a", b"1".to_vec())], vec![Change::Put("a", b"2".to_vec())]]);
+    world.hub.notify(batch.clone(), 3);
+    world.hub.notify(batch, 3);
     client.create(from(2, KeyRange::single("a")));
     let mut seen = client.brief();
     seen.sort();
-    assert_eq!(seen, ["0@2 +a@2", "1@2 +a@2", "1@2 created"]);
+    assert_eq!(seen, ["0@3 +a@2 +a@3", "1@3 +a@2 +a@3", "1@3 created"]);
 }
 
 // 17529. Cause: under load a starved stream's pending events were dropped when its watchers were synced.
