@@ -36,6 +36,7 @@ pub mod ops;
 pub mod propose;
 pub mod server;
 pub mod storage;
+pub mod tls;
 pub mod types;
 pub mod wal;
 pub mod watch;

@@ -22,6 +22,7 @@ mod publish;
 mod rebuild;
 mod room;
 mod scrub;
+mod tls;
 mod upkeep;
 
 use std::io;
@@ -43,9 +44,10 @@ use crate::ops::config::{Config, ConfigError, Url};
 use crate::ops::data_dir::{DataDir, DataDirError};
 use crate::ops::identity::Identity;
 use crate::ops::join::{self, JoinError};
-use crate::ops::logging::Style;
+use crate::ops::logging::{SERVING_INSECURELY, SERVING_SECURELY, Style};
 use crate::ops::metrics::{Metrics, MetricsOptions};
 use crate::ops::signals::{self, Signal};
+use crate::tls::TlsError;
 use crate::types::RequestError;
 use crate::watch::StreamEnd;
 
@@ -104,6 +106,9 @@ pub enum ServerError {
     /// A socket.
     #[error("{0}. Stop whoever has it, or type another URL in the --listen-…-urls flag that names it")]
     Listen(#[from] ListenError),
+    /// Certificates.
+    #[error("TLS: {0}")]
+    Tls(#[from] TlsError),
     /// The metrics' tables.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -140,7 +145,8 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
         }
     }
     let config = Arc::new(config);
-    let joined = if is_made { None } else { join::ask(&config).await? };
+    let connector = tls::connector(&config, &env)?;
+    let joined = if is_made { None } else { join::ask(&config, connector.as_ref()).await? };
     let data = Arc::new(open_data(&env, &config, joined).await?);
     let metrics = Arc::new(Metrics::new(&MetricsOptions {
         member: data.identity().member,
@@ -148,7 +154,8 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
         cluster_version: "3.7",
         rusd_version: RUSD_VERSION,
     })?);
-    let (listeners, peer_listeners) = bind(&config, &env)?;
+    let entrances = tls::Entrances::open(&config, &data, &env)?;
+    let (listeners, peer_listeners) = bind(&config, &entrances, &env)?;
     let core = tokio::select! {
         biased;
         // What is under way is cut off as by a kill: nothing was acknowledged yet.
@@ -156,7 +163,7 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
             tracing::info!(signal = signal.name(), "received signal while starting; ending");
             return Ok(Stopped::Signal(signal));
         }
-        core = Core::start(&config, &data, &env, &metrics, peer_listeners) => core,
+        core = Core::start(&config, &data, &env, &metrics, peer_listeners, connector) => core,
     };
     let core = match core {
         // A signal that came meanwhile would be lost.
@@ -175,10 +182,12 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
     gauges::connect_port(&metrics, services.metrics.clone(), connections.clone(), listeners.len());
     let serving = tokio::spawn(api::serve(listeners, services, connections, shutdown.subscribe()));
     let members = core.node.members().len();
-    tracing::info!(
-        address = %join(&config.member.listen_client_urls), traffic = "grpc+http",
-        "serving client traffic insecurely; this is strongly discouraged!"
-    );
+    for (says, is_tls) in [(SERVING_INSECURELY, false), (SERVING_SECURELY, true)] {
+        let urls: Vec<_> = config.member.listen_client_urls.iter().filter(|url| url.is_tls() == is_tls).collect();
+        if !urls.is_empty() {
+            tracing::info!(address = %join(&urls), traffic = "grpc+http", "{says}");
+        }
+    }
     Banner::new(RUSD_VERSION, &config, &data, members, env.clock.now().saturating_duration_since(begun))
         .announce(style);
 
@@ -222,7 +231,7 @@ async fn open_data(env: &Env, config: &Config, joined: Option<Identity>) -> Resu
 type Sockets = (Vec<(Listener, ConnOptions)>, Vec<Listener>);
 
 /// All sockets, bound before anything slow is done, so that a port that is taken is noticed at once.
-fn bind(config: &Config, env: &Env) -> Result<Sockets, ListenError> {
+fn bind(config: &Config, entrances: &tls::Entrances, env: &Env) -> Result<Sockets, ServerError> {
     let sockets = SocketOptions {
         reuse_port: config.member.socket_reuse_port,
         reuse_address: config.member.socket_reuse_address,
@@ -248,12 +257,21 @@ fn bind(config: &Config, env: &Env) -> Result<Sockets, ListenError> {
         (&config.monitoring.listen_metrics_urls, Serves::Metrics),
     ];
     let bind = |url: &Url| Listener::bind(&address(url), sockets, env.disk.as_ref());
-    let peers = member.listen_peer_urls.iter().map(bind).collect::<Result<_, _>>()?;
-    let clients = lists
-        .into_iter()
-        .flat_map(|(urls, serves)| urls.iter().map(move |url| (url, serves)))
-        .map(|(url, serves)| Ok((bind(url)?, ConnOptions { serves, ..base.clone() })))
-        .collect::<Result<_, _>>()?;
+    let peer = |url: &Url| -> Result<_, ServerError> { Ok(bind(url)?.secured(entrances.peer(url)?)) };
+    let peers = member.listen_peer_urls.iter().map(peer).collect::<Result<_, _>>()?;
+    let mut clients = Vec::new();
+    for (urls, serves) in lists {
+        for (at, url) in urls.iter().enumerate() {
+            let same = |other: &&Url| address(other) == address(url);
+            if urls[..at].iter().any(|earlier| same(&earlier)) {
+                continue;
+            }
+            // As in etcd, one port can be asked for with TLS and without.
+            let (tls, plain): (Vec<_>, Vec<_>) = urls.iter().filter(same).partition(|url| url.is_tls());
+            let security = entrances.client(!plain.is_empty(), !tls.is_empty())?;
+            clients.push((bind(url)?.secured(security), ConnOptions { serves, ..base.clone() }));
+        }
+    }
     Ok((clients, peers))
 }
 
@@ -261,7 +279,7 @@ fn address(url: &Url) -> Address {
     if url.is_unix() { Address::Unix(url.address().into()) } else { Address::Tcp(url.address().to_owned()) }
 }
 
-fn join(urls: &[Url]) -> String {
+fn join(urls: &[&Url]) -> String {
     let urls: Vec<_> = urls.iter().map(ToString::to_string).collect();
     urls.join(",")
 }

@@ -28,12 +28,16 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("wal", &["env", "types"]),
     ("admit", &["apply", "auth", "storage", "types"]),
     ("watch", &["env", "storage", "types"]),
-    ("consensus", &["apply", "auth", "env", "lease", "storage", "types", "wal", "watch"]),
+    ("consensus", &["apply", "auth", "env", "lease", "storage", "tls", "types", "wal", "watch"]),
     ("propose", &["apply", "auth", "consensus", "env", "lease", "storage", "types"]),
-    ("ops", &["env", "types"]),
+    ("tls", &["env", "types"]),
+    ("ops", &["env", "tls", "types"]),
     ("discovery", &["env", "ops", "types"]),
     ("cli", &["env", "ops", "types"]),
-    ("api", &["admit", "apply", "auth", "consensus", "env", "lease", "ops", "propose", "storage", "types", "watch"]),
+    (
+        "api",
+        &["admit", "apply", "auth", "consensus", "env", "lease", "ops", "propose", "storage", "tls", "types", "watch"],
+    ),
     ("merge", &["env", "storage", "types"]),
     ("federation", &["env", "storage", "types"]),
 ];
@@ -50,6 +54,10 @@ const DOORS: &[(&str, &[&str])] = &[
     ("tonic", &["src/api/", "src/consensus/peer/", "src/discovery/registry.rs"]),
     ("axum", &["src/api/"]),
     ("prost", &["src/api/", "src/propose/", "src/consensus/peer/", "src/watch/"]),
+    ("rustls", &["src/tls/"]),
+    ("tokio_rustls", &["src/tls/"]),
+    ("rcgen", &["src/tls/"]),
+    ("x509_parser", &["src/tls/"]),
     ("rusd_proto", &["src/api/", "src/consensus/peer/", "src/discovery/registry.rs", "src/propose/", "src/watch/"]),
 ];
 

@@ -24,6 +24,7 @@ use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
+use super::entrance::Caller;
 use super::grpc::body::ReplyBody;
 use super::grpc::head::{self, Head};
 use super::grpc::service;
@@ -88,8 +89,15 @@ const SEND_BUFFER_BYTES: usize = 256 * 1024;
 const RESETS_PENDING_MAX: usize = 1_024;
 
 /// Serves a connection until it ends, or until `shutdown` and its calls are done.
-pub(crate) async fn serve<S>(stream: S, services: Arc<Services>, options: ConnOptions, shutdown: watch::Receiver<bool>)
-where
+///
+/// Requests carry who calls as an extension, if a certificate says so: `Arc<ClientIdentity>`.
+pub(crate) async fn serve<S>(
+    stream: S,
+    caller: Caller,
+    services: Arc<Services>,
+    options: ConnOptions,
+    shutdown: watch::Receiver<bool>,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let turn = Arc::new(AtomicU32::new(CALLS_A_TURN));
@@ -111,7 +119,7 @@ where
         .keep_alive_interval(pings.then_some(options.keepalive_interval))
         .keep_alive_timeout(options.keepalive_timeout);
     let socket = Socket::new(stream, turn.clone());
-    let door = Door { services, serves: options.serves, web: options.web, shutdown: shutdown.clone() };
+    let door = Door { services, caller, serves: options.serves, web: options.web, shutdown: shutdown.clone() };
     let connection = builder.serve_connection(TokioIo::new(socket.clone()), door);
     let mut connection = std::pin::pin!(connection);
     let mut shutdown = std::pin::pin!(super::listen::ended(shutdown));
@@ -138,6 +146,7 @@ where
 /// Requests of one connection to the rooms that answer them.
 struct Door {
     services: Arc<Services>,
+    caller: Caller,
     serves: Serves,
     web: Arc<WebPolicy>,
     shutdown: watch::Receiver<bool>,
@@ -148,7 +157,10 @@ impl hyper::service::Service<Request<Incoming>> for Door {
     type Error = Infallible;
     type Future = DoorFuture;
 
-    fn call(&self, request: Request<Incoming>) -> DoorFuture {
+    fn call(&self, mut request: Request<Incoming>) -> DoorFuture {
+        if let Some(identity) = &self.caller.identity {
+            request.extensions_mut().insert(identity.clone());
+        }
         let head = match self.serves {
             Serves::All | Serves::Grpc => head::of(&request),
             _ => Head::Page,

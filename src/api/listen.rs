@@ -1,14 +1,13 @@
 //! Sockets: from an address to connections, and an orderly end of all of them.
 //!
 //! ```text
-//! Address ─► bind ─► Listener ─► accept ─► conn::serve, or peers (one task a connection)
+//! Address ─► bind ─► Listener ─► accept ─► entrance (TLS) ─► conn::serve, or peers (one task a connection)
 //! shutdown ─► no new connections ─► GOAWAY on each ─► grace ─► the rest is cut
 //! ```
-//! TLS comes between accept and `Serving::serve`, which takes any stream of bytes.
 
 use std::future::Future;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +19,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
 use super::conn::{self, ConnOptions};
+use super::entrance::{Caller, Entrance, Patience, Security};
+use super::line::{Duplex, Line};
 use super::services::Services;
 use crate::env::Disk;
 
@@ -66,10 +67,15 @@ pub struct ListenError {
 
 /// A bound socket. Clients may connect from here on; they are served once [`serve`] runs.
 #[derive(Debug)]
-pub enum Listener {
-    /// TCP.
+pub struct Listener {
+    socket: Bound,
+    security: Security,
+    patience: Patience,
+}
+
+#[derive(Debug)]
+enum Bound {
     Tcp(TcpListener),
-    /// A Unix socket.
     Unix(UnixListener),
 }
 
@@ -80,23 +86,36 @@ impl Listener {
     /// The address is malformed, taken, or not of this machine.
     pub fn bind(address: &Address, options: SocketOptions, disk: &dyn Disk) -> Result<Self, ListenError> {
         let (name, bound) = match address {
-            Address::Tcp(name) => (name.clone(), bind_tcp(name, options).map(Self::Tcp)),
+            Address::Tcp(name) => (name.clone(), bind_tcp(name, options).map(Bound::Tcp)),
             Address::Unix(path) => {
                 let bound = match disk.remove(path) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
                     _ => UnixListener::bind(path),
                 };
-                (path.display().to_string(), bound.map(Self::Unix))
+                (path.display().to_string(), bound.map(Bound::Unix))
             }
         };
-        bound.map_err(|source| ListenError { address: name, source })
+        let socket = bound.map_err(|source| ListenError { address: name, source })?;
+        Ok(Self { socket, security: Security::Plain, patience: Patience::default() })
+    }
+
+    /// Protects what comes over it.
+    #[must_use]
+    pub fn secured(self, security: Security) -> Self {
+        Self { security, ..self }
+    }
+
+    /// Waits for other times than the usual ones.
+    #[must_use]
+    pub fn with_patience(self, patience: Patience) -> Self {
+        Self { patience, ..self }
     }
 
     /// The address of a TCP listener; tells the port where port 0 was asked for.
     pub fn local_addr(&self) -> Option<SocketAddr> {
-        match self {
-            Self::Tcp(listener) => listener.local_addr().ok(),
-            Self::Unix(_) => None,
+        match &self.socket {
+            Bound::Tcp(listener) => listener.local_addr().ok(),
+            Bound::Unix(_) => None,
         }
     }
 }
@@ -132,8 +151,11 @@ pub async fn serve(
 
 /// What is behind a listener.
 pub(super) trait Serving: Clone + Send + 'static {
+    /// For whom it is, in logs.
+    const WHOM: &'static str;
+
     /// Serves one connection until it ends, or until `shutdown` and its calls are done.
-    fn serve<S>(self, stream: S, shutdown: watch::Receiver<bool>) -> impl Future<Output = ()> + Send
+    fn serve<S>(self, stream: S, caller: Caller, shutdown: watch::Receiver<bool>) -> impl Future<Output = ()> + Send
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 }
@@ -146,11 +168,13 @@ struct Clients {
 }
 
 impl Serving for Clients {
-    async fn serve<S>(self, stream: S, shutdown: watch::Receiver<bool>)
+    const WHOM: &'static str = "client";
+
+    async fn serve<S>(self, stream: S, caller: Caller, shutdown: watch::Receiver<bool>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        conn::serve(stream, self.services, self.options, shutdown).await;
+        conn::serve(stream, caller, self.services, self.options, shutdown).await;
     }
 }
 
@@ -168,6 +192,8 @@ pub(super) async fn serve_each<D: Serving>(
 }
 
 async fn accept<D: Serving>(listener: Listener, door: D, connections: Arc<Semaphore>, shutdown: watch::Receiver<bool>) {
+    let Listener { socket, security, patience } = listener;
+    let entrance = Arc::new(Entrance::new(security, patience, connections.available_permits(), D::WHOM));
     let mut open = JoinSet::new();
     let mut ending = std::pin::pin!(ended(shutdown.clone()));
     loop {
@@ -179,11 +205,18 @@ async fn accept<D: Serving>(listener: Listener, door: D, connections: Arc<Semaph
                 Err(_) => break,
             },
         };
+        let visit = Visit {
+            entrance: entrance.clone(),
+            first_bytes_max: patience.first_bytes,
+            door: door.clone(),
+            ending: shutdown.clone(),
+            permit,
+        };
         let accepted = tokio::select! {
             biased;
             () = &mut ending => break,
             _ = open.join_next(), if !open.is_empty() => continue,
-            accepted = accept_one(&listener, door.clone(), shutdown.clone(), permit) => accepted,
+            accepted = accept_one(&socket, visit) => accepted,
         };
         match accepted {
             Ok(connection) => {
@@ -195,7 +228,7 @@ async fn accept<D: Serving>(listener: Listener, door: D, connections: Arc<Semaph
             }
         }
     }
-    drop(listener);
+    drop(socket);
     let all_done = async { while open.join_next().await.is_some() {} };
     if tokio::time::timeout(GRACE, all_done).await.is_err() {
         open.shutdown().await;
@@ -204,29 +237,46 @@ async fn accept<D: Serving>(listener: Listener, door: D, connections: Arc<Semaph
 
 type Connection = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
-async fn accept_one<D: Serving>(
-    listener: &Listener,
+async fn accept_one<D: Serving>(socket: &Bound, visit: Visit<D>) -> io::Result<Connection> {
+    Ok(match socket {
+        Bound::Tcp(listener) => {
+            let (stream, from) = listener.accept().await?;
+            prepare(&stream);
+            Box::pin(visit.run(stream, Some(from.ip())))
+        }
+        Bound::Unix(listener) => Box::pin(visit.run(listener.accept().await?.0, None)),
+    })
+}
+
+/// What a connection needs from the socket to its end.
+struct Visit<D> {
+    entrance: Arc<Entrance>,
+    first_bytes_max: Duration,
     door: D,
     ending: watch::Receiver<bool>,
     permit: OwnedSemaphorePermit,
-) -> io::Result<Connection> {
-    Ok(match listener {
-        Listener::Tcp(listener) => {
-            let (stream, _) = listener.accept().await?;
-            prepare(&stream);
-            Box::pin(async move {
-                door.serve(stream, ending).await;
-                drop(permit);
-            })
+}
+
+impl<D: Serving> Visit<D> {
+    async fn run<S: Duplex>(self, stream: S, address: Option<IpAddr>) {
+        let Self { entrance, first_bytes_max, door, ending, permit } = self;
+        let opened = tokio::select! {
+            biased;
+            opened = entrance.open(stream, address) => opened,
+            () = ended(ending.clone()) => None,
+        };
+        if let Some((stream, caller)) = opened {
+            let (line, heard) = Line::new(stream);
+            tokio::select! {
+                biased;
+                () = door.serve(line, caller, ending) => {}
+                () = heard.too_little(first_bytes_max) => {
+                    tracing::debug!("a connection on the {} endpoint said nothing for too long", D::WHOM);
+                }
+            }
         }
-        Listener::Unix(listener) => {
-            let (stream, _) = listener.accept().await?;
-            Box::pin(async move {
-                door.serve(stream, ending).await;
-                drop(permit);
-            })
-        }
-    })
+        drop(permit);
+    }
 }
 
 /// Answers go out at once, and a dead client is noticed. Neither is worth refusing a connection for.

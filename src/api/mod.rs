@@ -1,9 +1,9 @@
 //! The client port: gRPC services and HTTP endpoints. The only room that knows tonic and hyper.
 //!
 //! ```text
-//! socket ─► listen ─► conn (h2 or HTTP/1.1) ─┬► grpc::service ─► kv · lease · maintenance · cluster · health
+//! socket ─► listen ─► entrance (TLS) ─► conn (h2 or HTTP/1.1) ─┬► grpc::service ─► kv · lease · maintenance · cluster · health
 //!                                            └► http: /health /readyz /version /metrics
-//! peer socket ─► listen ─► peers ─► consensus's peer service
+//! peer socket ─► listen ─► entrance ─► peers ─► consensus's peer service
 //! request ─► convert ─► admit ─► propose, or the published state ─► reply (wire) ─► body
 //! ```
 //! What a service needs from below stands in [`Services`]; Raft and the disk are behind [`Propose`]
@@ -12,6 +12,7 @@
 mod cluster;
 mod conn;
 mod convert;
+mod entrance;
 mod errors;
 mod grpc;
 mod health;
@@ -19,6 +20,7 @@ mod http;
 mod kv;
 mod later;
 mod lease;
+mod line;
 mod listen;
 mod maintenance;
 mod methods;
@@ -35,6 +37,7 @@ mod wire;
 
 pub use self::http::WebPolicy;
 pub use conn::{ConnOptions, Serves};
+pub use entrance::{Patience, Security};
 pub use errors::{code, status};
 pub use listen::{Address, ListenError, Listener, SocketOptions, serve};
 pub use metrics::RpcMetrics;

@@ -22,6 +22,7 @@ use tonic::body::Body;
 use tonic::service::Routes;
 use tower::ServiceExt;
 
+use super::entrance::Caller;
 use super::http::peer as pages;
 use super::listen::{self, Listener, Serving};
 use super::seams::MemberInfo;
@@ -70,7 +71,9 @@ impl PeerDoor {
 }
 
 impl Serving for PeerDoor {
-    async fn serve<S>(self, stream: S, shutdown: watch::Receiver<bool>)
+    const WHOM: &'static str = "peer";
+
+    async fn serve<S>(self, stream: S, _: Caller, shutdown: watch::Receiver<bool>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -116,5 +119,5 @@ pub async fn serve_peers(
 #[cfg(rusd_sim)]
 pub async fn serve_peer(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, door: PeerDoor) {
     let (_up, shutdown) = watch::channel(false);
-    door.serve(stream, shutdown).await;
+    door.serve(stream, Caller::default(), shutdown).await;
 }

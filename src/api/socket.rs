@@ -35,6 +35,8 @@ struct Inner<S> {
     gathered: Vec<u8>,
     /// Bytes of `gathered` that are on their way already.
     sent: usize,
+    /// Whether the stream may hold something back: one with TLS does until it is flushed.
+    unflushed: bool,
 }
 
 impl<S> Clone for Socket<S> {
@@ -46,7 +48,7 @@ impl<S> Clone for Socket<S> {
 impl<S: AsyncWrite + Unpin> Socket<S> {
     /// A socket that reads only while `turn` is above 0.
     pub(super) fn new(stream: S, turn: Arc<AtomicU32>) -> Self {
-        Self { inner: Arc::new(Mutex::new(Inner { stream, gathered: Vec::new(), sent: 0 })), turn }
+        Self { inner: Arc::new(Mutex::new(Inner { stream, gathered: Vec::new(), sent: 0, unflushed: false })), turn }
     }
 
     /// Writes out what was gathered; the end of a turn.
@@ -57,7 +59,7 @@ impl<S: AsyncWrite + Unpin> Socket<S> {
 
 impl<S: AsyncWrite + Unpin> Inner<S> {
     fn poll_drain(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.gathered.is_empty() {
+        if self.gathered.is_empty() && !self.unflushed {
             return Poll::Ready(Ok(()));
         }
         while self.sent < self.gathered.len() {
@@ -65,7 +67,9 @@ impl<S: AsyncWrite + Unpin> Inner<S> {
             self.wrote(written)?;
         }
         self.reset();
-        Pin::new(&mut self.stream).poll_flush(context)
+        ready!(Pin::new(&mut self.stream).poll_flush(context))?;
+        self.unflushed = false;
+        Poll::Ready(Ok(()))
     }
 
     fn wrote(&mut self, written: usize) -> io::Result<()> {
@@ -73,6 +77,7 @@ impl<S: AsyncWrite + Unpin> Inner<S> {
             return Err(io::ErrorKind::WriteZero.into());
         }
         self.sent += written;
+        self.unflushed = true;
         Ok(())
     }
 
@@ -92,6 +97,7 @@ impl<S: AsyncWrite + Unpin> Inner<S> {
             let waiting = self.gathered.len() - self.sent;
             if waiting == 0 {
                 self.reset();
+                self.unflushed = true;
                 return Pin::new(&mut self.stream).poll_write_vectored(context, data);
             }
             let written = if self.stream.is_write_vectored() {
@@ -263,5 +269,47 @@ mod tests {
         }
         assert!(taken <= GATHER_MAX);
         assert!(socket.poll_drain(&mut context).is_pending());
+    }
+
+    /// As one with TLS does, it takes bytes and sends them when it is flushed, if it can.
+    #[derive(Default)]
+    struct Holding {
+        held: Vec<u8>,
+        sent: Vec<u8>,
+        is_open: bool,
+    }
+
+    impl AsyncWrite for Holding {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+            self.held.extend_from_slice(data);
+            Poll::Ready(Ok(data.len()))
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            if !self.is_open {
+                return Poll::Pending;
+            }
+            let held = std::mem::take(&mut self.held);
+            self.sent.extend(held);
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn what_a_stream_holds_back_is_flushed_by_a_later_turn() {
+        let mut context = Context::from_waker(Waker::noop());
+        // Gathered, and too much to be gathered.
+        for len in [10, 2 * GATHER_MAX] {
+            let mut socket = Socket::new(Holding::default(), Arc::new(AtomicU32::new(1)));
+            assert!(Pin::new(&mut socket).poll_write(&mut context, &vec![1; len]).is_ready());
+            assert!(socket.poll_drain(&mut context).is_pending());
+            socket.inner.lock().stream.is_open = true;
+            assert!(socket.poll_drain(&mut context).is_ready());
+            assert_eq!(socket.inner.lock().stream.sent.len(), len);
+        }
     }
 }

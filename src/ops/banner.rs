@@ -20,6 +20,7 @@ pub struct Banner {
     identity: Identity,
     members: usize,
     elapsed: Duration,
+    demands_certificates: bool,
 }
 
 impl Banner {
@@ -34,6 +35,7 @@ impl Banner {
             identity: data.identity(),
             members,
             elapsed,
+            demands_certificates: config.client_tls.trusted_ca_file.is_some(),
         }
     }
 
@@ -50,7 +52,13 @@ impl Banner {
     }
 
     fn security(&self) -> &'static str {
-        if self.client_urls.iter().all(Url::is_loopback) {
+        if self.client_urls.iter().all(Url::is_tls) {
+            if self.demands_certificates {
+                "TLS; clients need a certificate"
+            } else {
+                "TLS; whoever reaches the port can read and write"
+            }
+        } else if self.client_urls.iter().all(Url::is_loopback) {
             "none: no TLS, and only this machine can reach it"
         } else {
             "none: no TLS, and whoever reaches the port can read and write"
@@ -74,7 +82,13 @@ impl fmt::Display for Banner {
         writeln!(f, "  cluster   {cluster}, {} member{plural}; this one is {member}", self.members)?;
         writeln!(f, "  security  {}", self.security())?;
         writeln!(f, "  {READY} after {} ms; try", self.elapsed_ms())?;
-        writeln!(f, "  etcdctl --endpoints={} put hello world", join(&self.client_urls))
+        let (tls, demands) = (self.client_urls.iter().any(Url::is_tls), self.demands_certificates);
+        let files = match (tls, demands) {
+            (false, _) => "",
+            (true, false) => " --cacert=CA.pem",
+            (true, true) => " --cacert=CA.pem --cert=CERT.pem --key=KEY.pem",
+        };
+        writeln!(f, "  etcdctl --endpoints={}{files} put hello world", join(&self.client_urls))
     }
 }
 

@@ -11,6 +11,7 @@
 //!     store/             the engine
 //!     store.diverged/    the engine of a state that differed, until another one does
 //!     snap/              snapshots
+//!   fixtures/            certificates that were made here, of --auto-tls and --peer-auto-tls
 //! ```
 //!
 //! `format` is written before anything else is, so that a directory without it holds no data of ours.
@@ -160,6 +161,11 @@ impl DataDir {
         self.root.join("member")
     }
 
+    /// Where the certificates are that were made here, for clients and for members.
+    pub fn made_certificates(&self) -> [PathBuf; 2] {
+        ["client", "peer"].map(|whom| self.root.join("fixtures").join(whom))
+    }
+
     /// The Raft log's directory.
     pub fn wal(&self) -> &Path {
         &self.wal
@@ -250,7 +256,7 @@ impl Opener<'_> {
         if self.names(&member.join("snap"))?.iter().any(|name| name == "db") {
             return Err(DataDirError::OfEtcd { root: self.root.to_owned() });
         }
-        let ours = |name: &str| matches!(name, "member" | "lock" | "format.tmp" | "lost+found");
+        let ours = |name: &str| matches!(name, "member" | "lock" | "format.tmp" | "lost+found" | "fixtures");
         let outside = self.names(self.root)?;
         match outside.into_iter().chain(inside).find(|name| !ours(name)) {
             Some(found) => Err(DataDirError::Foreign { root: self.root.to_owned(), found }),

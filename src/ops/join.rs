@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::config::{ClusterState, Config, Url};
 use super::identity::Identity;
+use crate::tls::Connector;
 use crate::types::{ClusterId, MemberId};
 
 /// How long one member may take to say who is in the cluster.
@@ -87,11 +88,11 @@ struct Told {
 
 /// Who this member is in the cluster that it joins; `None` if it begins a new one.
 ///
-/// To be asked only before the first start, when the data directory is empty.
+/// To be asked only before the first start, when the data directory is empty; over TLS by `connector`.
 ///
 /// # Errors
 /// [`JoinError`].
-pub async fn ask(config: &Config) -> Result<Option<Identity>, JoinError> {
+pub async fn ask(config: &Config, connector: Option<&Connector>) -> Result<Option<Identity>, JoinError> {
     let others: Vec<&Url> = config
         .clustering
         .initial_cluster
@@ -101,7 +102,8 @@ pub async fn ask(config: &Config) -> Result<Option<Identity>, JoinError> {
         .collect();
     if config.clustering.initial_cluster_state == ClusterState::New {
         let own = Identity::bootstrap(config).member;
-        let told = futures::future::join_all(others.into_iter().map(|url| cluster_of(url, PRECAUTION_MAX))).await;
+        let told =
+            futures::future::join_all(others.into_iter().map(|url| cluster_of(url, connector, PRECAUTION_MAX))).await;
         let knows = |cluster: &Cluster| cluster.members.iter().any(|told| told.id == own && told.is_started);
         return if told.iter().flatten().any(knows) { Err(JoinError::Bootstrapped { id: own }) } else { Ok(None) };
     }
@@ -110,7 +112,7 @@ pub async fn ask(config: &Config) -> Result<Option<Identity>, JoinError> {
     }
     let mut refusals = Vec::new();
     for url in others {
-        match cluster_of(url, ANSWER_MAX).await {
+        match cluster_of(url, connector, ANSWER_MAX).await {
             Ok(cluster) => return place(config, &cluster).map(Some),
             Err(why) => refusals.push(format!("{url}: {why}")),
         }
@@ -118,8 +120,8 @@ pub async fn ask(config: &Config) -> Result<Option<Identity>, JoinError> {
     Err(JoinError::Unreachable { why: refusals.join("; ") })
 }
 
-async fn cluster_of(url: &Url, timeout: Duration) -> Result<Cluster, String> {
-    let answer = tokio::time::timeout(timeout, http::get(url, "/members")).await;
+async fn cluster_of(url: &Url, connector: Option<&Connector>, timeout: Duration) -> Result<Cluster, String> {
+    let answer = tokio::time::timeout(timeout, http::get(url, "/members", connector)).await;
     let answer = answer.map_err(|_| "no answer in time".to_owned())?.map_err(|error| error.to_string())?;
     parse(&answer).ok_or_else(|| "what it answers is no list of members".to_owned())
 }
@@ -215,7 +217,7 @@ mod tests {
     async fn a_joining_member_takes_the_ids_that_the_cluster_gave() {
         let body = r#"[{"id":2,"peerURLs":["http://h:2"]},{"id":1,"peerURLs":["http://h:1","http://h:0"],"name":"a","clientURLs":["x"]}]"#;
         let there = member(body).await;
-        let found = cluster_of(&there.parse().expect("a URL"), ANSWER_MAX).await.expect("it answers");
+        let found = cluster_of(&there.parse().expect("a URL"), None, ANSWER_MAX).await.expect("it answers");
         let config = config("existing", "a=http://h:0,a=http://h:1,b=http://h:2");
         let identity = place(&config, &found).expect("it has a place");
         assert_eq!((identity.cluster.to_string().as_str(), identity.member), ("cdf818194e3a8c32", MemberId(2)));
@@ -237,24 +239,24 @@ mod tests {
     async fn whoever_was_there_before_does_not_come_back_empty() {
         let cluster = "a=http://127.0.0.1:1,b=http://h:2";
         let own = Identity::bootstrap(&config("new", cluster)).member;
-        assert_eq!(ask(&config("new", cluster)).await.expect("nobody says otherwise"), None);
+        assert_eq!(ask(&config("new", cluster), None).await.expect("nobody says otherwise"), None);
         let body =
             format!(r#"[{{"id":{},"peerURLs":["http://h:2"],"name":"b","clientURLs":["http://h:8"]}}]"#, own.get());
         let there = member(Box::leak(body.into_boxed_str())).await;
         // The id follows from the own URLs and the token, wherever the others are.
-        let asked = ask(&config("new", &format!("a={there},b=http://h:2"))).await;
+        let asked = ask(&config("new", &format!("a={there},b=http://h:2")), None).await;
         assert!(matches!(asked, Err(JoinError::Bootstrapped { id }) if id == own), "{asked:?}");
     }
 
     #[tokio::test]
     async fn nobody_to_ask_is_said_with_what_to_do() {
         let text = |error: JoinError| error.to_string();
-        let alone = ask(&config("existing", "b=http://h:2")).await.expect_err("refused");
+        let alone = ask(&config("existing", "b=http://h:2"), None).await.expect_err("refused");
         assert!(text(alone).contains("--initial-cluster-state=new"));
-        let dead = ask(&config("existing", "a=http://127.0.0.1:1,b=http://h:2")).await.expect_err("refused");
+        let dead = ask(&config("existing", "a=http://127.0.0.1:1,b=http://h:2"), None).await.expect_err("refused");
         assert!(text(dead).starts_with("cannot fetch cluster info from peer urls"));
         let other = member("{}").await;
-        let odd = ask(&config("existing", &format!("a={other},b=http://h:2"))).await.expect_err("refused");
+        let odd = ask(&config("existing", &format!("a={other},b=http://h:2")), None).await.expect_err("refused");
         assert!(text(odd).contains("no list of members"));
     }
 }

@@ -41,6 +41,7 @@ use crate::ops::signals::Signal;
 use crate::propose::{LeaseKeeper, Leases, ProposeLimits, Proposer};
 use crate::storage::StoreReader;
 use crate::storage::compaction::{self, AutoCompactor, ReclaimOptions, Reclaimer};
+use crate::tls::Connector;
 use crate::types::{Limits, MemberId, RaftIndex};
 use crate::wal::Wal;
 use crate::watch::{HeaderIds, HeaderSource, WatchHub, WatchLimits};
@@ -106,13 +107,14 @@ fn initial(config: &Config, data: &DataDir) -> BTreeMap<MemberId, PeerNode> {
 
 impl Core {
     /// Opens the data, starts Raft and the workers, serves the other members on `peer_listeners`, and waits until
-    /// this member can serve clients.
+    /// this member can serve clients. Members at `https` URLs are reached by `connector`.
     pub(super) async fn start(
         config: &Arc<Config>,
         data: &Arc<DataDir>,
         env: &Env,
         metrics: &Arc<Metrics>,
         peer_listeners: Vec<Listener>,
+        connector: Option<Connector>,
     ) -> Result<Self, ServerError> {
         let log_meter = Arc::new(LogMeter::new(metrics.clone()));
         let engine_meter = Arc::new(EngineMeter(metrics.clone()));
@@ -188,7 +190,7 @@ impl Core {
                 snapshot_dir: data.snapshots(),
             },
             env.clone(),
-            Arc::new(SocketDial),
+            Arc::new(SocketDial::new(connector)),
         );
         // A disk that is full or fails keeps both of these waiting, and only log and store know why.
         let node = tokio::select! {

@@ -15,37 +15,7 @@ struct Missing {
     asked: fn(&Config) -> bool,
 }
 
-const PLAIN: &str = "Leave it out, use http:// URLs on loopback, and put a TLS proxy in front";
-
-const MISSING: [Missing; 6] = [
-    Missing {
-        what: "TLS for clients",
-        flags: &["cert-file", "key-file", "client-", "trusted-ca-file", "auto-tls"],
-        why: "TLS for clients is not available yet",
-        instead: PLAIN,
-        asked: |config| asks_tls(&config.client_tls),
-    },
-    Missing {
-        what: "TLS between members",
-        flags: &["peer-"],
-        why: "TLS between members is not available yet",
-        instead: PLAIN,
-        asked: |config| asks_tls(&config.peer_tls),
-    },
-    Missing {
-        what: "an https:// or unixs:// listen URL",
-        flags: &["listen-"],
-        why: "TLS is not available yet",
-        instead: "Type http:// or unix:// instead",
-        asked: |config| {
-            let member = &config.member;
-            [&member.listen_client_urls, &member.listen_peer_urls, &member.listen_client_http_urls]
-                .into_iter()
-                .chain([&config.monitoring.listen_metrics_urls])
-                .flatten()
-                .any(super::Url::is_tls)
-        },
-    },
+const MISSING: [Missing; 3] = [
     Missing {
         what: "--auth-token",
         flags: &["auth-token"],
@@ -67,25 +37,14 @@ const MISSING: [Missing; 6] = [
         instead: "Use http:// endpoints, and leave --discovery-insecure-transport at true",
         asked: |config| {
             let discovery = &config.discovery;
-            asks_tls(&discovery.tls)
+            [&discovery.tls.cert_file, &discovery.tls.key_file, &discovery.tls.trusted_ca_file]
+                .into_iter()
+                .any(Option::is_some)
                 || !discovery.insecure_transport
                 || discovery.endpoints.iter().any(|endpoint| endpoint.starts_with("https://"))
         },
     },
 ];
-
-fn asks_tls(tls: &super::Tls) -> bool {
-    tls.cert_file.is_some()
-        || tls.key_file.is_some()
-        || tls.trusted_ca_file.is_some()
-        || tls.crl_file.is_some()
-        || tls.client_cert_file.is_some()
-        || tls.client_key_file.is_some()
-        || tls.client_cert_auth
-        || tls.auto
-        || !tls.allowed_cn.is_empty()
-        || !tls.allowed_hostname.is_empty()
-}
 
 /// Refuses the first thing asked for that isn't there.
 pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
@@ -114,16 +73,6 @@ mod tests {
     #[test]
     fn what_matters_for_safety_is_never_ignored() {
         for (name, value) in [
-            ("cert-file", "a.pem"),
-            ("client-cert-auth", "true"),
-            ("trusted-ca-file", "ca.pem"),
-            ("auto-tls", "true"),
-            ("client-cert-allowed-hostname", "h"),
-            ("peer-cert-file", "a.pem"),
-            ("peer-auto-tls", "true"),
-            ("peer-cert-allowed-cn", "cn"),
-            ("listen-client-http-urls", "https://localhost:1"),
-            ("listen-metrics-urls", "https://localhost:1"),
             ("auth-token", "jwt,pub-key=a,priv-key=b,sign-method=RS256"),
             ("discovery", "http://h:1"),
             ("discovery-cacert", "ca.pem"),
@@ -134,7 +83,7 @@ mod tests {
             config.set(flag, value).expect("a well-formed value");
             let error = config.finish().expect_err(name);
             assert!(error.why.contains("not available"), "{name}: {error}");
-            assert!(error.what.contains(name) || name.starts_with("listen"), "{name}: {error}");
+            assert!(error.what.contains(name), "{name}: {error}");
         }
     }
 }

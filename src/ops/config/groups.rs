@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{FeatureGates, InitialCluster, Url};
+use crate::tls::Version;
 
 /// This member.
 #[derive(Clone, Debug, Default)]
@@ -188,16 +189,6 @@ pub struct Tls {
     pub skip_client_san_verification: bool,
 }
 
-/// A version of TLS.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum TlsVersion {
-    /// 1.2.
-    #[default]
-    V12,
-    /// 1.3.
-    V13,
-}
-
 /// What both kinds of listeners share.
 #[derive(Clone, Debug, Default)]
 pub struct Security {
@@ -206,9 +197,9 @@ pub struct Security {
     /// `--cipher-suites`; empty leaves it to the library.
     pub cipher_suites: Vec<String>,
     /// `--tls-min-version`.
-    pub tls_min_version: TlsVersion,
+    pub tls_min_version: Version,
     /// `--tls-max-version`; `None` is the newest.
-    pub tls_max_version: Option<TlsVersion>,
+    pub tls_max_version: Option<Version>,
     /// `--cors`: origins that browsers may call from.
     pub cors: Vec<String>,
     /// `--host-whitelist`: host names that plain HTTP may be addressed to.

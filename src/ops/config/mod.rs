@@ -14,6 +14,7 @@ mod feature_gates;
 pub mod flags;
 mod groups;
 mod initial_cluster;
+mod tls;
 mod url;
 mod validate;
 mod value;
@@ -22,6 +23,7 @@ mod without_effect;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::tls::{Suites, SuitesError};
 use crate::types::Limits;
 
 pub use compaction::AutoCompaction;
@@ -29,7 +31,7 @@ pub use duration::{format_duration, parse_duration};
 pub use feature_gates::{FeatureGates, GATES, Gate, Stage};
 pub use groups::{
     Auth, ClusterState, Clustering, CompactionMode, Discovery, Engine, EngineKind, Features, KeepAlive, LogFormat,
-    LogLevel, LogOutput, Logging, Member, MetricsDetail, Monitoring, Security, Tls, TlsVersion, Tracing,
+    LogLevel, LogOutput, Logging, Member, MetricsDetail, Monitoring, Security, Tls, Tracing,
 };
 pub use initial_cluster::InitialCluster;
 pub use url::{Scheme, Url, UrlError};
@@ -172,6 +174,21 @@ impl Config {
         let heartbeat_ms = self.member.heartbeat_interval.as_millis().max(1);
         let ticks = self.member.election_timeout.as_millis() / heartbeat_ms;
         i64::try_from((3 * ticks / 2 * heartbeat_ms).div_ceil(1000)).unwrap_or(i64::MAX)
+    }
+
+    /// The cipher suites of `--cipher-suites`.
+    ///
+    /// # Errors
+    /// A name that nobody knows, or none that is spoken here.
+    pub fn cipher_suites(&self) -> Result<Suites, ConfigError> {
+        Suites::parse(&self.security.cipher_suites).map_err(|error| {
+            let instead = match error {
+                SuitesError::Unknown(_) => "Type names as Go has them, such as TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+                SuitesError::NoneLeft(_) => "Add one with ECDHE and GCM or CHACHA20, or leave the flag out",
+            };
+            let given = format!("--cipher-suites={}", self.security.cipher_suites.join(","));
+            ConfigError::new(given, error.to_string(), instead)
+        })
     }
 
     /// What the server compacts by itself.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{ClusterState, Config, ConfigError, EngineKind, Url};
+use super::{ClusterState, Config, ConfigError, EngineKind, Url, tls};
 
 /// etcd's upper bound of `--election-timeout`.
 const ELECTION_TIMEOUT_MAX: Duration = Duration::from_secs(50);
@@ -19,6 +19,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     listeners(config)?;
     cluster(config)?;
     sizes(config)?;
+    tls::check(config)?;
     config.auto_compaction().map(|_| ())
 }
 

@@ -9,7 +9,7 @@ const ALONE: &str = "a cluster of one member has no use for it";
 const AUTH: &str = "users and passwords are not available yet";
 const DISCOVERY: &str = "etcd's old discovery service is not available";
 const ENGINE: &str = "there is no bbolt here: --backend chooses the engine, and it times its flushes by itself";
-const TLS: &str = "TLS is not available yet";
+const TLS: &str = "TLS to the discovery service is not available yet";
 const TRACING: &str = "traces are not sent yet";
 
 /// Why, and the flags.
@@ -27,17 +27,7 @@ const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
     (AUTH, &["auth-token-ttl", "bcrypt-cost"]),
     (DISCOVERY, &["discovery-fallback", "discovery-proxy"]),
     (ENGINE, &["backend-batch-interval", "backend-batch-limit", "backend-bbolt-freelist-type"]),
-    (
-        TLS,
-        &[
-            "cipher-suites",
-            "discovery-insecure-skip-tls-verify",
-            "peer-skip-client-san-verification",
-            "self-signed-cert-validity",
-            "tls-max-version",
-            "tls-min-version",
-        ],
-    ),
+    (TLS, &["discovery-insecure-skip-tls-verify"]),
     (
         TRACING,
         &[
@@ -47,6 +37,10 @@ const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
             "distributed-tracing-service-name",
             "enable-distributed-tracing",
         ],
+    ),
+    (
+        "nothing is dialled with it: what calls the member's own client port is in the process",
+        &["client-cert-file", "client-key-file"],
     ),
     ("clients that ping often are not cut off", &["grpc-keepalive-min-time"]),
     ("files are removed when nobody needs them any more, however many there are", &["max-snapshots", "max-wals"]),
@@ -144,7 +138,9 @@ mod tests {
         let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
         let start = field.rmatch_indices('.').nth(1).map_or(0, |(at, _)| at + 1);
         let name = &field[start..];
-        source.match_indices(name).any(|(at, _)| !source[at + name.len()..].starts_with(is_word))
+        source
+            .match_indices(name)
+            .any(|(at, _)| !source[..at].ends_with(is_word) && !source[at + name.len()..].starts_with(is_word))
     }
 
     #[test]

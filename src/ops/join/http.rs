@@ -6,6 +6,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::ops::config::Url;
+use crate::tls::Connector;
 
 /// The longest answer that is read, in bytes.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
@@ -29,14 +30,26 @@ impl Answer {
 ///
 /// # Errors
 /// Those of the connection; `InvalidData` for an answer that is none, is too long or has another status.
-pub(super) async fn get(url: &Url, path: &str) -> io::Result<Answer> {
-    if url.is_tls() {
-        return Err(io::Error::new(io::ErrorKind::Unsupported, "TLS between members is not available yet"));
-    }
+pub(super) async fn get(url: &Url, path: &str, connector: Option<&Connector>) -> io::Result<Answer> {
     if url.is_unix() {
-        ask(UnixStream::connect(url.address()).await?, url, path).await
+        secured(UnixStream::connect(url.address()).await?, url, path, connector).await
     } else {
-        ask(TcpStream::connect(url.address()).await?, url, path).await
+        secured(TcpStream::connect(url.address()).await?, url, path, connector).await
+    }
+}
+
+async fn secured(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    url: &Url,
+    path: &str,
+    connector: Option<&Connector>,
+) -> io::Result<Answer> {
+    match connector {
+        Some(connector) if url.is_tls() => ask(connector.connect(url.address(), stream).await?, url, path).await,
+        None if url.is_tls() => {
+            Err(io::Error::new(io::ErrorKind::Unsupported, "it needs TLS, and there are no --peer-…-file flags"))
+        }
+        _ => ask(stream, url, path).await,
     }
 }
 
@@ -44,6 +57,7 @@ async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, url: &Url, path: &
     // With 1.0 nobody answers in chunks.
     let request = format!("GET {path} HTTP/1.0\r\nHost: {}\r\nConnection: close\r\n\r\n", url.address());
     stream.write_all(request.as_bytes()).await?;
+    stream.flush().await?;
     let mut bytes = Vec::new();
     stream.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes).await?;
     parse(&bytes).map_err(|what| io::Error::new(io::ErrorKind::InvalidData, what))

@@ -27,6 +27,8 @@ use outputs::Outputs;
 pub const READY: &str = "ready to serve client requests";
 /// Beside [`READY`], with `address` and `traffic`, where there is no TLS.
 pub const SERVING_INSECURELY: &str = "serving client traffic insecurely; this is strongly discouraged!";
+/// And where there is.
+pub const SERVING_SECURELY: &str = "serving client traffic securely";
 /// When a signal ends the process.
 pub const SIGNAL: &str = "received signal; shutting down";
 /// When the member has told the cluster its name and URLs.

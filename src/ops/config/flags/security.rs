@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::super::{BadValue, TlsVersion, value};
+use super::super::{BadValue, value};
 use super::{Flag, Kind};
+use crate::tls::Version;
 
 /// Certificates and browsers.
 pub(super) const FLAGS: &[Flag] = &[
@@ -233,7 +234,7 @@ pub(super) const FLAGS: &[Flag] = &[
         default: "TLS1.2",
         help: "oldest TLS version",
         set: |config, text| {
-            config.security.tls_min_version = version(text)?.unwrap_or(TlsVersion::V12);
+            config.security.tls_min_version = version(text)?.unwrap_or(Version::V12);
             Ok(())
         },
     },
@@ -303,7 +304,7 @@ pub(super) const AUTH: &[Flag] = &[
     },
 ];
 
-fn version(text: &str) -> Result<Option<TlsVersion>, BadValue> {
-    let versions = [("", None), ("TLS1.2", Some(TlsVersion::V12)), ("TLS1.3", Some(TlsVersion::V13))];
+fn version(text: &str) -> Result<Option<Version>, BadValue> {
+    let versions = [("", None), ("TLS1.2", Some(Version::V12)), ("TLS1.3", Some(Version::V13))];
     value::choice(text, &versions)
 }

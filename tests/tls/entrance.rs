@@ -1,0 +1,124 @@
+//! Clients that take their time, against a peer port with short patience: who hurries isn't held up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusd::api::{self, Address, Listener, Patience, PeerDoor, Security, SocketOptions};
+use rusd::env::{Env, RealDisk};
+use rusd::tls::{Acceptor, Connector, Pair, Settings};
+use rusd::types::ClusterId;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, watch};
+
+use crate::authority::{Authority, Wanted};
+
+struct Port {
+    address: String,
+    connector: Connector,
+    _dir: TempDir,
+    _up: watch::Sender<bool>,
+}
+
+/// A peer port that takes so many connections.
+fn port(connections: usize, patience: Patience, is_either: bool) -> Port {
+    let (dir, authority) = (TempDir::new().expect("a directory"), Authority::new("authority"));
+    let ca = authority.write(dir.path(), "ca");
+    let server = authority.issue(dir.path(), "server", &Wanted::default());
+    let settings = Settings { pair: Some(Pair { cert: server.cert, key: server.key }), ..Settings::default() };
+    let acceptor = Acceptor::new("test", settings, Env::real()).expect("good files");
+    let security = if is_either { Security::Either(acceptor) } else { Security::Tls(acceptor) };
+    let listener =
+        Listener::bind(&Address::Tcp("127.0.0.1:0".into()), SocketOptions::default(), &RealDisk).expect("a port");
+    let address = listener.local_addr().expect("a TCP port").to_string();
+    let listener = listener.secured(security).with_patience(patience);
+    let door = PeerDoor::new(tonic::service::Routes::default(), ClusterId(1), Arc::new(Vec::new));
+    let (up, shutdown) = watch::channel(false);
+    tokio::spawn(api::serve_peers(vec![listener], door, Arc::new(Semaphore::new(connections)), shutdown));
+    let trusts = Settings { trusted_ca: Some(ca), ..Settings::default() };
+    let connector = Connector::new("test", trusts, Env::real()).expect("good files");
+    Port { address, connector, _dir: dir, _up: up }
+}
+
+impl Port {
+    async fn socket(&self) -> TcpStream {
+        TcpStream::connect(&self.address).await.expect("a connection")
+    }
+
+    /// An honest request.
+    async fn asks(&self) {
+        let stream = self.socket().await;
+        let mut stream = self.connector.connect(&self.address, stream).await.expect("a handshake");
+        stream.write_all(b"GET /members HTTP/1.0\r\n\r\n").await.expect("sent");
+        stream.flush().await.expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("an answer");
+        assert!(answer.contains("200 OK"), "{answer}");
+    }
+}
+
+/// Whether the other side ends the connection.
+async fn is_cut(mut socket: impl tokio::io::AsyncRead + Unpin) -> bool {
+    let ended = async { while !matches!(socket.read(&mut [0; 256]).await, Ok(0) | Err(_)) {} };
+    tokio::time::timeout(Duration::from_secs(30), ended).await.is_ok()
+}
+
+const LONG: Duration = Duration::from_secs(3_600);
+
+#[tokio::test]
+async fn stalled_handshakes_push_out_each_other_and_nobody_else() {
+    let patience = Patience { handshake: LONG, first_bytes: LONG, handshakes_max: 8 };
+    let port = port(40, patience, false);
+    let mut stalled = Vec::new();
+    // Far more than there may be connections; half of them begin to speak.
+    for at in 0..100 {
+        let mut socket = port.socket().await;
+        if at % 2 == 0 {
+            socket.write_all(b"\x16\x03\x01\x02").await.expect("sent");
+        }
+        stalled.push(socket);
+        if at % 10 == 0 {
+            port.asks().await;
+        }
+    }
+    port.asks().await;
+    assert!(is_cut(stalled.swap_remove(0)).await);
+}
+
+#[tokio::test]
+async fn a_handshake_has_its_time() {
+    let patience = Patience { handshake: Duration::from_millis(300), first_bytes: LONG, handshakes_max: 8 };
+    for is_either in [false, true] {
+        let port = port(2, patience, is_either);
+        let (silent, mut begun) = (port.socket().await, port.socket().await);
+        begun.write_all(b"\x16\x03\x01").await.expect("sent");
+        // All there may be are taken; it waits for them to be cut.
+        port.asks().await;
+        assert!(is_cut(silent).await && is_cut(begun).await);
+    }
+}
+
+#[tokio::test]
+async fn whoever_says_nothing_after_the_handshake_is_cut() {
+    let patience = Patience { first_bytes: Duration::from_millis(300), ..Patience::default() };
+    let port = port(1, patience, true);
+    let silent = port.connector.connect(&port.address, port.socket().await).await.expect("a handshake");
+    assert!(is_cut(silent).await);
+    // A plain one that says one letter at a time, and too few.
+    let mut slow = port.socket().await;
+    slow.write_all(b"GE").await.expect("sent");
+    port.asks().await;
+    assert!(is_cut(slow).await);
+}
+
+#[tokio::test]
+async fn junk_in_the_place_of_a_handshake_ends_the_connection() {
+    let port = port(4, Patience::default(), false);
+    for junk in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"\x16\x03\x01\xff\xff\xff\xff", b"\x00\x00\x00", &[0xff; 600]] {
+        let mut socket = port.socket().await;
+        socket.write_all(junk).await.expect("sent");
+        assert!(is_cut(socket).await, "{junk:?}");
+    }
+    port.asks().await;
+}

@@ -1,0 +1,26 @@
+//! TLS: handshakes in this process, then real servers with the real etcdctl.
+//!
+//! ```text
+//! authority: certificates made here ─┬► handshake  Acceptor and Connector over a pipe: who is let in
+//!                                    ├► entrance   stalled and slow clients against short patience
+//!                                    ├► clients    a process: etcdctl, pages, rotation under load
+//!                                    └► members    three processes: peer certificates, kill, join
+//! ```
+
+#![allow(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "the tests start real processes, which live in the real world"
+)]
+
+#[path = "../support/peers.rs"]
+mod peers;
+#[path = "../cluster_faults/ports.rs"]
+mod ports;
+
+mod authority;
+mod clients;
+mod entrance;
+mod handshake;
+mod members;
+mod process;
