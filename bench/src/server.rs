@@ -113,7 +113,40 @@ impl Server {
         Ok(servers)
     }
 
-    fn wait_ready(&mut self) -> io::Result<()> {
+    /// Kills it without warning and starts it on the same data; the time to the first read is new.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub(crate) fn restart_after_kill(&mut self) -> io::Result<()> {
+        self.kill()?;
+        self.relaunch()?;
+        self.wait_ready()
+    }
+
+    /// Ends it without warning.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn kill(&mut self) -> io::Result<()> {
+        self.child.kill()?;
+        self.child.wait().map(drop)
+    }
+
+    /// Starts it again on the same data, and doesn't wait.
+    ///
+    /// # Errors
+    /// When it can't be started.
+    pub(crate) fn relaunch(&mut self) -> io::Result<()> {
+        self.begun = Instant::now();
+        self.child = launch(&self.side, &self.command, &self.log)?;
+        Ok(())
+    }
+
+    /// Waits until it answers.
+    ///
+    /// # Errors
+    /// When it ends or doesn't.
+    pub(crate) fn wait_ready(&mut self) -> io::Result<()> {
         while self.begun.elapsed() < START_MAX {
             if answers(self.address) {
                 self.ready_after = self.begun.elapsed();
@@ -125,18 +158,6 @@ impl Server {
             std::thread::sleep(Duration::from_millis(1));
         }
         Err(io::Error::other(format!("doesn't answer; see {}", self.log.display())))
-    }
-
-    /// Kills it without warning and starts it on the same data; the time to the first read is new.
-    ///
-    /// # Errors
-    /// As [`Server::start`].
-    pub(crate) fn restart_after_kill(&mut self) -> io::Result<()> {
-        self.child.kill()?;
-        self.child.wait()?;
-        self.begun = Instant::now();
-        self.child = launch(&self.side, &self.command, &self.log)?;
-        self.wait_ready()
     }
 
     /// CPU seconds used so far.

@@ -2,11 +2,12 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::loads::{Draw, Gets, Puts};
 use super::{Bench, Metric, figures};
 use crate::h2::STATUS;
-use crate::load::{self, Load};
+use crate::load::{self, Load, Plan};
 use crate::proto::{self, Message};
 use crate::server::{Server, Side, Target};
 
@@ -20,7 +21,15 @@ pub(super) const ROWS: &[&str] = &[
     "3 members: get linearizable at all, 1000 in flight",
 ];
 
+pub(super) const BEHIND_ROWS: &[&str] = &[
+    "3 members, 1 M keys: put, 64 in flight, one is down",
+    "the same while it comes back and gets a snapshot",
+    "the snapshot, until it answers linearizable reads",
+];
+
 const KEYS: u64 = 100_000;
+/// What a member that was down from the beginning lacks.
+const MISSED: u64 = 1_000_000;
 const NAMES: [&str; 3] = ["one", "two", "three"];
 
 /// A part of the members as clients see it; the CPU is that of all.
@@ -68,6 +77,31 @@ fn row(bench: &mut Bench, name: &'static str, side: &Side, part: &Part<'_>, in_f
         figures.push((Metric::MemoryMib, memory));
         Ok(figures)
     });
+}
+
+/// A member that missed everything comes back under load; the puts are the others'.
+pub(super) fn run_behind(bench: &mut Bench, side: &Side) -> io::Result<()> {
+    let mut members = Server::start_all(side, &bench.scratch, &NAMES, &[])?;
+    let leader = leader(&members)?;
+    let at = members.iter().position(|member| member.address != leader).unwrap_or_default();
+    let mut down = members.swap_remove(at);
+    down.kill()?;
+    let part = Part { members: &members, addresses: vec![leader] };
+    let keys = bench.size(MISSED);
+    load::repeat(&part, 256, keys, &mut Puts::in_turn(256))?;
+    let plan = Plan { measure: Duration::from_secs(8), ..bench.plan(64) };
+    row_with(bench, BEHIND_ROWS[0], side, &part, plan, &mut Puts::any(keys, 256));
+    down.relaunch()?;
+    row_with(bench, BEHIND_ROWS[1], side, &part, plan, &mut Puts::any(keys, 256));
+    bench.row(BEHIND_ROWS[2], side, |_| {
+        down.wait_ready()?;
+        Ok(vec![(Metric::Secs, down.ready_after.as_secs_f64()), (Metric::PeakMib, down.peak_mib())])
+    });
+    Ok(())
+}
+
+fn row_with(bench: &mut Bench, name: &'static str, side: &Side, part: &Part<'_>, plan: Plan, load: &mut Puts) {
+    bench.row(name, side, |_| Ok(figures(&load::run(part, plan, load)?)));
 }
 
 /// Where the leader is.

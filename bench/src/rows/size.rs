@@ -15,6 +15,9 @@ pub(super) const ROWS: &[&str] =
     &["1 M keys of 256 B", "cold gets while 1 M keys are overwritten", "restart with 1 M keys after kill -9"];
 pub(super) const CHURN_ROWS: &[&str] = &["5 M puts over 1 M keys", "compaction of 4 M old revisions, puts meanwhile"];
 
+pub(super) const KEPT_ROWS: &[&str] =
+    &["1 M keys of 256 B, before they are overwritten", "4 M puts over them, compacted each half million"];
+
 const KEYS: u64 = 1_000_000;
 /// For flushes and garbage collection to settle before memory and disk are read.
 const SETTLE: Duration = Duration::from_secs(3);
@@ -78,12 +81,48 @@ pub(super) fn run_churn(bench: &mut Bench, side: &Side) -> io::Result<()> {
     Ok(())
 }
 
+/// As a control plane lives: overwrites, and a compaction now and then. What isn't kept must cost nothing.
+pub(super) fn run_kept(bench: &mut Bench, side: &Side) -> io::Result<()> {
+    const PARTS: u64 = 8;
+    let server = Server::start(side, &bench.scratch, &[])?;
+    let keys = bench.size(KEYS);
+    load::repeat(&server, 256, keys, &mut Puts::in_turn(256))?;
+    std::thread::sleep(SETTLE);
+    let taken = |server: &Server| {
+        vec![
+            (Metric::MemoryMib, server.resident_mib()),
+            (Metric::PeakMib, server.peak_mib()),
+            (Metric::DiskMib, server.disk_mib()),
+        ]
+    };
+    bench.row(KEPT_ROWS[0], side, |_| Ok(taken(&server)));
+    bench.row(KEPT_ROWS[1], side, |_| {
+        let begun = Instant::now();
+        for _ in 0..PARTS {
+            load::repeat(&server, 256, 4 * keys / PARTS, &mut Puts::any(keys, 256))?;
+            let mut message = Message::default();
+            let revision = revision(&server, &mut message)?;
+            load::ask(&server, COMPACT, message.clear().int(1, revision))?;
+        }
+        let rate = 4.0 * keys as f64 / begun.elapsed().as_secs_f64();
+        std::thread::sleep(SETTLE);
+        let mut figures = vec![(Metric::Rate, rate)];
+        figures.extend(taken(&server));
+        Ok(figures)
+    });
+    Ok(())
+}
+
+/// The newest revision, by a put.
+fn revision(server: &Server, message: &mut Message) -> io::Result<u64> {
+    let answer = load::ask(server, PUT, message.clear().bytes(1, b"marker"))?;
+    Ok(proto::bytes(&answer, 1).and_then(|header| proto::int(header, 3)).unwrap_or(0))
+}
+
 /// Asks for a physical compaction and puts, one at a time, until it is done.
 fn compact(server: &Server, keys: u64) -> io::Result<Figures> {
     let mut message = Message::default();
-    message.clear().bytes(1, b"marker");
-    let answer = load::ask(server, PUT, &mut message)?;
-    let revision = proto::bytes(&answer, 1).and_then(|header| proto::int(header, 3)).unwrap_or(0);
+    let revision = revision(server, &mut message)?;
     let mut pool = Pool::open(&[server.address], 2)?;
     let (begun, cpu) = (Instant::now(), server.cpu_secs());
     pool.sender(1).call(COMPACT, message.clear().int(1, revision).int(2, 1).finish(), 1, false);
