@@ -10,12 +10,13 @@ use bytes::Bytes;
 use rusd_proto::etcdserverpb as pb;
 use rusd_proto::etcdserverpb::compare::TargetUnion;
 use rusd_proto::etcdserverpb::request_op::Request;
+use rusd_proto::mvccpb;
 
 use crate::admit;
 use crate::apply::cost;
 use crate::apply::{Compare, CompareResult, CompareTarget, DeleteOp, Op, PutOp, TxnOp};
 use crate::storage::RangeQuery;
-use crate::types::{KeyRange, LeaseId, RequestError};
+use crate::types::{KeyRange, KeyValue, LeaseId, RequestError};
 
 /// A range read.
 ///
@@ -40,6 +41,18 @@ pub(crate) fn range(request: pb::RangeRequest) -> Result<RangeQuery, RequestErro
         min_create_revision: request.min_create_revision,
         max_create_revision: request.max_create_revision,
     })
+}
+
+/// A pair as a generated message has it.
+pub(crate) fn key_value(kv: KeyValue) -> mvccpb::KeyValue {
+    mvccpb::KeyValue {
+        key: kv.key,
+        create_revision: kv.create_revision,
+        mod_revision: kv.mod_revision,
+        version: kv.version,
+        value: kv.value,
+        lease: kv.lease.get(),
+    }
 }
 
 /// A put; nothing is checked.

@@ -26,6 +26,7 @@ mod maintenance;
 mod methods;
 mod metrics;
 mod peers;
+mod recipes;
 mod reply;
 mod seams;
 mod services;

@@ -54,6 +54,11 @@ impl WatchService {
         Self { hub, header, message_bytes_max, create_check: None, leader_check: None, counted: None }
     }
 
+    /// The hub that its streams are of.
+    pub(crate) fn hub(&self) -> &WatchHub {
+        &self.hub
+    }
+
     /// Asks `check` at each create.
     pub fn with_create_check(mut self, check: CreateCheck) -> Self {
         self.create_check = Some(check);

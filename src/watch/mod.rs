@@ -13,6 +13,7 @@
 
 mod encode;
 mod event;
+mod follow;
 mod history;
 mod hub;
 mod index;
@@ -28,6 +29,7 @@ mod stream;
 mod tests;
 
 pub use encode::HeaderIds;
+pub use follow::{Follow, News};
 pub use history::HistorySource;
 pub use hub::WatchHub;
 pub use index::Kinds;

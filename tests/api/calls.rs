@@ -9,8 +9,6 @@ use rusd_proto::etcdserverpb::kv_client::KvClient;
 use rusd_proto::etcdserverpb::lease_client::LeaseClient;
 use rusd_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use rusd_proto::etcdserverpb::watch_client::WatchClient;
-use rusd_proto::v3lockpb::LockRequest;
-use rusd_proto::v3lockpb::lock_client::LockClient;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Request};
 
@@ -94,11 +92,9 @@ async fn a_client_version_that_is_no_text_is_refused() {
 async fn what_is_not_served_says_so() {
     let server = server();
     let channel = server.connect().await;
-    let status = AuthClient::new(channel.clone()).auth_enable(pb::AuthEnableRequest {}).await.unwrap_err();
+    let status = AuthClient::new(channel).auth_enable(pb::AuthEnableRequest {}).await.unwrap_err();
     assert_eq!(status.code(), Code::Unimplemented);
     assert_eq!(status.message(), "rusd: etcdserverpb.Auth/AuthEnable is not served yet");
-    let status = LockClient::new(channel).lock(LockRequest::default()).await.unwrap_err();
-    assert_eq!(status.message(), "rusd: v3lockpb.Lock/Lock is not served yet");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -64,11 +64,13 @@ conversations! {
     compaction_watch
     compaction_zero
     delete
+    election
     hashkv
     lease_expiry
     lease_grant
     lease_keys
     lease_restart
+    lock
     maintenance
     membership
     put

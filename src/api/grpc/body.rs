@@ -130,6 +130,14 @@ fn take(len: usize, budget: &Budget) -> Result<Held, Status> {
     budget.take(len).ok_or_else(|| errors::status(&RequestError::TooManyRequests))
 }
 
+/// The trailers that end a stream with a status.
+pub(crate) fn trailers_of(status: &Status) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    // It fails only for metadata, of which there is none.
+    let _ = status.add_header(&mut trailers);
+    trailers
+}
+
 /// A message with its head, held against `budget` until it is written if it isn't small.
 ///
 /// # Errors

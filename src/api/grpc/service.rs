@@ -29,7 +29,7 @@ use super::gate;
 use super::guard::CallGuard;
 use crate::api::methods::{self, Kind, Method};
 use crate::api::services::Services;
-use crate::api::{cluster, errors, health, kv, later, lease, maintenance};
+use crate::api::{cluster, errors, health, kv, later, lease, maintenance, recipes};
 use crate::types::RequestError;
 
 /// A response to come.
@@ -79,6 +79,13 @@ pub(crate) fn serve(
         Method::Snapshot => server_stream(call, shutdown(), maintenance::snapshot),
         Method::MoveLeader => unary(call, maintenance::move_leader),
         Method::Downgrade => unary(call, maintenance::downgrade),
+        Method::Lock => unary(call, recipes::lock),
+        Method::Unlock => unary(call, recipes::unlock),
+        Method::Campaign => unary(call, recipes::campaign),
+        Method::Proclaim => unary(call, recipes::proclaim),
+        Method::Leader => unary(call, recipes::leader),
+        Method::Observe => server_stream(call, shutdown(), recipes::observe),
+        Method::Resign => unary(call, recipes::resign),
         Method::HealthCheck => unary(call, health::check),
         Method::HealthList => unary(call, health::list),
         Method::HealthWatch => server_stream(call, shutdown(), health::watch),

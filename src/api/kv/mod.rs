@@ -15,4 +15,4 @@ mod write;
 pub(crate) use read::{barrier, blocking, range, read_range, run};
 pub(crate) use stream::range_stream;
 pub(crate) use txn::txn;
-pub(crate) use write::{admit, compact, delete_range, propose, put, unexpected};
+pub(crate) use write::{admit, compact, delete_range, propose, put, submit, unexpected};

@@ -33,7 +33,11 @@ pub(crate) async fn grant(services: Arc<Services>, request: pb::LeaseGrantReques
     })))
 }
 
-async fn run_grant(services: &Services, request: &pb::LeaseGrantRequest) -> Result<(LeaseId, i64, i64), RequestError> {
+/// Grants a lease; its id, its time to live in seconds and the header's revision.
+pub(super) async fn run_grant(
+    services: &Services,
+    request: &pb::LeaseGrantRequest,
+) -> Result<(LeaseId, i64, i64), RequestError> {
     let mut id = LeaseId(request.id);
     while id.is_none() || (request.id == 0 && services.lessor.contains(id)) {
         id = LeaseId((services.env.rng.next_u64() >> 1).cast_signed());

@@ -7,7 +7,6 @@ use std::io::{self, Read};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use http::HeaderMap;
 use http_body::Frame;
 use http_body_util::StreamBody as FrameStream;
 use sha2::{Digest, Sha256};
@@ -16,7 +15,7 @@ use tonic::Status;
 use rusd_proto::etcdserverpb as pb;
 
 use crate::api::errors;
-use crate::api::grpc::body::{BodyError, ok_trailers, put_head};
+use crate::api::grpc::body::{BodyError, ok_trailers, put_head, trailers_of};
 use crate::api::grpc::frame::HEAD_LEN;
 use crate::api::grpc::service::StreamBody;
 use crate::api::kv;
@@ -80,13 +79,6 @@ async fn next_frame(mut sender: Sender) -> (Option<Frame<Bytes>>, Option<Sender>
         Ok((data, sender)) => (Some(Frame::data(data)), Some(sender)),
         Err(error) => (Some(Frame::trailers(trailers_of(&errors::status(&error)))), None),
     }
-}
-
-fn trailers_of(status: &Status) -> HeaderMap {
-    let mut trailers = HeaderMap::new();
-    // It fails only for metadata, of which there is none.
-    let _ = status.add_header(&mut trailers);
-    trailers
 }
 
 impl Sender {

@@ -3,6 +3,7 @@
 //! [`World`] is a store whose history is a list, with a hub over it; [`Client`] is one stream and reads what it
 //! wrote with the generated types.
 
+mod follow;
 mod histories;
 mod model;
 mod progress;

@@ -1,0 +1,210 @@
+//! `v3lockpb.Lock` and `v3electionpb.Election`: etcd's recipes, run in the server.
+//!
+//! ```text
+//! contend: name/<lease in hex>, made by a txn if it isn't there ─► who in name/ is older? ─► wait until it is gone
+//! ```
+//! Whoever's key in `name/` has the smallest creation revision holds the lock or leads. Each that waits follows only
+//! the one before it, so that an end wakes one and not all.
+
+mod election;
+mod lock;
+mod observe;
+
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use rusd_proto::etcdserverpb as pb;
+use tonic::Status;
+
+use super::services::Services;
+use super::{kv, lease};
+use crate::apply::TxnResult;
+use crate::apply::{Command, Compare, CompareResult, CompareTarget, DeleteOp, Op, OpResult, PutOp, Response, TxnOp};
+use crate::storage::{RangeQuery, SortOrder, SortTarget};
+use crate::types::{KeyRange, KeyValue, LeaseId, RequestError};
+use crate::watch::Follow;
+
+pub(crate) use election::{campaign, leader, proclaim, resign};
+pub(crate) use lock::{lock, unlock};
+pub(crate) use observe::observe;
+
+/// The time to live of the lease that a caller without one gets, in seconds. Nobody keeps it alive.
+const SESSION_TTL_SECS: i64 = 60;
+
+/// etcd runs these through a client of its own, so that whatever goes wrong inside comes out as `Unknown`.
+fn unknown(error: &RequestError) -> Status {
+    Status::unknown(error.to_string())
+}
+
+/// The lease to contend with: the caller's, or a new one.
+async fn session(services: &Services, id: i64) -> Result<LeaseId, RequestError> {
+    if id != 0 {
+        return Ok(LeaseId(id));
+    }
+    let request = pb::LeaseGrantRequest { ttl: SESSION_TTL_SECS, id: 0 };
+    lease::run_grant(services, &request).await.map(|(id, ..)| id)
+}
+
+/// The prefix of all who contend for `name`.
+fn prefix(name: &Bytes) -> Bytes {
+    let mut prefix = BytesMut::with_capacity(name.len() + 1);
+    prefix.put_slice(name);
+    prefix.put_u8(b'/');
+    prefix.freeze()
+}
+
+/// The key of who contends with `lease`.
+fn own_key(prefix: &Bytes, lease: LeaseId) -> Bytes {
+    // As Go writes a negative number in hexadecimal.
+    let sign = if lease.get() < 0 { "-" } else { "" };
+    let hex = format!("{sign}{:x}", lease.get().unsigned_abs());
+    let mut key = BytesMut::with_capacity(prefix.len() + hex.len());
+    key.put_slice(prefix);
+    key.put_slice(hex.as_bytes());
+    key.freeze()
+}
+
+/// The pair in `range` that was created first.
+fn oldest(range: KeyRange) -> RangeQuery {
+    RangeQuery { limit: 1, order: SortOrder::Ascend, target: SortTarget::Create, ..RangeQuery::latest(range) }
+}
+
+/// A compare of the creation revision of one key.
+fn created_at(key: &Bytes, revision: i64) -> Compare {
+    Compare {
+        range: KeyRange::single(key.clone()),
+        result: CompareResult::Equal,
+        target: CompareTarget::Create(revision),
+    }
+}
+
+/// Runs a transaction; its result and the header's revision.
+async fn txn(services: &Services, txn: TxnOp) -> Result<(TxnResult, i64), RequestError> {
+    match kv::submit(services, Command::Txn(txn)).await? {
+        (Response::Txn(result), revision) => Ok((result, revision)),
+        (other, _) => Err(kv::unexpected("a txn", &other)),
+    }
+}
+
+/// The first pair that the read at `at` among a transaction's answers found.
+fn found(result: &TxnResult, at: usize) -> Option<&KeyValue> {
+    match result.responses.get(at) {
+        Some(OpResult::Range { result, .. }) => result.kvs.first(),
+        _ => None,
+    }
+}
+
+/// A place among those who contend.
+struct Place {
+    prefix: Bytes,
+    key: Bytes,
+    lease: LeaseId,
+    /// When the key was created.
+    revision: i64,
+    /// The value that was found, if the key was there already.
+    value: Option<Bytes>,
+    is_first: bool,
+    /// The revision of the header.
+    header: i64,
+}
+
+/// Takes a place, or finds the one that is there.
+async fn contend(services: &Services, name: &Bytes, lease: LeaseId, value: Bytes) -> Result<Place, RequestError> {
+    let prefix = prefix(name);
+    let key = own_key(&prefix, lease);
+    let first = || Op::Range(oldest(KeyRange::prefix(prefix.clone())));
+    let put = PutOp { key: key.clone(), value, lease, ..PutOp::default() };
+    let (result, header) = txn(
+        services,
+        TxnOp {
+            compares: vec![created_at(&key, 0)],
+            success: vec![Op::Put(put), first()],
+            failure: vec![Op::Range(RangeQuery::latest(KeyRange::single(key.clone()))), first()],
+        },
+    )
+    .await?;
+    let own = if result.succeeded { None } else { found(&result, 0) };
+    let revision = own.map_or(header, |kv| kv.create_revision);
+    let is_first = found(&result, 1).is_none_or(|kv| kv.create_revision == revision);
+    let value = own.map(|kv| kv.value.clone());
+    Ok(Place { prefix, key, lease, revision, value, is_first, header })
+}
+
+/// Waits until nobody in `prefix` is older than `revision`.
+async fn wait_first(services: &Services, prefix: &Bytes, revision: i64) -> Result<(), RequestError> {
+    let before = RangeQuery {
+        limit: 1,
+        order: SortOrder::Descend,
+        target: SortTarget::Create,
+        max_create_revision: revision - 1,
+        keys_only: true,
+        ..RangeQuery::latest(KeyRange::prefix(prefix.clone()))
+    };
+    loop {
+        let (reply, _) = kv::read_range(services, before.clone(), false).await?;
+        let Some(ahead) = reply.result.kvs.into_iter().next() else { return Ok(()) };
+        let single = KeyRange::single(ahead.key.clone());
+        let mut follow = Follow::new(services.watch.hub(), single.clone());
+        // It may have gone before it was followed.
+        loop {
+            let query = RangeQuery { keys_only: true, ..RangeQuery::latest(single.clone()) };
+            let (reply, _) = kv::read_range(services, query, true).await?;
+            if reply.result.kvs.first().is_none_or(|kv| kv.create_revision != ahead.create_revision) {
+                break;
+            }
+            follow.next().await.map_err(|_| RequestError::Stopped)?;
+        }
+    }
+}
+
+/// Gives a place up when whoever waits for it doesn't any more: its client went away, or its time is over.
+struct Waiting {
+    services: Arc<Services>,
+    place: Option<(Bytes, i64)>,
+}
+
+impl Waiting {
+    fn new(services: &Arc<Services>, place: &Place) -> Self {
+        Self { services: services.clone(), place: Some((place.key.clone(), place.revision)) }
+    }
+
+    /// The wait is over, one way or another.
+    fn done(mut self) {
+        self.place = None;
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let Some((key, revision)) = self.place.take() else { return };
+        let services = self.services.clone();
+        // Outside of a runtime everything has ended, and the key goes with its lease.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        runtime.spawn(async move {
+            if let Err(error) = give_up(&services, key, revision).await {
+                tracing::warn!(%error, "a place in a lock or an election stays until its lease ends");
+            }
+        });
+    }
+}
+
+/// Deletes a key if it is still the one that was created then; the header's revision.
+async fn give_up(services: &Services, key: Bytes, revision: i64) -> Result<i64, RequestError> {
+    let delete = Op::Delete(DeleteOp { range: KeyRange::single(key.clone()), prev_kv: false });
+    let compares = vec![created_at(&key, revision)];
+    txn(services, TxnOp { compares, success: vec![delete], failure: Vec::new() }).await.map(|(_, header)| header)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_named_as_go_names_them() {
+        let key = |name: &'static str, lease| own_key(&prefix(&Bytes::from_static(name.as_bytes())), LeaseId(lease));
+        assert_eq!(key("lk1", 0xabc), "lk1/abc");
+        assert_eq!(key("", 0xabc), "/abc");
+        assert_eq!(key("x", -255), "x/-ff");
+        assert_eq!(key("x", i64::MIN), "x/-8000000000000000");
+    }
+}
