@@ -39,7 +39,13 @@ pub fn code(error: &RequestError) -> Code {
         | E::LearnerNotReady
         | E::TooManyLearners => Code::FailedPrecondition,
         E::Corrupt => Code::DataLoss,
-        E::NoLeader | E::LeaderChanged | E::Stopped | E::Timeout | E::UnhealthyCluster => Code::Unavailable,
+        E::NoLeader
+        | E::LeaderChanged
+        | E::Stopped
+        | E::Timeout
+        | E::TimeoutLeaderFailure
+        | E::TimeoutConnectionLost
+        | E::UnhealthyCluster => Code::Unavailable,
         E::DeadlineExceeded => Code::DeadlineExceeded,
         E::TooManyRequests | E::UnknownMethod | E::NotEnoughStartedMembers | E::LeaderTransferTimeout => Code::Unknown,
         E::Storage(_) => Code::Internal,
@@ -69,6 +75,16 @@ mod tests {
             (RequestError::LeaseTtlTooLarge, Code::OutOfRange, "etcdserver: too large lease TTL"),
             (RequestError::Corrupt, Code::DataLoss, "etcdserver: corrupt cluster"),
             (RequestError::DeadlineExceeded, Code::DeadlineExceeded, "context deadline exceeded"),
+            (
+                RequestError::TimeoutLeaderFailure,
+                Code::Unavailable,
+                "etcdserver: request timed out, possibly due to previous leader failure",
+            ),
+            (
+                RequestError::TimeoutConnectionLost,
+                Code::Unavailable,
+                "etcdserver: request timed out, possibly due to connection lost",
+            ),
             (RequestError::MemberNotFound, Code::NotFound, "etcdserver: member not found"),
             (
                 RequestError::NotEnoughStartedMembers,

@@ -20,6 +20,7 @@ mod promoter;
 mod snapshots;
 mod state_machine;
 mod status;
+mod tenure;
 mod types;
 mod waiters;
 

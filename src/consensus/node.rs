@@ -254,6 +254,22 @@ impl Node {
         Ok(())
     }
 
+    /// Waits until another member is known to lead, for an election timeout at most: an entry that is gone had to make
+    /// room for that one's, which is noticed a moment later.
+    pub async fn sees_other_leader(&self) {
+        let me = self.status.member();
+        let mut seen = self.status.leaders();
+        let other = seen.wait_for(|leader| leader.is_some_and(|leader| leader != me));
+        // Who leads doesn't matter to what is done, only to what is said.
+        let _ = tokio::time::timeout(self.election_timeout, other).await;
+    }
+
+    /// Why a command that was proposed then wasn't done in time: the leader failed, the connection to it did, or
+    /// neither.
+    pub fn timed_out(&self, begun: Instant) -> RequestError {
+        self.status.blame(begun, self.election_timeout)
+    }
+
     /// Waits until this member can serve linearizable requests.
     ///
     /// # Errors

@@ -9,7 +9,8 @@ use tokio::time::Instant;
 
 use super::divergence::Landmarks;
 use super::membership::RemovedMembers;
-use crate::types::{MemberId, RaftIndex, Term};
+use super::tenure::Tenure;
+use crate::types::{MemberId, RaftIndex, RequestError, Term};
 
 /// This member's place in the cluster, as last seen. Read by every request, written by Raft's watchers.
 #[derive(Debug)]
@@ -23,6 +24,7 @@ pub struct NodeStatus {
     learner: AtomicBool,
     stopped: AtomicBool,
     leader_changes: AtomicU64,
+    tenure: Tenure,
     /// The leader as above, for those who wait for one.
     leader_seen: watch::Sender<Option<MemberId>>,
     /// The last entry applied and published, for those who wait for one.
@@ -53,6 +55,7 @@ impl NodeStatus {
             learner: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             leader_changes: AtomicU64::new(0),
+            tenure: Tenure::default(),
             leader_seen: watch::Sender::new(None),
             applied_seen: watch::Sender::new(RaftIndex(0)),
             // Without a log there is nothing to wait for.
@@ -184,6 +187,11 @@ impl NodeStatus {
         self.naming.load(Ordering::Relaxed) == member.get()
     }
 
+    /// Why a command that was proposed then wasn't done in time, by etcd's rules.
+    pub(super) fn blame(&self, begun: Instant, election_timeout: Duration) -> RequestError {
+        self.tenure.blame(begun, election_timeout)
+    }
+
     /// Whether the member once belonged to the cluster and was removed.
     pub fn is_removed(&self, member: MemberId) -> bool {
         self.removed.contains(member)
@@ -213,6 +221,9 @@ impl NodeStatus {
         let new = leader.map_or(0, MemberId::get);
         let old = self.leader.swap(new, Ordering::AcqRel);
         if old != new {
+            if let Some(leader) = leader {
+                self.tenure.begins(leader, self.term());
+            }
             self.leader_seen.send_replace(leader);
             if new != 0 {
                 self.leader_changes.fetch_add(1, Ordering::Relaxed);

@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use self::barrier::Confirms;
 use crate::apply::{Command, codec};
@@ -150,8 +151,8 @@ impl Proposer {
     /// Gets `command` through the log and returns what it answered, after it was published.
     ///
     /// # Errors
-    /// `TooManyRequests` when too many wait, or too many bytes, `Timeout` or `DeadlineExceeded` (no leader) when the
-    /// outcome did not come in time: it may still be applied. `Stopped` when the server ends.
+    /// `TooManyRequests` when too many wait, or too many bytes, `Timeout` (or why) or `DeadlineExceeded` (no leader)
+    /// when the outcome did not come in time: it may still be applied. `Stopped` when the server ends.
     pub async fn propose(&self, command: Command) -> Result<Applied, RequestError> {
         self.propose_bound(command, None).await
     }
@@ -180,13 +181,17 @@ impl Proposer {
         let held = inner.pending_bytes.take(bytes + COMMAND_OVERHEAD_BYTES).ok_or(RequestError::TooManyRequests)?;
         let (reply, outcome) = oneshot::channel();
         inner.queue.send(Queued { command, reply, bytes, held, term }).map_err(|_| RequestError::Stopped)?;
+        let begun = Instant::now();
         match tokio::time::timeout(inner.limits.timeout, outcome).await {
             Ok(Ok(result)) => result,
             // The entry is gone without an outcome: it may or may not be committed later.
             Ok(Err(_)) if inner.node.status().is_stopped() => Err(RequestError::Stopped),
-            Ok(Err(_)) => Err(RequestError::Timeout),
+            Ok(Err(_)) => {
+                inner.node.sees_other_leader().await;
+                Err(inner.node.timed_out(begun))
+            }
             Err(_) if inner.node.status().leader().is_none() => Err(RequestError::DeadlineExceeded),
-            Err(_) => Err(RequestError::Timeout),
+            Err(_) => Err(inner.node.timed_out(begun)),
         }
     }
 

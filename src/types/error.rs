@@ -80,6 +80,12 @@ pub enum RequestError {
     /// Not done within `Limits::request_timeout`.
     #[error("etcdserver: request timed out")]
     Timeout,
+    /// Not done in time, and begun shortly before another leader was elected.
+    #[error("etcdserver: request timed out, possibly due to previous leader failure")]
+    TimeoutLeaderFailure,
+    /// Not done in time, and the leader was out of touch meanwhile.
+    #[error("etcdserver: request timed out, possibly due to connection lost")]
+    TimeoutConnectionLost,
     /// Not done within `Limits::request_timeout`, and no leader was known.
     #[error("context deadline exceeded")]
     DeadlineExceeded,

@@ -93,3 +93,24 @@ async fn a_member_is_killed_while_it_receives_a_snapshot() {
     run.load.goes_on(100).await;
     run.finish().await;
 }
+
+/// Cause: a member that stands still takes connections, and each one that was given up was followed by another
+/// snapshot. Symptom: it was sent the same one every 2.5 s, for as long as it stood still.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_stands_still_is_not_sent_one_snapshot_after_the_other() {
+    const SENDING: &str = "sending a snapshot";
+    let run = Run::start("behind, standing still", 3, &EAGER).await;
+    let leader = run.cluster.leader().await;
+    let follower = (leader + 1) % 3;
+    let before = said_by_all(&run.cluster, SENDING);
+    run.cluster.pause(follower);
+    run.load.goes_on(300).await;
+    until("a try", || said_by_all(&run.cluster, SENDING) > before).await;
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    let tries = said_by_all(&run.cluster, SENDING) - before;
+    assert!(tries <= 4, "{tries} tries in 15 s\n{}", run.cluster.log(leader));
+    let installed = said_by_all(&run.cluster, INSTALLED);
+    run.cluster.resume(follower);
+    until("a snapshot", || said_by_all(&run.cluster, INSTALLED) > installed).await;
+    run.finish().await;
+}

@@ -126,3 +126,25 @@ async fn a_slow_network() {
     run.cluster.net.heal();
     run.finish().await;
 }
+
+/// A write at a leader that is cut off is in its log alone; the next leader's entries take its place. It is told as
+/// etcd tells it: the outcome is unknown, and the previous leader is to blame.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_at_a_leader_that_fails_is_told_so() {
+    let cluster = Cluster::rusd(3, &[]).await;
+    let old = cluster.leader().await;
+    cluster.net.isolate(old, 3);
+    let mut kv = KvClient::new(cluster.channel(old));
+    let lost = tokio::spawn(async move {
+        let put = PutRequest { key: "lost".into(), ..PutRequest::default() };
+        kv.put(put).await
+    });
+    let new = cluster.leader_but(Some(old)).await;
+    let put = PutRequest { key: "kept".into(), ..PutRequest::default() };
+    KvClient::new(cluster.channel(new)).put(put).await.expect("the others go on");
+    // Long enough for the others to have elected within what counts, and not so long that nobody waits any more.
+    cluster.net.heal();
+    let refused = lost.await.unwrap().expect_err("it is nowhere");
+    let told = (refused.code(), refused.message());
+    assert_eq!(told, (Code::Unavailable, "etcdserver: request timed out, possibly due to previous leader failure"));
+}

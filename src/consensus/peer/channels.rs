@@ -13,6 +13,7 @@ use tonic::{Code, Request, Status};
 use super::PeerOptions;
 use super::book::Book;
 use super::dial::{Dial, Stream};
+use super::patience::Patience;
 use crate::types::{ClusterId, MemberId};
 
 /// Metadata: the cluster's id.
@@ -38,6 +39,7 @@ pub(super) struct Channels {
     control: Client,
     /// Snapshots.
     snapshot: Client,
+    patience: Patience,
     cluster: MetadataValue<Ascii>,
     from: MetadataValue<Ascii>,
     to: MetadataValue<Ascii>,
@@ -65,6 +67,7 @@ impl Channels {
             append: client(),
             control: client(),
             snapshot: client(),
+            patience: Patience::default(),
             cluster: value(options.cluster.get()),
             from: value(options.member.get()),
             to: value(target.get()),
@@ -81,6 +84,11 @@ impl Channels {
 
     pub(super) fn snapshot(&self) -> Client {
         self.snapshot.clone()
+    }
+
+    /// How long it is left alone with snapshots.
+    pub(super) fn patience(&self) -> &Patience {
+        &self.patience
     }
 
     /// A call with everyone's names.

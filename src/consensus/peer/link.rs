@@ -80,7 +80,9 @@ impl Link {
         let channels = self.peers.channels(self.target);
         let mut client = channels.control();
         let call = client.heartbeat(channels.request(wire::append_request(request, self.peers.is_unsure())));
-        wire::append_result(self.call(limit, call).await?).map_err(refused)
+        let reply = self.call(limit, call).await?;
+        channels.patience().heard();
+        wire::append_result(reply).map_err(refused)
     }
 
     async fn replicate<'s, S>(
@@ -215,10 +217,14 @@ impl RaftNetworkV2<TypeConfig> for Link {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let send = async {
+            self.peers.channels(self.target).patience().wait().await;
+            self.peers.send_snapshot(self.target, vote, snapshot, false).await
+        };
         tokio::select! {
             biased;
             closed = cancel => Err(closed.into()),
-            sent = self.peers.send_snapshot(self.target, vote, snapshot, false) => sent,
+            sent = send => sent,
         }
     }
 

@@ -14,6 +14,7 @@ mod book;
 mod channels;
 mod dial;
 mod link;
+mod patience;
 mod refusal;
 mod service;
 mod snapshot;

@@ -27,6 +27,8 @@ const NUMBERS: &[(u32, E)] = &[
     (19, E::LearnerNotReady),
     (20, E::TooManyLearners),
     (21, E::LeaderTransferTimeout),
+    (22, E::TimeoutLeaderFailure),
+    (23, E::TimeoutConnectionLost),
 ];
 
 /// As a message.

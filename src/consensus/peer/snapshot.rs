@@ -19,7 +19,7 @@ use openraft::type_config::alias::{SnapshotMetaOf, SnapshotOf};
 use rusd_proto::rusdpeer as pb;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use super::super::codec::{decode_membership, encode_membership};
 use super::super::index::{log_id_of, to_raft};
@@ -88,6 +88,12 @@ impl Peers {
             _ = &mut reading => tokio::time::timeout(INSTALL_MAX, &mut call).await,
         };
         reading.abort();
+        match &sent {
+            Ok(Ok(_)) => channels.patience().succeeded(),
+            // Whoever refuses it for a reason of its own isn't silent.
+            Ok(Err(status)) => channels.patience().failed(matches!(status.code(), Code::Unavailable | Code::Unknown)),
+            Err(_) => channels.patience().failed(true),
+        }
         match sent {
             Ok(Ok(reply)) => {
                 let vote = wire::vote(reply.into_inner().vote).map_err(|error| link::network(&error))?;
