@@ -104,11 +104,13 @@ fn strangers_are_no_members() {
 
 #[test]
 fn members_make_their_own_certificates() {
-    let place = Place::new();
-    let members = cluster(&place, "https", |_| vec!["--peer-auto-tls".to_owned()]);
-    if !members.iter().all(is_up) {
-        return;
+    for scheme in ["https", "unixs"] {
+        let place = Place::new();
+        let members = cluster(&place, scheme, |_| vec!["--peer-auto-tls".to_owned()]);
+        if !members.iter().all(is_up) {
+            return;
+        }
+        members[1].serves(&[], "a");
+        assert!(members[0].dir.join("data/fixtures/peer/cert.pem").is_file());
     }
-    members[1].serves(&[], "a");
-    assert!(members[0].dir.join("data/fixtures/peer/cert.pem").is_file());
 }

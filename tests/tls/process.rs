@@ -47,7 +47,7 @@ impl Member {
         let dir = place.path().join(name);
         fs::create_dir(&dir).expect("a directory");
         let url = |scheme: &str| match scheme {
-            "unix" | "unixs" => format!("{scheme}://localhost:{}", ports::free()),
+            "unix" | "unixs" => format!("{scheme}://{}", place.path().join(format!("{name}.sock")).display()),
             _ => format!("{scheme}://localhost:{}", ports::free()),
         };
         let (client, peer) = (url(client), url(peer));
