@@ -4,9 +4,13 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::time::Instant;
 
 use crate::tls::Connector;
 
@@ -24,22 +28,35 @@ pub trait Dial: fmt::Debug + Send + Sync + 'static {
     fn dial(&self, url: &str) -> Dialing;
 }
 
+/// Between two lines of the log about members that aren't trusted, or don't trust this one.
+const LOG_EVERY: Duration = Duration::from_secs(10);
+
 /// Real sockets.
 #[derive(Clone, Debug, Default)]
 pub struct SocketDial {
     connector: Option<Connector>,
+    logged: Arc<Mutex<Option<Instant>>>,
 }
 
 impl SocketDial {
     /// Reaches members at `https` and `unixs` URLs by `connector`; without it not at all.
     pub fn new(connector: Option<Connector>) -> Self {
-        Self { connector }
+        Self { connector, logged: Arc::default() }
+    }
+}
+
+/// Logs that a handshake failed: a wrong certificate mends itself less often than a dead connection.
+fn failed(logged: &Mutex<Option<Instant>>, url: &str, error: &io::Error) {
+    let (mut logged, now) = (logged.lock(), Instant::now());
+    if logged.is_none_or(|last| now.saturating_duration_since(last) >= LOG_EVERY) {
+        *logged = Some(now);
+        tracing::warn!(url, %error, "no TLS with this member");
     }
 }
 
 impl Dial for SocketDial {
     fn dial(&self, url: &str) -> Dialing {
-        let (url, connector) = (url.to_owned(), self.connector.clone());
+        let (url, connector, logged) = (url.to_owned(), self.connector.clone(), self.logged.clone());
         Box::pin(async move {
             let (scheme, address) = url.split_once("://").unwrap_or(("", &url));
             let address = address.trim_end_matches('/');
@@ -52,14 +69,15 @@ impl Dial for SocketDial {
                 })?),
                 _ => return Err(unsupported(format!("the peer URL {url} is of a scheme that can't be dialled"))),
             };
-            if scheme.starts_with("unix") {
-                let stream = UnixStream::connect(address).await?;
-                return secured(stream, address, connector).await;
-            }
-            let stream = TcpStream::connect(address).await?;
-            // Small messages must not wait for each other.
-            stream.set_nodelay(true)?;
-            secured(stream, address, connector).await
+            let secured = if scheme.starts_with("unix") {
+                secured(UnixStream::connect(address).await?, address, connector).await
+            } else {
+                let stream = TcpStream::connect(address).await?;
+                // Small messages must not wait for each other.
+                stream.set_nodelay(true)?;
+                secured(stream, address, connector).await
+            };
+            secured.inspect_err(|error| failed(&logged, &url, error))
         })
     }
 }
