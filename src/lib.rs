@@ -31,6 +31,7 @@ pub mod cli;
 pub mod consensus;
 pub mod discovery;
 pub mod env;
+pub mod failpoint;
 pub mod lease;
 pub mod ops;
 pub mod propose;

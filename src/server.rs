@@ -125,6 +125,8 @@ pub enum ServerError {
 /// # Errors
 /// What keeps it from starting, or made it end: see [`ServerError`].
 pub fn run(start: Start) -> Result<Stopped, ServerError> {
+    #[cfg(feature = "failpoints")]
+    crate::failpoint::serve()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("rusd").build()?;
     let stopped = runtime.block_on(serve(start));
     // Blocking work of clients that are gone is not waited for.

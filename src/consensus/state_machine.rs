@@ -31,6 +31,7 @@ use super::types::{Applied, LogData, LogId, Reply, StoredMembership, TypeConfig}
 use super::waiters::Waiters;
 use crate::apply::{Command, Machine, MachineError, Outcome, codec};
 use crate::env::{Clock, may_block};
+use crate::failpoint::{Point, hit};
 use crate::storage::values::Health;
 use crate::storage::{AppliedPosition, EventBatch, Store, StoreReader, Table};
 use crate::types::RequestError;
@@ -240,10 +241,12 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             match &entry.payload {
                 EntryPayload::Blank => {}
                 EntryPayload::Normal(data) => {
+                    hit(Point::BeforeApplyOneEntryNormal);
                     bytes += data.payload.len();
                     self.apply_normal(position, data, &mut answers)?;
                 }
                 EntryPayload::Membership(membership) => {
+                    hit(Point::BeforeApplyOneConfChange);
                     self.apply_membership(StoredMembership::new(Some(log_id), membership.clone()));
                 }
             }
@@ -276,9 +279,12 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         meta: &SnapshotMetaOf<TypeConfig>,
         snapshot: PathBuf,
     ) -> Result<(), io::Error> {
+        hit(Point::RaftBeforeApplySnap);
         let snapshots = Arc::clone(&self.snapshots);
-        let load =
-            |store: &mut Store| snapshots.load(store, &snapshot).map_err(|error| Install(io::Error::other(error)));
+        let load = |store: &mut Store| {
+            hit(Point::ApplyBeforeOpenSnapshot);
+            snapshots.load(store, &snapshot).map_err(|error| Install(io::Error::other(error)))
+        };
         may_block(|| self.machine.install(load)).map_err(|Install(error)| error)?;
         self.snapshots.installed(meta.clone(), snapshot);
         self.status.landmarks().clear();
@@ -290,6 +296,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         self.note_removed();
         (self.on_publish)(None, self.machine.store_mut().revision());
         self.status.set_applied(self.machine.applied().index);
+        hit(Point::RaftAfterApplySnap);
         Ok(())
     }
 

@@ -14,6 +14,7 @@ use super::Proposer;
 use crate::apply::Command;
 use crate::consensus::peer::{Asking, LeaseLeft, Questions};
 use crate::env::Env;
+use crate::failpoint::{Point, hit};
 use crate::lease::{Lessor, Renewal};
 use crate::types::{LeaseId, RequestError};
 
@@ -50,6 +51,7 @@ impl Leases {
     /// # Errors
     /// As above.
     pub async fn left(&self, id: LeaseId) -> Result<LeaseLeft, RequestError> {
+        hit(Point::BeforeLookupWhenLeaseTimeToLive);
         self.at_the_leader(id, false).await
     }
 

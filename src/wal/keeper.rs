@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::env::{Env, Step, Worker};
+use crate::failpoint::{Point, hit};
 
 use super::segment::{DRAFT_SUFFIX, Segment, Spare, fitting_bytes};
 use super::types::{Fatal, WalOptions};
@@ -109,7 +110,10 @@ impl Worker for Keeper {
             (desk.unused.pop_front(), desk.spare.is_some(), wanted)
         };
         if let Some(mut segment) = unused {
-            let Err(error) = self.discard(&mut segment, has_spare) else { return Step::Worked };
+            let Err(error) = self.discard(&mut segment, has_spare) else {
+                hit(Point::RaftAfterWalRelease);
+                return Step::Worked;
+            };
             tracing::warn!(path = %segment.path.display(), %error, "an old raft log file could not be removed");
             let mut desk = self.chores.desk.lock();
             // Newer ones must stay as long as it does; at the latest the next start removes them.

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::env::{Env, Step, Worker, WorkerHandle};
+use crate::failpoint::{Point, hit};
 use crate::types::{RaftIndex, Term};
 
 use super::format::{self, Chain, HEADER_BYTES, Header, Kind};
@@ -127,6 +128,7 @@ impl Writer {
             self.publish();
             return Ok(Step::Worked);
         };
+        hit(Point::RaftBeforeSave);
         let started = self.env.clock.now();
         let offset = u64::from(active.offset);
         active
@@ -150,7 +152,9 @@ impl Writer {
                 let path = &active.path;
                 move |error: io::Error| Stop::Fatal(Fatal::new(action, path, offset, &error))
             };
+            hit(Point::WalBeforeSync);
             active.file.sync_data().map_err(fatal("fsync"))?;
+            hit(Point::WalAfterSync);
             if let Some(draft) = &active.draft {
                 self.env.disk.rename(draft, &active.path).map_err(fatal("rename a new segment to"))?;
                 self.env.disk.sync_dir(&self.dir).map_err(fatal("fsync the directory of"))?;
@@ -164,6 +168,7 @@ impl Writer {
                 sync: self.since(started),
             });
         }
+        hit(Point::RaftAfterSave);
         self.publish();
         Ok(Step::Worked)
     }

@@ -38,6 +38,9 @@ pub(crate) enum Program {
 struct Member {
     client: u16,
     flags: Vec<String>,
+    /// Where its failpoints listen.
+    #[cfg(feature = "failpoints")]
+    failpoints: u16,
     child: Option<Child>,
 }
 
@@ -84,7 +87,13 @@ impl Cluster {
                 format!("--initial-cluster={all}"),
             ];
             own.extend(flags.iter().map(|flag| (*flag).to_owned()));
-            Member { client, flags: own, child: None }
+            Member {
+                client,
+                flags: own,
+                #[cfg(feature = "failpoints")]
+                failpoints: ports::free(),
+                child: None,
+            }
         };
         let members: Vec<_> = ports.iter().enumerate().map(member).collect();
         let channel = |member: &Member| {
@@ -117,10 +126,19 @@ impl Cluster {
 
     /// Starts one that isn't running, without waiting for anything.
     pub(crate) fn spawn(&mut self, member: usize) {
+        self.spawn_with(member, &[]);
+    }
+
+    /// The same with these variables in its environment besides.
+    pub(crate) fn spawn_with(&mut self, member: usize, variables: &[(&str, &str)]) {
         assert!(self.members[member].child.is_none(), "it runs already");
         let log = File::options().create(true).append(true).open(self.log_path(member)).unwrap();
-        let child = Command::new(&self.program)
+        let mut command = Command::new(&self.program);
+        #[cfg(feature = "failpoints")]
+        command.env("GOFAIL_HTTP", format!("127.0.0.1:{}", self.members[member].failpoints));
+        let child = command
             .args(&self.members[member].flags)
+            .envs(variables.iter().copied())
             .current_dir(self.dir.path())
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
@@ -176,9 +194,20 @@ impl Cluster {
         self.signal(member, Signal::CONT);
     }
 
+    /// Where a member's failpoints listen.
+    #[cfg(feature = "failpoints")]
+    pub(crate) fn failpoints(&self, member: usize) -> u16 {
+        self.members[member].failpoints
+    }
+
     /// SIGTERM; the exit is waited for.
     pub(crate) async fn terminate(&mut self, member: usize) -> ExitStatus {
         self.signal(member, Signal::TERM);
+        self.ended(member).await
+    }
+
+    /// Waits for the end of a process.
+    pub(crate) async fn ended(&mut self, member: usize) -> ExitStatus {
         let begun = Instant::now();
         loop {
             let child = self.members[member].child.as_mut().expect("it was started");

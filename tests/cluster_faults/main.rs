@@ -28,6 +28,11 @@ mod chaos;
 mod cut_off;
 mod divergence;
 mod failover;
+#[cfg(feature = "failpoints")]
+#[path = "../support/failpoint.rs"]
+mod failpoint;
+#[cfg(feature = "failpoints")]
+mod failpoints;
 mod killed;
 mod lease_reads;
 mod majority;

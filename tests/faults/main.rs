@@ -16,6 +16,11 @@ mod client;
 mod damage;
 mod disk_full;
 mod disk_nearly_full;
+#[cfg(feature = "failpoints")]
+#[path = "../support/failpoint.rs"]
+mod failpoint;
+#[cfg(feature = "failpoints")]
+mod failpoints;
 mod history;
 mod kill;
 mod ledger;

@@ -19,6 +19,8 @@ pub(crate) struct Member {
     log: PathBuf,
     port: u16,
     flags: Vec<String>,
+    /// Variables of its environment beside the test's own.
+    variables: Vec<(&'static str, String)>,
     child: Option<Child>,
 }
 
@@ -39,7 +41,13 @@ impl Member {
             format!("--initial-cluster=default=http://127.0.0.1:{peer}"),
         ];
         all.extend_from_slice(flags);
-        Self { log: log.into(), port: client, flags: all, child: None }
+        Self { log: log.into(), port: client, flags: all, variables: Vec::new(), child: None }
+    }
+
+    /// Adds a variable to the environment of the processes to come.
+    #[cfg(feature = "failpoints")]
+    pub(crate) fn set_variable(&mut self, name: &'static str, value: String) {
+        self.variables.push((name, value));
     }
 
     pub(crate) fn url(&self) -> String {
@@ -52,6 +60,7 @@ impl Member {
         let log = File::options().create(true).append(true).open(&self.log).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_rusd"))
             .args(&self.flags)
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)

@@ -100,6 +100,12 @@ const COMMANDS: &[Command] = &[
         run: faults::run,
     },
     Command {
+        name: "failpoints",
+        help: "the process ends at each failpoint",
+        takes: Takes { word: "", options: &[with("--rounds", "N"), with("--backend", "E"), with("--seed", "S")] },
+        run: faults::failpoints,
+    },
+    Command {
         name: "power-cut",
         help: "cut the power under rusd, again and again",
         takes: Takes { word: "", options: &[with("--cuts", "N"), with("--backend", "E"), with("--seed", "S")] },

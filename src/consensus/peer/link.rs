@@ -30,6 +30,7 @@ use tonic::{Code, Status, Streaming};
 use super::super::types::{TypeConfig, Vote};
 use super::Peers;
 use super::wire::{self, WireError};
+use crate::failpoint::{Point, hit};
 use crate::types::MemberId;
 use rusd_proto::rusdpeer as pb;
 
@@ -106,6 +107,7 @@ impl Link {
         let counted = sent.clone();
         let peers = self.peers.clone();
         let outgoing = input.map(move |request| {
+            hit(Point::RaftBeforeLeaderSend);
             counted.fetch_add(1, Ordering::Relaxed);
             wire::append_request(&request, peers.is_unsure())
         });

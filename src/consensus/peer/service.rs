@@ -20,6 +20,7 @@ use super::ask::{LeaseLeft, row};
 use super::snapshot::Received;
 use super::{Peers, channels, refusal, wire};
 use crate::consensus::membership::MemberChange;
+use crate::failpoint::{Point, hit};
 use crate::types::{LeaseId, MemberId, RaftIndex, RequestError};
 
 /// An answer to come.
@@ -94,7 +95,10 @@ impl Peer for Service {
             }
         });
         let replies = self.node.raft().stream_append(requests.fuse());
-        let replies = replies.map(|reply| reply.map(wire::append_reply).map_err(fatal));
+        let replies = replies.map(|reply| {
+            hit(Point::RaftBeforeFollowerSend);
+            reply.map(wire::append_reply).map_err(fatal)
+        });
         Ok(Response::new(replies.boxed()))
     }
 

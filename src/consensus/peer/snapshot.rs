@@ -26,6 +26,7 @@ use super::super::index::{log_id_of, to_raft};
 use super::super::types::{TypeConfig, Vote};
 use super::{Peers, link, wire};
 use crate::env::{Access, DiskFile, may_block};
+use crate::failpoint::{Point, hit};
 use crate::storage::snapshot;
 use crate::types::MemberId;
 
@@ -140,6 +141,7 @@ impl Peers {
             tracing::warn!(error = %status, "a snapshot was not received");
             return Err(status);
         }
+        hit(Point::RaftAfterSaveSnap);
         incoming.keep();
         let meta = SnapshotMetaOf::<TypeConfig> { last_log_id: Some(last), last_membership };
         let snapshot = SnapshotOf::<TypeConfig, PathBuf> { meta, snapshot: path };
@@ -180,6 +182,7 @@ impl Peers {
             return Err(Status::aborted(format!("a snapshot of {size} bytes ended after {offset}")));
         }
         let dir = &self.options().snapshot_dir;
+        hit(Point::RaftBeforeSaveSnap);
         let synced = may_block(|| file.sync_all().and_then(|()| self.inner.env.disk.sync_dir(dir)));
         synced.map_err(|error| failed("sync", &error))
     }

@@ -11,6 +11,7 @@
 //! to be remembered for a restart, which finds again whatever is left.
 
 use super::Store;
+use crate::failpoint::{Point, hit};
 use crate::storage::index::Trim;
 use crate::storage::values::Doomed;
 
@@ -71,15 +72,19 @@ impl Store {
         let allowed = self.reclaim.allowed;
         let mut pass = self.reclaim.pass.take().unwrap_or_else(|| Trim::new(allowed));
         let mut found = Vec::new();
+        hit(Point::CompactBeforeCommitBatch);
         self.index.trim_step(&mut pass, keys_max, &mut found);
         self.show_trimmed();
         let removed = found.len();
         found.into_iter().for_each(|at| self.reclaim.found.insert(at));
         self.shared.counts.add_reclaimed(removed as u64);
+        hit(Point::CompactAfterCommitBatch);
         if pass.is_done() {
+            hit(Point::CompactBeforeSetFinishedCompact);
             let done = (self.shared.reclaimed.clone(), pass.at());
             self.values.remove(std::mem::take(&mut self.reclaim.found), Some(done));
             self.reclaim.finished = pass.at();
+            hit(Point::CompactAfterSetFinishedCompact);
         } else {
             self.reclaim.pass = Some(pass);
         }

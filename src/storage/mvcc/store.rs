@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::reclaim::Reclaim;
 use super::txn::{Change, WriteTxn};
+use crate::failpoint::{Point, hit};
 use crate::storage::index::{Index, Rows};
 use crate::storage::publish::{Compaction, Published, Shared};
 use crate::storage::values::{RowChange, ValueWriter};
@@ -77,9 +78,11 @@ impl Store {
         if revision > self.revision {
             return Err(RequestError::FutureRevision);
         }
+        hit(Point::CompactBeforeCommitScheduledCompact);
         self.compact = Compaction { revision, previous: self.compact.revision };
         let row = [self.compact.revision.to_be_bytes(), self.compact.previous.to_be_bytes()].concat();
         self.put_meta(Table::Meta, Bytes::from_static(COMPACT_KEY), Some(row.into()));
+        hit(Point::CompactAfterCommitScheduledCompact);
         Ok(())
     }
 

@@ -19,6 +19,7 @@ use super::queue::Part;
 use super::segment::Segment;
 use super::shared::Shared;
 use super::state::{REMOVING_KEY, STATE_KEY, State, encode_removing};
+use crate::failpoint::{Point, hit};
 use crate::storage::backend::codec::encode_record;
 use crate::storage::backend::{Backend, Batch, Table};
 use crate::types::{Revision, StorageError};
@@ -40,6 +41,7 @@ impl Content {
         parts: impl Iterator<Item = &'a Part> + Clone,
         remove: &[Revision],
     ) -> Result<Self, StorageError> {
+        hit(Point::CommitBeforePreCommitHook);
         let mut step = Step { shared, engine, batch: Batch::default(), state: self.state, segments: BTreeMap::new() };
         let view = shared.pending.view();
         for part in parts.clone() {
@@ -60,9 +62,11 @@ impl Content {
             step.batch.delete(Table::Meta, REMOVING_KEY);
         }
         step.batch.put(Table::Meta, STATE_KEY, &step.state.encode());
+        hit(Point::BeforeCommit);
         engine.write(&step.batch)?;
         remove_physically(engine, remove, &empty)?;
         engine.flush()?;
+        hit(Point::AfterCommit);
         Ok(Self { state: step.state, removing: !remove.is_empty() })
     }
 }

@@ -1,0 +1,66 @@
+//! One of three members ends at a failpoint, under load: the others go on, it comes back, nothing acknowledged is lost.
+//!
+//! Only with the feature `failpoints`: `cargo xtask failpoints`.
+
+use crate::failpoint::{PANICKED, ask};
+use crate::run::Run;
+use crate::settings;
+
+/// A point, and whether only the leader (or only a follower) comes by.
+const POINTS: [(&str, Option<bool>); 9] = [
+    ("raftBeforeSave", None),
+    ("raftAfterSave", None),
+    ("walBeforeSync", None),
+    ("walAfterSync", None),
+    ("raftBeforeLeaderSend", Some(true)),
+    ("raftBeforeFollowerSend", Some(false)),
+    ("beforeApplyOneEntryNormal", None),
+    ("beforeCommit", None),
+    ("afterCommit", None),
+];
+
+/// Where a member that gets a snapshot comes by.
+const SNAPSHOT_POINTS: [&str; 5] =
+    ["raftBeforeSaveSnap", "raftAfterSaveSnap", "raftBeforeApplySnap", "applyBeforeOpenSnapshot", "raftAfterApplySnap"];
+
+/// Snapshots and purges all the time.
+const EAGER: [&str; 3] = ["--snapshot-count=20", "--snapshot-log-mb=0", "--snapshot-catchup-entries=10"];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_ends_at_each_failpoint() {
+    let mut run = Run::start("failpoints", 3, &[]).await;
+    for round in 0..settings::rounds(1) {
+        for (at, (name, leads)) in POINTS.into_iter().enumerate() {
+            let leader = run.cluster.leader().await;
+            let wants_leader = leads.unwrap_or((at + round as usize).is_multiple_of(2));
+            let member = if wants_leader { leader } else { (leader + 1) % 3 };
+            assert_eq!(ask(run.cluster.failpoints(member), "PUT", name, "panic").0, 204, "{name}");
+            let status = run.cluster.ended(member).await;
+            assert_eq!(status.code(), Some(PANICKED), "{name}: {status}");
+            run.cluster.leader_but(Some(member)).await;
+            run.load.goes_on(50).await;
+            run.cluster.restart(member).await;
+            run.load.goes_on(50).await;
+        }
+    }
+    run.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_ends_at_each_failpoint_of_a_snapshot() {
+    let mut run = Run::start("failpoints of a snapshot", 3, &EAGER).await;
+    for _ in 0..settings::rounds(1) {
+        for name in SNAPSHOT_POINTS {
+            let follower = (run.cluster.leader().await + 1) % 3;
+            run.cluster.kill(follower);
+            run.load.goes_on(300).await;
+            run.cluster.spawn_with(follower, &[("GOFAIL_FAILPOINTS", &format!("{name}=panic"))]);
+            let status = run.cluster.ended(follower).await;
+            assert_eq!(status.code(), Some(PANICKED), "{name}: {status}");
+            assert!(run.cluster.log(follower).contains(&format!("failpoint panic: {name}")), "{name}");
+            run.cluster.restart(follower).await;
+            run.load.goes_on(100).await;
+        }
+    }
+    run.finish().await;
+}
