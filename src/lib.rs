@@ -27,6 +27,7 @@
 pub mod admit;
 pub mod api;
 pub mod apply;
+pub mod auth;
 pub mod cli;
 pub mod consensus;
 pub mod discovery;

@@ -23,6 +23,7 @@ mod rebuild;
 mod room;
 mod scrub;
 mod tls;
+mod tokens;
 mod upkeep;
 
 use std::io;
@@ -85,6 +86,9 @@ pub enum ServerError {
     /// A setting.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// What `--auth-token` names.
+    #[error("--auth-token: {0}")]
+    AuthToken(String),
     /// The data directory.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
@@ -138,6 +142,7 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
     let Start { mut config, style, begun } = start;
     let mut signal = std::pin::pin!(signals::first()?);
     let env = Env::real();
+    let signed = tokens::signed(&env, &config)?;
     let is_made = DataDir::is_made(env.disk.as_ref(), &config)?;
     if !is_made && discovery::is_asked(&config) {
         tokio::select! {
@@ -179,7 +184,7 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
         tracing::warn!(%error, "that this member has served could not be noted");
     }
     let shutdown = watch::Sender::new(false);
-    let services = core.services(&config, &data, &env, &metrics)?;
+    let services = core.services(&config, &data, &env, &metrics, signed)?;
     let connections = Arc::new(Semaphore::new(connections_max()));
     gauges::connect_port(&metrics, services.metrics.clone(), connections.clone(), listeners.len());
     let serving = tokio::spawn(api::serve(listeners, services, connections, shutdown.subscribe()));

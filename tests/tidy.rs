@@ -54,6 +54,8 @@ const DOORS: &[(&str, &[&str])] = &[
     ("openraft", &["src/consensus/"]),
     ("tonic", &["src/api/", "src/consensus/peer/", "src/discovery/registry.rs"]),
     ("axum", &["src/api/"]),
+    ("bcrypt", &["src/auth/password"]),
+    ("ring", &["src/auth/tokens/", "src/tls/"]),
     ("prost", &["src/api/", "src/propose/", "src/consensus/peer/", "src/watch/"]),
     ("rustls", &["src/tls/"]),
     ("tokio_rustls", &["src/tls/"]),

@@ -5,12 +5,12 @@
 //! ```
 //! Membership has no revision, so the headers' is 0.
 
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use rusd_proto::etcdserverpb as pb;
 use tonic::Status;
 
+use super::auth::CallContext;
 use super::errors;
 use super::grpc::body::ReplyBody;
 use super::kv;
@@ -28,43 +28,43 @@ const URLS_MAX: usize = 64;
 const URL_BYTES_MAX: usize = 2_048;
 
 /// `MemberList`.
-pub(crate) async fn list(services: Arc<Services>, request: pb::MemberListRequest) -> Result<ReplyBody, Status> {
-    kv::barrier(&services, !request.linearizable).await.map_err(|error| errors::status(&error))?;
-    let members = shown(services.proposer.members());
-    Ok(ReplyBody::unary(&Prost(pb::MemberListResponse { header: services.message_header(0), members })))
+pub(crate) async fn list(call: CallContext, request: pb::MemberListRequest) -> Result<ReplyBody, Status> {
+    kv::barrier(&call, !request.linearizable).await.map_err(|error| errors::status(&error))?;
+    let members = shown(call.proposer.members());
+    Ok(ReplyBody::unary(&Prost(pb::MemberListResponse { header: call.message_header(0), members })))
 }
 
 /// `MemberAdd`. The id is made of the URLs and the time, as etcd makes it.
-pub(crate) async fn add(services: Arc<Services>, request: pb::MemberAddRequest) -> Result<ReplyBody, Status> {
+pub(crate) async fn add(call: CallContext, request: pb::MemberAddRequest) -> Result<ReplyBody, Status> {
     let mut urls = urls(&request.peer_ur_ls).map_err(|error| errors::status(&error))?;
     urls.sort();
-    let now = services.env.clock.wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let now = call.env.clock.wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let id = identity::member_id(&urls, "", Some(now.as_secs().cast_signed()));
     let peer_urls = urls.iter().map(ToString::to_string).collect();
-    let members = change(&services, MemberChange::Add { id, peer_urls, learner: request.is_learner }).await?;
+    let members = change(&call, MemberChange::Add { id, peer_urls, learner: request.is_learner }).await?;
     let member = members.iter().find(|member| member.id == id.get()).cloned();
-    Ok(ReplyBody::unary(&Prost(pb::MemberAddResponse { header: services.message_header(0), member, members })))
+    Ok(ReplyBody::unary(&Prost(pb::MemberAddResponse { header: call.message_header(0), member, members })))
 }
 
 /// `MemberRemove`.
-pub(crate) async fn remove(services: Arc<Services>, request: pb::MemberRemoveRequest) -> Result<ReplyBody, Status> {
-    let members = change(&services, MemberChange::Remove { id: MemberId(request.id) }).await?;
-    Ok(ReplyBody::unary(&Prost(pb::MemberRemoveResponse { header: services.message_header(0), members })))
+pub(crate) async fn remove(call: CallContext, request: pb::MemberRemoveRequest) -> Result<ReplyBody, Status> {
+    let members = change(&call, MemberChange::Remove { id: MemberId(request.id) }).await?;
+    Ok(ReplyBody::unary(&Prost(pb::MemberRemoveResponse { header: call.message_header(0), members })))
 }
 
 /// `MemberUpdate`. URLs that are none are refused; etcd takes them, and ends.
-pub(crate) async fn update(services: Arc<Services>, request: pb::MemberUpdateRequest) -> Result<ReplyBody, Status> {
+pub(crate) async fn update(call: CallContext, request: pb::MemberUpdateRequest) -> Result<ReplyBody, Status> {
     let id = MemberId(request.id);
     let urls = urls(&request.peer_ur_ls).map_err(|error| errors::status(&error))?;
     let peer_urls = urls.iter().map(ToString::to_string).collect();
-    let members = change(&services, MemberChange::Update { id, peer_urls }).await?;
-    Ok(ReplyBody::unary(&Prost(pb::MemberUpdateResponse { header: services.message_header(0), members })))
+    let members = change(&call, MemberChange::Update { id, peer_urls }).await?;
+    Ok(ReplyBody::unary(&Prost(pb::MemberUpdateResponse { header: call.message_header(0), members })))
 }
 
 /// `MemberPromote`.
-pub(crate) async fn promote(services: Arc<Services>, request: pb::MemberPromoteRequest) -> Result<ReplyBody, Status> {
-    let members = change(&services, MemberChange::Promote { id: MemberId(request.id) }).await?;
-    Ok(ReplyBody::unary(&Prost(pb::MemberPromoteResponse { header: services.message_header(0), members })))
+pub(crate) async fn promote(call: CallContext, request: pb::MemberPromoteRequest) -> Result<ReplyBody, Status> {
+    let members = change(&call, MemberChange::Promote { id: MemberId(request.id) }).await?;
+    Ok(ReplyBody::unary(&Prost(pb::MemberPromoteResponse { header: call.message_header(0), members })))
 }
 
 async fn change(services: &Services, change: MemberChange) -> Result<Vec<pb::Member>, Status> {

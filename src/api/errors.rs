@@ -26,6 +26,12 @@ pub fn code(error: &RequestError) -> Code {
         | E::InvalidSortOption
         | E::InvalidClientApiVersion
         | E::BadMemberUrls
+        | E::UserEmpty
+        | E::RoleEmpty
+        | E::AuthFailed
+        | E::PermissionNotGiven
+        | E::AuthManagementInvalid
+        | E::AuthRevisionOld
         | E::RequestTooLarge => Code::InvalidArgument,
         E::Compacted | E::FutureRevision | E::LeaseTtlTooLarge => Code::OutOfRange,
         E::NoSpace | E::AnswerTooLarge { .. } => Code::ResourceExhausted,
@@ -37,6 +43,15 @@ pub fn code(error: &RequestError) -> Code {
         | E::PeerUrlExists
         | E::NotLearner
         | E::LearnerNotReady
+        | E::RootUserNotFound
+        | E::RootRoleNotGranted
+        | E::UserExists
+        | E::UserNotFound
+        | E::RoleExists
+        | E::RoleNotFound
+        | E::RoleNotGranted
+        | E::PermissionNotGranted
+        | E::AuthNotEnabled
         | E::TooManyLearners => Code::FailedPrecondition,
         E::Corrupt => Code::DataLoss,
         E::NoLeader
@@ -47,6 +62,9 @@ pub fn code(error: &RequestError) -> Code {
         | E::TimeoutConnectionLost
         | E::UnhealthyCluster => Code::Unavailable,
         E::DeadlineExceeded => Code::DeadlineExceeded,
+        E::PermissionDenied => Code::PermissionDenied,
+        E::AuthTokenInvalid => Code::Unauthenticated,
+        E::NoPasswordUser | E::PasswordTooLong | E::VerifyOnlyKey => Code::Unknown,
         E::TooManyRequests | E::UnknownMethod | E::NotEnoughStartedMembers | E::LeaderTransferTimeout => Code::Unknown,
         E::Storage(_) => Code::Internal,
     }

@@ -1,7 +1,6 @@
 //! `grpc.health.v1`: the whole server (the empty name) serves; no other name is known.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -10,17 +9,17 @@ use rusd_proto::health as pb;
 use rusd_proto::health::health_check_response::ServingStatus;
 use tonic::Status;
 
+use super::auth::CallContext;
 use super::grpc::body::{BodyError, ReplyBody, framed};
 use super::grpc::service::StreamBody;
 use super::reply::Prost;
-use super::services::Services;
 
 fn response(status: ServingStatus) -> pb::HealthCheckResponse {
     pb::HealthCheckResponse { status: status.into() }
 }
 
 /// `Check`.
-pub(crate) async fn check(_: Arc<Services>, request: pb::HealthCheckRequest) -> Result<ReplyBody, Status> {
+pub(crate) async fn check(_: CallContext, request: pb::HealthCheckRequest) -> Result<ReplyBody, Status> {
     if !request.service.is_empty() {
         return Err(Status::not_found("unknown service"));
     }
@@ -28,13 +27,13 @@ pub(crate) async fn check(_: Arc<Services>, request: pb::HealthCheckRequest) -> 
 }
 
 /// `List`.
-pub(crate) async fn list(_: Arc<Services>, _: pb::HealthListRequest) -> Result<ReplyBody, Status> {
+pub(crate) async fn list(_: CallContext, _: pb::HealthListRequest) -> Result<ReplyBody, Status> {
     let statuses = [(String::new(), response(ServingStatus::Serving))].into();
     Ok(ReplyBody::unary(&Prost(pb::HealthListResponse { statuses })))
 }
 
 /// `Watch`: the status now, and the stream stays open for changes, of which there are none.
-pub(crate) async fn watch(_: Arc<Services>, request: pb::HealthCheckRequest) -> Result<StreamBody, Status> {
+pub(crate) async fn watch(_: CallContext, request: pb::HealthCheckRequest) -> Result<StreamBody, Status> {
     let status = if request.service.is_empty() { ServingStatus::Serving } else { ServingStatus::ServiceUnknown };
     Ok(Box::pin(Held { first: Some(framed(&Prost(response(status)))) }))
 }

@@ -9,6 +9,7 @@
 //! What a service needs from below stands in [`Services`]; Raft and the disk are behind [`Propose`]
 //! and [`Maintain`], so that everything here runs in a test without either.
 
+mod auth;
 mod cluster;
 mod conn;
 mod convert;
@@ -18,7 +19,6 @@ mod grpc;
 mod health;
 mod http;
 mod kv;
-mod later;
 mod lease;
 mod line;
 mod listen;
@@ -36,6 +36,7 @@ mod version;
 pub mod watch;
 mod wire;
 
+pub use self::auth::{Authentication, etcd_role, etcd_user};
 pub use self::http::WebPolicy;
 pub use conn::{ConnOptions, Serves};
 pub use entrance::{Patience, Security};

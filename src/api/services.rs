@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::auth::Authentication;
 use super::metrics::RpcMetrics;
 use super::seams::{Maintain, Propose};
 use super::watch::WatchService;
@@ -24,6 +25,8 @@ pub struct Services {
     pub lessor: Arc<Lessor>,
     /// The alarms as published.
     pub alarms: AlarmView,
+    /// Users, roles and tokens.
+    pub auth: Authentication,
     /// The Watch service.
     pub watch: WatchService,
     /// Clock and randomness.

@@ -28,8 +28,8 @@ use super::metrics::RpcMetrics;
 use crate::types::{KeyRange, Limits, RequestError};
 use crate::watch::{HeaderSource, WatchHub, WatchSession};
 
-/// Whether the caller with these headers may watch this range (E: checked at create time only).
-pub type CreateCheck = Arc<dyn Fn(&http::HeaderMap, &KeyRange) -> Result<(), Status> + Send + Sync>;
+/// Whether a stream's caller may watch this range; asked when a watch is created, and never again.
+pub type CreateCheck = Arc<dyn Fn(&KeyRange) -> Result<(), Status> + Send + Sync>;
 
 /// Whether this member knows a leader.
 pub type LeaderCheck = Arc<dyn Fn() -> bool + Send + Sync>;
@@ -88,7 +88,7 @@ impl WatchService {
             return Err(Status::unavailable(RequestError::NoLeader.to_string()));
         }
         let messages = Messages::new(&parts.headers, self.message_bytes_max);
-        let requests = Requests::new(messages, body, parts.headers, self.create_check.clone(), self.counted.clone());
+        let requests = Requests::new(messages, body, self.create_check.clone(), self.counted.clone());
         let session = WatchSession::new(&self.hub, Arc::clone(&self.header), requests, needs_leader);
         let mut response = http::Response::new(Body::new(WatchBody::new(session)));
         let headers = response.headers_mut();

@@ -5,6 +5,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::{AlarmKind, AlarmOp, Command, Compare, CompareResult, CompareTarget, DeleteOp, Op, PutOp, TxnOp};
+use crate::auth::{AuthOp, Caller, PasswordHash, PermissionKind};
 use crate::storage::{RangeQuery, SortOrder, SortTarget};
 use crate::types::{KeyRange, LeaseId, MemberId};
 
@@ -98,8 +99,48 @@ fn txn() -> impl Strategy<Value = TxnOp> {
     })
 }
 
-/// Any command.
+fn auth() -> impl Strategy<Value = AuthOp> {
+    let name = || "[a-cü]{0,3}";
+    let hash = || name().prop_map(PasswordHash::new);
+    let kind = prop_oneof![Just(PermissionKind::Read), Just(PermissionKind::Write), Just(PermissionKind::ReadWrite)];
+    prop_oneof![
+        Just(AuthOp::Enable),
+        Just(AuthOp::Disable),
+        (name(), proptest::option::of(hash())).prop_map(|(name, password)| AuthOp::UserAdd { name, password }),
+        name().prop_map(|name| AuthOp::UserDelete { name }),
+        (name(), hash()).prop_map(|(name, password)| AuthOp::UserChangePassword { name, password }),
+        (name(), name()).prop_map(|(name, role)| AuthOp::UserGrantRole { name, role }),
+        (name(), name()).prop_map(|(name, role)| AuthOp::UserRevokeRole { name, role }),
+        name().prop_map(|name| AuthOp::RoleAdd { name }),
+        name().prop_map(|name| AuthOp::RoleDelete { name }),
+        (name(), kind, bytes(4), bytes(4)).prop_map(|(role, kind, key, range_end)| AuthOp::RoleGrant {
+            role,
+            kind,
+            key,
+            range_end
+        }),
+        (name(), bytes(4), bytes(4)).prop_map(|(role, key, range_end)| AuthOp::RoleRevoke { role, key, range_end }),
+        (name(), any::<[u8; 32]>(), any::<u64>()).prop_map(|(name, token, revision)| AuthOp::Issue {
+            name,
+            token,
+            revision
+        }),
+    ]
+}
+
+/// Any command, on somebody's behalf or not.
 pub(crate) fn command() -> impl Strategy<Value = Command> {
+    let caller = prop_oneof![
+        2 => Just(Caller::Nobody),
+        1 => Just(Caller::Member),
+        2 => ("[a-cü]{0,3}", any::<u64>())
+            .prop_map(|(name, revision)| Caller::User { name: name.as_str().into(), revision }),
+    ];
+    (plain(), caller).prop_map(|(command, caller)| command.by(caller))
+}
+
+/// Any command of nobody's.
+fn plain() -> impl Strategy<Value = Command> {
     let lease = any::<i64>().prop_map(LeaseId);
     let kinds = [AlarmKind::NoSpace, AlarmKind::Corrupt, AlarmKind::Diverged];
     let alarm = prop_oneof![Just(None), prop::sample::select(kinds.to_vec()).prop_map(Some)];
@@ -115,5 +156,6 @@ pub(crate) fn command() -> impl Strategy<Value = Command> {
         1 => (any::<bool>(), any::<u64>(), alarm).prop_map(|(activate, member, kind)| {
             Command::Alarm(AlarmOp { activate, member: MemberId(member), kind })
         }),
+        2 => auth().prop_map(Command::Auth),
     ]
 }

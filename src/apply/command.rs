@@ -6,8 +6,9 @@
 
 use bytes::Bytes;
 
+use crate::auth::{AuthOp, AuthView, Caller};
 use crate::storage::{RangeQuery, RangeResult};
-use crate::types::{KeyRange, KeyValue, LeaseId, MemberId, RequestError};
+use crate::types::{KeyRange, KeyValue, LeaseId, MemberId, RaftIndex, RequestError};
 
 /// One change to the replicated state.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,6 +48,43 @@ pub enum Command {
     },
     /// Raise or clear an alarm.
     Alarm(AlarmOp),
+    /// Change users, roles, or what authentication does.
+    Auth(AuthOp),
+    /// One of the others on somebody's behalf: whether they may is looked at where it is applied, since that may
+    /// have changed meanwhile. What comes without is nobody's, and refused while authentication is on.
+    As(Box<OnBehalf>),
+}
+
+impl Command {
+    /// This command as `caller` wishes it.
+    pub fn by(self, caller: Caller) -> Self {
+        match caller {
+            Caller::Nobody => self,
+            caller => Self::As(Box::new(OnBehalf { caller, command: self })),
+        }
+    }
+
+    /// This command as this cluster itself wishes it. Without authentication that is not written down.
+    pub fn by_member(self, auth: &AuthView) -> Self {
+        if auth.look().is_enabled() { self.by(Caller::Member) } else { self }
+    }
+
+    /// What is to be done, whoever wishes it.
+    pub fn plain(&self) -> &Self {
+        match self {
+            Self::As(on_behalf) => &on_behalf.command,
+            plain => plain,
+        }
+    }
+}
+
+/// A command with who wishes it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OnBehalf {
+    /// Who.
+    pub caller: Caller,
+    /// What; never itself on somebody's behalf.
+    pub command: Command,
 }
 
 /// A put.
@@ -195,6 +233,10 @@ pub enum Response {
     Lease,
     /// To an alarm: the alarms that the request names (after etcd's rules), as member and kind.
     Alarm(Vec<(MemberId, AlarmKind)>),
+    /// To a change of users or roles.
+    Auth,
+    /// To a token: the entry that gave it out, which is part of it.
+    Token(RaftIndex),
 }
 
 /// A put's answer.

@@ -13,7 +13,7 @@ const LEASE_BYTES: u64 = 64;
 /// A txn counts its dearer branch. Puts of nested txns count too: etcd forgets them, which lets a
 /// client write past the quota.
 pub fn of(command: &Command) -> u64 {
-    match command {
+    match command.plain() {
         Command::Put(op) => put_op(op),
         Command::Txn(op) => txn(op),
         Command::LeaseGrant { .. } => LEASE_BYTES,

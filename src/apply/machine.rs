@@ -13,11 +13,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::exec::Exec;
-use super::{AlarmOp, AlarmView, Alarms, Command, Outcome, Response};
+use super::{AlarmOp, AlarmView, Alarms, Command, Outcome, Response, rights};
+use crate::auth::{AuthOp, AuthState, AuthView, Caller, IssuedTokens};
 use crate::lease::{LeaseRecord, LeaseWriter, Lessor};
 use crate::storage::{AppliedPosition, EventBatch, Opened, Store, StoreReader, Table};
 use crate::types::planted::{Bug, is_planted};
-use crate::types::{KeyRange, LeaseId, RequestError};
+use crate::types::{KeyRange, LeaseId, RaftIndex, RequestError};
 
 /// Why a machine can't go on. Its member must stop: it would answer differently from the others.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,6 +56,11 @@ pub struct Machine {
     leases: LeaseWriter,
     alarms: Alarms,
     alarm_view: AlarmView,
+    auth: AuthState,
+    auth_view: AuthView,
+    /// Whether `auth` was changed since it was published.
+    auth_changed: bool,
+    tokens: Arc<IssuedTokens>,
     applied: AppliedPosition,
 }
 
@@ -69,6 +75,10 @@ impl Machine {
             leases,
             alarms: Alarms::default(),
             alarm_view: AlarmView::default(),
+            auth: AuthState::default(),
+            auth_view: AuthView::default(),
+            auth_changed: false,
+            tokens: Arc::default(),
             applied: AppliedPosition::default(),
         };
         machine.load(opened)?;
@@ -83,6 +93,8 @@ impl Machine {
         &mut self,
         install: impl FnOnce(&mut Store) -> Result<Opened, E>,
     ) -> Result<(), E> {
+        // Until the new users are known, nobody may take the old ones for those of the new keys.
+        self.auth_view.store(self.auth.published(RaftIndex(u64::MAX)));
         let opened = install(&mut self.store)?;
         Ok(self.load(&opened)?)
     }
@@ -104,6 +116,11 @@ impl Machine {
         self.alarms = Alarms::load(opened.meta.iter().map(|(key, _)| key))
             .map_err(|key| MachineError::Damaged { what: "alarm", key })?;
         self.alarm_view.store(self.alarms.clone());
+        self.auth = AuthState::load(&opened.auth).map_err(|key| MachineError::Damaged { what: "user or role", key })?;
+        self.auth_view.store(self.auth.published(opened.position.index));
+        self.auth_changed = false;
+        // Whose tokens ended in what was skipped isn't known.
+        self.tokens.clear();
         self.applied = opened.position;
         Ok(())
     }
@@ -135,6 +152,10 @@ impl Machine {
     /// was applied is not shown, so nobody may be told of it.
     pub fn publish(&mut self, position: AppliedPosition) -> Result<Option<Arc<EventBatch>>, MachineError> {
         self.advance(position, position.index >= self.applied.index)?;
+        if std::mem::take(&mut self.auth_changed) {
+            // Before the keys: who may no longer read must not see what is written after that.
+            self.auth_view.store(self.auth.published(position.index));
+        }
         let events = self
             .store
             .publish(position)
@@ -176,8 +197,28 @@ impl Machine {
         self.alarm_view.clone()
     }
 
+    /// Users and roles for readers.
+    pub fn auth(&self) -> AuthView {
+        self.auth_view.clone()
+    }
+
+    /// A hash of users and roles as they were published last; 0 while nothing was ever changed.
+    pub fn auth_digest(&self) -> u64 {
+        self.auth.digest()
+    }
+
+    /// The tokens that were given out.
+    pub fn tokens(&self) -> Arc<IssuedTokens> {
+        Arc::clone(&self.tokens)
+    }
+
     fn execute(&mut self, command: &Command) -> Result<Response, RequestError> {
         self.alarms.check(command)?;
+        let (caller, command) = match command {
+            Command::As(on_behalf) => (&on_behalf.caller, &on_behalf.command),
+            plain => (&Caller::Nobody, plain),
+        };
+        rights::check(command, caller, &self.auth, self.leases.lessor())?;
         match command {
             Command::Put(op) => self.keys(|exec| exec.put_checked(op).map(Response::Put)),
             Command::DeleteRange(op) => self.keys(|exec| exec.delete(op).map(Response::DeleteRange)),
@@ -205,7 +246,30 @@ impl Machine {
                 Ok(Response::Lease)
             }
             Command::Alarm(op) => self.alarm(op),
+            Command::Auth(op) => self.change_auth(op),
+            // Refused above, as everybody's.
+            Command::As(_) => Err(RequestError::PermissionDenied),
         }
+    }
+
+    fn change_auth(&mut self, op: &AuthOp) -> Result<Response, RequestError> {
+        let rows = self.auth.apply(op)?;
+        self.auth_changed |= !rows.is_empty();
+        for (key, value) in rows {
+            self.store.put_meta(Table::Auth, key, value);
+        }
+        match op {
+            AuthOp::Issue { name, token, .. } => {
+                if let Some(name) = self.auth.shared_name(name) {
+                    self.tokens.issue(*token, self.applied.index, name);
+                }
+                return Ok(Response::Token(self.applied.index));
+            }
+            AuthOp::UserDelete { name } | AuthOp::UserChangePassword { name, .. } => self.tokens.end_user(name),
+            AuthOp::Disable => self.tokens.clear(),
+            _ => {}
+        }
+        Ok(Response::Auth)
     }
 
     /// Runs a change of keys as one revision: all of it, or nothing on an error.

@@ -17,11 +17,12 @@ mod compare;
 pub mod cost;
 mod exec;
 mod machine;
+pub mod rights;
 
 pub use alarm::{ALARMS_MAX, AlarmView, Alarms};
 pub use command::{
-    AlarmKind, AlarmOp, Command, Compare, CompareResult, CompareTarget, DeleteOp, DeleteResult, Op, OpResult, Outcome,
-    PutOp, PutResult, Response, TxnOp, TxnResult,
+    AlarmKind, AlarmOp, Command, Compare, CompareResult, CompareTarget, DeleteOp, DeleteResult, OnBehalf, Op, OpResult,
+    Outcome, PutOp, PutResult, Response, TxnOp, TxnResult,
 };
 pub use compare::{Compared, all_hold};
 pub use machine::{Machine, MachineError};

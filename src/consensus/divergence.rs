@@ -15,6 +15,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
 
+use crate::auth::AuthView;
 use crate::storage::{Snapshot, StoreReader};
 use crate::types::{KeyRange, RaftIndex};
 
@@ -32,7 +33,7 @@ const PREFIX_BYTES_MAX: usize = 4_096;
 pub struct Landmarks {
     kept: Mutex<Kept>,
     /// The published state, which counts as one: without writes there is no other, and all members come to it.
-    current: OnceLock<StoreReader>,
+    current: OnceLock<(StoreReader, AuthView)>,
 }
 
 #[derive(Debug, Default)]
@@ -45,17 +46,17 @@ struct Kept {
 
 impl Landmarks {
     /// From where the published state is known; the first one counts.
-    pub(super) fn watch(&self, reader: StoreReader) {
-        let _ = self.current.set(reader);
+    pub(super) fn watch(&self, reader: StoreReader, users: AuthView) {
+        let _ = self.current.set((reader, users));
     }
 
-    /// Notes the state after the entry `index`.
-    pub(super) fn note(&self, index: RaftIndex, snapshot: Snapshot) {
+    /// Notes the state after the entry `index`; `users` is the hash of users and roles, 0 if there never were any.
+    pub(super) fn note(&self, index: RaftIndex, snapshot: Snapshot, users: u64) {
         let mut kept = self.kept.lock();
         if kept.digests.len() == KEPT {
             kept.digests.pop_front();
         }
-        kept.digests.push_back((index, snapshot.digest()));
+        kept.digests.push_back((index, snapshot.digest() ^ users));
         if std::mem::take(&mut kept.wanted) {
             kept.state = Some((index, Arc::new(snapshot)));
         }
@@ -79,11 +80,10 @@ impl Landmarks {
     /// The digests, the oldest first.
     pub fn digests(&self) -> Vec<(RaftIndex, u64)> {
         let mut digests: Vec<_> = self.kept.lock().digests.iter().copied().collect();
-        if let Some(current) = self.current.get().map(StoreReader::snapshot) {
-            let index = current.position().index;
-            if digests.last().is_none_or(|(last, _)| *last < index) {
-                digests.push((index, current.digest()));
-            }
+        if let Some((index, digest)) = self.current.get().and_then(|(reader, users)| published(reader, users))
+            && digests.last().is_none_or(|(last, _)| *last < index)
+        {
+            digests.push((index, digest));
         }
         digests
     }
@@ -146,9 +146,21 @@ pub fn stands(digests: &[u64], place: usize, members: usize) -> Option<bool> {
     if is_majority(own) { Some(true) } else { digests.iter().any(is_majority).then_some(false) }
 }
 
+/// The published state's entry and digest, if users and keys of the same entry can be had now.
+fn published(reader: &StoreReader, users: &AuthView) -> Option<(RaftIndex, u64)> {
+    let before = users.load();
+    let snapshot = reader.snapshot();
+    // Users are shown before the keys of their entry. The same ones before and after, and keys not of before: both
+    // are of the snapshot's entry.
+    let index = snapshot.position().index;
+    let same = Arc::ptr_eq(&before, &users.load()) && before.since() <= index;
+    same.then(|| (index, snapshot.digest() ^ before.digest()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::AuthState;
     use crate::storage::{AppliedPosition, Store};
     use crate::types::{LeaseId, Term};
 
@@ -161,6 +173,14 @@ mod tests {
         }
         store.publish(AppliedPosition { index: RaftIndex(index), term: Term(1) }).expect("in memory");
         store.reader().snapshot()
+    }
+
+    #[test]
+    fn users_and_roles_count() {
+        let (one, other) = (Landmarks::default(), Landmarks::default());
+        one.note(RaftIndex(256), state(&[(b"a", b"1")], 256), 7);
+        other.note(RaftIndex(256), state(&[(b"a", b"1")], 256), 0);
+        assert_ne!(one.digests(), other.digests());
     }
 
     #[test]
@@ -190,9 +210,12 @@ mod tests {
         let mut store = Store::in_memory();
         store.publish(AppliedPosition { index: RaftIndex(700), term: Term(1) }).expect("in memory");
         let landmarks = Landmarks::default();
-        landmarks.watch(store.reader());
+        let users = AuthView::default();
+        landmarks.watch(store.reader(), users.clone());
         assert_eq!(landmarks.digests(), [(RaftIndex(700), store.reader().snapshot().digest())]);
-        landmarks.note(RaftIndex(768), store.reader().snapshot());
+        users.store(AuthState::default().published(RaftIndex(701)));
+        assert_eq!(landmarks.digests(), [], "users of a later entry aren't those of this one");
+        landmarks.note(RaftIndex(768), store.reader().snapshot(), 0);
         assert_eq!(landmarks.digests().len(), 1, "each entry once, in their order");
     }
 
@@ -201,8 +224,8 @@ mod tests {
         let (one, other) = (Landmarks::default(), Landmarks::default());
         one.keep_next(true);
         other.keep_next(true);
-        one.note(RaftIndex(1_024), state(&[(b"a", b"1"), (b"key", b"2"), (b"kez", b"3")], 1_024));
-        other.note(RaftIndex(1_024), state(&[(b"a", b"1"), (b"key", b"2"), (b"kez", b"X")], 1_024));
+        one.note(RaftIndex(1_024), state(&[(b"a", b"1"), (b"key", b"2"), (b"kez", b"3")], 1_024), 0);
+        other.note(RaftIndex(1_024), state(&[(b"a", b"1"), (b"key", b"2"), (b"kez", b"X")], 1_024), 0);
         assert_ne!(one.digests(), other.digests());
         let differs = |prefix: &[u8]| {
             let parts = |landmarks: &Landmarks| landmarks.parts(RaftIndex(1_024), prefix).expect("kept");
@@ -221,7 +244,7 @@ mod tests {
     fn only_a_few_are_kept() {
         let landmarks = Landmarks::default();
         for index in 1..=KEPT as u64 + 3 {
-            landmarks.note(RaftIndex(index), state(&[(b"a", b"1")], index));
+            landmarks.note(RaftIndex(index), state(&[(b"a", b"1")], index), 0);
         }
         let digests = landmarks.digests();
         assert_eq!((digests.len(), digests[0].0), (KEPT, RaftIndex(4)));

@@ -86,7 +86,7 @@ impl StateMachine {
         status.set_applied(position.index);
         let reader = machine.reader();
         let durable = reader.values().durable();
-        status.landmarks().watch(reader.clone());
+        status.landmarks().watch(reader.clone(), machine.auth());
         let applied = log_id_of(position);
         let state = Self {
             machine,
@@ -261,7 +261,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 (unpublished, bytes) = (0, 0);
             }
             if is_landmark {
-                self.status.landmarks().note(position.index, self.reader.snapshot());
+                let users = self.machine.auth_digest();
+                self.status.landmarks().note(position.index, self.reader.snapshot(), users);
             }
         }
         if unpublished > 0 {

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use tokio::task::JoinHandle;
 
 use crate::apply::{AlarmKind, AlarmOp, AlarmView, Command};
+use crate::auth::AuthView;
 use crate::consensus::peer::Digests;
 use crate::consensus::{Node, PARTS, Verdict, judge, longer};
 use crate::ops::data_dir::DataDirError;
@@ -41,6 +42,7 @@ pub(super) struct Comparer {
     node: Node,
     proposer: Proposer,
     alarms: AlarmView,
+    auth: AuthView,
     /// Notes durably that this member's state differs.
     mark: Mark,
     /// What is noted.
@@ -55,8 +57,14 @@ pub(super) struct Comparer {
 
 impl Comparer {
     /// `mark` notes durably that this member's own state differs; `noted` is what the start found to be so.
-    pub(super) fn new(node: Node, proposer: Proposer, alarms: AlarmView, mark: Mark, noted: Option<RaftIndex>) -> Self {
-        Self { node, proposer, alarms, mark, noted, undecided: 0, found: BTreeSet::new(), searched: None }
+    pub(super) fn new(
+        node: Node,
+        proposer: Proposer,
+        (alarms, auth): (AlarmView, AuthView),
+        mark: Mark,
+        noted: Option<RaftIndex>,
+    ) -> Self {
+        Self { node, proposer, alarms, auth, mark, noted, undecided: 0, found: BTreeSet::new(), searched: None }
     }
 
     /// Runs until the task is aborted.
@@ -164,7 +172,7 @@ impl Comparer {
             return true;
         }
         let alarm = AlarmOp { activate, member, kind: Some(kind) };
-        let proposed = self.proposer.propose(Command::Alarm(alarm)).await;
+        let proposed = self.proposer.propose(Command::Alarm(alarm).by_member(&self.auth)).await;
         if let Err(error) = &proposed {
             tracing::warn!(%error, "an alarm could not be changed; it will be");
         }

@@ -22,10 +22,11 @@ use super::peer_port::PeerPort;
 use super::room::Room;
 use super::scrub::{LogCare, Scrub};
 use super::upkeep::{SnapshotPolicy, Upkeep};
-use super::{ServerError, Stopped, publish, rebuild};
+use super::{ServerError, Stopped, publish, rebuild, tokens};
 use crate::api::watch::{WatchService, end_streams_without_leader};
-use crate::api::{Budgets, Listener, NodeInfo, RpcMetrics, Services};
+use crate::api::{Authentication, Budgets, Listener, NodeInfo, RpcMetrics, Services};
 use crate::apply::{AlarmView, Command, Machine};
+use crate::auth::{AuthView, IssuedTokens, Jwt};
 use crate::consensus::peer::{PeerOptions, Peers, SocketDial};
 use crate::consensus::{
     self, LogCache, LogStore, MEMBERSHIP_KEY, MemberRules, Node, NodeConfig, NodeStatus, OnPublish, PeerNode, Save,
@@ -65,6 +66,8 @@ pub(super) struct Core {
     snapshots: Arc<Snapshots>,
     lessor: Arc<Lessor>,
     alarms: AlarmView,
+    auth: AuthView,
+    issued: Arc<IssuedTokens>,
     limits: Limits,
     wal: Arc<Wal>,
     room: Room,
@@ -136,6 +139,8 @@ impl Core {
         let behind_bytes = wal.bytes_after(newest.as_ref().map_or(RaftIndex(0), |newest| newest.position.index));
         let reader = machine.reader();
         let alarms = machine.alarms();
+        let (auth, issued) = (machine.auth(), machine.tokens());
+        issued.forget_until(recovered.last.map_or(RaftIndex(0), |last| last.index));
         let hub =
             WatchHub::new(reader.clone(), WatchLimits::new(&limits, config.features.watch_progress_notify_interval));
         let status = Arc::new(NodeStatus::new(data.identity().member));
@@ -234,6 +239,7 @@ impl Core {
             reader: reader.clone(),
             hub: hub.clone(),
             lessor: lessor.clone(),
+            auth: auth.clone(),
             limits: limits.clone(),
             log: log_meter.clone(),
             wal: wal.clone(),
@@ -252,6 +258,8 @@ impl Core {
             snapshots,
             lessor,
             alarms,
+            auth,
+            issued,
             limits,
             wal,
             room,
@@ -267,12 +275,15 @@ impl Core {
             })
         };
         core.start_workers(config, env, log_meter, compaction, care, behind_bytes)?;
+        let auth = core.auth.clone();
         let (node, proposer, alarms) = (core.node.clone(), core.proposer.clone(), core.alarms.clone());
-        core.workers.push(Comparer::new(node.clone(), proposer.clone(), alarms.clone(), mark, noted).spawn());
+        core.workers
+            .push(Comparer::new(node.clone(), proposer.clone(), (alarms.clone(), auth.clone()), mark, noted).spawn());
         let healer = Healer {
             node,
             proposer,
             alarms,
+            auth,
             hub: core.hub.clone(),
             data: data.clone(),
             disk: env.disk.clone(),
@@ -323,13 +334,16 @@ impl Core {
         };
         if let Some(auto) = AutoCompactor::new(mode, self.reader.clone()) {
             let status = self.node.status().clone();
-            let proposer = self.proposer.clone();
+            let (proposer, auth) = (self.proposer.clone(), self.auth.clone());
             let propose = move |revision| {
                 let proposer = proposer.clone();
-                async move { proposer.propose(Command::Compact { revision }).await?.outcome.result.map(drop) }
+                let command = Command::Compact { revision }.by_member(&auth);
+                async move { proposer.propose(command).await?.outcome.result.map(drop) }
             };
             self.workers.push(auto.run(move || status.is_leader(), propose));
         }
+        let ttl = tokens::ttl_of(config.auth.token_ttl);
+        self.workers.push(tokens::sweep(env.clone(), self.issued.clone(), ttl));
         let policy = SnapshotPolicy {
             entries_min: config.member.snapshot_count,
             bytes_min: config.engine.snapshot_log_bytes,
@@ -349,6 +363,7 @@ impl Core {
         data: &DataDir,
         env: &Env,
         metrics: &Arc<Metrics>,
+        signed: Option<Arc<Jwt>>,
     ) -> Result<Arc<Services>, ServerError> {
         let identity = data.identity();
         let header: HeaderSource = {
@@ -373,6 +388,13 @@ impl Core {
             reader: self.reader.clone(),
             lessor: self.lessor.clone(),
             alarms: self.alarms.clone(),
+            auth: Authentication::new(
+                self.auth.clone(),
+                tokens::tokens(signed, self.issued.clone(), config.auth.token_ttl),
+                config.auth.bcrypt_cost,
+                config.client_tls.client_cert_auth,
+                env.clone(),
+            ),
             watch,
             env: env.clone(),
             info: NodeInfo { cluster_id: identity.cluster, member_id: identity.member },

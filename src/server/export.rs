@@ -1,11 +1,12 @@
 //! The file for `etcdctl snapshot save`: the state in etcd's own format, with what only the rooms
-//! above the storage can put in etcd's terms (leases, alarms, members).
+//! above the storage can put in etcd's terms (leases, alarms, users, members).
 
 use std::io::Read;
 use std::path::Path;
 
-use crate::api::MemberInfo;
+use crate::api::{self, MemberInfo};
 use crate::apply::{AlarmKind, Alarms};
+use crate::auth::AuthState;
 use crate::env::Env;
 use crate::lease::LeaseRecord;
 use crate::storage::backend::BackendConfig;
@@ -76,6 +77,16 @@ fn content(frozen: &Frozen, members: &[MemberInfo], dir: &Path) -> Result<BboltC
             AlarmKind::Diverged => continue,
         };
         content.alarm(member, number);
+    }
+    let users = frozen.rows.iter().filter(|(table, ..)| *table == Table::Auth);
+    let users: Vec<_> = users.map(|(_, key, row)| (key.clone(), row.clone())).collect();
+    let users = AuthState::load(&users).map_err(|_| damaged("a user's or role's row can't be read"))?;
+    content.auth(users.is_enabled(), users.revision());
+    for (name, user) in users.users() {
+        content.auth_user(name.as_bytes(), &api::etcd_user(name, user));
+    }
+    for (name, role) in users.roles() {
+        content.auth_role(name.as_bytes(), &api::etcd_role(name, role));
     }
     for member in members {
         let json = serde_json::json!({

@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 use super::meters::{CompactionMeter, LogMeter};
 use super::scrub::LogCare;
 use crate::api::RpcMetrics;
+use crate::auth::AuthView;
 use crate::consensus::NodeStatus;
 use crate::lease::Lessor;
 use crate::ops::metrics::{Figure, Metrics};
@@ -24,6 +25,7 @@ pub(super) struct Sources {
     pub(super) reader: StoreReader,
     pub(super) hub: WatchHub,
     pub(super) lessor: Arc<Lessor>,
+    pub(super) auth: AuthView,
     pub(super) limits: Limits,
     pub(super) log: Arc<LogMeter>,
     pub(super) wal: Arc<Wal>,
@@ -37,7 +39,7 @@ fn flag(value: bool) -> f64 {
 
 /// Gives each figure its source.
 pub(super) fn connect(metrics: &Metrics, sources: Sources) {
-    let Sources { status, proposer, reader, hub, lessor, limits, log, wal, compaction, care } = sources;
+    let Sources { status, proposer, reader, hub, lessor, auth, limits, log, wal, compaction, care } = sources;
     let of = |figure, source: fn(&NodeStatus) -> f64| {
         let status = status.clone();
         metrics.sample(figure, move || source(&status));
@@ -54,8 +56,7 @@ pub(super) fn connect(metrics: &Metrics, sources: Sources) {
     metrics.sample(Figure::WalBytes, move || log.bytes.load(Ordering::Relaxed) as f64);
     metrics.sample(Figure::WalQueued, move || wal.queued_bytes() as f64);
     metrics.sample(Figure::LastCompaction, move || compaction.last_secs.load(Ordering::Relaxed) as f64);
-    // Nobody can be added yet: what etcd shows before the first change.
-    metrics.sample(Figure::AuthRevision, || 1.0);
+    metrics.sample(Figure::AuthRevision, move || auth.look().revision() as f64);
     leases(metrics, lessor);
     let checked = care.clone();
     metrics.sample(Figure::WalChecked, move || checked.checked_bytes.load(Ordering::Relaxed) as f64);

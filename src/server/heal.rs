@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use super::compare::{ANSWER_MAX, common};
 use crate::apply::{AlarmKind, AlarmOp, AlarmView, Command};
+use crate::auth::AuthView;
 use crate::consensus::peer::{Digests, HEALING};
 use crate::consensus::{Node, stands};
 use crate::env::Disk;
@@ -45,6 +46,7 @@ pub(super) struct Healer {
     pub(super) node: Node,
     pub(super) proposer: Proposer,
     pub(super) alarms: AlarmView,
+    pub(super) auth: AuthView,
     pub(super) hub: WatchHub,
     pub(super) data: Arc<DataDir>,
     pub(super) disk: Arc<dyn Disk>,
@@ -180,7 +182,7 @@ impl Healer {
             return;
         }
         let clear = AlarmOp { activate: false, member, kind: Some(AlarmKind::Diverged) };
-        if let Err(error) = self.proposer.propose(Command::Alarm(clear)).await {
+        if let Err(error) = self.proposer.propose(Command::Alarm(clear).by_member(&self.auth)).await {
             tracing::debug!(%error, "the alarm of this member's divergence could not be cleared; it will be");
         }
     }

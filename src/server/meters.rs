@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::Mutex;
 
 use crate::apply::{Command, Response};
+use crate::auth::AuthOp;
 use crate::consensus::OnApply;
 use crate::ops::metrics::{Metrics, Operation};
 use crate::storage::CompactStep;
@@ -82,7 +83,7 @@ pub(super) fn on_apply(metrics: Arc<Metrics>, slow: Duration) -> OnApply {
 }
 
 fn operation(command: &Command) -> Operation {
-    match command {
+    match command.plain() {
         Command::Put(_) => Operation::Put,
         Command::DeleteRange(_) => Operation::DeleteRange,
         Command::Txn(_) => Operation::Txn,
@@ -91,6 +92,25 @@ fn operation(command: &Command) -> Operation {
         Command::LeaseRevoke { .. } | Command::LeaseExpire { .. } => Operation::LeaseRevoke,
         Command::LeaseCheckpoint { .. } => Operation::LeaseCheckpoint,
         Command::Alarm(_) => Operation::Alarm,
+        Command::Auth(op) => auth(op),
+        Command::As(on_behalf) => operation(&on_behalf.command),
+    }
+}
+
+fn auth(op: &AuthOp) -> Operation {
+    match op {
+        AuthOp::Enable => Operation::AuthEnable,
+        AuthOp::Disable => Operation::AuthDisable,
+        AuthOp::Issue { .. } => Operation::Authenticate,
+        AuthOp::UserAdd { .. } => Operation::AuthUserAdd,
+        AuthOp::UserDelete { .. } => Operation::AuthUserDelete,
+        AuthOp::UserChangePassword { .. } => Operation::AuthUserChangePassword,
+        AuthOp::UserGrantRole { .. } => Operation::AuthUserGrantRole,
+        AuthOp::UserRevokeRole { .. } => Operation::AuthUserRevokeRole,
+        AuthOp::RoleAdd { .. } => Operation::AuthRoleAdd,
+        AuthOp::RoleDelete { .. } => Operation::AuthRoleDelete,
+        AuthOp::RoleGrant { .. } => Operation::AuthRoleGrantPermission,
+        AuthOp::RoleRevoke { .. } => Operation::AuthRoleRevokePermission,
     }
 }
 

@@ -13,6 +13,7 @@ use super::upkeep::{SnapshotPolicy, Upkeep};
 use super::{ends, open, rebuild};
 use crate::api::PeerDoor;
 use crate::apply::AlarmView;
+use crate::auth::AuthView;
 use crate::consensus::peer::{Peers, Service};
 use crate::consensus::{Load, Node, SavedSnapshot, Snapshots};
 use crate::env::Env;
@@ -75,8 +76,8 @@ pub fn upkeep(
 }
 
 /// Compares the members' states while this one leads, as the server does; nothing is noted on the disk.
-pub fn comparer(node: Node, proposer: Proposer, alarms: AlarmView) -> JoinHandle<()> {
-    Comparer::new(node, proposer, alarms, Box::new(|_| Ok(())), None).spawn()
+pub fn comparer(node: Node, proposer: Proposer, alarms: AlarmView, auth: AuthView) -> JoinHandle<()> {
+    Comparer::new(node, proposer, (alarms, auth), Box::new(|_| Ok(())), None).spawn()
 }
 
 /// Waits until this member has been removed from its cluster.

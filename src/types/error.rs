@@ -125,6 +125,66 @@ pub enum RequestError {
     /// More learners than `--max-learners`.
     #[error("etcdserver: too many learner members in cluster")]
     TooManyLearners,
+    /// The root user is to turn authentication on, and isn't there.
+    #[error("etcdserver: root user does not exist")]
+    RootUserNotFound,
+    /// It is there without its role.
+    #[error("etcdserver: root user does not have root role")]
+    RootRoleNotGranted,
+    /// A user that is added is there.
+    #[error("etcdserver: user name already exists")]
+    UserExists,
+    /// A user without a name; a request without a user while authentication is on.
+    #[error("etcdserver: user name is empty")]
+    UserEmpty,
+    /// No such user.
+    #[error("etcdserver: user name not found")]
+    UserNotFound,
+    /// A role that is added is there.
+    #[error("etcdserver: role name already exists")]
+    RoleExists,
+    /// No such role.
+    #[error("etcdserver: role name not found")]
+    RoleNotFound,
+    /// A role without a name.
+    #[error("etcdserver: role name is empty")]
+    RoleEmpty,
+    /// An unknown user, or a wrong password: which of them isn't told.
+    #[error("etcdserver: authentication failed, invalid user ID or password")]
+    AuthFailed,
+    /// A password for a user that has none; the text is that of etcd's own error, which it doesn't map.
+    #[error("auth: authentication failed, password was given for no password user")]
+    NoPasswordUser,
+    /// A password of more than 72 bytes; Go's text.
+    #[error("bcrypt: password length exceeds 72 bytes")]
+    PasswordTooLong,
+    /// Log in where only the public key is known.
+    #[error("auth: token signing attempted with verify-only key")]
+    VerifyOnlyKey,
+    /// A grant of nothing.
+    #[error("etcdserver: permission not given")]
+    PermissionNotGiven,
+    /// The user's roles don't allow it.
+    #[error("etcdserver: permission denied")]
+    PermissionDenied,
+    /// A role is to be taken from a user that hasn't it.
+    #[error("etcdserver: role is not granted to the user")]
+    RoleNotGranted,
+    /// A permission is to be taken from a role that hasn't it.
+    #[error("etcdserver: permission is not granted to the role")]
+    PermissionNotGranted,
+    /// Log in while authentication is off.
+    #[error("etcdserver: authentication is not enabled")]
+    AuthNotEnabled,
+    /// A token that is none, or is over.
+    #[error("etcdserver: invalid auth token")]
+    AuthTokenInvalid,
+    /// A change that would lock everybody out, or a range of keys that is none.
+    #[error("etcdserver: invalid auth management")]
+    AuthManagementInvalid,
+    /// Users or roles were changed since the caller was let in.
+    #[error("etcdserver: revision of auth store is old")]
+    AuthRevisionOld,
     /// An enum value or method that is not known.
     #[error("etcdserver: unknown method")]
     UnknownMethod,

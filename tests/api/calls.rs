@@ -4,7 +4,6 @@ use std::sync::atomic::Ordering;
 
 use rusd::types::Limits;
 use rusd_proto::etcdserverpb as pb;
-use rusd_proto::etcdserverpb::auth_client::AuthClient;
 use rusd_proto::etcdserverpb::kv_client::KvClient;
 use rusd_proto::etcdserverpb::lease_client::LeaseClient;
 use rusd_proto::etcdserverpb::maintenance_client::MaintenanceClient;
@@ -86,15 +85,6 @@ async fn a_client_version_that_is_no_text_is_refused() {
     *request.metadata_mut() = MetadataMap::from_headers(headers);
     let status = KvClient::new(server.connect().await).range(request).await.unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::InvalidArgument, "etcdserver: invalid client api version"));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_not_served_says_so() {
-    let server = server();
-    let channel = server.connect().await;
-    let status = AuthClient::new(channel).auth_enable(pb::AuthEnableRequest {}).await.unwrap_err();
-    assert_eq!(status.code(), Code::Unimplemented);
-    assert_eq!(status.message(), "rusd: etcdserverpb.Auth/AuthEnable is not served yet");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,8 +7,9 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rusd::api::{Maintain, MemberInfo, Propose, Standing, Waiting};
+use rusd::api::{Authentication, Maintain, MemberInfo, Propose, Standing, Waiting};
 use rusd::apply::{AlarmView, Command, Machine, Outcome};
+use rusd::auth::{AuthView, IssuedTokens, Tokens};
 use rusd::consensus::MemberChange;
 use rusd::env::Env;
 use rusd::lease::{Lessor, Renewal};
@@ -51,6 +52,8 @@ pub(crate) struct Member {
     pub(crate) lessor: Arc<Lessor>,
     pub(crate) alarms: AlarmView,
     pub(crate) hub: WatchHub,
+    auth: AuthView,
+    tokens: Arc<IssuedTokens>,
     pub(crate) env: Env,
     thread: Option<JoinHandle<()>>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
@@ -64,6 +67,7 @@ impl Member {
         let (leases, lessor) = Lessor::new(env.clock.now());
         let machine = Machine::open(store, &opened, leases).unwrap();
         let (reader, alarms) = (machine.reader(), machine.alarms());
+        let (auth, tokens) = (machine.auth(), machine.tokens());
         lessor.promote(env.clock.now(), Duration::from_secs(1));
         let hub = WatchHub::new(reader.clone(), watch);
         let (jobs, queue) = mpsc::channel();
@@ -97,7 +101,13 @@ impl Member {
         let reclaimer = Reclaimer::new(reader.clone(), ReclaimOptions::default()).run(step);
         let expiry = tokio::spawn(expire(front.clone(), lessor.clone(), env.clone()));
         let tasks = vec![reclaimer, expiry];
-        Self { front, reader, lessor, alarms, hub, env, thread: Some(thread), tasks }
+        Self { front, reader, lessor, alarms, hub, auth, tokens, env, thread: Some(thread), tasks }
+    }
+
+    /// Users and roles of this member, with passwords that are soon hashed.
+    pub(crate) fn authentication(&self) -> Authentication {
+        let tokens = Tokens::Simple { issued: self.tokens.clone(), ttl: Duration::from_secs(300) };
+        Authentication::new(self.auth.clone(), tokens, 4, false, self.env.clone())
     }
 }
 

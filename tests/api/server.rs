@@ -67,6 +67,7 @@ impl Server {
             reader: member.reader.clone(),
             lessor: member.lessor.clone(),
             alarms: member.alarms.clone(),
+            auth: member.authentication(),
             watch: WatchService::new(member.hub.clone(), Arc::new(move || ids), limits.request_bytes_max)
                 .with_metrics(metrics.clone()),
             env: member.env.clone(),

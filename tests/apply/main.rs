@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that finds nothing where there must be something has failed")]
 
 mod alarm_cases;
+mod auth_cases;
 mod commands;
 mod determinism;
 mod harness;

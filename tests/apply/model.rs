@@ -131,6 +131,7 @@ impl Model {
                 Ok(Response::Lease)
             }
             Command::Alarm(op) => Ok(Response::Alarm(self.alarm(op))),
+            Command::Auth(_) | Command::As(_) => panic!("users have a model of their own"),
         }
     }
 

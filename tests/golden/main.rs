@@ -58,6 +58,12 @@ macro_rules! conversations {
 conversations! {
     alarm_corrupt
     alarm_nospace
+    auth_calls
+    auth_enabled
+    auth_keys
+    auth_leases
+    auth_users
+    auth_watch
     bad_input
     compaction
     compaction_first

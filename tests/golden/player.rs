@@ -143,7 +143,7 @@ impl Player {
                     lines = self.call(method, &text.replace('#', &u32::to_string(&at)), &options, None).await?;
                 }
             }
-            "snapshot" => lines = self.snapshot().await,
+            "snapshot" => lines = self.snapshot(&options).await,
             name if self.streams.iter().any(|stream| stream.name == name) => self.send(name, rest)?,
             name if rest.starts_with("= ") => self.open(name, &rest[2..], &options).await?,
             path if path.starts_with('/') => {
@@ -308,10 +308,10 @@ impl Player {
     }
 
     /// A snapshot's shape: its bytes differ between servers, the rules for them don't.
-    async fn snapshot(&self) -> Vec<String> {
+    async fn snapshot(&self, options: &CallOptions) -> Vec<String> {
         let once = futures::stream::iter([Bytes::new()]);
         let path = "/etcdserverpb.Maintenance/Snapshot";
-        let mut stream = match self.wire.streaming(path, once, &CallOptions::default()).await {
+        let mut stream = match self.wire.streaming(path, once, options).await {
             Ok(stream) => stream,
             Err(status) => return vec![refusal("", &status)],
         };

@@ -11,9 +11,11 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rusd_proto::etcdserverpb::StatusRequest;
+use rusd_proto::etcdserverpb::auth_client::AuthClient;
 use rusd_proto::etcdserverpb::maintenance_client::MaintenanceClient;
+use rusd_proto::etcdserverpb::{AuthenticateRequest, StatusRequest};
 use tempfile::TempDir;
+use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::peers::peer;
@@ -101,11 +103,18 @@ impl Server {
             let [client, _] = self.urls();
             let endpoint =
                 Endpoint::from_shared(client).expect("the address is well formed").timeout(Duration::from_secs(2));
-            if let Ok(channel) = endpoint.connect().await
-                && let Ok(status) = MaintenanceClient::new(channel).status(StatusRequest {}).await
-                && status.get_ref().leader != 0
-            {
-                return Ok(());
+            if let Ok(channel) = endpoint.connect().await {
+                match MaintenanceClient::new(channel.clone()).status(StatusRequest {}).await {
+                    Ok(status) if status.get_ref().leader != 0 => return Ok(()),
+                    // Authentication is on. Who logs in is answered once there is a leader.
+                    Err(refused) if refused.code() == Code::InvalidArgument => {
+                        let login = AuthClient::new(channel).authenticate(AuthenticateRequest::default()).await;
+                        if login.is_err_and(|refused| refused.code() == Code::InvalidArgument) {
+                            return Ok(());
+                        }
+                    }
+                    _ => {}
+                }
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

@@ -43,7 +43,7 @@ impl Server {
         tokio::spawn(end_streams_without_leader(hub.clone(), Arc::clone(&has_leader), Duration::from_millis(20)));
         let service = WatchService::new(hub.clone(), Arc::new(header), 1_572_864)
             .with_leader_check(has_leader)
-            .with_create_check(Arc::new(|_, range| {
+            .with_create_check(Arc::new(|range| {
                 if range.start == "secret" {
                     Err(Status::permission_denied("etcdserver: permission denied"))
                 } else {

@@ -124,7 +124,7 @@ async fn serve(world: Arc<World>, host: Arc<Host>, life: Life, wire: Wire) -> Re
 
     let (leases, lessor) = Lessor::new(env.clock.now());
     let machine = StateTables::open(store, &opened, leases)?;
-    let (reader, alarms) = (machine.reader(), machine.alarms());
+    let (reader, alarms, auth) = (machine.reader(), machine.alarms(), machine.auth());
     let limits = WatchLimits { stream_bytes_max: 8 << 10, ..WatchLimits::new(&Limits::default(), PROGRESS) };
     let hub = WatchHub::new(reader.clone(), limits);
     let status = Arc::new(NodeStatus::new(id));
@@ -188,7 +188,7 @@ async fn serve(world: Arc<World>, host: Arc<Host>, life: Life, wire: Wire) -> Re
 
     let (port, requests) = mpsc::unbounded_channel();
     *host.port.lock() = Some(port);
-    parts::comparer(node.clone(), proposer.clone(), alarms);
+    parts::comparer(node.clone(), proposer.clone(), alarms, auth);
     tokio::spawn(publish(node.clone(), host.name.clone(), disks));
     let door = Door { world, member: host.at, env, proposer, reader: reader.clone(), lessor, renewals, hub };
     tokio::spawn(door.serve(requests));

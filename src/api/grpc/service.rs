@@ -1,9 +1,9 @@
 //! The table from methods to handlers, and the three ways in which a call runs.
 //!
 //! ```text
-//! unary          gate ─► one message ─► handler ─► ReplyBody (message + trailers)
-//! server stream  gate ─► one message ─► handler ─► a body that makes its own frames
-//! bidi stream    gate ─► handler(request body) ─► a body that reads and makes frames
+//! unary          gate, rule ─► one message ─► handler ─► ReplyBody (message + trailers)
+//! server stream  gate, rule ─► one message ─► handler ─► a body that makes its own frames
+//! bidi stream    gate, rule ─► handler(request body) ─► a body that reads and makes frames
 //! ```
 
 use std::future::Future;
@@ -27,10 +27,13 @@ use super::ending::Ending;
 use super::frame;
 use super::gate;
 use super::guard::CallGuard;
+use crate::api::auth::{self, CallContext, Who, rules};
 use crate::api::methods::{self, Kind, Method};
 use crate::api::services::Services;
-use crate::api::{cluster, errors, health, kv, later, lease, maintenance, recipes};
-use crate::types::RequestError;
+use crate::api::watch::CreateCheck;
+use crate::api::{cluster, errors, health, kv, lease, maintenance, recipes};
+use crate::tls::ClientIdentity;
+use crate::types::{KeyRange, RequestError};
 
 /// A response to come.
 pub(crate) type Answer = Pin<Box<dyn Future<Output = Response<ReplyBody>> + Send>>;
@@ -86,10 +89,26 @@ pub(crate) fn serve(
         Method::Leader => unary(call, recipes::leader),
         Method::Observe => server_stream(call, shutdown(), recipes::observe),
         Method::Resign => unary(call, recipes::resign),
+        Method::AuthEnable => unary(call, auth::enable),
+        Method::AuthDisable => unary(call, auth::disable),
+        Method::AuthStatus => unary(call, auth::status),
+        Method::Authenticate => unary(call, auth::authenticate),
+        Method::UserAdd => unary(call, auth::user_add),
+        Method::UserGet => unary(call, auth::user_get),
+        Method::UserList => unary(call, auth::user_list),
+        Method::UserDelete => unary(call, auth::user_delete),
+        Method::UserChangePassword => unary(call, auth::user_change_password),
+        Method::UserGrantRole => unary(call, auth::user_grant_role),
+        Method::UserRevokeRole => unary(call, auth::user_revoke_role),
+        Method::RoleAdd => unary(call, auth::role_add),
+        Method::RoleGet => unary(call, auth::role_get),
+        Method::RoleList => unary(call, auth::role_list),
+        Method::RoleDelete => unary(call, auth::role_delete),
+        Method::RoleGrantPermission => unary(call, auth::role_grant_permission),
+        Method::RoleRevokePermission => unary(call, auth::role_revoke_permission),
         Method::HealthCheck => unary(call, health::check),
         Method::HealthList => unary(call, health::list),
         Method::HealthWatch => server_stream(call, shutdown(), health::watch),
-        _ => later::refuse(call),
     }
 }
 
@@ -104,6 +123,16 @@ pub(crate) struct Call {
 }
 
 impl Call {
+    /// Lets the call in, by this member's state and by its method's rule.
+    async fn admit(&self) -> Result<CallContext, Status> {
+        gate::admit(&self.services, self.method, self.request.headers())?;
+        let certified = self.request.extensions().get::<Arc<ClientIdentity>>();
+        let who = Who::of(self.request.headers(), certified.map(|identity| identity.common_name.as_str()));
+        let context = CallContext::new(self.services.clone(), who);
+        rules::admit(&context, self.method).await.map_err(|error| errors::status(&error))?;
+        Ok(context)
+    }
+
     /// Ends the call with an error.
     pub(crate) fn fail(mut self, status: Status) -> Response<ReplyBody> {
         self.guard.finish(status.code());
@@ -114,7 +143,7 @@ impl Call {
 fn unary<M, H, F>(mut call: Call, handler: H) -> Answer
 where
     M: FromWire + 'static,
-    H: FnOnce(Arc<Services>, M) -> F + Send + 'static,
+    H: FnOnce(CallContext, M) -> F + Send + 'static,
     F: Future<Output = Result<ReplyBody, Status>> + Send,
 {
     Box::pin(async move {
@@ -132,7 +161,7 @@ where
 fn server_stream<M, H, F>(mut call: Call, shutdown: watch::Receiver<bool>, handler: H) -> Answer
 where
     M: FromWire + 'static,
-    H: FnOnce(Arc<Services>, M) -> F + Send + 'static,
+    H: FnOnce(CallContext, M) -> F + Send + 'static,
     F: Future<Output = Result<StreamBody, Status>> + Send,
 {
     Box::pin(async move {
@@ -145,14 +174,15 @@ where
 
 fn bidi_stream<H>(call: Call, shutdown: watch::Receiver<bool>, handler: H) -> Answer
 where
-    H: FnOnce(Arc<Services>, Request<Incoming>) -> Result<StreamBody, Status> + Send + 'static,
+    H: FnOnce(CallContext, Request<Incoming>) -> Result<StreamBody, Status> + Send + 'static,
 {
     Box::pin(async move {
-        if let Err(status) = gate::admit(&call.services, call.method, call.request.headers()) {
-            return call.fail(status);
-        }
-        let Call { services, mut guard, request, .. } = call;
-        match handler(services, request) {
+        let context = match call.admit().await {
+            Ok(context) => context,
+            Err(status) => return call.fail(status),
+        };
+        let Call { mut guard, request, .. } = call;
+        match handler(context, request) {
             Ok(body) => ok(ReplyBody::Stream(Box::pin(Ending::new(body, shutdown)), guard)),
             Err(status) => {
                 guard.finish(status.code());
@@ -165,11 +195,18 @@ where
 /// Watch has its own tower service, which frames and ends its streams itself.
 fn watch(call: Call) -> Answer {
     Box::pin(async move {
-        if let Err(status) = gate::admit(&call.services, call.method, call.request.headers()) {
-            return call.fail(status);
-        }
+        let context = match call.admit().await {
+            Ok(context) => context,
+            Err(status) => return call.fail(status),
+        };
         let Call { services, mut guard, request, .. } = call;
-        let mut service = services.watch.clone();
+        let may_watch: CreateCheck = Arc::new(move |range| {
+            // An empty key is the first one there can be.
+            let start = if range.start.is_empty() { Bytes::from_static(&[0]) } else { range.start.clone() };
+            let range = KeyRange { start, end: range.end.clone() };
+            context.permit(|access| access.read(&range)).map(drop).map_err(|error| errors::status(&error))
+        });
+        let mut service = services.watch.clone().with_create_check(may_watch);
         let response = match service.call(request.map(tonic::body::Body::new)).await {
             Ok(response) => response,
             Err(never) => match never {},
@@ -188,7 +225,7 @@ fn watch(call: Call) -> Answer {
 async fn in_time<M, H, F, T>(call: &mut Call, handler: H) -> Result<T, Status>
 where
     M: FromWire,
-    H: FnOnce(Arc<Services>, M) -> F,
+    H: FnOnce(CallContext, M) -> F,
     F: Future<Output = Result<T, Status>>,
 {
     let Some(timeout) = call.timeout else { return answer(call, handler).await };
@@ -206,10 +243,10 @@ where
 async fn answer<M, H, F, T>(call: &mut Call, handler: H) -> Result<T, Status>
 where
     M: FromWire,
-    H: FnOnce(Arc<Services>, M) -> F,
+    H: FnOnce(CallContext, M) -> F,
     F: Future<Output = Result<T, Status>>,
 {
-    gate::admit(&call.services, call.method, call.request.headers())?;
+    let context = call.admit().await?;
     let max = call.services.message_bytes_max();
     let mut messages = frame::Messages::new(call.request.headers(), max);
     let budget = &call.services.budgets.requests;
@@ -217,7 +254,7 @@ where
     call.guard.received(message.len());
     let is_unary = call.method.parts().2 == Kind::Unary;
     let message = if is_unary { decode::decode(message) } else { decode::decode_streamed(message) };
-    handler(call.services.clone(), message?).await
+    handler(context, message?).await
 }
 
 fn ok(body: ReplyBody) -> Response<ReplyBody> {

@@ -60,7 +60,7 @@ impl Check {
 /// A read of one key that need not be there.
 async fn probe(services: &Services, serializable: bool) -> Result<(), RequestError> {
     let query = RangeQuery { count_only: true, ..RangeQuery::latest(KeyRange::single(&b"health"[..])) };
-    kv::read_range(services, query, serializable).await.map(|_| ())
+    kv::read_own(services, query, serializable).await
 }
 
 /// `/livez` and `/readyz`, or one check below them.

@@ -1,12 +1,11 @@
 //! Range, and where a read runs: on the task that asks if all of it is in memory and it is small,
 //! else on a thread that may wait for the disk, a few large ones at a time.
 
-use std::sync::Arc;
-
 use rusd_proto::etcdserverpb as pb;
 use tonic::Status;
 
 use super::meter::Meter;
+use crate::api::auth::CallContext;
 use crate::api::grpc::body::ReplyBody;
 use crate::api::reply::RangeReply;
 use crate::api::services::Services;
@@ -21,23 +20,34 @@ const LARGE_KEYS: i64 = 1_000;
 const TRIES_UNPINNED: usize = 2;
 
 /// `Range`.
-pub(crate) async fn range(services: Arc<Services>, request: pb::RangeRequest) -> Result<ReplyBody, Status> {
+pub(crate) async fn range(call: CallContext, request: pb::RangeRequest) -> Result<ReplyBody, Status> {
     let serializable = request.serializable;
-    if !serializable && services.proposer.standing().is_learner {
+    if !serializable && call.proposer.standing().is_learner {
         return Err(errors::learner());
     }
     let query = convert::range(request).map_err(|error| errors::status(&error))?;
-    let (reply, held) = read_range(&services, query, serializable).await.map_err(|error| errors::status(&error))?;
-    ReplyBody::range(reply, held, &services.budgets.answers)
+    let (reply, held) = read_range(&call, query, serializable).await.map_err(|error| errors::status(&error))?;
+    ReplyBody::range(reply, held, &call.budgets.answers)
 }
 
-/// One range read, with its header, and what it holds in memory if that is much.
+/// One range read that its caller may do, with its header, and what it holds in memory if that is much.
 pub(crate) async fn read_range(
-    services: &Services,
+    call: &CallContext,
     query: RangeQuery,
     serializable: bool,
 ) -> Result<(RangeReply, Option<Held>), RequestError> {
+    barrier(call, serializable).await?;
+    let range = query.range.clone();
+    call.permitted(|access| access.read(&range), read_published(call, query)).await
+}
+
+/// The same for this server itself, which asks for nobody and gives the answer to nobody.
+pub(crate) async fn read_own(services: &Services, query: RangeQuery, serializable: bool) -> Result<(), RequestError> {
     barrier(services, serializable).await?;
+    read_published(services, query).await.map(drop)
+}
+
+async fn read_published(services: &Services, query: RangeQuery) -> Result<(RangeReply, Option<Held>), RequestError> {
     let (scoped, held) = if query.range.is_single() {
         // Most reads end here, and need no snapshot that outlives the look.
         match services.reader.range(&query, Disk::Never) {

@@ -20,12 +20,14 @@ use tokio::time::Instant;
 use tonic::Status;
 
 use super::read;
+use crate::api::auth::CallContext;
 use crate::api::grpc::body::{BodyError, framed_within, ok_trailers};
 use crate::api::grpc::service::StreamBody;
 use crate::api::reply::{RangeReply, Reply};
 use crate::api::services::Services;
 use crate::api::wire::{Header, nested_len, put_nested};
 use crate::api::{convert, errors};
+use crate::auth::Access;
 use crate::storage::{Disk, RangeQuery, RangeResult, ReadError, Snapshot, SortOrder, SortTarget};
 use crate::types::{KeyRange, RequestError};
 
@@ -42,7 +44,7 @@ const FRESH_TRIES: usize = 3;
 const SNAPSHOT_HELD_MAX: Duration = Duration::from_secs(5);
 
 /// `RangeStream`.
-pub(crate) async fn range_stream(services: Arc<Services>, request: pb::RangeRequest) -> Result<StreamBody, Status> {
+pub(crate) async fn range_stream(call: CallContext, request: pb::RangeRequest) -> Result<StreamBody, Status> {
     let serializable = request.serializable;
     let query = convert::range(request).map_err(|error| errors::status(&error))?;
     let natural =
@@ -55,19 +57,23 @@ pub(crate) async fn range_stream(services: Arc<Services>, request: pb::RangeRequ
         return Err(Status::unimplemented("RangeStream does not support revision filters"));
     }
     let query = RangeQuery { order: SortOrder::None, target: SortTarget::Key, ..query };
-    read::barrier(&services, serializable).await.map_err(|error| errors::status(&error))?;
+    read::barrier(&call, serializable).await.map_err(|error| errors::status(&error))?;
+    let may_read = |access: Access<'_>| access.read(&query.range);
+    let permit = call.permit(may_read).map_err(|error| errors::status(&error))?;
 
     // The first chunk is read before the headers go out, so that a refusal is a plain one. The latest state is
     // never compacted: if a compaction passes it meanwhile, a newer one is read.
-    let mut chunks = Chunks::new(services.clone(), query.clone());
+    let mut chunks = Chunks::new(call.services().clone(), query.clone());
     let mut first = chunks.next_chunk().await;
     for _ in 0..FRESH_TRIES {
         if query.revision <= 0 && first == Err(RequestError::Compacted) {
-            chunks = Chunks::new(services.clone(), query.clone());
+            chunks = Chunks::new(call.services().clone(), query.clone());
             first = chunks.next_chunk().await;
         }
     }
     let first = first.map_err(|error| errors::status(&error))?;
+    // What comes after it is of the same revision.
+    call.still(&permit, may_read).map_err(|error| errors::status(&error))?;
     let frames = futures::stream::unfold((chunks, Some(first)), |(mut chunks, first)| async move {
         let frame = match first {
             Some(first) => Frame::data(first),

@@ -9,12 +9,14 @@ use super::meter::Meter;
 use super::write::{admit_cost, submit, unexpected};
 use super::{compare, read};
 use crate::admit;
+use crate::api::auth::CallContext;
 use crate::api::grpc::body::ReplyBody;
 use crate::api::grpc::decode::Nesting;
 use crate::api::reply::TxnReply;
 use crate::api::services::Services;
 use crate::api::{convert, errors};
-use crate::apply::{Command, Op, OpResult, Response, TxnOp, TxnResult};
+use crate::apply::{Command, Op, OpResult, Response, TxnOp, TxnResult, rights};
+use crate::auth::Access;
 use crate::storage::{Disk, RangeQuery, ReadError, Scoped, Snapshot, StoreReader};
 use crate::types::{Held, KeyRange, RequestError};
 
@@ -23,9 +25,9 @@ use crate::types::{Held, KeyRange, RequestError};
 const TOUCHED_KEYS_MAX: i64 = 4_000_000;
 
 /// `Txn`.
-pub(crate) async fn txn(services: Arc<Services>, Nesting(request): Nesting) -> Result<ReplyBody, Status> {
-    let answers = &services.budgets.answers;
-    match run(&services, request).await.map_err(|error| errors::status(&error))? {
+pub(crate) async fn txn(call: CallContext, Nesting(request): Nesting) -> Result<ReplyBody, Status> {
+    let answers = &call.budgets.answers;
+    match run(&call, request).await.map_err(|error| errors::status(&error))? {
         (reply, Kind::Read(_held)) => ReplyBody::message(&reply, answers),
         (reply, Kind::Write) => ReplyBody::done(&reply, answers),
     }
@@ -38,29 +40,39 @@ enum Kind {
     Write,
 }
 
-async fn run(services: &Services, request: pb::TxnRequest) -> Result<(TxnReply, Kind), RequestError> {
-    admit_cost(services, convert::txn_cost(&request)).await?;
+async fn run(call: &CallContext, request: pb::TxnRequest) -> Result<(TxnReply, Kind), RequestError> {
+    admit_cost(call, convert::txn_cost(&request)).await?;
     let serializable = convert::is_serializable(&request);
-    let txn = convert::txn(request, services.limits.txn_ops_max)?;
+    let txn = convert::txn(request, call.limits.txn_ops_max)?;
     if admit::is_read_only(&txn) {
-        read::barrier(services, serializable).await?;
-        let snapshot = services.reader.snapshot();
-        let large = is_large(&snapshot, &txn);
-        let evaluate = move |snapshot: &Snapshot, disk, meter: &mut Meter| evaluate(snapshot, &txn, disk, meter);
-        let (scoped, held) = read::run(services, snapshot, large, evaluate).await?;
-        services.metrics.txn(&scoped.value);
-        return Ok((TxnReply::new(services.header(scoped.revision), scoped.value), Kind::Read(held)));
+        read::barrier(call, serializable).await?;
+        let txn = Arc::new(txn);
+        let check = |access: Access<'_>| rights::txn(&txn, access, &call.lessor);
+        let (scoped, held) = call.permitted(check, read_published(call, &txn)).await?;
+        call.metrics.txn(&scoped.value);
+        return Ok((TxnReply::new(call.header(scoped.revision), scoped.value), Kind::Read(held)));
     }
-    if touched(&services.reader, &txn) > TOUCHED_KEYS_MAX {
+    if touched(&call.reader, &txn) > TOUCHED_KEYS_MAX {
         return Err(RequestError::TooManyOps);
     }
-    match submit(services, Command::Txn(txn)).await? {
+    match submit(call, Command::Txn(txn)).await? {
         (Response::Txn(result), revision) => {
-            services.metrics.txn(&result);
-            Ok((TxnReply::new(services.header(revision), result), Kind::Write))
+            call.metrics.txn(&result);
+            Ok((TxnReply::new(call.header(revision), result), Kind::Write))
         }
         (other, _) => Err(unexpected("a txn", &other)),
     }
+}
+
+async fn read_published(
+    services: &Services,
+    txn: &Arc<TxnOp>,
+) -> Result<(Scoped<TxnResult>, Option<Held>), RequestError> {
+    let snapshot = services.reader.snapshot();
+    let large = is_large(&snapshot, txn);
+    let txn = Arc::clone(txn);
+    let evaluate = move |snapshot: &Snapshot, disk, meter: &mut Meter| evaluate(snapshot, &txn, disk, meter);
+    read::run(services, snapshot, large, evaluate).await
 }
 
 /// About how many keys a transaction looks at: ranges that are compared (each once), read, or returned when deleted.

@@ -1,11 +1,10 @@
 //! Put, DeleteRange and Compact: checked, proposed, answered.
 
-use std::sync::Arc;
-
 use rusd_proto::etcdserverpb as pb;
 use tonic::Status;
 
 use crate::admit::{self, Refusal};
+use crate::api::auth::CallContext;
 use crate::api::grpc::body::ReplyBody;
 use crate::api::reply::{DeleteReply, Prost, PutReply};
 use crate::api::services::Services;
@@ -14,55 +13,51 @@ use crate::apply::{AlarmKind, AlarmOp, Command, Response};
 use crate::types::RequestError;
 
 /// `Put`.
-pub(crate) async fn put(services: Arc<Services>, request: pb::PutRequest) -> Result<ReplyBody, Status> {
-    let reply = run_put(&services, request).await.map_err(|error| errors::status(&error))?;
-    ReplyBody::done(&reply, &services.budgets.answers)
+pub(crate) async fn put(call: CallContext, request: pb::PutRequest) -> Result<ReplyBody, Status> {
+    let reply = run_put(&call, request).await.map_err(|error| errors::status(&error))?;
+    ReplyBody::done(&reply, &call.budgets.answers)
 }
 
-async fn run_put(services: &Services, request: pb::PutRequest) -> Result<PutReply, RequestError> {
-    match submit(services, Command::Put(convert::put(request))).await? {
-        (Response::Put(result), revision) => Ok(PutReply { header: services.header(revision), result }),
+async fn run_put(call: &CallContext, request: pb::PutRequest) -> Result<PutReply, RequestError> {
+    match submit(call, Command::Put(convert::put(request))).await? {
+        (Response::Put(result), revision) => Ok(PutReply { header: call.header(revision), result }),
         (other, _) => Err(unexpected("a put", &other)),
     }
 }
 
 /// `DeleteRange`.
-pub(crate) async fn delete_range(
-    services: Arc<Services>,
-    request: pb::DeleteRangeRequest,
-) -> Result<ReplyBody, Status> {
-    let reply = run_delete(&services, request).await.map_err(|error| errors::status(&error))?;
-    ReplyBody::done(&reply, &services.budgets.answers)
+pub(crate) async fn delete_range(call: CallContext, request: pb::DeleteRangeRequest) -> Result<ReplyBody, Status> {
+    let reply = run_delete(&call, request).await.map_err(|error| errors::status(&error))?;
+    ReplyBody::done(&reply, &call.budgets.answers)
 }
 
-async fn run_delete(services: &Services, request: pb::DeleteRangeRequest) -> Result<DeleteReply, RequestError> {
-    match submit(services, Command::DeleteRange(convert::delete(request))).await? {
-        (Response::DeleteRange(result), revision) => Ok(DeleteReply { header: services.header(revision), result }),
+async fn run_delete(call: &CallContext, request: pb::DeleteRangeRequest) -> Result<DeleteReply, RequestError> {
+    match submit(call, Command::DeleteRange(convert::delete(request))).await? {
+        (Response::DeleteRange(result), revision) => Ok(DeleteReply { header: call.header(revision), result }),
         (other, _) => Err(unexpected("a delete", &other)),
     }
 }
 
 /// `Compact`; with `physical` it answers when the space is free.
-pub(crate) async fn compact(services: Arc<Services>, request: pb::CompactionRequest) -> Result<ReplyBody, Status> {
-    let (_, revision) = submit(&services, Command::Compact { revision: request.revision })
-        .await
-        .map_err(|error| errors::status(&error))?;
+pub(crate) async fn compact(call: CallContext, request: pb::CompactionRequest) -> Result<ReplyBody, Status> {
+    let (_, revision) =
+        submit(&call, Command::Compact { revision: request.revision }).await.map_err(|error| errors::status(&error))?;
     if request.physical {
-        let mut reclaimed = services.reader.reclaimed();
+        let mut reclaimed = call.reader.reclaimed();
         // The store is gone only when the server ends.
         reclaimed
             .wait_for(|done| *done >= request.revision)
             .await
             .map_err(|_| errors::status(&RequestError::Stopped))?;
     }
-    let header = services.message_header(revision);
+    let header = call.message_header(revision);
     Ok(ReplyBody::unary(&Prost(pb::CompactionResponse { header })))
 }
 
 /// Checks a command in etcd's order and gets it through the log.
-pub(crate) async fn submit(services: &Services, command: Command) -> Result<(Response, i64), RequestError> {
-    admit(services, &command).await?;
-    propose(services, command).await
+pub(crate) async fn submit(call: &CallContext, command: Command) -> Result<(Response, i64), RequestError> {
+    admit(call, &command).await?;
+    propose(call, command).await
 }
 
 /// Checks a command in etcd's order: quota, shape, size, alarms. At the quota's end the alarm is raised.
@@ -84,7 +79,8 @@ async fn refuse(services: &Services, checked: Result<(), Refusal>) -> Result<(),
             let alarm = AlarmOp { activate: true, member: services.info.member_id, kind: Some(AlarmKind::NoSpace) };
             if !services.alarms.load().list(alarm.kind).contains(&(alarm.member, AlarmKind::NoSpace)) {
                 // The request is refused whether or not the alarm comes through; the next one tries again.
-                if let Err(error) = propose(services, Command::Alarm(alarm)).await {
+                let alarm = Command::Alarm(alarm).by_member(&services.auth.view);
+                if let Err(error) = propose_permitted(services, alarm).await {
                     tracing::warn!(%error, "the alarm that space is used up could not be raised");
                 }
             }
@@ -93,8 +89,14 @@ async fn refuse(services: &Services, checked: Result<(), Refusal>) -> Result<(),
     }
 }
 
-/// Gets a command through the log; its answer and the revision for the header.
-pub(crate) async fn propose(services: &Services, command: Command) -> Result<(Response, i64), RequestError> {
+/// Gets a command through the log if its caller may do it; its answer and the revision for the header.
+pub(crate) async fn propose(call: &CallContext, command: Command) -> Result<(Response, i64), RequestError> {
+    let command = call.on_behalf(command).await?;
+    propose_permitted(call, command).await
+}
+
+/// The same for a command that has its caller with it.
+pub(crate) async fn propose_permitted(services: &Services, command: Command) -> Result<(Response, i64), RequestError> {
     let outcome = services.proposer.propose(command).await?;
     Ok((outcome.result?, outcome.revision))
 }

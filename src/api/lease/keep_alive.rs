@@ -9,7 +9,6 @@
 //! its successor has ended (etcd 3.7.1 does).
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
@@ -19,6 +18,7 @@ use hyper::body::Incoming;
 use rusd_proto::etcdserverpb as pb;
 use tonic::Status;
 
+use crate::api::auth::CallContext;
 use crate::api::errors;
 use crate::api::grpc::body::{BodyError, ok_trailers, put_head};
 use crate::api::grpc::decode::decode_streamed;
@@ -26,8 +26,8 @@ use crate::api::grpc::frame::{HEAD_LEN, Messages};
 use crate::api::grpc::service::StreamBody;
 use crate::api::methods::Method;
 use crate::api::seams::Waiting;
-use crate::api::services::Services;
 use crate::api::wire::{Header, int_len, put_int};
+use crate::apply::rights;
 use crate::lease::Renewal;
 use crate::types::{LeaseId, RequestError, Term};
 
@@ -35,10 +35,10 @@ use crate::types::{LeaseId, RequestError, Term};
 const FRAME_BYTES: usize = 32 * 1024;
 
 /// `LeaseKeepAlive`.
-pub(crate) fn keep_alive(services: Arc<Services>, request: Request<Incoming>) -> Result<StreamBody, Status> {
-    let messages = Messages::new(request.headers(), services.message_bytes_max());
+pub(crate) fn keep_alive(call: CallContext, request: Request<Incoming>) -> Result<StreamBody, Status> {
+    let messages = Messages::new(request.headers(), call.message_bytes_max());
     Ok(Box::pin(KeepAlive {
-        services,
+        call,
         messages,
         requests: Some(request.into_body()),
         answers: BytesMut::new(),
@@ -52,7 +52,7 @@ pub(crate) fn keep_alive(services: Arc<Services>, request: Request<Incoming>) ->
 }
 
 struct KeepAlive {
-    services: Arc<Services>,
+    call: CallContext,
     messages: Messages,
     /// `None` after the client's half is closed.
     requests: Option<Incoming>,
@@ -79,23 +79,26 @@ struct Renewing {
 impl KeepAlive {
     /// Handles one message: answers it, or begins to wait.
     fn handle(&mut self, message: Bytes) -> Result<(), Status> {
-        self.services.metrics.received(Method::LeaseKeepAlive, message.len());
+        self.call.metrics.received(Method::LeaseKeepAlive, message.len());
         let request: pb::LeaseKeepAliveRequest = decode_streamed(message)?;
         let id = LeaseId(request.id);
+        self.call
+            .permit(|access| rights::write_attached(id, access, &self.call.lessor))
+            .map_err(|error| errors::status(&error))?;
         // etcd takes the header's revision before it renews.
-        let revision = self.services.reader.revision();
+        let revision = self.call.reader.revision();
         // Taken before: a term that begins meanwhile makes the confirmation fail.
-        let term = self.services.proposer.standing().term;
-        match self.services.lessor.renew(id, self.services.env.clock.now()) {
+        let term = self.call.proposer.standing().term;
+        match self.call.lessor.renew(id, self.call.env.clock.now()) {
             Renewal::Renewed { ttl_secs, reset_checkpoint: false } => {
                 self.led_in.get_or_insert(term);
                 self.renewed.push(id);
                 self.answer(id, revision, ttl_secs);
             }
             // Another member may have told of a lease that isn't applied here yet.
-            Renewal::Unknown if self.services.proposer.confirm_lead(term).is_none() => self.answer(id, revision, 0),
+            Renewal::Unknown if self.call.proposer.confirm_lead(term).is_none() => self.answer(id, revision, 0),
             Renewal::NotLeading | Renewal::Unknown | Renewal::Renewed { .. } | Renewal::Ending => {
-                let ttl_secs = self.services.proposer.renew_lease(id);
+                let ttl_secs = self.call.proposer.renew_lease(id);
                 self.renewing = Some(Renewing { id, revision, ttl_secs });
             }
         }
@@ -103,7 +106,7 @@ impl KeepAlive {
     }
 
     fn answer(&mut self, id: LeaseId, revision: i64, ttl_secs: i64) {
-        let header: Header = self.services.header(revision);
+        let header: Header = self.call.header(revision);
         let len = header.field_len() + int_len(id.get()) + int_len(ttl_secs);
         self.answers.reserve(HEAD_LEN + len);
         put_head(&mut self.answers, len);
@@ -187,14 +190,14 @@ impl Body for KeepAlive {
         if this.confirming.is_none() {
             ready!(this.poll_answers(context));
             if let Some(term) = this.led_in.take() {
-                this.confirming = this.services.proposer.confirm_lead(term);
+                this.confirming = this.call.proposer.confirm_lead(term);
             }
         }
         if let Some(confirming) = &mut this.confirming {
             let mut confirmed = ready!(confirming.as_mut().poll(context));
             this.confirming = None;
             // Another member may have told of the end of one that wasn't applied here yet, and is now.
-            if !this.renewed.iter().all(|id| this.services.lessor.contains(*id)) {
+            if !this.renewed.iter().all(|id| this.call.lessor.contains(*id)) {
                 confirmed = Err(RequestError::NoLeader);
             }
             if let Err(error) = confirmed {

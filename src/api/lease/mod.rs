@@ -7,26 +7,26 @@
 
 mod keep_alive;
 
-use std::sync::Arc;
-
 use rusd_proto::etcdserverpb as pb;
 use tonic::Status;
 
+use super::auth::CallContext;
 use super::grpc::body::ReplyBody;
 use super::reply::Prost;
 use super::services::Services;
 use super::{errors, kv};
 use crate::admit;
 use crate::apply::{Command, Response};
+use crate::auth::Access;
 use crate::types::{LeaseId, RequestError};
 
 pub(crate) use keep_alive::keep_alive;
 
 /// `LeaseGrant`.
-pub(crate) async fn grant(services: Arc<Services>, request: pb::LeaseGrantRequest) -> Result<ReplyBody, Status> {
-    let (id, ttl_secs, revision) = run_grant(&services, &request).await.map_err(|error| errors::status(&error))?;
+pub(crate) async fn grant(call: CallContext, request: pb::LeaseGrantRequest) -> Result<ReplyBody, Status> {
+    let (id, ttl_secs, revision) = run_grant(&call, &request).await.map_err(|error| errors::status(&error))?;
     Ok(ReplyBody::unary(&Prost(pb::LeaseGrantResponse {
-        header: services.message_header(revision),
+        header: call.message_header(revision),
         id: id.get(),
         ttl: ttl_secs,
         error: String::new(),
@@ -35,40 +35,50 @@ pub(crate) async fn grant(services: Arc<Services>, request: pb::LeaseGrantReques
 
 /// Grants a lease; its id, its time to live in seconds and the header's revision.
 pub(super) async fn run_grant(
-    services: &Services,
+    call: &CallContext,
     request: &pb::LeaseGrantRequest,
 ) -> Result<(LeaseId, i64, i64), RequestError> {
     let mut id = LeaseId(request.id);
-    while id.is_none() || (request.id == 0 && services.lessor.contains(id)) {
-        id = LeaseId((services.env.rng.next_u64() >> 1).cast_signed());
+    while id.is_none() || (request.id == 0 && call.lessor.contains(id)) {
+        id = LeaseId((call.env.rng.next_u64() >> 1).cast_signed());
     }
-    let ttl_secs = admit::lease_ttl(request.ttl, &services.limits);
+    let ttl_secs = admit::lease_ttl(request.ttl, &call.limits);
     // The quota is looked at first, as everywhere; a TTL that is refused costs the same.
     let command = Command::LeaseGrant { id, ttl_secs: ttl_secs.clone().unwrap_or_default() };
-    kv::admit(services, &command).await?;
+    kv::admit(call, &command).await?;
     ttl_secs?;
-    match kv::propose(services, command).await? {
+    match kv::propose(call, command).await? {
         (Response::LeaseGrant { id, ttl_secs }, revision) => Ok((id, ttl_secs, revision)),
         (other, _) => Err(kv::unexpected("a lease grant", &other)),
     }
 }
 
 /// `LeaseRevoke`.
-pub(crate) async fn revoke(services: Arc<Services>, request: pb::LeaseRevokeRequest) -> Result<ReplyBody, Status> {
-    let revision = run_revoke(&services, LeaseId(request.id)).await.map_err(|error| errors::status(&error))?;
-    Ok(ReplyBody::unary(&Prost(pb::LeaseRevokeResponse { header: services.message_header(revision) })))
+pub(crate) async fn revoke(call: CallContext, request: pb::LeaseRevokeRequest) -> Result<ReplyBody, Status> {
+    let revision = run_revoke(&call, LeaseId(request.id)).await.map_err(|error| errors::status(&error))?;
+    Ok(ReplyBody::unary(&Prost(pb::LeaseRevokeResponse { header: call.message_header(revision) })))
 }
 
-async fn run_revoke(services: &Services, id: LeaseId) -> Result<i64, RequestError> {
+async fn run_revoke(call: &CallContext, id: LeaseId) -> Result<i64, RequestError> {
     let command = Command::LeaseRevoke { id };
-    kv::admit(services, &command).await?;
+    kv::admit(call, &command).await?;
+    // Who may not end it doesn't disturb it either.
+    let command = call.on_behalf(command).await?;
     // From here on no renewal may succeed, or its client would count on a lease that is about to go.
-    services.lessor.begin_revoke(id, services.env.clock.now());
-    match kv::propose(services, command).await {
+    call.lessor.begin_revoke(id, call.env.clock.now());
+    match kv::propose_permitted(call, command).await {
         Ok((_, revision)) => Ok(revision),
         Err(error) => {
-            if matches!(error, RequestError::TooManyRequests | RequestError::Corrupt) {
-                services.lessor.release(&[id], services.env.clock.now());
+            let surely_lives = matches!(
+                error,
+                RequestError::TooManyRequests
+                    | RequestError::Corrupt
+                    | RequestError::UserEmpty
+                    | RequestError::PermissionDenied
+                    | RequestError::AuthRevisionOld
+            );
+            if surely_lives {
+                call.lessor.release(&[id], call.env.clock.now());
             }
             Err(error)
         }
@@ -76,16 +86,16 @@ async fn run_revoke(services: &Services, id: LeaseId) -> Result<i64, RequestErro
 }
 
 /// `LeaseTimeToLive`: the leader's clock knows; an unknown lease has −1 and no error.
-pub(crate) async fn time_to_live(
-    services: Arc<Services>,
-    request: pb::LeaseTimeToLiveRequest,
-) -> Result<ReplyBody, Status> {
-    kv::barrier(&services, false).await.map_err(|error| errors::status(&error))?;
+pub(crate) async fn time_to_live(call: CallContext, request: pb::LeaseTimeToLiveRequest) -> Result<ReplyBody, Status> {
+    kv::barrier(&call, false).await.map_err(|error| errors::status(&error))?;
     let id = LeaseId(request.id);
-    let left = services.proposer.lease_left(id).await.map_err(|error| errors::status(&error))?;
-    let keys = if request.keys { services.lessor.keys(id).unwrap_or_default() } else { Vec::new() };
+    call.check_known().map_err(|error| errors::status(&error))?;
+    let left = call.proposer.lease_left(id).await.map_err(|error| errors::status(&error))?;
+    let keys = if request.keys { call.lessor.keys(id).unwrap_or_default() } else { Vec::new() };
+    call.permit(|access| keys.iter().try_for_each(|key| access.read_key(key)))
+        .map_err(|error| errors::status(&error))?;
     Ok(ReplyBody::unary(&Prost(pb::LeaseTimeToLiveResponse {
-        header: services.message_header(services.reader.revision()),
+        header: call.message_header(call.reader.revision()),
         id: request.id,
         ttl: left.map_or(-1, |(_, remaining_secs)| remaining_secs),
         granted_ttl: left.map_or(0, |(granted_secs, _)| granted_secs),
@@ -94,8 +104,18 @@ pub(crate) async fn time_to_live(
 }
 
 /// `LeaseLeases`: local state, those first that end first.
-pub(crate) async fn leases(services: Arc<Services>, _: pb::LeaseLeasesRequest) -> Result<ReplyBody, Status> {
-    let leases = services.lessor.ids().into_iter().map(|id| pb::LeaseStatus { id: id.get() }).collect();
-    let header = services.message_header(services.reader.revision());
+pub(crate) async fn leases(call: CallContext, _: pb::LeaseLeasesRequest) -> Result<ReplyBody, Status> {
+    call.permit(|access| read_all(&call, access)).map_err(|error| errors::status(&error))?;
+    let leases = call.lessor.ids().into_iter().map(|id| pb::LeaseStatus { id: id.get() }).collect();
+    let header = call.message_header(call.reader.revision());
     Ok(ReplyBody::unary(&Prost(pb::LeaseLeasesResponse { header, leases })))
+}
+
+/// Whether the keys of all leases may be read.
+fn read_all(services: &Services, access: Access<'_>) -> Result<(), RequestError> {
+    if access.is_full() {
+        return Ok(());
+    }
+    let keys = |id| services.lessor.keys(id).unwrap_or_default();
+    services.lessor.ids().into_iter().flat_map(keys).try_for_each(|key| access.read_key(&key))
 }

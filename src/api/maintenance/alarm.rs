@@ -1,46 +1,45 @@
 //! `Alarm`: a get is answered here, the others go through the log. An unknown action is refused
 //! (etcd 3.7.1 ends with a panic at it).
 
-use std::sync::Arc;
-
 use rusd_proto::etcdserverpb as pb;
 use tonic::Status;
 
+use crate::api::auth::CallContext;
 use crate::api::grpc::body::ReplyBody;
 use crate::api::reply::Prost;
-use crate::api::services::Services;
 use crate::api::{errors, kv};
 use crate::apply::{self, AlarmKind, AlarmOp, Command, Response};
 use crate::types::{MemberId, RequestError};
 
 /// `Alarm`.
-pub(crate) async fn alarm(services: Arc<Services>, request: pb::AlarmRequest) -> Result<ReplyBody, Status> {
+pub(crate) async fn alarm(call: CallContext, request: pb::AlarmRequest) -> Result<ReplyBody, Status> {
     if !(0..=2).contains(&request.action) {
         return Err(Status::invalid_argument(format!("rusd: no alarm action has the number {}", request.action)));
     }
-    let (alarms, revision) = run(&services, &request).await.map_err(|error| errors::status(&error))?;
+    let (alarms, revision) = run(&call, &request).await.map_err(|error| errors::status(&error))?;
     let alarms = alarms
         .into_iter()
         .map(|(member, kind)| pb::AlarmMember { member_id: member.get(), alarm: kind_number(kind) })
         .collect();
-    Ok(ReplyBody::unary(&Prost(pb::AlarmResponse { header: services.message_header(revision), alarms })))
+    Ok(ReplyBody::unary(&Prost(pb::AlarmResponse { header: call.message_header(revision), alarms })))
 }
 
 type Alarms = Vec<(MemberId, AlarmKind)>;
 
-async fn run(services: &Services, request: &pb::AlarmRequest) -> Result<(Alarms, i64), RequestError> {
+async fn run(call: &CallContext, request: &pb::AlarmRequest) -> Result<(Alarms, i64), RequestError> {
     let mut kind = match request.alarm {
         1 => Some(AlarmKind::NoSpace),
         2 => Some(AlarmKind::Corrupt),
         _ => None,
     };
-    let raised = services.alarms.load();
+    let raised = call.alarms.load();
     let activate = match request.action {
         0 => {
+            call.check_known()?;
             // Kind 0 asks for all; an unknown kind names alarms that nobody has.
             let known = request.alarm == 0 || kind.is_some();
             let list = if known { listed(&raised, kind) } else { Vec::new() };
-            return Ok((list, services.reader.revision()));
+            return Ok((list, call.reader.revision()));
         }
         action => action == 1,
     };
@@ -51,7 +50,7 @@ async fn run(services: &Services, request: &pb::AlarmRequest) -> Result<(Alarms,
         kind = Some(AlarmKind::Diverged);
     }
     let command = Command::Alarm(AlarmOp { activate, member: MemberId(request.member_id), kind });
-    match kv::propose(services, command).await? {
+    match kv::propose(call, command).await? {
         (Response::Alarm(alarms), revision) => Ok((alarms, revision)),
         (other, _) => Err(kv::unexpected("an alarm", &other)),
     }

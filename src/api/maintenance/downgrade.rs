@@ -1,18 +1,16 @@
 //! `Downgrade`: whether one would be allowed. Going through with one is not served.
 
-use std::sync::Arc;
-
 use rusd_proto::etcdserverpb as pb;
 use tonic::Status;
 
+use crate::api::auth::CallContext;
 use crate::api::grpc::body::ReplyBody;
 use crate::api::reply::Prost;
-use crate::api::services::Services;
 use crate::api::{errors, version};
 use crate::types::RequestError;
 
 /// `Downgrade`.
-pub(crate) async fn downgrade(services: Arc<Services>, request: pb::DowngradeRequest) -> Result<ReplyBody, Status> {
+pub(crate) async fn downgrade(call: CallContext, request: pb::DowngradeRequest) -> Result<ReplyBody, Status> {
     match request.action {
         0 => check_target(&request.version)?,
         1 => {
@@ -24,7 +22,7 @@ pub(crate) async fn downgrade(services: Arc<Services>, request: pb::DowngradeReq
         _ => return Err(errors::status(&RequestError::UnknownMethod)),
     }
     Ok(ReplyBody::unary(&Prost(pb::DowngradeResponse {
-        header: services.message_header(services.reader.revision()),
+        header: call.message_header(call.reader.revision()),
         version: version::CLUSTER_SHORT.to_owned(),
     })))
 }

@@ -5,11 +5,10 @@ mod downgrade;
 mod snapshot;
 mod status;
 
-use std::sync::Arc;
-
 use rusd_proto::etcdserverpb as pb;
 use tonic::Status;
 
+use super::auth::CallContext;
 use super::errors;
 use super::grpc::body::ReplyBody;
 use super::kv;
@@ -23,28 +22,28 @@ pub(crate) use snapshot::snapshot;
 pub(crate) use status::status;
 
 /// `Defragment`. The answer has no header.
-pub(crate) async fn defragment(services: Arc<Services>, _: pb::DefragmentRequest) -> Result<ReplyBody, Status> {
-    let maintain = services.maintain.clone();
+pub(crate) async fn defragment(call: CallContext, _: pb::DefragmentRequest) -> Result<ReplyBody, Status> {
+    let maintain = call.maintain.clone();
     kv::blocking(move || Ok(maintain.defragment()?)).await.map_err(|error| errors::status(&error))?;
     Ok(ReplyBody::unary(&Prost(pb::DefragmentResponse { header: None })))
 }
 
 /// `Hash`: of everything here, not comparable between members.
-pub(crate) async fn hash(services: Arc<Services>, _: pb::HashRequest) -> Result<ReplyBody, Status> {
-    let maintain = services.maintain.clone();
+pub(crate) async fn hash(call: CallContext, _: pb::HashRequest) -> Result<ReplyBody, Status> {
+    let maintain = call.maintain.clone();
     let hash = kv::blocking(move || Ok(maintain.hash()?)).await.map_err(|error| errors::status(&error))?;
-    let header = services.message_header(services.reader.revision());
+    let header = call.message_header(call.reader.revision());
     Ok(ReplyBody::unary(&Prost(pb::HashResponse { header, hash })))
 }
 
 /// `HashKV`: of the keys at a revision, the same on every member.
-pub(crate) async fn hash_kv(services: Arc<Services>, request: pb::HashKvRequest) -> Result<ReplyBody, Status> {
-    let snapshot = services.reader.snapshot();
-    let (scoped, _) = kv::run(&services, snapshot, true, move |snapshot, _, _| snapshot.hash_kv(request.revision))
+pub(crate) async fn hash_kv(call: CallContext, request: pb::HashKvRequest) -> Result<ReplyBody, Status> {
+    let snapshot = call.reader.snapshot();
+    let (scoped, _) = kv::run(&call, snapshot, true, move |snapshot, _, _| snapshot.hash_kv(request.revision))
         .await
         .map_err(|error| errors::status(&error))?;
     Ok(ReplyBody::unary(&Prost(pb::HashKvResponse {
-        header: services.message_header(scoped.revision),
+        header: call.message_header(scoped.revision),
         hash: scoped.value.hash,
         compact_revision: scoped.value.compact_revision,
         hash_revision: scoped.value.hash_revision,
@@ -52,8 +51,8 @@ pub(crate) async fn hash_kv(services: Arc<Services>, request: pb::HashKvRequest)
 }
 
 /// `MoveLeader`: only the leader can, and only to a voter. The answer has no header.
-pub(crate) async fn move_leader(services: Arc<Services>, request: pb::MoveLeaderRequest) -> Result<ReplyBody, Status> {
-    run_move_leader(&services, MemberId(request.target_id)).await.map_err(|error| errors::status(&error))?;
+pub(crate) async fn move_leader(call: CallContext, request: pb::MoveLeaderRequest) -> Result<ReplyBody, Status> {
+    run_move_leader(&call, MemberId(request.target_id)).await.map_err(|error| errors::status(&error))?;
     Ok(ReplyBody::unary(&Prost(pb::MoveLeaderResponse { header: None })))
 }
 

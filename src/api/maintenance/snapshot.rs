@@ -4,7 +4,6 @@
 //! for it: a client that doesn't read holds a file open and nothing else.
 
 use std::io::{self, Read};
-use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use http_body::Frame;
@@ -14,12 +13,12 @@ use tonic::Status;
 
 use rusd_proto::etcdserverpb as pb;
 
+use crate::api::auth::CallContext;
 use crate::api::errors;
 use crate::api::grpc::body::{BodyError, ok_trailers, put_head, trailers_of};
 use crate::api::grpc::frame::HEAD_LEN;
 use crate::api::grpc::service::StreamBody;
 use crate::api::kv;
-use crate::api::services::Services;
 use crate::api::unread::{PATIENCE, Unread};
 use crate::api::version;
 use crate::api::wire::{bytes_len, put_bytes, put_uint, uint_len};
@@ -32,8 +31,8 @@ const BLOB_BYTES: usize = 32 * 1024;
 const BLOBS_AT_A_TIME: usize = 16;
 
 /// `Snapshot`.
-pub(crate) async fn snapshot(services: Arc<Services>, _: pb::SnapshotRequest) -> Result<StreamBody, Status> {
-    let maintain = services.maintain.clone();
+pub(crate) async fn snapshot(call: CallContext, _: pb::SnapshotRequest) -> Result<StreamBody, Status> {
+    let maintain = call.maintain.clone();
     let (file, len) =
         kv::blocking(move || Ok(maintain.snapshot_file()?)).await.map_err(|error| errors::status(&error))?;
     let sender = Sender { file, remaining: len, hash: Sha256::new(), stage: Stage::Blobs };

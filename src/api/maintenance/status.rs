@@ -1,14 +1,12 @@
 //! `Status`: how this member stands, without asking anyone.
 
-use std::sync::Arc;
-
 use rusd_proto::etcdserverpb as pb;
 use tonic::Status;
 
 use super::alarm::kind_name;
+use crate::api::auth::CallContext;
 use crate::api::grpc::body::ReplyBody;
 use crate::api::reply::Prost;
-use crate::api::services::Services;
 use crate::api::version;
 use crate::types::{MemberId, RequestError};
 
@@ -16,20 +14,20 @@ use crate::types::{MemberId, RequestError};
 const EMPTY_BYTES: u64 = 4096;
 
 /// `Status`.
-pub(crate) async fn status(services: Arc<Services>, _: pb::StatusRequest) -> Result<ReplyBody, Status> {
-    let standing = services.proposer.standing();
-    let snapshot = services.reader.snapshot();
+pub(crate) async fn status(call: CallContext, _: pb::StatusRequest) -> Result<ReplyBody, Status> {
+    let standing = call.proposer.standing();
+    let snapshot = call.reader.snapshot();
     let mut errors = Vec::new();
     if standing.leader.is_none() {
         errors.push(RequestError::NoLeader.to_string());
     }
-    for (member, kind) in services.alarms.load().list(None) {
+    for (member, kind) in call.alarms.load().list(None) {
         errors.push(format!("memberID:{} alarm:{}", member.get(), kind_name(kind)));
     }
     let size = signed(snapshot.logical_size().max(EMPTY_BYTES));
-    let quota = services.limits.quota_bytes.map_or(-1, signed);
+    let quota = call.limits.quota_bytes.map_or(-1, signed);
     Ok(ReplyBody::unary(&Prost(pb::StatusResponse {
-        header: services.message_header(snapshot.revision()),
+        header: call.message_header(snapshot.revision()),
         version: version::SERVER.to_owned(),
         // What counts against the quota (06 §1.4); what the engine takes on disk is in `/metrics`.
         db_size: size,

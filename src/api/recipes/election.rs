@@ -1,17 +1,15 @@
 //! Campaign, Proclaim, Leader and Resign.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use rusd_proto::v3electionpb as pb;
 use tonic::Status;
 
 use super::{Waiting, contend, created_at, give_up, oldest, prefix, session, txn, unknown, wait_first};
+use crate::api::auth::CallContext;
 use crate::api::convert;
 use crate::api::grpc::body::ReplyBody;
 use crate::api::kv;
 use crate::api::reply::Prost;
-use crate::api::services::Services;
 use crate::apply::{Op, PutOp, TxnOp};
 use crate::types::{KeyRange, LeaseId};
 
@@ -20,33 +18,32 @@ const NOT_LEADER: &str = "election: not leader";
 const LEADER_MISSING: &str = "\"leader\" field must be provided";
 
 /// `Campaign`: answers when this candidate leads. Who campaigns again with another value proclaims it.
-pub(crate) async fn campaign(services: Arc<Services>, request: pb::CampaignRequest) -> Result<ReplyBody, Status> {
-    let lease = session(&services, request.lease).await.map_err(|error| unknown(&error))?;
-    let place =
-        contend(&services, &request.name, lease, request.value.clone()).await.map_err(|error| unknown(&error))?;
-    let waiting = Waiting::new(&services, &place);
+pub(crate) async fn campaign(call: CallContext, request: pb::CampaignRequest) -> Result<ReplyBody, Status> {
+    let lease = session(&call, request.lease).await.map_err(|error| unknown(&error))?;
+    let place = contend(&call, &request.name, lease, request.value.clone()).await.map_err(|error| unknown(&error))?;
+    let waiting = Waiting::new(&call, &place);
     if place.value.as_ref().is_some_and(|value| *value != request.value) {
-        put_if_created(&services, &place.key, place.revision, place.lease, request.value).await?;
+        put_if_created(&call, &place.key, place.revision, place.lease, request.value).await?;
     }
     if !place.is_first {
-        wait_first(&services, &place.prefix, place.revision).await.map_err(|error| unknown(&error))?;
+        wait_first(&call, &place.prefix, place.revision).await.map_err(|error| unknown(&error))?;
     }
     waiting.done();
     let leader = pb::LeaderKey { name: request.name, key: place.key, rev: place.revision, lease: place.lease.get() };
-    let header = services.message_header(place.header);
+    let header = call.message_header(place.header);
     Ok(ReplyBody::unary(&Prost(pb::CampaignResponse { header, leader: Some(leader) })))
 }
 
 /// `Proclaim`: another value of who leads.
-pub(crate) async fn proclaim(services: Arc<Services>, request: pb::ProclaimRequest) -> Result<ReplyBody, Status> {
+pub(crate) async fn proclaim(call: CallContext, request: pb::ProclaimRequest) -> Result<ReplyBody, Status> {
     let leader = request.leader.ok_or_else(|| Status::unknown(LEADER_MISSING))?;
     let lease = LeaseId(leader.lease);
-    let revision = put_if_created(&services, &leader.key, leader.rev, lease, request.value).await?;
-    Ok(ReplyBody::unary(&Prost(pb::ProclaimResponse { header: services.message_header(revision) })))
+    let revision = put_if_created(&call, &leader.key, leader.rev, lease, request.value).await?;
+    Ok(ReplyBody::unary(&Prost(pb::ProclaimResponse { header: call.message_header(revision) })))
 }
 
 async fn put_if_created(
-    services: &Services,
+    call: &CallContext,
     key: &Bytes,
     revision: i64,
     lease: LeaseId,
@@ -55,23 +52,23 @@ async fn put_if_created(
     let put = Op::Put(PutOp { key: key.clone(), value, lease, ..PutOp::default() });
     let compares = vec![created_at(key, revision)];
     let put = TxnOp { compares, success: vec![put], failure: Vec::new() };
-    let (result, header) = txn(services, put).await.map_err(|error| unknown(&error))?;
+    let (result, header) = txn(call, put).await.map_err(|error| unknown(&error))?;
     if result.succeeded { Ok(header) } else { Err(Status::unknown(NOT_LEADER)) }
 }
 
 /// `Leader`: who leads now, with what it proclaimed.
-pub(crate) async fn leader(services: Arc<Services>, request: pb::LeaderRequest) -> Result<ReplyBody, Status> {
+pub(crate) async fn leader(call: CallContext, request: pb::LeaderRequest) -> Result<ReplyBody, Status> {
     let query = oldest(KeyRange::prefix(prefix(&request.name)));
-    let (reply, _) = kv::read_range(&services, query, false).await.map_err(|error| unknown(&error))?;
+    let (reply, _) = kv::read_range(&call, query, false).await.map_err(|error| unknown(&error))?;
     let Some(kv) = reply.result.kvs.into_iter().next() else { return Err(Status::unknown(NO_LEADER)) };
-    let header = services.message_header(reply.header.map_or(0, |header| header.revision));
+    let header = call.message_header(reply.header.map_or(0, |header| header.revision));
     let response = pb::LeaderResponse { header, kv: Some(convert::key_value(kv)) };
-    ReplyBody::message(&Prost(response), &services.budgets.answers)
+    ReplyBody::message(&Prost(response), &call.budgets.answers)
 }
 
 /// `Resign`: no error for who doesn't lead any more.
-pub(crate) async fn resign(services: Arc<Services>, request: pb::ResignRequest) -> Result<ReplyBody, Status> {
+pub(crate) async fn resign(call: CallContext, request: pb::ResignRequest) -> Result<ReplyBody, Status> {
     let leader = request.leader.ok_or_else(|| Status::unknown(LEADER_MISSING))?;
-    let revision = give_up(&services, leader.key, leader.rev).await.map_err(|error| unknown(&error))?;
-    Ok(ReplyBody::unary(&Prost(pb::ResignResponse { header: services.message_header(revision) })))
+    let revision = give_up(&call, leader.key, leader.rev).await.map_err(|error| unknown(&error))?;
+    Ok(ReplyBody::unary(&Prost(pb::ResignResponse { header: call.message_header(revision) })))
 }

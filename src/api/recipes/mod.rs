@@ -10,13 +10,11 @@ mod election;
 mod lock;
 mod observe;
 
-use std::sync::Arc;
-
 use bytes::{BufMut, Bytes, BytesMut};
 use rusd_proto::etcdserverpb as pb;
 use tonic::Status;
 
-use super::services::Services;
+use super::auth::CallContext;
 use super::{kv, lease};
 use crate::apply::TxnResult;
 use crate::apply::{Command, Compare, CompareResult, CompareTarget, DeleteOp, Op, OpResult, PutOp, Response, TxnOp};
@@ -37,12 +35,12 @@ fn unknown(error: &RequestError) -> Status {
 }
 
 /// The lease to contend with: the caller's, or a new one.
-async fn session(services: &Services, id: i64) -> Result<LeaseId, RequestError> {
+async fn session(call: &CallContext, id: i64) -> Result<LeaseId, RequestError> {
     if id != 0 {
         return Ok(LeaseId(id));
     }
     let request = pb::LeaseGrantRequest { ttl: SESSION_TTL_SECS, id: 0 };
-    lease::run_grant(services, &request).await.map(|(id, ..)| id)
+    lease::run_grant(call, &request).await.map(|(id, ..)| id)
 }
 
 /// The prefix of all who contend for `name`.
@@ -79,8 +77,8 @@ fn created_at(key: &Bytes, revision: i64) -> Compare {
 }
 
 /// Runs a transaction; its result and the header's revision.
-async fn txn(services: &Services, txn: TxnOp) -> Result<(TxnResult, i64), RequestError> {
-    match kv::submit(services, Command::Txn(txn)).await? {
+async fn txn(call: &CallContext, txn: TxnOp) -> Result<(TxnResult, i64), RequestError> {
+    match kv::submit(call, Command::Txn(txn)).await? {
         (Response::Txn(result), revision) => Ok((result, revision)),
         (other, _) => Err(kv::unexpected("a txn", &other)),
     }
@@ -109,13 +107,13 @@ struct Place {
 }
 
 /// Takes a place, or finds the one that is there.
-async fn contend(services: &Services, name: &Bytes, lease: LeaseId, value: Bytes) -> Result<Place, RequestError> {
+async fn contend(call: &CallContext, name: &Bytes, lease: LeaseId, value: Bytes) -> Result<Place, RequestError> {
     let prefix = prefix(name);
     let key = own_key(&prefix, lease);
     let first = || Op::Range(oldest(KeyRange::prefix(prefix.clone())));
     let put = PutOp { key: key.clone(), value, lease, ..PutOp::default() };
     let (result, header) = txn(
-        services,
+        call,
         TxnOp {
             compares: vec![created_at(&key, 0)],
             success: vec![Op::Put(put), first()],
@@ -131,7 +129,7 @@ async fn contend(services: &Services, name: &Bytes, lease: LeaseId, value: Bytes
 }
 
 /// Waits until nobody in `prefix` is older than `revision`.
-async fn wait_first(services: &Services, prefix: &Bytes, revision: i64) -> Result<(), RequestError> {
+async fn wait_first(call: &CallContext, prefix: &Bytes, revision: i64) -> Result<(), RequestError> {
     let before = RangeQuery {
         limit: 1,
         order: SortOrder::Descend,
@@ -141,14 +139,14 @@ async fn wait_first(services: &Services, prefix: &Bytes, revision: i64) -> Resul
         ..RangeQuery::latest(KeyRange::prefix(prefix.clone()))
     };
     loop {
-        let (reply, _) = kv::read_range(services, before.clone(), false).await?;
+        let (reply, _) = kv::read_range(call, before.clone(), false).await?;
         let Some(ahead) = reply.result.kvs.into_iter().next() else { return Ok(()) };
         let single = KeyRange::single(ahead.key.clone());
-        let mut follow = Follow::new(services.watch.hub(), single.clone());
+        let mut follow = Follow::new(call.watch.hub(), single.clone());
         // It may have gone before it was followed.
         loop {
             let query = RangeQuery { keys_only: true, ..RangeQuery::latest(single.clone()) };
-            let (reply, _) = kv::read_range(services, query, true).await?;
+            let (reply, _) = kv::read_range(call, query, true).await?;
             if reply.result.kvs.first().is_none_or(|kv| kv.create_revision != ahead.create_revision) {
                 break;
             }
@@ -159,13 +157,13 @@ async fn wait_first(services: &Services, prefix: &Bytes, revision: i64) -> Resul
 
 /// Gives a place up when whoever waits for it doesn't any more: its client went away, or its time is over.
 struct Waiting {
-    services: Arc<Services>,
+    call: CallContext,
     place: Option<(Bytes, i64)>,
 }
 
 impl Waiting {
-    fn new(services: &Arc<Services>, place: &Place) -> Self {
-        Self { services: services.clone(), place: Some((place.key.clone(), place.revision)) }
+    fn new(call: &CallContext, place: &Place) -> Self {
+        Self { call: call.clone(), place: Some((place.key.clone(), place.revision)) }
     }
 
     /// The wait is over, one way or another.
@@ -177,11 +175,11 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         let Some((key, revision)) = self.place.take() else { return };
-        let services = self.services.clone();
+        let call = self.call.clone();
         // Outside of a runtime everything has ended, and the key goes with its lease.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         runtime.spawn(async move {
-            if let Err(error) = give_up(&services, key, revision).await {
+            if let Err(error) = give_up(&call, key, revision).await {
                 tracing::warn!(%error, "a place in a lock or an election stays until its lease ends");
             }
         });
@@ -189,10 +187,10 @@ impl Drop for Waiting {
 }
 
 /// Deletes a key if it is still the one that was created then; the header's revision.
-async fn give_up(services: &Services, key: Bytes, revision: i64) -> Result<i64, RequestError> {
+async fn give_up(call: &CallContext, key: Bytes, revision: i64) -> Result<i64, RequestError> {
     let delete = Op::Delete(DeleteOp { range: KeyRange::single(key.clone()), prev_kv: false });
     let compares = vec![created_at(&key, revision)];
-    txn(services, TxnOp { compares, success: vec![delete], failure: Vec::new() }).await.map(|(_, header)| header)
+    txn(call, TxnOp { compares, success: vec![delete], failure: Vec::new() }).await.map(|(_, header)| header)
 }
 
 #[cfg(test)]

@@ -5,8 +5,6 @@
 //!                                         └─ gone: the oldest as of then
 //! ```
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http_body::Frame;
 use http_body_util::StreamBody as FrameStream;
@@ -14,21 +12,21 @@ use rusd_proto::v3electionpb as pb;
 use tonic::Status;
 
 use super::{oldest, prefix};
+use crate::api::auth::CallContext;
 use crate::api::convert;
 use crate::api::grpc::body::{BodyError, framed, trailers_of};
 use crate::api::grpc::service::StreamBody;
 use crate::api::kv;
 use crate::api::reply::Prost;
-use crate::api::services::Services;
 use crate::storage::RangeQuery;
 use crate::types::{KeyRange, KeyValue, RequestError};
 use crate::watch::{Follow, News};
 
 /// `Observe`.
-pub(crate) async fn observe(services: Arc<Services>, request: pb::LeaderRequest) -> Result<StreamBody, Status> {
+pub(crate) async fn observe(call: CallContext, request: pb::LeaderRequest) -> Result<StreamBody, Status> {
     let prefix = prefix(&request.name);
-    let follow = Follow::new(services.watch.hub(), KeyRange::prefix(prefix.clone()));
-    let observer = Observer { services, prefix, follow, leader: None, seen: 0, to_look_at: vec![0], told_end: false };
+    let follow = Follow::new(call.watch.hub(), KeyRange::prefix(prefix.clone()));
+    let observer = Observer { call, prefix, follow, leader: None, seen: 0, to_look_at: vec![0], told_end: false };
     let frames = futures::stream::unfold(observer, |mut observer| async move {
         if observer.told_end {
             return None;
@@ -46,7 +44,7 @@ pub(crate) async fn observe(services: Arc<Services>, request: pb::LeaderRequest)
 }
 
 struct Observer {
-    services: Arc<Services>,
+    call: CallContext,
     prefix: Bytes,
     follow: Follow,
     /// The leader's key and when it was created.
@@ -67,7 +65,7 @@ impl Observer {
                     continue;
                 }
                 if let Some((kv, revision)) = self.look(at).await? {
-                    let header = self.services.message_header(revision);
+                    let header = self.call.message_header(revision);
                     return Ok(framed(&Prost(pb::LeaderResponse { header, kv: Some(convert::key_value(kv)) })));
                 }
             }
@@ -102,8 +100,8 @@ impl Observer {
     async fn read(&self, query: RangeQuery, at: i64) -> Result<(Option<KeyValue>, i64), Status> {
         let of = |revision| RangeQuery { revision, ..query.clone() };
         // The first look has to be at all that was acknowledged; later ones are at what was told of.
-        let reply = match kv::read_range(&self.services, of(at), at != 0).await {
-            Err(RequestError::Compacted) => kv::read_range(&self.services, of(0), false).await.map(|reply| (reply, 0)),
+        let reply = match kv::read_range(&self.call, of(at), at != 0).await {
+            Err(RequestError::Compacted) => kv::read_range(&self.call, of(0), false).await.map(|reply| (reply, 0)),
             reply => reply.map(|reply| (reply, at)),
         };
         let ((reply, _), at) = reply.map_err(|error| super::unknown(&error))?;

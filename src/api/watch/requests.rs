@@ -27,7 +27,6 @@ pub(super) struct Requests {
     messages: Messages,
     body: Body,
     counted: Option<Arc<RpcMetrics>>,
-    headers: http::HeaderMap,
     create_check: Option<CreateCheck>,
 }
 
@@ -35,11 +34,10 @@ impl Requests {
     pub(super) fn new(
         messages: Messages,
         body: Body,
-        headers: http::HeaderMap,
         create_check: Option<CreateCheck>,
         counted: Option<Arc<RpcMetrics>>,
     ) -> Self {
-        Self { messages, body, counted, headers, create_check }
+        Self { messages, body, counted, create_check }
     }
 
     /// The next message that is whole already.
@@ -57,7 +55,7 @@ impl Requests {
             RequestUnion::CreateRequest(create) => {
                 let create = create_watch(create);
                 let check = self.create_check.as_ref();
-                match check.map_or(Ok(()), |check| check(&self.headers, &create.range)) {
+                match check.map_or(Ok(()), |check| check(&create.range)) {
                     Ok(()) => WatchRequest::Create(create),
                     Err(status) => WatchRequest::Refuse(go_text(&status)),
                 }

@@ -1,13 +1,27 @@
 //! Bytes to commands; the mirror of `encode`.
 
 use super::source::Source;
-use super::{CodecError, kind, op_kind, put_flag, range_flag};
-use crate::apply::{AlarmKind, AlarmOp, Command, Compare, CompareResult, CompareTarget, DeleteOp, Op, PutOp, TxnOp};
+use super::{CodecError, auth, kind, op_kind, put_flag, range_flag};
+use crate::apply::{
+    AlarmKind, AlarmOp, Command, Compare, CompareResult, CompareTarget, DeleteOp, OnBehalf, Op, PutOp, TxnOp,
+};
 use crate::storage::{RangeQuery, SortOrder, SortTarget};
 use crate::types::{KeyRange, LeaseId, MemberId, RangeEnd};
 
 pub(super) fn command(from: &mut Source) -> Result<Command, CodecError> {
-    Ok(match from.byte("its kind")? {
+    match from.byte("its kind")? {
+        kind::AS => {
+            let caller = auth::caller(from)?;
+            // Not on somebody's behalf again.
+            let number = from.byte("its kind")?;
+            Ok(Command::As(Box::new(OnBehalf { caller, command: plain(number, from)? })))
+        }
+        number => plain(number, from),
+    }
+}
+
+fn plain(number: u8, from: &mut Source) -> Result<Command, CodecError> {
+    Ok(match number {
         kind::PUT => Command::Put(put(from)?),
         kind::DELETE_RANGE => Command::DeleteRange(delete(from)?),
         kind::TXN => Command::Txn(txn(from)?),
@@ -29,6 +43,7 @@ pub(super) fn command(from: &mut Source) -> Result<Command, CodecError> {
                 number => return Err(CodecError::Unknown { what: "alarm", number }),
             },
         }),
+        kind::AUTH => Command::Auth(auth::op(from)?),
         number => return Err(CodecError::Unknown { what: "kind", number }),
     })
 }

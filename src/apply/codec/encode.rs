@@ -1,7 +1,7 @@
 //! Commands to bytes; `decode` is its mirror, line by line.
 
 use super::sink::Sink;
-use super::{kind, op_kind, put_flag, range_flag};
+use super::{auth, kind, op_kind, put_flag, range_flag};
 use crate::apply::{AlarmKind, Command, Compare, CompareResult, CompareTarget, DeleteOp, Op, PutOp, TxnOp};
 use crate::storage::{RangeQuery, SortOrder, SortTarget};
 use crate::types::{KeyRange, RangeEnd};
@@ -58,6 +58,15 @@ pub(super) fn command(out: &mut impl Sink, command: &Command) {
                 Some(AlarmKind::Corrupt) => 2,
                 Some(AlarmKind::Diverged) => 3,
             });
+        }
+        Command::Auth(op) => {
+            out.byte(kind::AUTH);
+            auth::put_op(out, op);
+        }
+        Command::As(on_behalf) => {
+            out.byte(kind::AS);
+            auth::put_caller(out, &on_behalf.caller);
+            self::command(out, &on_behalf.command);
         }
     }
 }

@@ -12,19 +12,24 @@
 //!
 //! A new field or kind means a new version byte; old versions stay readable.
 
+mod auth;
 mod decode;
 mod encode;
 mod sink;
 mod source;
 
 use bytes::{Bytes, BytesMut};
+use smallvec::SmallVec;
 
 use super::Command;
 use sink::{Count, Sink};
 use source::Source;
 
-/// The version that this build writes.
-const VERSION: u8 = 1;
+/// The first version. What has no part in authentication is written in it still, so that members of a build
+/// before can read it.
+const VERSION_1: u8 = 1;
+/// With users, roles, and commands on somebody's behalf.
+const VERSION: u8 = 2;
 
 /// How deep transactions may nest, the outermost counted. etcd's budget of operations ends at 129 levels
 /// unless `--max-txn-ops` is raised, and its wire at 5000; each level takes stack wherever a command goes.
@@ -41,6 +46,30 @@ mod kind {
     pub(super) const LEASE_EXPIRE: u8 = 7;
     pub(super) const LEASE_CHECKPOINT: u8 = 8;
     pub(super) const ALARM: u8 = 9;
+    pub(super) const AUTH: u8 = 10;
+    pub(super) const AS: u8 = 11;
+}
+
+/// Kinds of changes of users and roles.
+mod auth_kind {
+    pub(super) const ENABLE: u8 = 1;
+    pub(super) const DISABLE: u8 = 2;
+    pub(super) const USER_ADD: u8 = 3;
+    pub(super) const USER_DELETE: u8 = 4;
+    pub(super) const USER_CHANGE_PASSWORD: u8 = 5;
+    pub(super) const USER_GRANT_ROLE: u8 = 6;
+    pub(super) const USER_REVOKE_ROLE: u8 = 7;
+    pub(super) const ROLE_ADD: u8 = 8;
+    pub(super) const ROLE_DELETE: u8 = 9;
+    pub(super) const ROLE_GRANT: u8 = 10;
+    pub(super) const ROLE_REVOKE: u8 = 11;
+    pub(super) const ISSUE: u8 = 12;
+}
+
+/// Kinds of callers.
+mod caller_kind {
+    pub(super) const MEMBER: u8 = 1;
+    pub(super) const USER: u8 = 2;
 }
 
 /// Kinds of operations inside a transaction.
@@ -76,7 +105,7 @@ pub enum CodecError {
     #[error("a command ends in the middle of {0}")]
     Truncated(&'static str),
     /// Written by a newer build, or no command at all.
-    #[error("unknown command version {0}; this build reads version {VERSION}")]
+    #[error("unknown command version {0}; this build reads versions 1 to {VERSION}")]
     UnknownVersion(u8),
     /// A number that names nothing.
     #[error("unknown {what} {number} in a command")]
@@ -100,6 +129,9 @@ pub enum CodecError {
     /// Transactions nested deeper than [`TXN_DEPTH_MAX`].
     #[error("a command nests transactions deeper than {TXN_DEPTH_MAX}")]
     TooDeep,
+    /// A name that isn't UTF-8.
+    #[error("a name in a command is no text")]
+    NoText,
     /// Bytes after the end.
     #[error("{0} bytes after the end of a command")]
     Trailing(usize),
@@ -115,7 +147,7 @@ pub fn encoded_len(command: &Command) -> usize {
 /// One command as bytes.
 pub fn encode(command: &Command) -> Bytes {
     let mut out = BytesMut::with_capacity(encoded_len(command));
-    out.byte(VERSION);
+    out.byte(version_of([command]));
     encode::command(&mut out, command);
     out.freeze()
 }
@@ -136,8 +168,8 @@ pub fn encode_batch<'a>(
     commands: impl IntoIterator<Item = &'a Command, IntoIter: ExactSizeIterator>,
     out: &mut BytesMut,
 ) {
-    let commands = commands.into_iter();
-    out.byte(VERSION);
+    let commands: SmallVec<[&Command; 16]> = commands.into_iter().collect();
+    out.byte(version_of(commands.iter().copied()));
     out.varint(commands.len() as u64);
     for command in commands {
         encode::command(out, command);
@@ -155,10 +187,16 @@ pub fn decode_batch(bytes: Bytes) -> Result<Vec<Command>, CodecError> {
     Ok(commands)
 }
 
+/// The lowest version that has words for all of these.
+fn version_of<'a>(commands: impl IntoIterator<Item = &'a Command>) -> u8 {
+    let is_new = |command: &Command| matches!(command, Command::Auth(_) | Command::As(_));
+    if commands.into_iter().any(is_new) { VERSION } else { VERSION_1 }
+}
+
 fn open(bytes: Bytes) -> Result<Source, CodecError> {
     let mut source = Source::new(bytes);
     match source.byte("its version")? {
-        VERSION => Ok(source),
+        VERSION_1 | VERSION => Ok(source),
         other => Err(CodecError::UnknownVersion(other)),
     }
 }

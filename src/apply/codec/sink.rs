@@ -1,6 +1,6 @@
 //! Where encoded bytes go: a buffer, or a counter that only wants to know how many there are.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
 
 /// Takes bytes; the rest is made of that.
 pub(super) trait Sink {
@@ -30,7 +30,7 @@ pub(super) trait Sink {
     }
 
     /// A byte string with its length in front.
-    fn bytes(&mut self, bytes: &Bytes) {
+    fn bytes(&mut self, bytes: &[u8]) {
         self.varint(bytes.len() as u64);
         self.raw(bytes);
     }

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::apply::arbitrary;
 use crate::apply::{Op, PutOp, TxnOp};
+use crate::auth::{AuthOp, Caller};
 use crate::types::LeaseId;
 
 fn put(value_len: usize) -> Command {
@@ -43,6 +44,31 @@ fn counts_and_lengths_are_held_against_the_bytes_there_are() {
     assert_eq!(decode(key), Err(CodecError::Truncated("a key")));
     let number = Bytes::from_static(&[1, 4, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2]);
     assert_eq!(decode(number), Err(CodecError::NumberTooLong));
+}
+
+/// A log of a build before is read, and one without users is read by it.
+#[test]
+fn only_what_is_new_is_of_the_new_version() {
+    let user = Caller::User { name: "u".into(), revision: 3 };
+    assert_eq!(encode(&put(1))[0], 1);
+    assert_eq!(encode(&put(1).by(Caller::Nobody))[0], 1);
+    assert_eq!(encode(&put(1).by(user.clone()))[0], 2);
+    assert_eq!(encode(&Command::Auth(AuthOp::Enable))[0], 2);
+    let batch = |commands: &[Command]| {
+        let mut out = BytesMut::new();
+        encode_batch(commands, &mut out);
+        out.freeze()
+    };
+    assert_eq!(batch(&[put(1), put(2)])[0], 1);
+    let mixed = [put(1), put(2).by(user), put(3)];
+    assert_eq!(batch(&mixed)[0], 2);
+    assert_eq!(decode_batch(batch(&mixed)), Ok(mixed.into()));
+}
+
+#[test]
+fn nobody_acts_on_behalf_of_one_who_acts_on_behalf() {
+    let nested = put(1).by(Caller::Member).by(Caller::Member);
+    assert_eq!(decode(encode(&nested)), Err(CodecError::Unknown { what: "kind", number: kind::AS }));
 }
 
 #[test]

@@ -15,14 +15,7 @@ struct Missing {
     asked: fn(&Config) -> bool,
 }
 
-const MISSING: [Missing; 3] = [
-    Missing {
-        what: "--auth-token",
-        flags: &["auth-token"],
-        why: "JWT tokens are not available yet",
-        instead: "Type --auth-token=simple",
-        asked: |config| config.auth.token != "simple" && !config.auth.token.is_empty(),
-    },
+const MISSING: [Missing; 2] = [
     Missing {
         what: "--discovery",
         flags: &["discovery"],
@@ -72,12 +65,9 @@ mod tests {
 
     #[test]
     fn what_matters_for_safety_is_never_ignored() {
-        for (name, value) in [
-            ("auth-token", "jwt,pub-key=a,priv-key=b,sign-method=RS256"),
-            ("discovery", "http://h:1"),
-            ("discovery-cacert", "ca.pem"),
-            ("discovery-insecure-transport", "false"),
-        ] {
+        for (name, value) in
+            [("discovery", "http://h:1"), ("discovery-cacert", "ca.pem"), ("discovery-insecure-transport", "false")]
+        {
             let mut config = Config::default();
             let flag = flags::find(name).expect("a known flag");
             config.set(flag, value).expect("a well-formed value");

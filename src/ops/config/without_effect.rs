@@ -6,7 +6,6 @@
 use super::{Config, GATES};
 
 const ALONE: &str = "a cluster of one member has no use for it";
-const AUTH: &str = "users and passwords are not available yet";
 const DISCOVERY: &str = "etcd's old discovery service is not available";
 const ENGINE: &str = "there is no bbolt here: --backend chooses the engine, and it times its flushes by itself";
 const TLS: &str = "TLS to the discovery service is not available yet";
@@ -24,7 +23,6 @@ const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
             "downgrade-check-time",
         ],
     ),
-    (AUTH, &["auth-token-ttl", "bcrypt-cost"]),
     (DISCOVERY, &["discovery-fallback", "discovery-proxy"]),
     (ENGINE, &["backend-batch-interval", "backend-batch-limit", "backend-bbolt-freelist-type"]),
     (TLS, &["discovery-insecure-skip-tls-verify"]),

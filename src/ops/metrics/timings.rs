@@ -30,6 +30,8 @@ macro_rules! operations {
 
 operations! {
     Put DeleteRange Txn Compaction LeaseGrant LeaseRevoke LeaseCheckpoint Alarm
+    AuthEnable AuthDisable Authenticate AuthUserAdd AuthUserDelete AuthUserChangePassword AuthUserGrantRole
+    AuthUserRevokeRole AuthRoleAdd AuthRoleDelete AuthRoleGrantPermission AuthRoleRevokePermission
 }
 
 const NAME: &str = "etcd_server_apply_duration_seconds";

@@ -1,0 +1,168 @@
+//! `CallContext`: one call: who asks, and what serves it.
+//!
+//! ```text
+//! handler(call) ─► call.access()            may it read these keys? a read
+//!               └► call.on_behalf(command)  may it do that? the command with its caller, to be proposed
+//! ```
+//! A member that is behind may not know yet what a caller may: before it refuses, it catches up and looks again.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use super::Who;
+use crate::api::services::Services;
+use crate::apply::{Command, rights};
+use crate::auth::{Access, AuthState, Caller};
+use crate::types::RequestError;
+
+/// A call under way.
+#[derive(Clone, Debug)]
+pub(crate) struct CallContext {
+    services: Arc<Services>,
+    who: Who,
+}
+
+impl Deref for CallContext {
+    type Target = Services;
+
+    fn deref(&self) -> &Services {
+        &self.services
+    }
+}
+
+impl CallContext {
+    pub(crate) fn new(services: Arc<Services>, who: Who) -> Self {
+        Self { services, who }
+    }
+
+    /// What serves the call, to be kept.
+    pub(crate) fn services(&self) -> &Arc<Services> {
+        &self.services
+    }
+
+    /// Whom the call is for, as of `state`; nobody while authentication is off, whatever it shows.
+    ///
+    /// # Errors
+    /// `AuthTokenInvalid`.
+    pub(crate) fn caller(&self, state: &AuthState) -> Result<Caller, RequestError> {
+        self.services.auth.caller(&self.who, state)
+    }
+
+    /// Whether the call is somebody's.
+    ///
+    /// # Errors
+    /// `UserEmpty`, `AuthTokenInvalid`. None while authentication is off.
+    pub(crate) fn check_known(&self) -> Result<(), RequestError> {
+        let state = self.auth.view.look();
+        state.check_known(&self.caller(&state)?)
+    }
+
+    /// Whether the call is root's.
+    ///
+    /// # Errors
+    /// `UserEmpty`, `AuthTokenInvalid`, `UserNotFound`, `PermissionDenied`. None while authentication is off.
+    pub(crate) async fn check_admin(&self) -> Result<(), RequestError> {
+        let look = || {
+            let state = self.auth.view.look();
+            state.check_admin(&self.caller(&state)?)
+        };
+        if look().is_ok() {
+            return Ok(());
+        }
+        self.catch_up().await?;
+        look()
+    }
+
+    /// Looks with `check` at what the caller may, and remembers as of when.
+    ///
+    /// # Errors
+    /// `UserEmpty`, `AuthTokenInvalid`, `AuthRevisionOld`, and what `check` says.
+    pub(crate) fn permit(
+        &self,
+        check: impl Fn(Access<'_>) -> Result<(), RequestError>,
+    ) -> Result<Permit, RequestError> {
+        let state = self.auth.view.look();
+        if !state.is_enabled() {
+            return Ok(Permit { state: None });
+        }
+        check(state.access(&self.caller(&state)?)?)?;
+        Ok(Permit { state: Some(Arc::clone(&state)) })
+    }
+
+    /// Runs `read` if `check` allows it, and again looks whether it does afterwards: what was read may have been
+    /// written after a permission was taken away.
+    ///
+    /// # Errors
+    /// Those of [`CallContext::permit`], and of `read`.
+    pub(crate) async fn permitted<T>(
+        &self,
+        check: impl Fn(Access<'_>) -> Result<(), RequestError>,
+        read: impl Future<Output = Result<T, RequestError>>,
+    ) -> Result<T, RequestError> {
+        let permit = self.permit(&check)?;
+        let result = read.await?;
+        self.still(&permit, check)?;
+        Ok(result)
+    }
+
+    /// Whether what was permitted still is.
+    ///
+    /// # Errors
+    /// Those of [`CallContext::permit`].
+    pub(crate) fn still(
+        &self,
+        permit: &Permit,
+        check: impl Fn(Access<'_>) -> Result<(), RequestError>,
+    ) -> Result<(), RequestError> {
+        let state = self.auth.view.look();
+        if !state.is_enabled() || permit.state.as_ref().is_some_and(|then| Arc::ptr_eq(&state, then)) {
+            return Ok(());
+        }
+        check(state.access(&self.caller(&state)?)?)
+    }
+
+    /// The command with its caller, if it is allowed.
+    ///
+    /// # Errors
+    /// Those of [`rights::check`], and `AuthTokenInvalid`.
+    pub(crate) async fn on_behalf(&self, command: Command) -> Result<Command, RequestError> {
+        let look = || {
+            let state = self.auth.view.look();
+            if !state.is_enabled() {
+                return Ok(Caller::Nobody);
+            }
+            let caller = self.caller(&state)?;
+            rights::check(&command, &caller, &state, &self.lessor).map(|()| caller)
+        };
+        let caller = match look() {
+            Ok(caller) => caller,
+            Err(_) => {
+                self.catch_up().await?;
+                look()?
+            }
+        };
+        Ok(command.by(caller))
+    }
+
+    /// Returns when what the cluster has agreed on before is seen here.
+    async fn catch_up(&self) -> Result<(), RequestError> {
+        match self.proposer.read_barrier() {
+            None => Ok(()),
+            Some(wait) => wait.await,
+        }
+    }
+
+    /// Waits for the entry that gave a token out, which another member may have answered with before it is seen here.
+    pub(crate) async fn await_token(&self) {
+        if self.who.token_index().is_some_and(|index| index > self.proposer.standing().applied.get()) {
+            // Without a leader the token isn't known, which is what is answered.
+            let _ = self.catch_up().await;
+        }
+    }
+}
+
+/// That something was permitted, and as of which users and roles.
+pub(crate) struct Permit {
+    /// `None` while authentication was off.
+    state: Option<Arc<AuthState>>,
+}

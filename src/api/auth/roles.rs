@@ -1,0 +1,100 @@
+//! Roles and their permissions.
+
+use rusd_proto::authpb;
+use rusd_proto::etcdserverpb as pb;
+use tonic::Status;
+
+use super::{CallContext, change};
+use crate::api::grpc::body::ReplyBody;
+use crate::api::reply::Prost;
+use crate::api::{errors, kv};
+use crate::auth::{AuthOp, PermissionKind, Role};
+use crate::types::RequestError;
+
+/// `RoleAdd`.
+pub(crate) async fn role_add(call: CallContext, request: pb::AuthRoleAddRequest) -> Result<ReplyBody, Status> {
+    let op = AuthOp::RoleAdd { name: request.name };
+    let revision = change(&call, op).await.map_err(|error| errors::status(&error))?;
+    Ok(ReplyBody::unary(&Prost(pb::AuthRoleAddResponse { header: call.message_header(revision) })))
+}
+
+/// `RoleGet`: of root, or of a role that one has.
+pub(crate) async fn role_get(call: CallContext, request: pb::AuthRoleGetRequest) -> Result<ReplyBody, Status> {
+    let role = get(&call, &request.role).await.map_err(|error| errors::status(&error))?;
+    let header = call.message_header(call.reader.revision());
+    Ok(ReplyBody::unary(&Prost(pb::AuthRoleGetResponse { header, perm: permissions(&role) })))
+}
+
+async fn get(call: &CallContext, name: &str) -> Result<Role, RequestError> {
+    kv::barrier(call, false).await?;
+    let state = call.auth.view.load();
+    let caller = call.caller(&state)?;
+    let is_own = || caller.name().and_then(|caller| state.user(caller)).is_some_and(|user| user.roles.contains(name));
+    if let Err(refused) = state.check_admin(&caller)
+        && !is_own()
+    {
+        return Err(refused);
+    }
+    state.role(name).cloned().ok_or(RequestError::RoleNotFound)
+}
+
+/// A role's permissions as the wire has them.
+pub(super) fn permissions(role: &Role) -> Vec<authpb::Permission> {
+    let permission = |held: &crate::auth::Permission| authpb::Permission {
+        perm_type: match held.kind {
+            PermissionKind::Read => 0,
+            PermissionKind::Write => 1,
+            PermissionKind::ReadWrite => 2,
+        },
+        key: held.key.clone(),
+        range_end: held.range_end.clone(),
+    };
+    role.permissions.iter().map(permission).collect()
+}
+
+/// `RoleList`.
+pub(crate) async fn role_list(call: CallContext, _: pb::AuthRoleListRequest) -> Result<ReplyBody, Status> {
+    kv::barrier(&call, false).await.map_err(|error| errors::status(&error))?;
+    let roles = call.auth.view.load().roles().map(|(name, _)| name.to_owned()).collect();
+    let header = call.message_header(call.reader.revision());
+    Ok(ReplyBody::unary(&Prost(pb::AuthRoleListResponse { header, roles })))
+}
+
+/// `RoleDelete`.
+pub(crate) async fn role_delete(call: CallContext, request: pb::AuthRoleDeleteRequest) -> Result<ReplyBody, Status> {
+    let op = AuthOp::RoleDelete { name: request.role };
+    let revision = change(&call, op).await.map_err(|error| errors::status(&error))?;
+    Ok(ReplyBody::unary(&Prost(pb::AuthRoleDeleteResponse { header: call.message_header(revision) })))
+}
+
+/// `RoleGrantPermission`.
+pub(crate) async fn role_grant_permission(
+    call: CallContext,
+    request: pb::AuthRoleGrantPermissionRequest,
+) -> Result<ReplyBody, Status> {
+    let revision = grant(&call, request).await.map_err(|error| errors::status(&error))?;
+    Ok(ReplyBody::unary(&Prost(pb::AuthRoleGrantPermissionResponse { header: call.message_header(revision) })))
+}
+
+async fn grant(call: &CallContext, request: pb::AuthRoleGrantPermissionRequest) -> Result<i64, RequestError> {
+    let permission = request.perm.ok_or(RequestError::PermissionNotGiven)?;
+    let kind = match permission.perm_type {
+        0 => PermissionKind::Read,
+        1 => PermissionKind::Write,
+        2 => PermissionKind::ReadWrite,
+        // etcd stores such a number and gives no right for it.
+        _ => return Err(RequestError::AuthManagementInvalid),
+    };
+    let (key, range_end) = (permission.key, permission.range_end);
+    change(call, AuthOp::RoleGrant { role: request.name, kind, key, range_end }).await
+}
+
+/// `RoleRevokePermission`.
+pub(crate) async fn role_revoke_permission(
+    call: CallContext,
+    request: pb::AuthRoleRevokePermissionRequest,
+) -> Result<ReplyBody, Status> {
+    let op = AuthOp::RoleRevoke { role: request.role, key: request.key, range_end: request.range_end };
+    let revision = change(&call, op).await.map_err(|error| errors::status(&error))?;
+    Ok(ReplyBody::unary(&Prost(pb::AuthRoleRevokePermissionResponse { header: call.message_header(revision) })))
+}

@@ -1,0 +1,447 @@
+//! `AuthState`: who there is and who may do what: the replicated state and its compiled form in one.
+//!
+//! ```text
+//! AuthOp ─► apply ─► users, roles, enabled, revision ─► changed rows (Table::Auth)
+//!                        └► a user's roles ─► Rights: two sets of keys ─► access(Caller) ─► may it?
+//! ```
+//! Cloning it costs a pointer for each user and role: the clone is what `AuthView` publishes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::record::{ROLE_PREFIX, STATE_KEY, USER_PREFIX, decode_state, encode_state, role_key, user_key};
+use super::{AuthOp, Caller, PasswordHash, Permission, Role, Spans, User};
+use crate::types::{KeyRange, RaftIndex, RequestError};
+
+/// The user and the role that may do everything.
+pub const ROOT: &str = "root";
+
+/// A change of rows in `Table::Auth`; `None` removes.
+pub type RowChanges = Vec<(Bytes, Option<Bytes>)>;
+
+/// Users, roles, and whether authentication is on.
+#[derive(Clone, Debug)]
+pub struct AuthState {
+    enabled: bool,
+    revision: u64,
+    users: BTreeMap<Arc<str>, Arc<Account>>,
+    roles: BTreeMap<Arc<str>, Arc<Role>>,
+    /// What [`AuthState::published`] was told.
+    since: RaftIndex,
+    digest: u64,
+}
+
+impl Default for AuthState {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            revision: 1,
+            users: BTreeMap::new(),
+            roles: BTreeMap::new(),
+            since: RaftIndex(0),
+            digest: 0,
+        }
+    }
+}
+
+/// A user with what its roles allow.
+#[derive(Debug)]
+struct Account {
+    user: User,
+    is_root: bool,
+    read: Spans,
+    write: Spans,
+}
+
+/// What one caller may do now.
+#[derive(Clone, Copy, Debug)]
+pub struct Access<'a> {
+    /// `None`: everything.
+    account: Option<&'a Account>,
+}
+
+impl Access<'_> {
+    /// Whether it may do everything, so that single keys need not be looked at.
+    pub fn is_full(&self) -> bool {
+        self.account.is_none()
+    }
+
+    /// Whether it may read all of `range`.
+    ///
+    /// # Errors
+    /// `PermissionDenied`.
+    pub fn read(&self, range: &KeyRange) -> Result<(), RequestError> {
+        allowed(self.account.is_none_or(|account| account.read.contains(range)))
+    }
+
+    /// Whether it may write all of `range`.
+    ///
+    /// # Errors
+    /// `PermissionDenied`.
+    pub fn write(&self, range: &KeyRange) -> Result<(), RequestError> {
+        allowed(self.account.is_none_or(|account| account.write.contains(range)))
+    }
+
+    /// Whether it may read one key.
+    ///
+    /// # Errors
+    /// `PermissionDenied`.
+    pub fn read_key(&self, key: &[u8]) -> Result<(), RequestError> {
+        allowed(self.account.is_none_or(|account| account.read.contains_key(key)))
+    }
+
+    /// Whether it may write one key.
+    ///
+    /// # Errors
+    /// `PermissionDenied`.
+    pub fn write_key(&self, key: &[u8]) -> Result<(), RequestError> {
+        allowed(self.account.is_none_or(|account| account.write.contains_key(key)))
+    }
+}
+
+fn allowed(is_allowed: bool) -> Result<(), RequestError> {
+    if is_allowed { Ok(()) } else { Err(RequestError::PermissionDenied) }
+}
+
+impl AuthState {
+    /// The state that rows of `Table::Auth` hold.
+    ///
+    /// # Errors
+    /// The key of a row that can't be read.
+    pub fn load(rows: &[(Bytes, Bytes)]) -> Result<Self, Bytes> {
+        let mut state = Self::default();
+        let mut users = Vec::new();
+        for (key, row) in rows {
+            let damaged = || key.clone();
+            let name = |prefix: &[u8]| std::str::from_utf8(&key[prefix.len()..]).map_err(|_| damaged());
+            if key == STATE_KEY {
+                (state.enabled, state.revision) = decode_state(row).ok_or_else(damaged)?;
+            } else if key.starts_with(USER_PREFIX) {
+                users.push((name(USER_PREFIX)?, User::decode(row).ok_or_else(damaged)?));
+            } else if key.starts_with(ROLE_PREFIX) {
+                let role = Role::decode(row).ok_or_else(damaged)?;
+                state.roles.insert(name(ROLE_PREFIX)?.into(), Arc::new(role));
+            } else {
+                return Err(damaged());
+            }
+        }
+        for (name, user) in users {
+            state.put_user(name, user);
+        }
+        Ok(state)
+    }
+
+    /// Whether authentication is on.
+    pub fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+
+    /// Counts changes; begins with 1.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// A user.
+    pub fn user(&self, name: &str) -> Option<&User> {
+        self.users.get(name).map(|account| &account.user)
+    }
+
+    /// A user's name as it is shared here.
+    pub fn shared_name(&self, name: &str) -> Option<Arc<str>> {
+        self.users.get_key_value(name).map(|(name, _)| name.clone())
+    }
+
+    /// All users, by name.
+    pub fn users(&self) -> impl Iterator<Item = (&str, &User)> {
+        self.users.iter().map(|(name, account)| (&**name, &account.user))
+    }
+
+    /// A role.
+    pub fn role(&self, name: &str) -> Option<&Role> {
+        self.roles.get(name).map(|role| &**role)
+    }
+
+    /// All roles, by name.
+    pub fn roles(&self) -> impl Iterator<Item = (&str, &Role)> {
+        self.roles.iter().map(|(name, role)| (&**name, &**role))
+    }
+
+    /// What `caller` may do with keys.
+    ///
+    /// # Errors
+    /// `UserEmpty` for nobody, `AuthRevisionOld` for one let in before a change, `PermissionDenied` for a user that is
+    /// gone. None of them while authentication is off.
+    pub fn access(&self, caller: &Caller) -> Result<Access<'_>, RequestError> {
+        if !self.enabled {
+            return Ok(Access { account: None });
+        }
+        match caller {
+            Caller::Nobody => Err(RequestError::UserEmpty),
+            Caller::Member => Ok(Access { account: None }),
+            Caller::User { revision, .. } if *revision < self.revision => Err(RequestError::AuthRevisionOld),
+            Caller::User { name, .. } => {
+                let account = self.users.get(name).ok_or(RequestError::PermissionDenied)?;
+                Ok(Access { account: (!account.is_root).then_some(account) })
+            }
+        }
+    }
+
+    /// Whether `caller` is somebody at all.
+    ///
+    /// # Errors
+    /// `UserEmpty` while authentication is on.
+    pub fn check_known(&self, caller: &Caller) -> Result<(), RequestError> {
+        if self.enabled && *caller == Caller::Nobody { Err(RequestError::UserEmpty) } else { Ok(()) }
+    }
+
+    /// Whether `caller` may do what only root may.
+    ///
+    /// # Errors
+    /// `UserEmpty`, `UserNotFound`, `PermissionDenied`. None of them while authentication is off.
+    pub fn check_admin(&self, caller: &Caller) -> Result<(), RequestError> {
+        if !self.enabled {
+            return Ok(());
+        }
+        match caller {
+            Caller::Nobody => Err(RequestError::UserEmpty),
+            Caller::Member => Ok(()),
+            Caller::User { name, .. } => {
+                let account = self.users.get(name).ok_or(RequestError::UserNotFound)?;
+                allowed(account.is_root)
+            }
+        }
+    }
+
+    /// Does a change; the rows that are to be written. On an error nothing is changed.
+    ///
+    /// [`AuthOp::Issue`] only checks whether a token may be given.
+    ///
+    /// # Errors
+    /// Those of etcd for each of them.
+    pub fn apply(&mut self, op: &AuthOp) -> Result<RowChanges, RequestError> {
+        use RequestError as E;
+        match op {
+            AuthOp::Enable => {
+                let root = self.user(ROOT).ok_or(E::RootUserNotFound)?;
+                if !root.roles.contains(ROOT) {
+                    return Err(E::RootRoleNotGranted);
+                }
+                if self.enabled {
+                    return Ok(Vec::new());
+                }
+                self.enabled = true;
+                Ok(vec![self.state_row()])
+            }
+            AuthOp::Disable => {
+                if !self.enabled {
+                    return Ok(Vec::new());
+                }
+                self.enabled = false;
+                Ok(self.changed(Vec::new()))
+            }
+            AuthOp::UserAdd { name, password } => {
+                if name.is_empty() {
+                    return Err(E::UserEmpty);
+                }
+                if self.users.contains_key(name.as_str()) {
+                    return Err(E::UserExists);
+                }
+                let user = User { password: password.clone(), roles: Default::default() };
+                Ok(self.change_user(name, user))
+            }
+            AuthOp::UserDelete { name } => {
+                if self.enabled && name == ROOT {
+                    return Err(E::AuthManagementInvalid);
+                }
+                self.users.remove(name.as_str()).ok_or(E::UserNotFound)?;
+                Ok(self.changed(vec![(user_key(name), None)]))
+            }
+            AuthOp::UserChangePassword { name, password } => {
+                let mut user = self.user(name).ok_or(E::UserNotFound)?.clone();
+                user.password = user.password.map(|_| password.clone());
+                Ok(self.change_user(name, user))
+            }
+            AuthOp::UserGrantRole { name, role } => {
+                let mut user = self.user(name).ok_or(E::UserNotFound)?.clone();
+                if role != ROOT && !self.roles.contains_key(role.as_str()) {
+                    return Err(E::RoleNotFound);
+                }
+                if !user.roles.insert(role.clone()) {
+                    return Ok(Vec::new());
+                }
+                Ok(self.change_user(name, user))
+            }
+            AuthOp::UserRevokeRole { name, role } => {
+                if self.enabled && name == ROOT && role == ROOT {
+                    return Err(E::AuthManagementInvalid);
+                }
+                let mut user = self.user(name).ok_or(E::UserNotFound)?.clone();
+                if !user.roles.remove(role) {
+                    return Err(E::RoleNotGranted);
+                }
+                Ok(self.change_user(name, user))
+            }
+            AuthOp::RoleAdd { name } => {
+                if name.is_empty() {
+                    return Err(E::RoleEmpty);
+                }
+                if self.roles.contains_key(name.as_str()) {
+                    return Err(E::RoleExists);
+                }
+                Ok(self.change_role(name, Role::default()))
+            }
+            AuthOp::RoleDelete { name } => self.delete_role(name),
+            AuthOp::RoleGrant { role, kind, key, range_end } => {
+                let permission = Permission { kind: *kind, key: key.clone(), range_end: range_end.clone() };
+                self.grant(role, permission)
+            }
+            AuthOp::RoleRevoke { role, key, range_end } => {
+                let mut changed = self.role(role).ok_or(E::RoleNotFound)?.clone();
+                let before = changed.permissions.len();
+                changed.permissions.retain(|held| held.key != *key || held.range_end != *range_end);
+                if changed.permissions.len() == before {
+                    return Err(E::PermissionNotGranted);
+                }
+                Ok(self.change_role(role, changed))
+            }
+            AuthOp::Issue { name, revision, .. } => {
+                if !self.enabled {
+                    return Err(E::AuthNotEnabled);
+                }
+                // The password may have been changed since it was looked at.
+                if *revision != self.revision || !self.users.contains_key(name.as_str()) {
+                    return Err(E::AuthRevisionOld);
+                }
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    fn delete_role(&mut self, name: &str) -> Result<RowChanges, RequestError> {
+        if self.enabled && name == ROOT {
+            return Err(RequestError::AuthManagementInvalid);
+        }
+        self.roles.remove(name).ok_or(RequestError::RoleNotFound)?;
+        let mut rows = vec![(role_key(name), None)];
+        for (user_name, mut user) in self.users_of(name) {
+            user.roles.remove(name);
+            rows.push((user_key(&user_name), Some(user.encode())));
+            self.put_user(&user_name, user);
+        }
+        Ok(self.changed(rows))
+    }
+
+    fn grant(&mut self, name: &str, permission: Permission) -> Result<RowChanges, RequestError> {
+        if permission.key.is_empty() || permission.range().is_empty() {
+            return Err(RequestError::AuthManagementInvalid);
+        }
+        let mut role = self.role(name).ok_or(RequestError::RoleNotFound)?.clone();
+        let held = &mut role.permissions;
+        match held.iter_mut().find(|held| held.key == permission.key && held.range_end == permission.range_end) {
+            Some(same) => same.kind = permission.kind,
+            None => {
+                let at = held.partition_point(|held| held.key <= permission.key);
+                held.insert(at, permission);
+            }
+        }
+        Ok(self.change_role(name, role))
+    }
+
+    fn change_user(&mut self, name: &str, user: User) -> RowChanges {
+        let row = (user_key(name), Some(user.encode()));
+        self.put_user(name, user);
+        self.changed(vec![row])
+    }
+
+    fn change_role(&mut self, name: &str, role: Role) -> RowChanges {
+        let row = (role_key(name), Some(role.encode()));
+        self.roles.insert(name.into(), Arc::new(role));
+        for (user_name, user) in self.users_of(name) {
+            self.put_user(&user_name, user);
+        }
+        self.changed(vec![row])
+    }
+
+    /// Users that have a role, to be compiled again.
+    fn users_of(&self, role: &str) -> Vec<(Arc<str>, User)> {
+        let having = self.users.iter().filter(|(_, account)| account.user.roles.contains(role));
+        having.map(|(name, account)| (name.clone(), account.user.clone())).collect()
+    }
+
+    /// Sets a user, with its roles' permissions merged.
+    fn put_user(&mut self, name: &str, user: User) {
+        let permissions: Vec<&Permission> =
+            user.roles.iter().filter_map(|role| self.role(role)).flat_map(|role| &role.permissions).collect();
+        let ranges = |wanted: fn(&Permission) -> bool| {
+            let ranges: Vec<KeyRange> = permissions
+                .iter()
+                .filter(|permission| wanted(permission))
+                .map(|permission| permission.range())
+                .collect();
+            Spans::new(&ranges)
+        };
+        let account = Account {
+            is_root: user.roles.contains(ROOT),
+            read: ranges(|permission| permission.kind.reads()),
+            write: ranges(|permission| permission.kind.writes()),
+            user,
+        };
+        self.users.insert(name.into(), Arc::new(account));
+    }
+
+    /// Counts a change, whose rows come with it.
+    fn changed(&mut self, mut rows: RowChanges) -> RowChanges {
+        self.revision += 1;
+        rows.push(self.state_row());
+        rows
+    }
+
+    fn state_row(&self) -> (Bytes, Option<Bytes>) {
+        (Bytes::from_static(STATE_KEY), Some(encode_state(self.enabled, self.revision)))
+    }
+
+    /// The same, to be shown to readers as of entry `since`, with its digest.
+    pub fn published(&mut self, since: RaftIndex) -> Self {
+        (self.since, self.digest) = (since, self.hash());
+        self.clone()
+    }
+
+    /// A hash of all of it when it was published last, for members to compare; 0 while nothing was ever changed.
+    pub fn digest(&self) -> u64 {
+        self.digest
+    }
+
+    /// From which entry on readers see it; the end of all entries while it is being replaced.
+    pub fn since(&self) -> RaftIndex {
+        self.since
+    }
+
+    fn hash(&self) -> u64 {
+        if self.revision == 1 && !self.enabled {
+            return 0;
+        }
+        let mut hasher = blake3::Hasher::new();
+        let mut add = |key: &[u8], row: &[u8]| {
+            for part in [key, row] {
+                hasher.update(&(part.len() as u64).to_be_bytes()).update(part);
+            }
+        };
+        add(STATE_KEY, &encode_state(self.enabled, self.revision));
+        for (name, user) in self.users() {
+            add(&user_key(name), &user.encode());
+        }
+        for (name, role) in self.roles() {
+            add(&role_key(name), &role.encode());
+        }
+        let mut first = [0; 8];
+        first.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+        u64::from_be_bytes(first)
+    }
+
+    /// The cost of some stored password, so that looking for an unknown user can take as long.
+    pub fn usual_cost(&self) -> Option<u32> {
+        self.users().find_map(|(_, user)| user.password.as_ref().and_then(PasswordHash::cost))
+    }
+}

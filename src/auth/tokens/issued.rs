@@ -1,0 +1,245 @@
+//! `IssuedTokens`: the simple tokens that this member knows, by the hash of their secret part.
+//!
+//! ```text
+//! log: Issue ─► issue      UserDelete, UserChangePassword ─► end_user      Disable, snapshot ─► clear
+//! request: token ─► user: a look without a lock; each use makes it live longer
+//! ```
+//! The log says what there is and knows no clock: a token's time begins when it is first looked at here.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+
+use crate::auth::{Secret, TokenHash};
+use crate::types::RaftIndex;
+
+/// Letters of a token's secret part, 5.7 bits each: 136 bits.
+const LETTERS: usize = 24;
+/// Tokens that are kept; beyond it the oldest ends.
+const TOKENS_MAX: usize = 65_536;
+
+type Map = HashMap<TokenHash, Arc<Issued>>;
+
+#[derive(Debug)]
+struct Issued {
+    name: Arc<str>,
+    index: RaftIndex,
+    /// Milliseconds since the first look at any token; 0 until this one is looked at.
+    ends_ms: AtomicU64,
+}
+
+/// The tokens that were given out by any member.
+#[derive(Debug, Default)]
+pub struct IssuedTokens {
+    map: ArcSwap<Map>,
+    /// Held by who changes the map.
+    changing: Mutex<()>,
+    /// The last entry that was in the log when this member started.
+    replayed: AtomicU64,
+    begun: OnceLock<Instant>,
+}
+
+impl IssuedTokens {
+    /// Has tokens forgotten that entries up to `index` gave out: a restart ends tokens, and must not revive them.
+    pub fn forget_until(&self, index: RaftIndex) {
+        self.replayed.store(index.get(), Ordering::Relaxed);
+    }
+
+    /// Notes a token that the entry `index` gave to a user.
+    pub fn issue(&self, token: TokenHash, index: RaftIndex, name: Arc<str>) {
+        if index.get() <= self.replayed.load(Ordering::Relaxed) {
+            return;
+        }
+        self.change(|map| {
+            if map.len() >= TOKENS_MAX
+                && let Some(oldest) = map.iter().min_by_key(|(_, issued)| issued.index).map(|(token, _)| *token)
+            {
+                map.remove(&oldest);
+            }
+            map.insert(token, Arc::new(Issued { name, index, ends_ms: AtomicU64::new(0) }));
+        });
+    }
+
+    /// Ends the tokens of a user.
+    pub fn end_user(&self, name: &str) {
+        self.change(|map| map.retain(|_, issued| &*issued.name != name));
+    }
+
+    /// Ends all tokens.
+    pub fn clear(&self) {
+        self.change(HashMap::clear);
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.map.load().len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whose token this is; it lives for another `ttl` then.
+    pub fn user(&self, token: &str, now: Instant, ttl: Duration) -> Option<Arc<str>> {
+        let (letters, index) = token.split_once('.')?;
+        let map = self.map.load();
+        let issued = map.get(&token_hash(letters))?;
+        // As it was given out, and no other way of writing it.
+        if index.starts_with(['0', '+']) || index.parse() != Ok(issued.index.get()) {
+            return None;
+        }
+        let (now_ms, ttl_ms) = (self.millis(now), millis(ttl));
+        let ends_ms = issued.ends_ms.load(Ordering::Relaxed);
+        if ends_ms != 0 && ends_ms <= now_ms {
+            return None;
+        }
+        issued.ends_ms.store(now_ms.saturating_add(ttl_ms).max(1), Ordering::Relaxed);
+        Some(issued.name.clone())
+    }
+
+    /// Lets go of those whose time is over, and begins the time of those that nobody showed yet.
+    pub fn sweep(&self, now: Instant, ttl: Duration) {
+        let now_ms = self.millis(now);
+        let ends_ms = now_ms.saturating_add(millis(ttl)).max(1);
+        let mut over = false;
+        for issued in self.map.load().values() {
+            let begun = issued.ends_ms.compare_exchange(0, ends_ms, Ordering::Relaxed, Ordering::Relaxed);
+            over |= begun.is_err_and(|ends_ms| ends_ms <= now_ms);
+        }
+        if over {
+            let lives = |ends_ms: u64| ends_ms == 0 || ends_ms > now_ms;
+            self.change(|map| map.retain(|_, issued| lives(issued.ends_ms.load(Ordering::Relaxed))));
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Map)) {
+        let _changing = self.changing.lock();
+        let mut map = Map::clone(&self.map.load());
+        change(&mut map);
+        self.map.store(Arc::new(map));
+    }
+
+    fn millis(&self, now: Instant) -> u64 {
+        millis(now.saturating_duration_since(*self.begun.get_or_init(|| now)))
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The secret part of a new token, from random bits.
+pub fn new_token(mut random: impl FnMut() -> u64) -> Secret {
+    const ALPHABET: &[u8; 52] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+    let mut letters = String::with_capacity(LETTERS);
+    while letters.len() < LETTERS {
+        for byte in random().to_le_bytes() {
+            // Of 64 numbers 12 are thrown away, so that all letters are as likely.
+            if let Some(letter) = ALPHABET.get(usize::from(byte & 63))
+                && letters.len() < LETTERS
+            {
+                letters.push(char::from(*letter));
+            }
+        }
+    }
+    Secret::new(letters)
+}
+
+/// The hash of a token's secret part, which is all that the log and this memory hold of it.
+pub fn token_hash(letters: &str) -> TokenHash {
+    *blake3::hash(letters.as_bytes()).as_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TTL: Duration = Duration::from_secs(300);
+
+    fn issue(tokens: &IssuedTokens, letters: &str, index: u64, name: &str) -> String {
+        tokens.issue(token_hash(letters), RaftIndex(index), name.into());
+        format!("{letters}.{index}")
+    }
+
+    #[test]
+    fn a_token_lives_while_it_is_used() {
+        let (tokens, begun) = (IssuedTokens::default(), Instant::now());
+        let token = issue(&tokens, "abc", 5, "u");
+        let mut now = begun + Duration::from_secs(10_000);
+        for _ in 0..5 {
+            assert_eq!(tokens.user(&token, now, TTL).as_deref(), Some("u"));
+            now += TTL - Duration::from_millis(1);
+        }
+        now += Duration::from_millis(2);
+        assert_eq!(tokens.user(&token, now, TTL), None, "its time is over");
+        assert_eq!(tokens.len(), 1);
+        tokens.sweep(now, TTL);
+        assert!(tokens.is_empty());
+    }
+
+    #[test]
+    fn one_that_nobody_shows_ends_too() {
+        let (tokens, now) = (IssuedTokens::default(), Instant::now());
+        issue(&tokens, "abc", 5, "u");
+        tokens.sweep(now, TTL);
+        assert_eq!(tokens.len(), 1);
+        tokens.sweep(now + TTL, TTL);
+        assert!(tokens.is_empty());
+    }
+
+    #[test]
+    fn only_the_token_as_given_is_one() {
+        let (tokens, now) = (IssuedTokens::default(), Instant::now());
+        issue(&tokens, "abc", 5, "u");
+        for junk in ["abc", "abc.", "abc.05", "abc.+5", "abc.6", "abd.5", ".5", "", "abc.5.", "abc.5 ", "ABC.5"] {
+            assert_eq!(tokens.user(junk, now, TTL), None, "{junk}");
+        }
+        assert!(tokens.user("abc.5", now, TTL).is_some());
+    }
+
+    #[test]
+    fn users_tokens_end_with_them_and_old_entries_give_none() {
+        let (tokens, now) = (IssuedTokens::default(), Instant::now());
+        tokens.forget_until(RaftIndex(4));
+        let old = issue(&tokens, "old", 4, "a");
+        let (a, b) = (issue(&tokens, "abc", 5, "a"), issue(&tokens, "xyz", 6, "b"));
+        assert_eq!(tokens.user(&old, now, TTL), None, "from before the restart");
+        tokens.end_user("a");
+        assert_eq!(tokens.user(&a, now, TTL), None);
+        assert!(tokens.user(&b, now, TTL).is_some());
+        tokens.clear();
+        assert_eq!(tokens.user(&b, now, TTL), None);
+    }
+
+    #[test]
+    fn their_number_is_bounded() {
+        let (tokens, now) = (IssuedTokens::default(), Instant::now());
+        let map = (0..TOKENS_MAX as u64).map(|index| {
+            let issued = Issued { name: "u".into(), index: RaftIndex(index + 1), ends_ms: AtomicU64::new(0) };
+            (token_hash(&index.to_string()), Arc::new(issued))
+        });
+        tokens.map.store(Arc::new(map.collect()));
+        let newest = issue(&tokens, "abc", 1 << 40, "u");
+        assert_eq!(tokens.len(), TOKENS_MAX);
+        assert!(tokens.user(&newest, now, TTL).is_some());
+        assert_eq!(tokens.user("0.1", now, TTL), None, "the oldest went");
+    }
+
+    #[test]
+    fn tokens_are_letters_and_differ() {
+        let mut state = 1_u64;
+        let mut random = move || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            state ^ (state >> 31)
+        };
+        let (a, b) = (new_token(&mut random), new_token(&mut random));
+        assert!(a != b && a.reveal().len() == LETTERS);
+        assert!(a.reveal().bytes().all(|byte| byte.is_ascii_alphabetic()));
+        assert!((52_f64).log2() * LETTERS as f64 >= 128.0);
+    }
+}

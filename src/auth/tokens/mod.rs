@@ -1,0 +1,67 @@
+//! Tokens: what a client shows instead of its password.
+//!
+//! ```text
+//! simple  24 letters "." entry   told to all members by the log, forgotten after a time without use
+//! jwt     signed claims          known to whoever has the key, gone with the next change of users or roles
+//! ```
+
+mod issued;
+mod jwt;
+mod keys;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::{AuthState, Caller, Secret};
+use crate::types::RequestError;
+
+pub use issued::{IssuedTokens, new_token, token_hash};
+pub use jwt::{Jwt, JwtError, JwtOptions};
+pub use keys::JwtKeys;
+
+/// How callers prove who they are.
+#[derive(Clone, Debug)]
+pub enum Tokens {
+    /// `--auth-token=simple`
+    Simple {
+        /// The tokens that were given out.
+        issued: Arc<IssuedTokens>,
+        /// How long one lives without being used.
+        ttl: Duration,
+    },
+    /// `--auth-token=jwt,…`
+    Jwt(Arc<Jwt>),
+}
+
+impl Tokens {
+    /// Whom a token stands for.
+    ///
+    /// # Errors
+    /// `AuthTokenInvalid` if it isn't one, or is no longer.
+    pub fn caller(
+        &self,
+        token: &str,
+        state: &AuthState,
+        now: Instant,
+        wall: SystemTime,
+    ) -> Result<Caller, RequestError> {
+        match self {
+            Self::Simple { issued, ttl } => {
+                let name = issued.user(token, now, *ttl).ok_or(RequestError::AuthTokenInvalid)?;
+                Ok(Caller::User { name, revision: state.revision() })
+            }
+            Self::Jwt(jwt) => jwt.caller(token, wall),
+        }
+    }
+
+    /// A signed token for a user whose password was right; `None` if tokens go through the log instead.
+    ///
+    /// # Errors
+    /// `VerifyOnlyKey` if there is no key to sign with.
+    pub fn sign(&self, name: &str, revision: u64, wall: SystemTime) -> Result<Option<Secret>, RequestError> {
+        match self {
+            Self::Simple { .. } => Ok(None),
+            Self::Jwt(jwt) => jwt.sign(name, revision, wall).map(Some),
+        }
+    }
+}
