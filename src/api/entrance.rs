@@ -6,10 +6,12 @@
 //!                     └► Either ─► first byte ─► one of the two
 //! a handshake ends ─► done · refused ─► logged · HANDSHAKE_MAX over · pushed out by newer ones
 //! ```
-//! Handshakes under way are bounded apart from connections: whoever begins many and ends none pushes out
-//! his own, since those of honest clients are done long before they are the oldest.
+//! Handshakes under way are bounded apart from connections, and the bound is one on those that hang: where
+//! there are more, the oldest is pushed out if it has had time enough. When a herd of honest clients comes at
+//! once, nobody is pushed out, until half of all connections are handshakes. Then it hits who hasn't said
+//! anything yet, or the newcomer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +28,9 @@ use crate::tls::{Acceptor, ClientIdentity, HandshakeError};
 const HANDSHAKE_RECORD: u8 = 0x16;
 /// Between two lines of the log about refused connections; those in between are counted.
 const LOG_EVERY: Duration = Duration::from_millis(100);
+
+/// Why a handshake was pushed out, or not begun.
+const TOO_MANY: &str = "too many handshakes are under way";
 
 /// How a listener's bytes are protected.
 #[derive(Clone, Debug, Default)]
@@ -46,13 +51,20 @@ pub struct Patience {
     pub handshake: Duration,
     /// From the socket, or the handshake, to knowing which protocol is spoken.
     pub first_bytes: Duration,
-    /// Handshakes under way at a time on one listener.
+    /// Handshakes under way at a time on one listener from which on those that hang are pushed out.
     pub handshakes_max: usize,
+    /// How old a handshake is that hangs.
+    pub hangs_after: Duration,
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { handshake: Duration::from_secs(10), first_bytes: Duration::from_secs(30), handshakes_max: 512 }
+        Self {
+            handshake: Duration::from_secs(10),
+            first_bytes: Duration::from_secs(30),
+            handshakes_max: 512,
+            hangs_after: Duration::from_secs(2),
+        }
     }
 }
 
@@ -76,8 +88,9 @@ pub(super) struct Entrance {
 impl Entrance {
     /// `connections` is how many there may be at a time.
     pub(super) fn new(security: Security, patience: Patience, connections: usize, whom: &'static str) -> Self {
-        let max = patience.handshakes_max.min(connections / 2).max(1);
-        let pending = Arc::new(Pending { max, entered: Mutex::default() });
+        let most = (connections / 2).max(1);
+        let max = patience.handshakes_max.clamp(1, most);
+        let pending = Arc::new(Pending { max, most, hangs_after: patience.hangs_after, entered: Mutex::default() });
         Self { security, handshake_max: patience.handshake, whom, pending, refusals: Mutex::default() }
     }
 
@@ -90,12 +103,17 @@ impl Entrance {
         if matches!(self.security, Security::Plain) {
             return Some((Box::new(stream), Caller::default()));
         }
-        let ticket = self.pending.enter();
+        let Some(mut ticket) = self.pending.enter(Instant::now()) else {
+            self.refused(address, TOO_MANY);
+            return None;
+        };
+        let number = ticket.number;
         let opened = tokio::select! {
             biased;
-            opened = tokio::time::timeout(self.handshake_max, self.handshake(stream, address)) => opened,
-            () = ticket.pushed_out() => Ok(Err(HandshakeError::Refused("too many handshakes are under way".to_owned()))),
+            opened = tokio::time::timeout(self.handshake_max, self.handshake(stream, address, number)) => opened,
+            () = ticket.pushed_out() => Ok(Err(HandshakeError::Refused(TOO_MANY.to_owned()))),
         };
+        drop(ticket);
         match opened {
             Ok(Ok(opened)) => return Some(opened),
             Ok(Err(HandshakeError::Gone)) => {
@@ -111,20 +129,20 @@ impl Entrance {
         &self,
         mut stream: S,
         address: Option<IpAddr>,
+        number: u64,
     ) -> Result<(Box<dyn Duplex>, Caller), HandshakeError> {
-        match &self.security {
-            Security::Plain => Ok((Box::new(stream), Caller::default())),
-            Security::Tls(acceptor) => private(acceptor, stream, address).await,
-            Security::Either(acceptor) => {
-                let first = stream.read_u8().await.map_err(|_| HandshakeError::Gone)?;
-                let stream = Begun::new(first, stream);
-                if first == HANDSHAKE_RECORD {
-                    private(acceptor, stream, address).await
-                } else {
-                    Ok((Box::new(stream), Caller::default()))
-                }
-            }
+        let (acceptor, is_either) = match &self.security {
+            Security::Plain => return Ok((Box::new(stream), Caller::default())),
+            Security::Tls(acceptor) => (acceptor, false),
+            Security::Either(acceptor) => (acceptor, true),
+        };
+        let first = stream.read_u8().await.map_err(|_| HandshakeError::Gone)?;
+        self.pending.speaks(number);
+        let stream = Begun::new(first, stream);
+        if is_either && first != HANDSHAKE_RECORD {
+            return Ok((Box::new(stream), Caller::default()));
         }
+        private(acceptor, stream, address).await
     }
 
     fn refused(&self, address: Option<IpAddr>, why: &str) {
@@ -170,7 +188,11 @@ impl Refusals {
 
 /// Handshakes under way.
 struct Pending {
+    /// From here on those that hang make room.
     max: usize,
+    /// There are never more.
+    most: usize,
+    hangs_after: Duration,
     entered: Mutex<Entered>,
 }
 
@@ -178,45 +200,70 @@ struct Pending {
 struct Entered {
     next: u64,
     /// In the order in which they began.
-    open: BTreeMap<u64, oneshot::Sender<()>>,
+    open: BTreeMap<u64, Place>,
+    /// Those that haven't said anything yet.
+    silent: BTreeSet<u64>,
+}
+
+struct Place {
+    since: Instant,
+    /// Its receiver sees it gone.
+    _push: oneshot::Sender<()>,
+}
+
+impl Entered {
+    fn remove(&mut self, number: u64) {
+        self.open.remove(&number);
+        self.silent.remove(&number);
+    }
 }
 
 /// One handshake's place among them.
 struct Ticket {
     number: u64,
-    pushed: Option<oneshot::Receiver<()>>,
+    pushed: oneshot::Receiver<()>,
     pending: Arc<Pending>,
 }
 
 impl Pending {
-    /// Takes a place; from the oldest if there is none.
-    fn enter(self: &Arc<Self>) -> Ticket {
-        let (push, pushed) = oneshot::channel();
+    /// Takes a place, maybe another's; `None` if nobody has to make room.
+    fn enter(self: &Arc<Self>, now: Instant) -> Option<Ticket> {
         let mut entered = self.entered.lock();
+        if entered.open.len() >= self.max {
+            let hangs = |place: &Place| now.saturating_duration_since(place.since) >= self.hangs_after;
+            let hanging = entered.open.first_key_value().filter(|(_, place)| hangs(place)).map(|(number, _)| *number);
+            if let Some(number) = hanging {
+                entered.remove(number);
+            } else if entered.open.len() >= self.most {
+                let silent = *entered.silent.first()?;
+                entered.remove(silent);
+            }
+        }
+        let (push, pushed) = oneshot::channel();
         let number = entered.next;
         entered.next += 1;
-        entered.open.insert(number, push);
-        if entered.open.len() > self.max {
-            // Its receiver sees the sender gone.
-            entered.open.pop_first();
-        }
+        entered.open.insert(number, Place { since: now, _push: push });
+        entered.silent.insert(number);
         drop(entered);
-        Ticket { number, pushed: Some(pushed), pending: self.clone() }
+        Some(Ticket { number, pushed, pending: self.clone() })
+    }
+
+    /// Its first byte has come.
+    fn speaks(&self, number: u64) {
+        self.entered.lock().silent.remove(&number);
     }
 }
 
 impl Ticket {
-    async fn pushed_out(mut self) {
-        if let Some(pushed) = self.pushed.take() {
-            // Nothing is ever sent.
-            let _ = pushed.await;
-        }
+    async fn pushed_out(&mut self) {
+        // Nothing is ever sent.
+        let _ = (&mut self.pushed).await;
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.pending.entered.lock().open.remove(&self.number);
+        self.pending.entered.lock().remove(self.number);
     }
 }
 
@@ -224,20 +271,41 @@ impl Drop for Ticket {
 mod tests {
     use super::*;
 
+    fn pending(max: usize, most: usize) -> Arc<Pending> {
+        Arc::new(Pending { max, most, hangs_after: Duration::from_secs(2), entered: Mutex::default() })
+    }
+
+    async fn is_out(ticket: &mut Ticket) -> bool {
+        tokio::time::timeout(Duration::from_millis(20), ticket.pushed_out()).await.is_ok()
+    }
+
     #[tokio::test]
-    async fn the_oldest_handshake_makes_room() {
-        let pending = Arc::new(Pending { max: 2, entered: Mutex::default() });
-        let (first, second) = (pending.enter(), pending.enter());
-        drop(second);
-        let third = pending.enter();
+    async fn a_handshake_that_hangs_makes_room() {
+        let (pending, now) = (pending(2, 4), Instant::now());
+        let enter = |secs| pending.enter(now + Duration::from_secs(secs)).expect("room");
+        let (mut first, second, mut third) = (enter(0), enter(0), enter(1));
+        assert!(!is_out(&mut first).await, "it is too young");
+        let _fourth = enter(2);
+        assert!(is_out(&mut first).await && !is_out(&mut third).await);
+        assert_eq!(pending.entered.lock().open.len(), 3);
+        drop((first, second));
         assert_eq!(pending.entered.lock().open.len(), 2);
-        let fourth = pending.enter();
-        first.pushed_out().await;
-        assert_eq!(pending.entered.lock().open.len(), 2);
-        let stays = tokio::time::timeout(Duration::from_millis(20), third.pushed_out()).await;
-        assert!(stays.is_err());
-        drop(fourth);
-        assert!(pending.entered.lock().open.is_empty());
+        drop((third, _fourth));
+        let entered = pending.entered.lock();
+        assert!(entered.open.is_empty() && entered.silent.is_empty());
+    }
+
+    #[tokio::test]
+    async fn in_a_flood_who_speaks_keeps_his_place() {
+        let (pending, now) = (pending(1, 3), Instant::now());
+        let mut tickets: Vec<_> = (0..3).map(|_| pending.enter(now).expect("room")).collect();
+        pending.speaks(tickets[0].number);
+        let fourth = pending.enter(now).expect("the place of one that is silent");
+        assert!(!is_out(&mut tickets[0]).await && is_out(&mut tickets[1]).await && !is_out(&mut tickets[2]).await);
+        pending.speaks(tickets[2].number);
+        pending.speaks(fourth.number);
+        assert!(pending.enter(now).is_none(), "all are busy");
+        assert!(pending.enter(now + Duration::from_secs(2)).is_some());
     }
 
     #[test]

@@ -115,10 +115,9 @@ fn for_clients(config: &Config) -> Result<Settings, ServerError> {
 }
 
 fn for_peers(config: &Config) -> Result<Settings, ServerError> {
-    let pair_given = pair(&config.peer_tls.cert_file, &config.peer_tls.key_file);
     Ok(Settings {
-        trust_anyone: config.peer_tls.auto && pair_given.is_none(),
-        pair: pair_given,
+        trust_anyone: config.peers_trust_anyone(),
+        pair: pair(&config.peer_tls.cert_file, &config.peer_tls.key_file),
         client_pair: pair(&config.peer_tls.client_cert_file, &config.peer_tls.client_key_file),
         trusted_ca: config.peer_tls.trusted_ca_file.clone(),
         crl: config.peer_tls.crl_file.clone(),

@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::certificate::{ClientIdentity, Facts};
 use super::error::TlsError;
 use super::files::Files;
+use super::material::{Choice, Shown};
 use super::reload::{Made, Reloading, wall};
 use super::settings::Settings;
 use super::verify::{Clients, Terms};
@@ -97,13 +98,13 @@ impl Acceptor {
     }
 }
 
-fn make(settings: &Settings, files: &Files, env: &Env) -> Result<Made<ServerConfig>, TlsError> {
+fn make(settings: &Settings, files: &Files, before: Option<&Shown>, env: &Env) -> Result<Made<ServerConfig>, TlsError> {
     let provider = suites::provider(settings);
     let Some(pair) = &files.pair else {
         return Err(TlsError::Settings("a listener needs a certificate and its key".to_owned()));
     };
     let now = wall(env);
-    let shown = material::shown(pair, &provider, now)?;
+    let Choice { shown, fault } = material::choose(pair, before, &provider, now)?;
     let clients: Arc<dyn ClientCertVerifier> = match &files.trusted_ca {
         Some(ca) => {
             let authorities = material::authorities(ca, true)?;
@@ -117,14 +118,14 @@ fn make(settings: &Settings, files: &Files, env: &Env) -> Result<Made<ServerConf
         .with_protocol_versions(&suites::versions(settings))
         .map_err(|error| TlsError::Settings(error.to_string()))?
         .with_client_cert_verifier(clients)
-        .with_cert_resolver(shown.resolver);
+        .with_cert_resolver(shown.resolver.clone());
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     if files.trusted_ca.is_some() {
         // A session taken up again would go round the certificate, which may have been revoked since.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
     }
-    Ok(Made { value: Arc::new(config), expired: shown.expired })
+    Ok(Made { value: Arc::new(config), shown: Some(shown), fault })
 }
 
 fn why(error: &io::Error) -> HandshakeError {

@@ -11,9 +11,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::error::TlsError;
 use super::files::{self, Files};
+use super::material::{Choice, Shown};
 use super::reload::{Made, Reloading, wall};
 use super::settings::Settings;
-use super::verify::{Anyone, Servers, Terms};
+use super::verify::{Anyone, NoOne, Servers, Terms};
 use super::{material, suites};
 use crate::env::Env;
 
@@ -66,42 +67,75 @@ fn server_name(address: &str) -> io::Result<ServerName<'static>> {
     })
 }
 
-fn make(settings: &Settings, files: &Files, env: &Env) -> Result<Made<ClientConfig>, TlsError> {
+fn make(settings: &Settings, files: &Files, before: Option<&Shown>, env: &Env) -> Result<Made<ClientConfig>, TlsError> {
     let provider = suites::provider(settings);
     let now = wall(env);
-    let verifier: Arc<dyn ServerCertVerifier> = if settings.trust_anyone {
-        Arc::new(Anyone(provider.clone()))
-    } else {
-        let authorities = match &files.trusted_ca {
-            Some(ca) => material::authorities(ca, true)?,
-            None => {
-                let none = || TlsError::Settings("this system trusts no authority, and none was given".to_owned());
-                material::authorities(&files::system(env.disk.as_ref()).ok_or_else(none)?, false)?
-            }
-        };
-        let revoked = files.crl.as_ref().map(|file| material::revoked(file, now)).transpose()?;
-        let terms = Terms::new(settings, &authorities, revoked)?;
-        Arc::new(Servers::new(&authorities, terms, &provider)?)
+    let authorities = match &files.trusted_ca {
+        _ if settings.trust_anyone => None,
+        Some(ca) => Some(material::authorities(ca, true)?),
+        None => system(env),
+    };
+    let verifier: Arc<dyn ServerCertVerifier> = match authorities {
+        Some(authorities) => {
+            let revoked = files.crl.as_ref().map(|file| material::revoked(file, now)).transpose()?;
+            let terms = Terms::new(settings, &authorities, revoked)?;
+            Arc::new(Servers::new(&authorities, terms, &provider)?)
+        }
+        None if settings.trust_anyone => Arc::new(Anyone(provider.clone())),
+        None => Arc::new(NoOne(provider.clone())),
     };
     let pair = files.client_pair.as_ref().or(files.pair.as_ref());
-    let shown = pair.map(|pair| material::shown(pair, &provider, now)).transpose()?;
+    let choice = pair.map(|pair| material::choose(pair, before, &provider, now)).transpose()?;
     let config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&suites::versions(settings))
         .map_err(|error| TlsError::Settings(error.to_string()))?
         .dangerous()
         .with_custom_certificate_verifier(verifier);
-    let (mut config, expired) = match shown {
-        Some(shown) => (config.with_client_cert_resolver(shown.resolver), shown.expired),
-        None => (config.with_no_client_auth(), None),
+    let (mut config, shown, fault) = match choice {
+        Some(Choice { shown, fault }) => (config.with_client_cert_resolver(shown.resolver.clone()), Some(shown), fault),
+        None => (config.with_no_client_auth(), None, None),
     };
     // One connection lives long; what it would save is not worth a session that outlives its certificate.
     config.resumption = rustls::client::Resumption::disabled();
-    Ok(Made { value: Arc::new(config), expired })
+    Ok(Made { value: Arc::new(config), shown, fault })
+}
+
+/// The system's authorities. A member that is alone dials nobody and needs none: without them it starts, and
+/// trusts no one.
+fn system(env: &Env) -> Option<material::Authorities> {
+    let found = files::system(env.disk.as_ref()).map(|file| material::authorities(&file, false));
+    let found = found.unwrap_or_else(|| Err(TlsError::Settings("this system trusts no authority".to_owned())));
+    found
+        .inspect_err(|error| {
+            tracing::warn!(%error, "no authority to trust was given: no member can be reached over TLS");
+        })
+        .ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn where_no_authority_is_trusted_only_a_dial_fails() {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let cert = rcgen::CertificateParams::new(["localhost".to_owned()]).expect("a name").self_signed(&key);
+        let der = rustls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der());
+        let server = rustls::ServerConfig::builder_with_provider(suites::provider(&Settings::default()))
+            .with_protocol_versions(&suites::versions(&Settings::default()))
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![cert.expect("signed").der().clone()], der.into())
+            .expect("a pair");
+        // No file is there, as in an image made from scratch.
+        let env = Env { disk: Arc::new(crate::env::MemDisk::new()), ..Env::real() };
+        let connector = Connector::new("test", Settings::default(), env).expect("a start");
+        let (here, there) = tokio::io::duplex(64 << 10);
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server));
+        let (_, dialled) = tokio::join!(acceptor.accept(here), connector.connect("localhost:1", there));
+        let error = dialled.expect_err("nobody is trusted").to_string();
+        assert!(error.contains("no authority is trusted"), "{error}");
+    }
 
     #[test]
     fn the_name_to_expect_is_the_host_of_the_url() {

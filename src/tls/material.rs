@@ -17,14 +17,44 @@ use super::error::TlsError;
 use super::files::{File, PairFiles};
 
 /// A certificate to show.
+#[derive(Clone)]
 pub(super) struct Shown {
     pub(super) resolver: Arc<SingleCertAndKey>,
-    /// That it is over, if it is.
-    pub(super) expired: Option<TlsError>,
+    /// Seconds since the epoch.
+    not_after: i64,
 }
 
-/// Reads a certificate and its key.
-pub(super) fn shown(files: &PairFiles, provider: &CryptoProvider, now: SystemTime) -> Result<Shown, TlsError> {
+/// The certificate to show, and what is wrong with that of the files: it can't be used, or it is over.
+pub(super) struct Choice {
+    pub(super) shown: Shown,
+    pub(super) fault: Option<TlsError>,
+}
+
+/// Reads a certificate and its key. One that can't be used, or is over, gives way to the one shown before if
+/// that is any better.
+///
+/// # Errors
+/// What is wrong with the files, if nothing was shown before.
+pub(super) fn choose(
+    files: &PairFiles,
+    before: Option<&Shown>,
+    provider: &CryptoProvider,
+    now: SystemTime,
+) -> Result<Choice, TlsError> {
+    let now = seconds(now);
+    match (shown(files, provider), before) {
+        (Ok((shown, _)), _) if shown.not_after >= now => Ok(Choice { shown, fault: None }),
+        (Ok((_, over)), Some(before)) if before.not_after >= now => {
+            Ok(Choice { shown: before.clone(), fault: Some(over) })
+        }
+        (Ok((shown, over)), _) => Ok(Choice { shown, fault: Some(over) }),
+        (Err(error), Some(before)) => Ok(Choice { shown: before.clone(), fault: Some(error) }),
+        (Err(error), None) => Err(error),
+    }
+}
+
+/// What the files hold, and what to say of it when it is over.
+fn shown(files: &PairFiles, provider: &CryptoProvider) -> Result<(Shown, TlsError), TlsError> {
     let chain = certificates(&files.cert)?;
     let facts = Facts::read(&chain[0])
         .ok_or_else(|| TlsError::file(&files.cert.path, "what stands there as a certificate is none"))?;
@@ -42,9 +72,8 @@ pub(super) fn shown(files: &PairFiles, provider: &CryptoProvider, now: SystemTim
             "a key of a kind that isn't spoken here: RSA of 2048 bits and more, ECDSA on P-256 or P-384, Ed25519",
         ),
     })?;
-    let expired = (facts.not_after < seconds(now))
-        .then(|| TlsError::Expired { path: files.cert.path.clone(), when: facts.ends() });
-    Ok(Shown { resolver: Arc::new(SingleCertAndKey::from(certified)), expired })
+    let over = TlsError::Expired { path: files.cert.path.clone(), when: facts.ends() };
+    Ok((Shown { resolver: Arc::new(SingleCertAndKey::from(certified)), not_after: facts.not_after }, over))
 }
 
 fn certificates(file: &File) -> Result<Vec<CertificateDer<'static>>, TlsError> {
@@ -100,7 +129,7 @@ impl Revoked {
     }
 }
 
-/// Reads a list: DER, or any number of PEM sections.
+/// Reads lists, of which there may be any number: DER, or sections of PEM.
 pub(super) fn revoked(file: &File, now: SystemTime) -> Result<Revoked, TlsError> {
     let bytes = file.bytes()?;
     let lists = if bytes.starts_with(b"\x30") {
@@ -113,9 +142,17 @@ pub(super) fn revoked(file: &File, now: SystemTime) -> Result<Revoked, TlsError>
         return Err(TlsError::file(&file.path, "no list of revoked certificates, neither in DER nor in PEM"));
     }
     let mut serials = HashSet::new();
-    for list in &lists {
-        let (_, list) = CertificateRevocationList::from_der(list)
+    // Of some that were written one after the other, none may be passed over.
+    let mut rest: &[u8] = &[];
+    let mut lists = lists.iter();
+    loop {
+        if rest.is_empty() {
+            let Some(list) = lists.next() else { break };
+            rest = list.as_ref();
+        }
+        let (behind, list) = CertificateRevocationList::from_der(rest)
             .map_err(|error| TlsError::file(&file.path, format!("not a list of revoked certificates: {error}")))?;
+        rest = behind;
         if list.next_update().is_some_and(|next| next.timestamp() < seconds(now)) {
             tracing::warn!(
                 path = %file.path.display(),

@@ -4,11 +4,13 @@
 //! handshake ─► current ─► looked less than LOOK_EVERY ago, or somebody is looking ─► what is there
 //!                      └► read the files (blocking thread) ─► as before ─► what is there
 //!                                                         ├► good ─► the new one from here on
+//!                                                         ├► but for the own pair ─► new, with the pair before
 //!                                                         └► bad  ─► logged once; what was there before
 //! ```
 //! The contents are compared, not times: files that are swapped by links or within the clock's
 //! grain are seen, too. Certificate and key change one after the other: in between they don't fit
-//! each other, and the old ones stay until they do.
+//! each other, and the old ones stay until they do. Whom to trust and who is revoked must not wait for
+//! that: it is taken at once, whatever is wrong with the own pair.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -18,6 +20,7 @@ use tokio::sync::Mutex;
 
 use super::error::TlsError;
 use super::files::{Files, Mark};
+use super::material::Shown;
 use super::settings::Settings;
 use crate::env::Env;
 
@@ -27,12 +30,14 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// What is made of files.
 pub(super) struct Made<T> {
     pub(super) value: Arc<T>,
-    /// That its certificate is over, if it is.
-    pub(super) expired: Option<TlsError>,
+    /// The certificate that it shows, if it shows one.
+    pub(super) shown: Option<Shown>,
+    /// What is wrong with the certificate or key in the files.
+    pub(super) fault: Option<TlsError>,
 }
 
-/// How it is made.
-pub(super) type Make<T> = fn(&Settings, &Files, &Env) -> Result<Made<T>, TlsError>;
+/// How it is made; the certificate is the one that was shown before.
+pub(super) type Make<T> = fn(&Settings, &Files, Option<&Shown>, &Env) -> Result<Made<T>, TlsError>;
 
 /// The newest that could be made.
 pub(super) struct Reloading<T> {
@@ -52,7 +57,7 @@ struct Source<T> {
 struct Looking {
     last: Instant,
     mark: Mark,
-    is_expired: bool,
+    shown: Option<Shown>,
 }
 
 impl<T: Send + Sync + 'static> Reloading<T> {
@@ -62,11 +67,11 @@ impl<T: Send + Sync + 'static> Reloading<T> {
     /// What is wrong with the files. A certificate that is over is used, as in etcd, and an error logged.
     pub(super) fn new(name: &'static str, settings: Settings, env: Env, make: Make<T>) -> Result<Self, TlsError> {
         let files = Files::read(env.disk.as_ref(), &settings);
-        let made = make(&settings, &files, &env)?;
-        if let Some(error) = &made.expired {
+        let made = make(&settings, &files, None, &env)?;
+        if let Some(error) = &made.fault {
             tracing::error!(%error, "this certificate is shown to {name}, and whoever checks it will refuse it");
         }
-        let looking = Looking { last: env.clock.now(), mark: files.mark(), is_expired: made.expired.is_some() };
+        let looking = Looking { last: env.clock.now(), mark: files.mark(), shown: made.shown };
         Ok(Self {
             current: ArcSwap::new(made.value),
             looking: Mutex::new(looking),
@@ -87,20 +92,22 @@ impl<T: Send + Sync + 'static> Reloading<T> {
     }
 
     async fn look(&self, looking: &mut Looking) {
-        let (source, before) = (self.source.clone(), looking.mark);
-        let looked = tokio::task::spawn_blocking(move || source.look(before)).await;
+        let (source, before, shown) = (self.source.clone(), looking.mark, looking.shown.clone());
+        let looked = tokio::task::spawn_blocking(move || source.look(before, shown.as_ref())).await;
         // If the runtime ends, what was there before is as good.
         let Ok(Some((mark, made))) = looked else { return };
         looking.mark = mark;
-        let made = made.and_then(|made| match made.expired {
-            Some(expired) if !looking.is_expired => Err(expired),
-            _ => Ok(made),
-        });
         match made {
             Ok(made) => {
-                looking.is_expired = made.expired.is_some();
+                looking.shown = made.shown;
                 self.current.store(made.value);
-                tracing::info!("the changed TLS files for {} are in use", self.source.name);
+                match made.fault {
+                    None => tracing::info!("the changed TLS files for {} are in use", self.source.name),
+                    Some(error) => tracing::error!(
+                        %error, "the changed TLS files for {} are in use, but their certificate is not good: \
+                        as long as there is no better one, the newest that can be used is shown", self.source.name
+                    ),
+                }
             }
             Err(error) => tracing::error!(
                 %error, "the changed TLS files for {} can't be used; those before stay in use", self.source.name
@@ -111,10 +118,10 @@ impl<T: Send + Sync + 'static> Reloading<T> {
 
 impl<T> Source<T> {
     /// What the files make now, if they are others than before.
-    fn look(&self, before: Mark) -> Option<(Mark, Result<Made<T>, TlsError>)> {
+    fn look(&self, before: Mark, shown: Option<&Shown>) -> Option<(Mark, Result<Made<T>, TlsError>)> {
         let files = Files::read(self.env.disk.as_ref(), &self.settings);
         let mark = files.mark();
-        (mark != before).then(|| (mark, (self.make)(&self.settings, &files, &self.env)))
+        (mark != before).then(|| (mark, (self.make)(&self.settings, &files, shown, &self.env)))
     }
 }
 

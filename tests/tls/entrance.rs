@@ -48,7 +48,10 @@ impl Port {
 
     /// An honest request.
     async fn asks(&self) {
-        let stream = self.socket().await;
+        self.asks_by(self.socket().await).await;
+    }
+
+    async fn asks_by(&self, stream: TcpStream) {
         let mut stream = self.connector.connect(&self.address, stream).await.expect("a handshake");
         stream.write_all(b"GET /members HTTP/1.0\r\n\r\n").await.expect("sent");
         stream.flush().await.expect("sent");
@@ -68,7 +71,7 @@ const LONG: Duration = Duration::from_secs(3_600);
 
 #[tokio::test]
 async fn stalled_handshakes_push_out_each_other_and_nobody_else() {
-    let patience = Patience { handshake: LONG, first_bytes: LONG, handshakes_max: 8 };
+    let patience = Patience { handshake: LONG, first_bytes: LONG, handshakes_max: 8, hangs_after: Duration::ZERO };
     let port = port(40, patience, false);
     let mut stalled = Vec::new();
     // Far more than there may be connections; half of them begin to speak.
@@ -87,13 +90,33 @@ async fn stalled_handshakes_push_out_each_other_and_nobody_else() {
 }
 
 #[tokio::test]
+async fn a_herd_of_honest_clients_is_let_in() {
+    let patience = Patience { handshake: LONG, first_bytes: LONG, handshakes_max: 4, hangs_after: LONG };
+    let port = port(200, patience, false);
+    // All have connected, and many have said something, before the first one may end.
+    let sockets = futures::future::join_all((0..90).map(|_| port.socket())).await;
+    futures::future::join_all(sockets.into_iter().map(|socket| port.asks_by(socket))).await;
+}
+
+#[tokio::test]
+async fn silent_ones_never_keep_honest_clients_out() {
+    let patience = Patience { handshake: LONG, first_bytes: LONG, handshakes_max: 4, hangs_after: LONG };
+    let port = port(40, patience, false);
+    let mut silent = Vec::new();
+    for _ in 0..60 {
+        silent.push(port.socket().await);
+    }
+    port.asks().await;
+    assert!(is_cut(silent.swap_remove(0)).await);
+}
+
+#[tokio::test]
 async fn a_handshake_has_its_time() {
-    let patience = Patience { handshake: Duration::from_millis(300), first_bytes: LONG, handshakes_max: 8 };
+    let patience = Patience { handshake: Duration::from_millis(300), first_bytes: LONG, ..Patience::default() };
     for is_either in [false, true] {
-        let port = port(2, patience, is_either);
+        let port = port(8, patience, is_either);
         let (silent, mut begun) = (port.socket().await, port.socket().await);
         begun.write_all(b"\x16\x03\x01").await.expect("sent");
-        // All there may be are taken; it waits for them to be cut.
         port.asks().await;
         assert!(is_cut(silent).await && is_cut(begun).await);
     }

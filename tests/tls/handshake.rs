@@ -323,3 +323,62 @@ async fn changed_files_are_taken_and_broken_ones_are_not() {
     later().await;
     assert!(alice().await.is_err());
 }
+
+#[tokio::test]
+async fn revocations_do_not_wait_for_a_good_pair_of_ones_own() {
+    let later = || tokio::time::sleep(Duration::from_millis(1_100));
+    for fault in ["the key of another", "over", "over by itself"] {
+        let world = World::new();
+        let crl = world.path().join("crl");
+        put(&crl, world.authority.revoke(&[]).0);
+        let issue = |days| world.authority.issue(world.path(), "server", &Wanted { days, ..Wanted::default() });
+        if fault == "over by itself" {
+            // Its last second is this one.
+            issue(0);
+        }
+        let serves = acceptor(Settings { crl: Some(crl.clone()), ..world.serves() });
+        let checks = connector(world.dials(&world.alice));
+        let anyone = connector(Settings { trust_anyone: true, ..world.dials(&world.alice) });
+        assert!(meet(&serves, &anyone, "localhost:1", None).await.is_ok(), "{fault}");
+        match fault {
+            "the key of another" => put(&world.server.key, std::fs::read(&world.alice.key).expect("the key")),
+            "over" => drop(issue(-1)),
+            _ => {}
+        }
+        later().await;
+        if fault != "over by itself" {
+            assert!(meet(&serves, &checks, "localhost:1", None).await.is_ok(), "{fault}: the old pair stays");
+        }
+        put(&crl, world.authority.revoke(&[7]).0);
+        later().await;
+        let (server, _) = meet(&serves, &anyone, "localhost:1", None).await.expect_err(fault);
+        assert!(server.contains("Revoked"), "{fault}: {server}");
+        // Nor is an authority trusted any longer than its file says.
+        put(&crl, world.authority.revoke(&[]).0);
+        Authority::new("new").write(world.path(), "ca");
+        later().await;
+        let (server, _) = meet(&serves, &anyone, "localhost:1", None).await.expect_err(fault);
+        assert!(server.contains("UnknownIssuer"), "{fault}: {server}");
+        // A good pair is taken as soon as there is one.
+        let ca = world.authority.write(world.path(), "ca");
+        issue(1);
+        later().await;
+        assert_eq!(ca, world.ca);
+        assert!(meet(&serves, &checks, "localhost:1", None).await.is_ok(), "{fault}");
+    }
+}
+
+#[tokio::test]
+async fn of_lists_in_one_file_each_counts() {
+    let world = World::new();
+    let crl = world.path().join("crl");
+    let serves = Settings { crl: Some(crl.clone()), ..world.serves() };
+    let ((none, none_pem), (seven, seven_pem)) = (world.authority.revoke(&[99]), world.authority.revoke(&[7]));
+    for bytes in [[none.clone(), seven].concat(), [none_pem, seven_pem].concat().into_bytes()] {
+        put(&crl, bytes);
+        assert!(world.outcome(serves.clone(), world.dials(&world.alice)).await.is_err());
+    }
+    put(&crl, [none, b"more".to_vec()].concat());
+    let error = Acceptor::new("test", serves, Env::real()).expect_err("what is no list");
+    assert!(error.to_string().contains("not a list of revoked"), "{error}");
+}

@@ -1,7 +1,7 @@
 //! The rules between the flags of TLS. Texts are etcd's where it has the rule.
 //!
-//! A side (clients, members) is held to them only if one of its URLs asks for TLS: with plain URLs its
-//! flags are without effect, and a warning says so. What would weaken TLS silently is refused, also
+//! A side (clients, members) is held to them only if it may use TLS: with plain URLs a listener's flags are
+//! without effect, and a warning says so. Members use it as soon as one may be dialled by it. What would weaken TLS silently is refused, also
 //! where etcd lets it pass.
 
 use super::{Config, ConfigError, Tls, Url};
@@ -73,14 +73,25 @@ impl Config {
             || [&tls.cert_file, &tls.client_cert_file, &tls.trusted_ca_file].into_iter().any(Option::is_some)
     }
 
+    /// Whether members take each other's certificates unseen, since they make them themselves.
+    pub fn peers_trust_anyone(&self) -> bool {
+        self.peer_side().makes_its_own() && self.peer_tls.trusted_ca_file.is_none()
+    }
+
     /// TLS flags that change nothing because their listener is plain: the URL, and what is ignored.
     pub fn tls_ignored(&self) -> Vec<(&Url, &'static str)> {
         let of = |tls: &Tls| {
-            let pair = tls.cert_file.is_some() || tls.key_file.is_some();
-            pair.then_some("certificate and key")
-                .into_iter()
-                .chain(tls.client_cert_auth.then_some("the demand for certificates of clients"))
-                .collect::<Vec<_>>()
+            [
+                (tls.cert_file.is_some() || tls.key_file.is_some(), "certificate and key"),
+                (tls.auto, "certificates that are made here"),
+                (tls.client_cert_auth, "the demand for certificates of clients"),
+                (tls.trusted_ca_file.is_some(), "the authorities to trust"),
+                (tls.crl_file.is_some(), "lists of revoked certificates"),
+                (!tls.allowed_cn.is_empty() || !tls.allowed_hostname.is_empty(), "names that are allowed"),
+            ]
+            .into_iter()
+            .filter_map(|(given, what)| given.then_some(what))
+            .collect::<Vec<_>>()
         };
         let sides = [
             (self.member.listen_client_urls.as_slice(), of(&self.client_tls)),
@@ -109,11 +120,16 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
         } else {
             format!("TLS key/cert (--cert-file, --key-file) must be provided for client url {url} with HTTPS scheme")
         };
-        config.client_side().check(config, url, missing)?;
+        config.client_side().has_pair(url, missing)?;
+        config.client_side().check(config)?;
     }
     if let Some(url) = config.member.listen_peer_urls.iter().find(|url| url.is_tls()) {
         let missing = format!("cannot listen on TLS for {}: KeyFile and CertFile are not presented", url.address());
-        config.peer_side().check(config, url, missing)?;
+        config.peer_side().has_pair(url, missing)?;
+    }
+    // Also one that only dials others over TLS must not trust more than its flags say.
+    if config.peers_use_tls() {
+        config.peer_side().check(config)?;
         config.peer_side().check_made()?;
     }
     Ok(())
@@ -160,24 +176,28 @@ impl Side<'_> {
         format!("--{}{name}", self.prefix)
     }
 
-    fn check(&self, config: &Config, url: &Url, missing: String) -> Result<(), ConfigError> {
+    /// A listener has something to show.
+    fn has_pair(&self, url: &Url, missing: String) -> Result<(), ConfigError> {
+        let tls = self.tls;
+        if tls.cert_file.is_some() || tls.key_file.is_some() || tls.auto {
+            return Ok(());
+        }
+        let (cert, key, auto) = (self.flag("cert-file"), self.flag("key-file"), self.flag("auto-tls"));
+        let instead = format!("Add {cert} and {key}, or {auto}, or type {}", plain(url));
+        Err(ConfigError::new(url.to_string(), missing, instead))
+    }
+
+    fn check(&self, config: &Config) -> Result<(), ConfigError> {
         let tls = self.tls;
         let text = |path: &Option<std::path::PathBuf>| path.as_deref().unwrap_or("".as_ref()).display().to_string();
-        let (cert, key) = (self.flag("cert-file"), self.flag("key-file"));
-        match (&tls.cert_file, &tls.key_file) {
-            (None, None) if !tls.auto => {
-                let instead = format!("Add {cert} and {key}, or {}, or type {}", self.flag("auto-tls"), plain(url));
-                return Err(ConfigError::new(url.to_string(), missing, instead));
-            }
-            (Some(_), None) | (None, Some(_)) => {
-                let (key_file, cert_file) = (text(&tls.key_file), text(&tls.cert_file));
-                return Err(ConfigError::new(
-                    format!("{cert} and {key}"),
-                    format!("KeyFile and CertFile must both be present[key: {key_file}, cert: {cert_file}]"),
-                    format!("Add {}", if tls.key_file.is_none() { key } else { cert }),
-                ));
-            }
-            _ => {}
+        if tls.cert_file.is_some() != tls.key_file.is_some() {
+            let (cert, key) = (self.flag("cert-file"), self.flag("key-file"));
+            let (key_file, cert_file) = (text(&tls.key_file), text(&tls.cert_file));
+            return Err(ConfigError::new(
+                format!("{cert} and {key}"),
+                format!("KeyFile and CertFile must both be present[key: {key_file}, cert: {cert_file}]"),
+                format!("Add {}", if tls.key_file.is_none() { key } else { cert }),
+            ));
         }
         if tls.client_cert_file.is_some() != tls.client_key_file.is_some() {
             let (key, cert) = (text(&tls.client_key_file), text(&tls.client_cert_file));
@@ -361,5 +381,35 @@ mod tests {
         assert!(!plain.clients_use_tls() && !plain.peer_port_uses_tls());
         let said: Vec<_> = plain.tls_ignored().iter().map(|(url, _)| url.to_string()).collect();
         assert_eq!(said, ["http://localhost:2379", "http://localhost:2379", "http://localhost:2380"]);
+        for (flag, value, what) in [
+            ("auto-tls", "true", "made here"),
+            ("trusted-ca-file", "x", "authorities"),
+            ("client-crl-file", "x", "revoked"),
+            ("client-cert-allowed-hostname", "x", "names"),
+        ] {
+            let plain = with(&[(flag, value)]).expect("ignored");
+            assert!(plain.tls_ignored().iter().any(|(_, said)| said.contains(what)), "--{flag}");
+        }
+        let peers = with(&[("peer-trusted-ca-file", "x"), ("peer-cert-allowed-cn", "x")]).expect("ignored");
+        assert_eq!(peers.tls_ignored().len(), 2);
+    }
+
+    #[test]
+    fn members_that_only_dial_over_tls_are_held_to_the_rules_too() {
+        let dials = ("initial-advertise-peer-urls", "https://localhost:2");
+        let pair = [("peer-cert-file", "c"), ("peer-key-file", "k")];
+        assert!(with(&[dials]).is_ok_and(|config| config.peers_use_tls() && !config.peers_trust_anyone()));
+        for (given, why) in [
+            (&[("peer-crl-file", "x")][..], "without --peer-trusted-ca-file"),
+            (&[("peer-cert-allowed-cn", "x")], "without --peer-trusted-ca-file"),
+            (&[("peer-auto-tls", "true"), ("peer-trusted-ca-file", "x")], "come from no authority"),
+            (&[("peer-cert-file", "c")], "must both be present"),
+        ] {
+            let error = with(&[&[dials], given].concat()).expect_err(why);
+            assert!(error.why.contains(why), "{given:?}: {error}");
+        }
+        let auto = [("peer-auto-tls", "true")];
+        assert!(with(&auto).is_ok_and(|config| config.peers_trust_anyone()));
+        assert!(with(&[&auto[..], &pair].concat()).is_ok_and(|config| !config.peers_trust_anyone()));
     }
 }
