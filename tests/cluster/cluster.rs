@@ -130,6 +130,15 @@ impl Member {
         }
     }
 
+    /// Where its data and its log lie.
+    pub(crate) fn dir(&self) -> &std::path::Path {
+        &self.dir
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.dir.join("log")).unwrap_or_default()
+    }
+
     pub(crate) fn log_tail(&self) -> String {
         let log = fs::read_to_string(self.dir.join("log")).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();

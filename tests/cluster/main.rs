@@ -14,4 +14,9 @@
 mod peers;
 
 mod cluster;
+mod secrets;
+mod users_everywhere;
+
 mod membership;
+#[path = "../support/users.rs"]
+mod users;

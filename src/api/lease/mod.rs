@@ -7,13 +7,13 @@
 
 mod keep_alive;
 
+use bytes::Bytes;
 use rusd_proto::etcdserverpb as pb;
 use tonic::Status;
 
 use super::auth::CallContext;
 use super::grpc::body::ReplyBody;
 use super::reply::Prost;
-use super::services::Services;
 use super::{errors, kv};
 use crate::admit;
 use crate::apply::{Command, Response};
@@ -92,8 +92,10 @@ pub(crate) async fn time_to_live(call: CallContext, request: pb::LeaseTimeToLive
     call.check_known().map_err(|error| errors::status(&error))?;
     let left = call.proposer.lease_left(id).await.map_err(|error| errors::status(&error))?;
     let keys = if request.keys { call.lessor.keys(id).unwrap_or_default() } else { Vec::new() };
-    call.permit(|access| keys.iter().try_for_each(|key| access.read_key(key)))
-        .map_err(|error| errors::status(&error))?;
+    if !keys.is_empty() {
+        call.permit(|access| keys.iter().try_for_each(|key| access.read_key(key)))
+            .map_err(|error| errors::status(&error))?;
+    }
     Ok(ReplyBody::unary(&Prost(pb::LeaseTimeToLiveResponse {
         header: call.message_header(call.reader.revision()),
         id: request.id,
@@ -105,17 +107,23 @@ pub(crate) async fn time_to_live(call: CallContext, request: pb::LeaseTimeToLive
 
 /// `LeaseLeases`: local state, those first that end first.
 pub(crate) async fn leases(call: CallContext, _: pb::LeaseLeasesRequest) -> Result<ReplyBody, Status> {
-    call.permit(|access| read_all(&call, access)).map_err(|error| errors::status(&error))?;
+    may_list(&call).map_err(|error| errors::status(&error))?;
     let leases = call.lessor.ids().into_iter().map(|id| pb::LeaseStatus { id: id.get() }).collect();
     let header = call.message_header(call.reader.revision());
     Ok(ReplyBody::unary(&Prost(pb::LeaseLeasesResponse { header, leases })))
 }
 
 /// Whether the keys of all leases may be read.
-fn read_all(services: &Services, access: Access<'_>) -> Result<(), RequestError> {
-    if access.is_full() {
+fn may_list(call: &CallContext) -> Result<(), RequestError> {
+    call.check_known()?;
+    let may_all = |access: Access<'_>| if access.is_full() { Ok(()) } else { Err(RequestError::PermissionDenied) };
+    if call.permit(may_all).is_ok() {
         return Ok(());
     }
-    let keys = |id| services.lessor.keys(id).unwrap_or_default();
-    services.lessor.ids().into_iter().flat_map(keys).try_for_each(|key| access.read_key(&key))
+    let keys = |id| call.lessor.keys(id).unwrap_or_default();
+    let keys: Vec<Bytes> = call.lessor.ids().into_iter().flat_map(keys).collect();
+    if keys.is_empty() {
+        return Ok(());
+    }
+    call.permit(|access| keys.iter().try_for_each(|key| access.read_key(key))).map(drop)
 }

@@ -1,0 +1,210 @@
+//! Every method of the descriptors × every kind of caller.
+//!
+//! A caller without what a call needs is refused with etcd's words, one that has it isn't refused for that; and a
+//! real etcd answers each of them alike.
+
+use bytes::Bytes;
+use futures::StreamExt;
+use prost::Message;
+use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor};
+use rusd_proto::etcdserverpb::{
+    LeaseGrantRequest, PutRequest, WatchResponse, kv_client::KvClient, lease_client::LeaseClient,
+};
+use tokio::time::{Duration, timeout};
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+use crate::callers::{self, Caller, Kind};
+use crate::key;
+use crate::needs::{self, Need};
+use crate::server::{self, Server};
+use crate::users::with;
+use crate::wire::{CallOptions, Wire, parse, path_of};
+
+/// Longest wait for an answer.
+const ANSWER_MAX: Duration = Duration::from_secs(15);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn simple_tokens() {
+    play(&["--bcrypt-cost=4".to_owned()], false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn signed_tokens() {
+    let (public, private) = (key("rsa.pub.pem"), key("rsa.key.pem"));
+    let token = format!("--auth-token=jwt,pub-key={public},priv-key={private},sign-method=RS256,ttl=10m");
+    play(&["--bcrypt-cost=4".to_owned(), token], true).await;
+}
+
+/// One cell: method, request, caller, and the answer in one line.
+type Cell = (String, &'static str, Kind, String);
+
+async fn play(flags: &[String], signed: bool) {
+    let mut etcd: Option<Vec<Cell>> = None;
+    let mut faults = Vec::new();
+    for kind in [server::Kind::Etcd, server::Kind::Rusd] {
+        let Some(server) = Server::start(kind, flags, "auth matrix").await else { continue };
+        let cells = matrix(&server, signed, &mut faults, kind).await;
+        match (kind, &etcd) {
+            (server::Kind::Etcd, _) => etcd = Some(cells),
+            (server::Kind::Rusd, Some(etcd)) => {
+                for (ours, theirs) in cells.iter().zip(etcd) {
+                    assert_eq!((&ours.0, ours.1, ours.2), (&theirs.0, theirs.1, theirs.2));
+                    // etcd ends this stream without a word to who may not see it.
+                    let is_silent = ours.0 == "Election.Observe" && theirs.3 == "ok";
+                    if ours.3 != theirs.3 && !is_silent {
+                        let (method, text, caller, _) = ours;
+                        faults.push(format!("{method} {text} as {caller:?}: etcd {} rusd {}", theirs.3, ours.3));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    assert!(faults.is_empty(), "{} faults\n{}", faults.len(), faults.join("\n"));
+}
+
+async fn matrix(server: &Server, signed: bool, faults: &mut Vec<String>, kind: server::Kind) -> Vec<Cell> {
+    let channel = server.connect().await;
+    prime(&channel, None).await;
+    let callers = callers::make(&channel, signed).await;
+    let root = callers.iter().find(|caller| caller.kind == Kind::Root).and_then(|caller| caller.token.clone());
+    let wire = Wire::new(channel.clone());
+    let pool = DescriptorPool::decode(rusd_proto::FILE_DESCRIPTOR_SET).expect("our own descriptors are well formed");
+    let mut cells = Vec::new();
+    let mut methods: Vec<MethodDescriptor> = pool
+        .services()
+        .filter(|service| !service.full_name().starts_with("rusd"))
+        .flat_map(|service| service.methods().collect::<Vec<_>>())
+        .collect();
+    // What ends leases comes last.
+    methods.sort_by_key(|method| method.name() == "LeaseRevoke");
+    assert!(methods.len() > 50, "only {} methods", methods.len());
+    for method in methods {
+        let name = format!("{}.{}", method.parent_service().name(), method.name());
+        let calls = needs::of(&name);
+        assert!(!calls.is_empty(), "{name}: nobody said what it needs");
+        for (text, need) in calls {
+            for caller in &callers {
+                if name == "Auth.AuthDisable" && caller.kind == Kind::Root {
+                    continue;
+                }
+                prime(&channel, root.as_deref()).await;
+                let answer = ask(&wire, &method, text, caller).await;
+                if let Some(wrong) = wrong(kind, &name, caller.kind, *need, &answer, signed) {
+                    faults.push(format!("{name} {text} as {:?} on {kind:?}: {wrong}, got {answer:?}", caller.kind));
+                }
+                cells.push((name.clone(), *text, caller.kind, shown(&answer)));
+            }
+        }
+    }
+    cells
+}
+
+/// Leases and keys as each call is to find them, whatever those before have done.
+async fn prime(channel: &Channel, root: Option<&str>) {
+    for (id, key) in [(101, Some("k")), (102, Some("x")), (103, None), (104, None)] {
+        // It may be there.
+        let _ = LeaseClient::new(channel.clone()).lease_grant(with(root, LeaseGrantRequest { id, ttl: 600 })).await;
+        if let Some(key) = key {
+            let put = PutRequest { key: key.into(), value: "1".into(), lease: id, ..Default::default() };
+            KvClient::new(channel.clone()).put(with(root, put)).await.expect("root puts a key");
+        }
+    }
+}
+
+/// What is wrong with an answer, going by what the call needs.
+fn wrong(
+    server: server::Kind,
+    method: &str,
+    kind: Kind,
+    need: Need,
+    answer: &Result<(), Status>,
+    signed: bool,
+) -> Option<&'static str> {
+    // Locks and elections give the inner text and their own code.
+    let code = |status: &Status| match (status.code(), status.message()) {
+        (Code::Unknown, "etcdserver: user name is empty" | "etcdserver: revision of auth store is old") => {
+            Code::InvalidArgument
+        }
+        (Code::Unknown, "etcdserver: invalid auth token") => Code::Unauthenticated,
+        (Code::Unknown, "etcdserver: permission denied") => Code::PermissionDenied,
+        (code, _) => code,
+    };
+    let refused = answer.as_ref().err().map(|status| (code(status), status.message()));
+    let empty = refused == Some((Code::InvalidArgument, "etcdserver: user name is empty"));
+    let invalid = refused == Some((Code::Unauthenticated, "etcdserver: invalid auth token"));
+    let denied = refused == Some((Code::PermissionDenied, "etcdserver: permission denied"));
+    let old = refused == Some((Code::InvalidArgument, "etcdserver: revision of auth store is old"));
+    let is_refused = empty || invalid || denied || old;
+    if server == server::Kind::Etcd && method == "Election.Observe" {
+        return None;
+    }
+    match kind {
+        Kind::Anonymous if !matches!(need, Need::Nothing | Need::GoodTokenIfAny) => {
+            (!empty).then_some("nobody must be refused")
+        }
+        Kind::WrongToken if need != Need::Nothing => (!invalid).then_some("a token that is none must be refused"),
+        Kind::StaleToken if need != Need::Nothing && !signed => {
+            (!invalid).then_some("a token that was ended must be refused")
+        }
+        Kind::StaleToken if matches!(need, Need::Keys(_)) => (!old).then_some("a token of before must be refused"),
+        Kind::StaleToken => None,
+        kind if needs::has(kind, need) => is_refused.then_some("it has what it needs"),
+        _ => (!denied).then_some("it hasn't what it needs"),
+    }
+}
+
+async fn ask(wire: &Wire, method: &MethodDescriptor, text: &str, caller: &Caller) -> Result<(), Status> {
+    let message = parse(method.input(), &text.replace('\'', "\"")).unwrap_or_else(|error| panic!("{error}"));
+    let metadata = caller.token.iter().map(|token| ("token".to_owned(), token.clone())).collect();
+    let options = CallOptions { metadata, ..CallOptions::default() };
+    let path = path_of(method);
+    let late = || Status::deadline_exceeded("no answer");
+    if !method.is_server_streaming() {
+        return timeout(ANSWER_MAX, wire.unary(&path, message, &options)).await.map_err(|_| late())?.map(drop);
+    }
+    // The client's half stays open, as that of a watch does.
+    let requests: futures::stream::BoxStream<'static, Bytes> = if method.is_client_streaming() {
+        futures::stream::iter([message]).chain(futures::stream::pending()).boxed()
+    } else {
+        futures::stream::iter([message]).boxed()
+    };
+    let first = async {
+        let mut answers = wire.streaming(&path, requests, &options).await?;
+        answers.next().await.transpose()
+    };
+    let first = timeout(ANSWER_MAX, first).await.map_err(|_| late())??;
+    if method.full_name() != "etcdserverpb.Watch.Watch" {
+        return Ok(());
+    }
+    // A watch that isn't let in is told so in its stream, as text.
+    let response = WatchResponse::decode(first.unwrap_or_default()).expect("an answer of a watch");
+    let Some(reason) = response.cancel_reason.strip_prefix("rpc error: code = ") else { return Ok(()) };
+    let (code, text) = reason.split_once(" desc = ").expect("code and text");
+    let code = [Code::InvalidArgument, Code::PermissionDenied, Code::Unauthenticated]
+        .into_iter()
+        .find(|known| format!("{known:?}") == code)
+        .expect("a known code");
+    Err(Status::new(code, text))
+}
+
+fn shown(answer: &Result<(), Status>) -> String {
+    match answer {
+        Ok(()) => "ok".to_owned(),
+        Err(status) => format!("{:?}: {}", status.code(), status.message()),
+    }
+}
+
+/// That a message can be made of each text, so that no cell is about a typing error.
+#[test]
+fn every_text_is_a_message() {
+    let pool = DescriptorPool::decode(rusd_proto::FILE_DESCRIPTOR_SET).expect("our own descriptors are well formed");
+    for method in pool.services().flat_map(|service| service.methods().collect::<Vec<_>>()) {
+        let name = format!("{}.{}", method.parent_service().name(), method.name());
+        for (text, _) in needs::of(&name) {
+            DynamicMessage::parse_text_format(method.input(), &text.replace('\'', "\""))
+                .unwrap_or_else(|error| panic!("{name} {text}: {error}"));
+        }
+    }
+}
