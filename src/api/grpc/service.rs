@@ -250,7 +250,9 @@ where
     let max = call.services.message_bytes_max();
     let mut messages = frame::Messages::new(call.request.headers(), max);
     let budget = &call.services.budgets.requests;
-    let (message, _held) = frame::read_one(&mut messages, call.request.body_mut(), budget).await?;
+    let (message, held) = frame::read_one(&mut messages, call.request.body_mut(), budget).await?;
+    // These may wait for hours, and keep no more than a name.
+    let _held = held.filter(|_| !matches!(call.method, Method::Lock | Method::Campaign));
     call.guard.received(message.len());
     let is_unary = call.method.parts().2 == Kind::Unary;
     let message = if is_unary { decode::decode(message) } else { decode::decode_streamed(message) };

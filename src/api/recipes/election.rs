@@ -4,7 +4,7 @@ use bytes::Bytes;
 use rusd_proto::v3electionpb as pb;
 use tonic::Status;
 
-use super::{Waiting, contend, created_at, give_up, oldest, prefix, session, txn, unknown, wait_first};
+use super::{Waiting, contend, created_at, give_up, oldest, own, prefix, session, txn, unknown, wait_first};
 use crate::api::auth::CallContext;
 use crate::api::convert;
 use crate::api::grpc::body::ReplyBody;
@@ -21,14 +21,21 @@ const LEADER_MISSING: &str = "\"leader\" field must be provided";
 pub(crate) async fn campaign(call: CallContext, request: pb::CampaignRequest) -> Result<ReplyBody, Status> {
     let lease = session(&call, request.lease).await.map_err(|error| unknown(&error))?;
     let place = contend(&call, &request.name, lease, request.value.clone()).await.map_err(|error| unknown(&error))?;
-    let waiting = Waiting::new(&call, &place);
     if place.value.as_ref().is_some_and(|value| *value != request.value) {
         put_if_created(&call, &place.key, place.revision, place.lease, request.value).await?;
     }
     if !place.is_first {
-        wait_first(&call, &place.prefix, place.revision).await.map_err(|error| unknown(&error))?;
+        let waiting = Waiting::begin(&call, &place).map_err(|error| unknown(&error))?;
+        let waited = wait_first(&call, &place.prefix, place.revision).await;
+        let seen = match waited {
+            Ok(()) => own(&call, &place).await,
+            Err(error) => Err(error),
+        };
+        // Whoever is told of an error comes again with the same lease, and keeps his place as with etcd.
+        waiting.keep();
+        // etcd doesn't look: one whose lease ended while it waited is told that it leads, and so is the next one.
+        seen.map_err(|error| unknown(&error))?.ok_or_else(|| Status::unknown(NOT_LEADER))?;
     }
-    waiting.done();
     let leader = pb::LeaderKey { name: request.name, key: place.key, rev: place.revision, lease: place.lease.get() };
     let header = call.message_header(place.header);
     Ok(ReplyBody::unary(&Prost(pb::CampaignResponse { header, leader: Some(leader) })))
@@ -37,7 +44,7 @@ pub(crate) async fn campaign(call: CallContext, request: pb::CampaignRequest) ->
 /// `Proclaim`: another value of who leads.
 pub(crate) async fn proclaim(call: CallContext, request: pb::ProclaimRequest) -> Result<ReplyBody, Status> {
     let leader = request.leader.ok_or_else(|| Status::unknown(LEADER_MISSING))?;
-    let lease = LeaseId(leader.lease);
+    let lease = session(&call, leader.lease).await.map_err(|error| unknown(&error))?;
     let revision = put_if_created(&call, &leader.key, leader.rev, lease, request.value).await?;
     Ok(ReplyBody::unary(&Prost(pb::ProclaimResponse { header: call.message_header(revision) })))
 }

@@ -4,13 +4,12 @@ use bytes::Bytes;
 use rusd_proto::v3lockpb as pb;
 use tonic::Status;
 
-use super::{Waiting, contend, session, unknown, wait_first};
+use super::{Waiting, contend, own, session, unknown, wait_first};
 use crate::api::auth::CallContext;
 use crate::api::grpc::body::ReplyBody;
 use crate::api::kv;
 use crate::api::reply::Prost;
 use crate::apply::{Command, DeleteOp};
-use crate::storage::RangeQuery;
 use crate::types::KeyRange;
 
 /// What a waiter is told whose key went while it waited, as its lease has ended.
@@ -23,15 +22,12 @@ pub(crate) async fn lock(call: CallContext, request: pb::LockRequest) -> Result<
     if place.is_first {
         return Ok(answer(&call, place.header, place.key));
     }
-    let waiting = Waiting::new(&call, &place);
+    let waiting = Waiting::begin(&call, &place).map_err(|error| unknown(&error))?;
     wait_first(&call, &place.prefix, place.revision).await.map_err(|error| unknown(&error))?;
-    let own = RangeQuery::latest(KeyRange::single(place.key.clone()));
-    let (reply, _) = kv::read_range(&call, own, false).await.map_err(|error| unknown(&error))?;
-    waiting.done();
-    if reply.result.kvs.is_empty() {
-        return Err(Status::unknown(EXPIRED));
-    }
-    Ok(answer(&call, reply.header.map_or(0, |header| header.revision), place.key))
+    let seen = own(&call, &place).await.map_err(|error| unknown(&error))?;
+    waiting.keep();
+    let revision = seen.ok_or_else(|| Status::unknown(EXPIRED))?;
+    Ok(answer(&call, revision, place.key))
 }
 
 fn answer(call: &CallContext, revision: i64, key: Bytes) -> ReplyBody {

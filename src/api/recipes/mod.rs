@@ -10,8 +10,12 @@ mod election;
 mod lock;
 mod observe;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use rusd_proto::etcdserverpb as pb;
+use tokio::sync::Semaphore;
 use tonic::Status;
 
 use super::auth::CallContext;
@@ -155,35 +159,69 @@ async fn wait_first(call: &CallContext, prefix: &Bytes, revision: i64) -> Result
     }
 }
 
+/// Calls that may wait at a time for others to go; each holds its key and a place in the watch hub.
+const WAITING_MAX: usize = 16_384;
+/// Those that wait now, of the whole process.
+static WAITING: AtomicUsize = AtomicUsize::new(0);
+
+/// Places given up at a time: a connection that breaks may bring thousands.
+static GIVING_UP: Semaphore = Semaphore::const_new(32);
+/// Between two tries to give a place up, and how many there are: by then the lease is nobody's any more, or there has
+/// been no leader for minutes.
+const GIVE_UP_PAUSE: Duration = Duration::from_secs(1);
+const GIVE_UPS_MAX: usize = 120;
+
 /// Gives a place up when whoever waits for it doesn't any more: its client went away, or its time is over.
 struct Waiting {
     call: CallContext,
-    place: Option<(Bytes, i64)>,
+    place: Option<(Bytes, i64, LeaseId)>,
 }
 
 impl Waiting {
-    fn new(call: &CallContext, place: &Place) -> Self {
-        Self { call: call.clone(), place: Some((place.key.clone(), place.revision)) }
+    /// # Errors
+    /// `TooManyRequests`; the place is given up then.
+    fn begin(call: &CallContext, place: &Place) -> Result<Self, RequestError> {
+        let is_one_too_many = WAITING.fetch_add(1, Ordering::Relaxed) >= WAITING_MAX;
+        let waiting = Self { call: call.clone(), place: Some((place.key.clone(), place.revision, place.lease)) };
+        if is_one_too_many { Err(RequestError::TooManyRequests) } else { Ok(waiting) }
     }
 
-    /// The wait is over, one way or another.
-    fn done(mut self) {
+    /// The wait is over, and the place stays.
+    fn keep(mut self) {
         self.place = None;
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        let Some((key, revision)) = self.place.take() else { return };
+        WAITING.fetch_sub(1, Ordering::Relaxed);
+        let Some((key, revision, lease)) = self.place.take() else { return };
         let call = self.call.clone();
         // Outside of a runtime everything has ended, and the key goes with its lease.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         runtime.spawn(async move {
-            if let Err(error) = give_up(&call, key, revision).await {
-                tracing::warn!(%error, "a place in a lock or an election stays until its lease ends");
+            let Ok(_permit) = GIVING_UP.acquire().await else { return };
+            for _ in 0..GIVE_UPS_MAX {
+                match give_up(&call, key.clone(), revision).await {
+                    Ok(_) | Err(RequestError::Stopped) => return,
+                    // The key is gone with it.
+                    Err(_) if !call.lessor.contains(lease) => return,
+                    // A place that nobody waits for would be in the way of all behind it.
+                    Err(error) => tracing::debug!(%error, "a place in a lock or an election isn't given up yet"),
+                }
+                tokio::time::sleep(GIVE_UP_PAUSE).await;
             }
+            tracing::warn!("a place in a lock or an election stays until its lease ends");
         });
     }
+}
+
+/// The revision at which the place's key was seen to be there still; `None` if it is gone: its lease has ended, or whoever waited with the same lease gave it up.
+async fn own(call: &CallContext, place: &Place) -> Result<Option<i64>, RequestError> {
+    let query = RangeQuery { keys_only: true, ..RangeQuery::latest(KeyRange::single(place.key.clone())) };
+    let (reply, _) = kv::read_range(call, query, false).await?;
+    let is_there = reply.result.kvs.first().is_some_and(|kv| kv.create_revision == place.revision);
+    Ok(reply.header.map(|header| header.revision).filter(|_| is_there))
 }
 
 /// Deletes a key if it is still the one that was created then; the header's revision.
