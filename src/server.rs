@@ -200,6 +200,7 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
 
     let ended = core.wait(signal).await;
     match &ended {
+        Ok(Stopped::Healing) => tracing::warn!("starting again to take in the state that heals this member"),
         Ok(stopped) => tracing::info!(reason = ?stopped, "received signal; shutting down"),
         Err(error) => tracing::error!(%error, "ending: the server can't go on"),
     }

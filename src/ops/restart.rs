@@ -34,6 +34,9 @@ pub fn start_again(once: bool) -> io::Error {
     }
     if once {
         command.env(MARK, OsStr::new("1"));
+    } else {
+        // From an earlier one, of which the next process mustn't be told.
+        command.env_remove(MARK);
     }
     command.args(arguments).exec()
 }

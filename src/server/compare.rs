@@ -142,18 +142,21 @@ impl Comparer {
 
     /// A member differs from what the majority holds.
     async fn minority(&mut self, member: MemberId, index: RaftIndex) {
-        if !self.found.insert(member) {
-            return;
+        let is_new = self.found.insert(member);
+        if is_new {
+            tracing::error!(%member, %index, "a member's state differs from the majority's; it is told not to serve");
         }
-        tracing::error!(%member, %index, "a member's state differs from the majority's; it is told not to serve");
         if member == self.node.status().member() {
             // It hands the lead over, and the next leader finds and names it again.
             self.node.status().set_diverged(index);
             return;
         }
-        self.searched = Some((member, SEARCH_ROUNDS_MAX));
-        // Before it can ask to be healed.
-        self.node.status().set_naming(Some(member));
+        if is_new {
+            self.searched = Some((member, SEARCH_ROUNDS_MAX));
+            // Before it can ask to be healed.
+            self.node.status().set_naming(Some(member));
+        }
+        // In every round: it may have ended before it noted what it was told, or was found while nobody knew who is right.
         if let Err(error) = self.node.peers().tell_diverged(member, index, ANSWER_MAX).await {
             tracing::warn!(%member, %error, "it could not be told; it will be");
             self.found.remove(&member);

@@ -32,6 +32,7 @@ use crate::consensus::{
     self, LogCache, LogStore, MEMBERSHIP_KEY, MemberRules, Node, NodeConfig, NodeStatus, OnPublish, PeerNode, Save,
     Snapshots, StateMachine, Waiters,
 };
+use crate::discovery;
 use crate::env::Env;
 use crate::lease::Lessor;
 use crate::ops::config::{AutoCompaction, Config, MetricsDetail, Url};
@@ -136,6 +137,14 @@ impl Core {
         let opened = tokio::task::spawn_blocking(open).await;
         let (machine, opened, wal, recovered, newest) =
             opened.map_err(|error| ServerError::Fatal(format!("opening the data: {error}")))??;
+        let is_blank = recovered.vote.is_none() && recovered.last.is_none();
+        if !data.is_fresh() && is_blank && !data.has_joined() && discovery::is_asked(config) {
+            // The flags alone don't say who the others are: this member would begin a cluster of its own.
+            return Err(ServerError::Fatal(format!(
+                "the first start found its cluster by discovery and didn't come to begin it: remove {} and start again",
+                data.root().display()
+            )));
+        }
         let behind_bytes = wal.bytes_after(newest.as_ref().map_or(RaftIndex(0), |newest| newest.position.index));
         let reader = machine.reader();
         let alarms = machine.alarms();

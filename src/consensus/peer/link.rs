@@ -29,6 +29,7 @@ use tonic::{Code, Status, Streaming};
 
 use super::super::types::{TypeConfig, Vote};
 use super::Peers;
+use super::ledger::{Ledger, Requests};
 use super::wire::{self, WireError};
 use crate::failpoint::{Point, hit};
 use crate::types::MemberId;
@@ -88,11 +89,13 @@ impl Link {
 
     async fn replicate<'s, S>(
         &'s self,
-        mut input: S,
+        input: S,
     ) -> Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig>, Error>>, Error>
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
+        let ledger = Arc::new(Ledger::default());
+        let mut input = Requests::new(input, &ledger);
         // openraft waits between two tries in this stream and nowhere else: if it weren't asked before, a
         // member that refuses connections would be dialled again and again without a pause.
         let Some(first) = input.next().await else { return Ok(stream::empty().boxed()) };
@@ -114,7 +117,7 @@ impl Link {
         let mut client = channels.append();
         let opened = client.append(channels.request(outgoing));
         let replies = self.call(self.peers.options().election_timeout * 2, opened).await?;
-        let replies = Replies { link: self, replies, sent, received: 0, ended: false };
+        let replies = Replies { link: self, replies, ledger, sent, received: 0, ended: false };
         Ok(Box::pin(stream::unfold(replies, Replies::next)))
     }
 }
@@ -123,6 +126,7 @@ impl Link {
 struct Replies<'a> {
     link: &'a Link,
     replies: Streaming<pb::AppendReply>,
+    ledger: Arc<Ledger>,
     sent: Arc<AtomicU64>,
     received: u64,
     ended: bool,
@@ -133,18 +137,31 @@ impl Replies<'_> {
         if self.ended {
             return None;
         }
+        self.ledger.go_on();
         let result = loop {
             match tokio::time::timeout(REPLY_MAX, self.replies.message()).await {
-                Ok(Ok(Some(reply))) => break wire::append_result(reply).map_err(refused),
+                Ok(Ok(Some(reply))) => {
+                    self.received += 1;
+                    let result = wire::append_result(reply).map_err(refused);
+                    match &result {
+                        Ok(Ok(matched)) if !self.ledger.answered(matched.map(|id| id.index)) => {}
+                        _ => break result,
+                    }
+                }
                 Ok(Ok(None)) => return None,
                 Ok(Err(status)) => break Err(self.link.error(&status)),
                 Err(_) if self.sent.load(Ordering::Relaxed) <= self.received => {}
                 Err(_) => break Err(network(&"no answer to entries in time").into()),
             }
         };
-        self.received += 1;
         self.ended = result.is_err();
         Some((result, self))
+    }
+}
+
+impl Drop for Replies<'_> {
+    fn drop(&mut self) {
+        self.ledger.go_on();
     }
 }
 

@@ -13,6 +13,7 @@ mod ask;
 mod book;
 mod channels;
 mod dial;
+mod ledger;
 mod link;
 mod patience;
 mod refusal;

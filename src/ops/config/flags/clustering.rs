@@ -109,7 +109,7 @@ pub(super) const FLAGS: &[Flag] = &[
     Flag {
         name: "heal-diverged",
         kind: Kind::Bool,
-        default: "true",
+        default: "false",
         help: "rusd's own: a member whose state differs takes the leader's",
         set: |config, text| {
             config.clustering.heal_diverged = value::boolean(text)?;
