@@ -6,7 +6,6 @@
 //! ```
 
 use std::fs::{self, File};
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -58,8 +57,7 @@ pub(crate) async fn until<T, E: std::fmt::Debug, F: Future<Output = Result<T, E>
 }
 
 fn free_url() -> String {
-    let socket = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
-    format!("http://{}", socket.local_addr().expect("a bound socket has an address"))
+    format!("http://127.0.0.1:{}", crate::ports::free())
 }
 
 impl Member {

@@ -14,6 +14,8 @@
 mod peers;
 
 mod cluster;
+#[path = "../support/ports.rs"]
+mod ports;
 mod secrets;
 mod users_everywhere;
 

@@ -20,6 +20,7 @@ mod check;
 mod cluster;
 mod load;
 mod net;
+#[path = "../support/ports.rs"]
 mod ports;
 mod run;
 

@@ -13,7 +13,7 @@ mod dns;
 #[allow(dead_code, reason = "others need more of it")]
 #[path = "../support/peers.rs"]
 mod peers;
-#[path = "../cluster_faults/ports.rs"]
+#[path = "../support/ports.rs"]
 mod ports;
 
 use std::fs::{self, File};

@@ -6,7 +6,6 @@
 //! ```
 
 use std::fs::{self, File};
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -19,6 +18,8 @@ use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::peers::peer;
+
+mod ports;
 
 /// Which server to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +52,7 @@ impl Server {
         // Another process may take a port between our look and the server's bind.
         for _ in 0..3 {
             let dir = TempDir::new().expect("a temporary directory can be made");
-            let (port, peer_port) = free_ports();
+            let (port, peer_port) = (ports::free(), ports::free());
             let mut all = arguments(&dir, port, peer_port);
             all.extend_from_slice(flags);
             let child = spawn(&program, &all, &dir);
@@ -158,11 +159,4 @@ fn spawn(program: &PathBuf, flags: &[String], dir: &TempDir) -> Child {
         .stderr(log)
         .spawn()
         .unwrap_or_else(|error| panic!("{} does not start: {error}", program.display()))
-}
-
-fn free_ports() -> (u16, u16) {
-    let bind = || TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
-    let port = |listener: &TcpListener| listener.local_addr().expect("a bound socket has an address").port();
-    let (first, second) = (bind(), bind());
-    (port(&first), port(&second))
 }

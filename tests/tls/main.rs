@@ -15,7 +15,7 @@
 
 #[path = "../support/peers.rs"]
 mod peers;
-#[path = "../cluster_faults/ports.rs"]
+#[path = "../support/ports.rs"]
 mod ports;
 
 mod authority;
