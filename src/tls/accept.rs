@@ -133,7 +133,7 @@ fn why(error: &io::Error) -> HandshakeError {
     HandshakeError::Refused(match inner {
         None if error.kind() == io::ErrorKind::UnexpectedEof => return HandshakeError::Gone,
         None => error.to_string(),
-        Some(rustls::Error::AlertReceived(alert)) => format!("remote error: tls: {}", alert_text(*alert)),
+        Some(rustls::Error::AlertReceived(alert)) => told(*alert),
         Some(rustls::Error::NoCertificatesPresented) => "tls: client didn't provide a certificate".to_owned(),
         // Clients aren't asked for any other name than those that are allowed.
         Some(rustls::Error::InvalidCertificate(CertificateError::NotValidForName)) => {
@@ -144,8 +144,9 @@ fn why(error: &io::Error) -> HandshakeError {
     })
 }
 
-fn alert_text(alert: AlertDescription) -> String {
-    match alert {
+/// Why the other side refused this one, as Go words it.
+pub(super) fn told(alert: AlertDescription) -> String {
+    let text = match alert {
         AlertDescription::AccessDenied => "access denied",
         AlertDescription::BadCertificate => "bad certificate",
         AlertDescription::CertificateExpired => "expired certificate",
@@ -158,7 +159,7 @@ fn alert_text(alert: AlertDescription) -> String {
         AlertDescription::ProtocolVersion => "protocol version not supported",
         AlertDescription::UnknownCA => "unknown certificate authority",
         AlertDescription::UnsupportedCertificate => "unsupported certificate",
-        other => return format!("{other:?}"),
-    }
-    .to_owned()
+        other => return format!("remote error: tls: {other:?}"),
+    };
+    format!("remote error: tls: {text}")
 }

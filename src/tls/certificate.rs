@@ -1,5 +1,7 @@
 //! What a certificate says: whose it is, how long it lasts, what it may be used for.
 
+use std::net::IpAddr;
+
 use rustls::pki_types::CertificateDer;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -20,8 +22,8 @@ pub(super) struct Facts {
     /// The last common name of the subject, as Go takes it.
     pub(super) common_name: String,
     pub(super) dns_names: Vec<String>,
-    /// Whether there are IP addresses among its names.
-    pub(super) has_addresses: bool,
+    /// Its IP addresses as text.
+    pub(super) addresses: Vec<String>,
     /// Seconds since the epoch.
     pub(super) not_before: i64,
     /// Seconds since the epoch.
@@ -55,7 +57,7 @@ impl Facts {
             for name in &names.value.general_names {
                 match name {
                     GeneralName::DNSName(name) => facts.dns_names.push((*name).to_owned()),
-                    GeneralName::IPAddress(_) => facts.has_addresses = true,
+                    GeneralName::IPAddress(bytes) => facts.addresses.push(address(bytes)),
                     _ => {}
                 }
             }
@@ -72,6 +74,13 @@ impl Facts {
         let end = OffsetDateTime::from_unix_timestamp(self.not_after).ok();
         end.and_then(|end| end.format(&Rfc3339).ok()).unwrap_or_else(|| format!("{} s after 1970", self.not_after))
     }
+}
+
+fn address(bytes: &[u8]) -> String {
+    let four = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    let address = four.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from));
+    // One that is none matches none, and is still a name.
+    address.map_or_else(|_| "an address of a wrong length".to_owned(), |address| address.to_string())
 }
 
 /// A serial number as it is compared.
@@ -94,7 +103,7 @@ mod tests {
         let key = rcgen::KeyPair::generate().expect("a key");
         let facts = Facts::read(params.self_signed(&key).expect("signed").der()).expect("a certificate");
         assert_eq!((facts.common_name.as_str(), &facts.serial[..]), ("alice", &[7][..]));
-        assert_eq!((facts.dns_names, facts.has_addresses), (vec!["a.example".to_owned()], true));
+        assert_eq!((facts.dns_names, facts.addresses), (vec!["a.example".to_owned()], vec!["127.0.0.1".to_owned()]));
         assert!(facts.for_clients && !facts.for_servers);
     }
 

@@ -27,7 +27,7 @@ mod verify;
 pub use accept::{Acceptor, HandshakeError, ServerStream};
 pub use auto::self_signed;
 pub use certificate::ClientIdentity;
-pub use connect::{ClientStream, Connector};
+pub use connect::{ClientStream, Connector, refusal};
 pub use error::TlsError;
 pub use settings::{Pair, Settings};
 pub use suites::{Suites, SuitesError, Version};

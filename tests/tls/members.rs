@@ -87,6 +87,8 @@ fn strangers_are_no_members() {
     members[0].serves(&[], "a");
     members[0].says("rejected connection on peer endpoint");
     members[0].says("no TLS with this member");
+    // Nor does it take the refusal for a dead connection.
+    members[2].says("no TLS with this member");
     let got = members[2].ctl(&[], &["get", "a"]);
     assert!(matches!(got, Some(Err(_))), "{got:?}");
     // With a name that isn't allowed it is no better.

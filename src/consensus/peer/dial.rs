@@ -1,5 +1,6 @@
 //! The seam through which members reach each other: from a URL to a stream of bytes.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -12,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 
+use super::told::Told;
 use crate::tls::Connector;
 
 /// A connection, whatever it runs over.
@@ -35,28 +37,35 @@ const LOG_EVERY: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug, Default)]
 pub struct SocketDial {
     connector: Option<Connector>,
-    logged: Arc<Mutex<Option<Instant>>>,
+    failures: Arc<Failures>,
 }
 
 impl SocketDial {
     /// Reaches members at `https` and `unixs` URLs by `connector`; without it not at all.
     pub fn new(connector: Option<Connector>) -> Self {
-        Self { connector, logged: Arc::default() }
+        Self { connector, failures: Arc::default() }
     }
 }
 
-/// Logs that a handshake failed: a wrong certificate mends itself less often than a dead connection.
-fn failed(logged: &Mutex<Option<Instant>>, url: &str, error: &io::Error) {
-    let (mut logged, now) = (logged.lock(), Instant::now());
-    if logged.is_none_or(|last| now.saturating_duration_since(last) >= LOG_EVERY) {
-        *logged = Some(now);
-        tracing::warn!(url, %error, "no TLS with this member");
+/// When the last failure of each URL was logged.
+#[derive(Debug, Default)]
+pub(super) struct Failures(Mutex<HashMap<String, Instant>>);
+
+impl Failures {
+    /// Logs that there is no TLS: a wrong certificate mends itself less often than a dead connection.
+    pub(super) fn log(&self, url: &str, error: &str) {
+        let (mut logged, now) = (self.0.lock(), Instant::now());
+        logged.retain(|_, last| now.saturating_duration_since(*last) < LOG_EVERY);
+        if !logged.contains_key(url) {
+            logged.insert(url.to_owned(), now);
+            tracing::warn!(url, error, "no TLS with this member");
+        }
     }
 }
 
 impl Dial for SocketDial {
     fn dial(&self, url: &str) -> Dialing {
-        let (url, connector, logged) = (url.to_owned(), self.connector.clone(), self.logged.clone());
+        let (url, connector, failures) = (url.to_owned(), self.connector.clone(), self.failures.clone());
         Box::pin(async move {
             let (scheme, address) = url.split_once("://").unwrap_or(("", &url));
             let address = address.trim_end_matches('/');
@@ -69,24 +78,29 @@ impl Dial for SocketDial {
                 })?),
                 _ => return Err(unsupported(format!("the peer URL {url} is of a scheme that can't be dialled"))),
             };
-            let secured = if scheme.starts_with("unix") {
-                secured(UnixStream::connect(address).await?, address, connector).await
+            if scheme.starts_with("unix") {
+                secured(UnixStream::connect(address).await?, address, connector, &url, failures).await
             } else {
                 let stream = TcpStream::connect(address).await?;
                 // Small messages must not wait for each other.
                 stream.set_nodelay(true)?;
-                secured(stream, address, connector).await
-            };
-            secured.inspect_err(|error| failed(&logged, &url, error))
+                secured(stream, address, connector, &url, failures).await
+            }
         })
     }
 }
 
-async fn secured<S: Stream>(stream: S, address: &str, connector: Option<Connector>) -> io::Result<Box<dyn Stream>> {
-    Ok(match connector {
-        Some(connector) => Box::new(connector.connect(address, stream).await?),
-        None => Box::new(stream),
-    })
+async fn secured<S: Stream>(
+    stream: S,
+    address: &str,
+    connector: Option<Connector>,
+    url: &str,
+    failures: Arc<Failures>,
+) -> io::Result<Box<dyn Stream>> {
+    let Some(connector) = connector else { return Ok(Box::new(stream)) };
+    let secured = connector.connect(address, stream).await;
+    let stream = secured.inspect_err(|error| failures.log(url, &error.to_string()))?;
+    Ok(Box::new(Told::new(stream, url.to_owned(), failures)))
 }
 
 fn unsupported(what: String) -> io::Error {

@@ -19,6 +19,7 @@ mod patience;
 mod refusal;
 mod service;
 mod snapshot;
+mod told;
 mod wire;
 
 use std::collections::BTreeMap;

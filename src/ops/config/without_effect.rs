@@ -5,7 +5,7 @@
 
 use super::{Config, GATES};
 
-const ALONE: &str = "a cluster of one member has no use for it";
+const RAFT: &str = "there is nothing to set: members always ask before they vote, and keep times of their own";
 const DISCOVERY: &str = "etcd's old discovery service is not available";
 const ENGINE: &str = "there is no bbolt here: --backend chooses the engine, and it times its flushes by itself";
 const TLS: &str = "TLS to the discovery service is not available yet";
@@ -14,7 +14,7 @@ const TRACING: &str = "traces are not sent yet";
 /// Why, and the flags.
 const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
     (
-        ALONE,
+        RAFT,
         &[
             "initial-election-tick-advance",
             "pre-vote",
@@ -46,7 +46,10 @@ const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
         "log files are not rotated: use logrotate with copytruncate",
         &["enable-log-rotation", "log-rotation-config-json"],
     ),
-    ("members are not compared yet", &["compact-hash-check-time", "corrupt-check-time"]),
+    (
+        "the leader compares the members every second, whatever stands here",
+        &["compact-hash-check-time", "corrupt-check-time"],
+    ),
     ("profiles are not served: use perf", &["enable-pprof"]),
     ("rusd always waits for the disk", &["unsafe-no-fsync"]),
     ("slow requests are not logged: look at the histograms of /metrics", &["warning-unary-request-duration"]),
