@@ -34,11 +34,15 @@ pub(crate) async fn run(world: Arc<World>, number: usize) -> turmoil::Result {
         }
         let stay = if is_last { SILENCE } else { Duration::from_millis(rand.between(STAY_MS.0, STAY_MS.1)) };
         let ended = stream(&world, member, &mut watcher, &mut rand, stay).await;
-        if let Err(fault) = ended {
-            world.fault(format!("watcher {number} of {:?} at m{member}: {fault}", watcher.prefix()));
-            return Ok(());
-        }
-        if is_last {
+        let is_cancelled = match ended {
+            Ok(is_cancelled) => is_cancelled,
+            Err(fault) => {
+                world.fault(format!("watcher {number} of {:?} at m{member}: {fault}", watcher.prefix()));
+                return Ok(());
+            }
+        };
+        // Whoever was sent on past a compaction has still to hear what comes after it.
+        if is_last && !is_cancelled {
             break;
         }
         member = rand.index(world.hosts.len());
@@ -51,21 +55,21 @@ pub(crate) async fn run(world: Arc<World>, number: usize) -> turmoil::Result {
     Ok(())
 }
 
-/// One stream at one member, for as long as it is given; an error is a broken promise.
+/// One stream at one member, for as long as it is given; whether it was cancelled. An error is a broken promise.
 async fn stream(
     world: &World,
     member: usize,
     watcher: &mut Watcher,
     rand: &mut Rand,
     stay: Duration,
-) -> Result<(), String> {
+) -> Result<bool, String> {
     let (ask, asks) = mpsc::unbounded_channel();
     let (answers, mut heard) = mpsc::unbounded_channel();
     let request = Request::Watch { prefix: watcher.prefix().clone(), start: watcher.resume(), asks, answers };
     let sent = world.hosts[member].port.lock().as_ref().is_some_and(|port| port.send(request).is_ok());
     if !sent {
         tokio::time::sleep(Duration::from_millis(50)).await;
-        return Ok(());
+        return Ok(false);
     }
     let until = tokio::time::Instant::now() + stay;
     loop {
@@ -75,16 +79,16 @@ async fn stream(
             answer = heard.recv() => match answer {
                 Some(answer) => {
                     if take(world, watcher, &answer)? {
-                        return Ok(());
+                        return Ok(true);
                     }
                     // A client that reads slowly: its mailbox gets full, and history has to help.
                     if rand.chance(3) {
                         tokio::time::sleep(Duration::from_millis(rand.between(100, 1_500))).await;
                     }
                 }
-                None => return Ok(()),
+                None => return Ok(false),
             },
-            () = tokio::time::sleep_until(until) => return Ok(()),
+            () = tokio::time::sleep_until(until) => return Ok(false),
             () = tokio::time::sleep(patience) => drop(ask.send(())),
         }
     }
