@@ -128,6 +128,8 @@ impl Door {
         let revision = outcome.revision;
         Ok(match outcome.result? {
             Response::Put(_) | Response::Compact | Response::Lease | Response::Alarm(_) => Answer::Done { revision },
+            // No client here asks for these.
+            Response::Auth | Response::Token(_) => Answer::Done { revision },
             Response::DeleteRange(deleted) => Answer::Deleted { revision, count: deleted.deleted },
             Response::LeaseGrant { ttl_secs, .. } => Answer::Lease { ttl: ttl_secs },
             Response::Txn(txn) => {
