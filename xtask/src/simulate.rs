@@ -20,6 +20,8 @@ use crate::{Outcome, sh};
 
 /// Processes at a time.
 const AT_A_TIME: usize = 2;
+/// Seeds that `verify` runs: about two minutes on two cores.
+const SHORT_SEEDS: u64 = 40;
 /// Without which a run can't be repeated.
 const FLAGS: &str = "--cfg tokio_unstable --cfg rusd_sim";
 /// Each must be found within [`PLANTED_MAX`].
@@ -35,8 +37,8 @@ struct Asked {
     seed: Option<u64>,
     members: Option<u64>,
     planted: bool,
-    /// The seeds after this one, once those that are known have been run; `None`: new ones.
-    after: Option<u64>,
+    /// So many seeds from 1 on, once those that are known have been run; `None`: new ones, for as long as asked.
+    first: Option<u64>,
 }
 
 /// One run.
@@ -82,12 +84,12 @@ pub(crate) fn run(args: &[String]) -> Outcome {
     let minutes = sh::option(args, "minutes")?.unwrap_or_else(|| "1".to_owned());
     let minutes: f64 = minutes.parse().map_err(|_| format!("--minutes {minutes}: not a number"))?;
     let planted = args.iter().any(|arg| arg == "--planted");
-    simulate(&Asked { minutes, seed: number("seed")?, members: number("members")?, planted, after: None })
+    simulate(&Asked { minutes, seed: number("seed")?, members: number("members")?, planted, first: None })
 }
 
-/// A few minutes of it, for `verify`: always the same seeds, as many as there is time for.
-pub(crate) fn short(minutes: f64) -> Outcome {
-    simulate(&Asked { minutes, seed: None, members: None, planted: false, after: Some(0) })
+/// About two minutes of it, for `verify`: the same seeds on every machine, however fast it is.
+pub(crate) fn short() -> Outcome {
+    simulate(&Asked { minutes: 0.0, seed: None, members: None, planted: false, first: Some(SHORT_SEEDS) })
 }
 
 fn simulate(asked: &Asked) -> Outcome {
@@ -102,10 +104,9 @@ fn simulate(asked: &Asked) -> Outcome {
         let members = asked.members.map_or(vec![3, 5], |members| vec![members]);
         queue.extend(members.into_iter().map(|members| Seed { seed, members }));
     }
-    let known: Vec<Seed> = queue.iter().copied().collect();
     let drawn = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs() % 1_000_000 * 1_000;
-    let first = asked.after.unwrap_or(drawn);
-    let fresh = asked.seed.is_none().then_some((first, asked.members));
+    queue.extend((1..=asked.first.unwrap_or(0)).map(|seed| Seed { seed, members: members_of(seed) }));
+    let fresh = (asked.seed.is_none() && asked.first.is_none()).then_some((drawn, asked.members));
     let ran = run_all(&binary, &Mutex::new((queue, fresh)), until, &[]);
     let seconds: f64 = ran.iter().filter_map(|ran| ran.word("simulated")?.parse::<f64>().ok()).sum();
     let failed: Vec<&Ran> = ran.iter().filter(|ran| !ran.good).collect();
@@ -115,7 +116,7 @@ fn simulate(asked: &Asked) -> Outcome {
         let same = again.mark().is_some() && again.mark() == ran.mark();
         println!("{}\nseed {} members {}", ran.text, ran.seed.seed, ran.seed.members);
         println!("{}", if same { "again: the same trace" } else { "again: ANOTHER TRACE" });
-        if !known.contains(&ran.seed) {
+        if !kept()?.contains(&ran.seed) {
             keep(ran.seed)?;
         }
     }
@@ -155,8 +156,12 @@ fn take(queue: &Mutex<Queue>, until: Instant) -> Option<Seed> {
     }
     let (next, members) = fresh.as_mut().filter(|_| Instant::now() < until)?;
     *next += 1;
-    let members = members.unwrap_or(if next.is_multiple_of(3) { 5 } else { 3 });
+    let members = members.unwrap_or(members_of(*next));
     Some(Seed { seed: *next, members })
+}
+
+fn members_of(seed: u64) -> u64 {
+    if seed.is_multiple_of(3) { 5 } else { 3 }
 }
 
 /// Runs seeds until none is left or one has failed.

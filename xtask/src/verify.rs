@@ -19,9 +19,6 @@ const MAY_SKIP: [(&str, &str); 2] = [
     (supply::ADVISORIES, "the database lies on a host that not every machine reaches, and changes without us"),
 ];
 
-/// How long the simulation runs; its build takes three minutes the first time.
-const SIMULATED_MINUTES: f64 = 2.0;
-
 pub(crate) fn run(args: &[String]) -> Outcome {
     sh::run(sh::cargo(&["fmt", "--all", "--check"]))?;
     sh::run(sh::cargo(&["clippy", "--workspace", "--lib", "--bins", "--locked", "--", "-D", "warnings"]))?;
@@ -56,7 +53,7 @@ pub(crate) fn run(args: &[String]) -> Outcome {
         return Err("tests were skipped: see above, or pass --allow-skips".into());
     }
     etcdctl::run(&[])?;
-    simulate::short(SIMULATED_MINUTES)
+    simulate::short()
 }
 
 fn may_skip(what: &str) -> bool {
