@@ -209,6 +209,8 @@ fn outcome(result: Result<Answer, RequestError>) -> Outcome {
         Ok(answer) => Outcome::Ok(answer),
         Err(
             error @ (RequestError::Timeout
+            | RequestError::TimeoutLeaderFailure
+            | RequestError::TimeoutConnectionLost
             | RequestError::DeadlineExceeded
             | RequestError::Stopped
             | RequestError::LeaderChanged
