@@ -130,6 +130,7 @@ impl Core {
                 let Opening { store, opened, wal, recovered } = open::open(&env, &config, &data, log, engine_meter)?;
                 let machine = Machine::open(store, &opened, leases)?;
                 let newest = rebuild::newest(&env, &data.snapshots()).map_err(open::OpenError::Store)?;
+                let newest = rebuild::reaching(newest, wal.purged().map_or(RaftIndex(0), |id| id.index));
                 Ok((machine, opened, wal, recovered, newest))
             }
         };

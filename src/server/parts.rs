@@ -49,6 +49,11 @@ pub fn newest(env: &Env, dir: &Path) -> Result<Option<SavedSnapshot>, StorageErr
     rebuild::newest(env, dir)
 }
 
+/// Leaves out a snapshot that ends before the log begins.
+pub fn reaching(newest: Option<SavedSnapshot>, purged: RaftIndex) -> Option<SavedSnapshot> {
+    rebuild::reaching(newest, purged)
+}
+
 /// Puts the newest whole snapshot in place of what the store holds.
 ///
 /// # Errors

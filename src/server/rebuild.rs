@@ -134,6 +134,19 @@ pub(super) fn newest(env: &Env, dir: &Path) -> Result<Option<SavedSnapshot>, Sto
     Ok(None)
 }
 
+/// Leaves out a snapshot that ends before the log begins, as when the newer one can't be read: whoever got it would
+/// lack what is between. Without one, Raft has a new one written at its start.
+pub(super) fn reaching(newest: Option<SavedSnapshot>, purged: RaftIndex) -> Option<SavedSnapshot> {
+    let (usable, short) = match newest {
+        Some(newest) if newest.position.index < purged => (None, Some(newest.path)),
+        newest => (newest, None),
+    };
+    if let Some(path) = short {
+        tracing::warn!(path = %path.display(), %purged, "the newest snapshot that can be read ends before the log begins");
+    }
+    usable
+}
+
 fn header(env: &Env, path: &Path) -> Result<SnapshotHeader, StorageError> {
     let input = snapshot::open_snapshot(env, path)?;
     snapshot::read_header(input).map_err(|error| error.at(path))
@@ -242,5 +255,9 @@ mod tests {
         disk.crash(CrashStyle::LoseAll);
         let again = newest(&env, dir).expect("listed").map(|found| found.path);
         assert_eq!(again, found);
+
+        // Seed 24: the newest couldn't be opened, and the one before it ended before the log began.
+        let usable = |purged| reaching(newest(&env, dir).expect("listed"), RaftIndex(purged)).is_some();
+        assert!(usable(7) && !usable(8), "it is after entry 7, whatever its name says");
     }
 }

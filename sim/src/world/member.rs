@@ -130,7 +130,7 @@ async fn serve(world: Arc<World>, host: Arc<Host>, life: Life, wire: Wire) -> Re
     let status = Arc::new(NodeStatus::new(id));
     let cache = Arc::new(LogCache::default());
     let save = saver(env.clone(), reader.clone(), spawn);
-    let snapshots = Snapshots::new(save, parts::load(env.clone()), newest)?;
+    let snapshots = Snapshots::new(save, parts::load(env.clone()), parts::reaching(newest, purged))?;
     let membership = opened.meta.iter().find(|(key, _)| key == MEMBERSHIP_KEY).map(|(_, value)| value);
     let waiters = Arc::new(Waiters::new(REQUEST_TIMEOUT));
     let revision = AtomicI64::new(reader.snapshot().revision());
