@@ -2,7 +2,6 @@
 //!
 //! Only with the feature `failpoints`: `cargo xtask failpoints`.
 
-use std::net::TcpListener;
 use std::time::Duration;
 
 use rusd::failpoint::NAMES;
@@ -29,15 +28,11 @@ const NOT_ALONE: [&str; 8] = [
     "beforeLookupWhenLeaseTimeToLive",
 ];
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn failpoints_are_listed_told_and_taken_back() {
     let dir = tempfile::tempdir().unwrap();
     let mut member = Member::new(&dir.path().join("data"), &dir.path().join("log"), &[]);
-    let port = free_port();
+    let port = crate::ports::free();
     member.set_variable("GOFAIL_HTTP", format!("127.0.0.1:{port}"));
     member.start().await;
     let (status, list) = ask(port, "GET", "", "");
@@ -59,7 +54,7 @@ async fn an_end_at_each_failpoint_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let backend = settings::backends().pop().expect("an engine");
     let mut member = Member::new(&dir.path().join("data"), &dir.path().join("log"), &settings::eager(&backend));
-    let port = free_port();
+    let port = crate::ports::free();
     member.set_variable("GOFAIL_HTTP", format!("127.0.0.1:{port}"));
     let history = History::default();
     let follower = history.follow(member.url());

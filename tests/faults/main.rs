@@ -26,6 +26,8 @@ mod kill;
 mod ledger;
 mod load;
 mod member;
+#[path = "../support/ports.rs"]
+mod ports;
 mod power_cut;
 mod process;
 mod settings;

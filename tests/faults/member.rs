@@ -1,7 +1,6 @@
 //! One rusd process: started, killed, ended, waited for; its data directory outlives it.
 
 use std::fs::{self, File};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -27,11 +26,7 @@ pub(crate) struct Member {
 impl Member {
     /// A member on `data` that is not started yet; its log goes to `log`.
     pub(crate) fn new(data: &Path, log: &Path, flags: &[String]) -> Self {
-        let port = || {
-            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            listener.local_addr().unwrap().port()
-        };
-        let (client, peer) = (port(), port());
+        let (client, peer) = (crate::ports::free(), crate::ports::free());
         let mut all = vec![
             format!("--data-dir={}", data.display()),
             format!("--listen-client-urls=http://127.0.0.1:{client}"),
