@@ -39,14 +39,11 @@ mod lease_reads;
 mod majority;
 mod paused;
 
-#[allow(dead_code, reason = "tests/faults needs more of it")]
-#[path = "../faults/client.rs"]
+#[path = "../support/client.rs"]
 mod client;
-#[allow(dead_code, reason = "tests/faults needs more of it")]
-#[path = "../faults/history.rs"]
+#[path = "../support/history.rs"]
 mod history;
 #[path = "../support/peers.rs"]
 mod peers;
-#[allow(dead_code, reason = "tests/faults needs more of it")]
-#[path = "../faults/settings.rs"]
+#[path = "../support/settings.rs"]
 mod settings;

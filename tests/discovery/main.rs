@@ -10,7 +10,6 @@
 
 mod dns;
 
-#[allow(dead_code, reason = "others need more of it")]
 #[path = "../support/peers.rs"]
 mod peers;
 #[path = "../support/ports.rs"]
