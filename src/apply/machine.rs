@@ -16,9 +16,9 @@ use super::exec::Exec;
 use super::{AlarmOp, AlarmView, Alarms, Command, Outcome, Response, rights};
 use crate::auth::{AuthOp, AuthState, AuthView, Caller, IssuedTokens};
 use crate::lease::{LeaseRecord, LeaseWriter, Lessor};
-use crate::storage::{AppliedPosition, EventBatch, Opened, Store, StoreReader, Table};
+use crate::storage::{AppliedPosition, EventBatch, InstallHook, Opened, Store, StoreReader, Table};
 use crate::types::planted::{Bug, is_planted};
-use crate::types::{KeyRange, LeaseId, RaftIndex, RequestError};
+use crate::types::{KeyRange, LeaseId, RaftIndex, RequestError, StorageError};
 
 /// Why a machine can't go on. Its member must stop: it would answer differently from the others.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -64,19 +64,43 @@ pub struct Machine {
     applied: AppliedPosition,
 }
 
+/// Shows a snapshot's users and roles before its keys: who may not read them would, by what was here before.
+#[derive(Debug)]
+struct RightsFirst {
+    view: AuthView,
+    next: Option<AuthState>,
+}
+
+impl InstallHook for RightsFirst {
+    fn prepare(&mut self, opened: &Opened) -> Result<(), StorageError> {
+        let mut state = AuthState::load(&opened.auth)
+            .map_err(|key| StorageError::Mismatch(format!("damaged user or role: {key:?}")))?;
+        self.next = Some(state.published(opened.position.index));
+        Ok(())
+    }
+
+    fn before_shown(&mut self) {
+        if let Some(state) = self.next.take() {
+            self.view.store(state);
+        }
+    }
+}
+
 impl Machine {
     /// A machine over what `store` was opened with; `leases` is empty and gets what is stored.
     ///
     /// # Errors
     /// `Damaged` if a stored lease or alarm can't be read.
-    pub fn open(store: Store, opened: &Opened, leases: LeaseWriter) -> Result<Self, MachineError> {
+    pub fn open(mut store: Store, opened: &Opened, leases: LeaseWriter) -> Result<Self, MachineError> {
+        let auth_view = AuthView::default();
+        store.set_install_hook(Box::new(RightsFirst { view: auth_view.clone(), next: None }));
         let mut machine = Self {
             store,
             leases,
             alarms: Alarms::default(),
             alarm_view: AlarmView::default(),
             auth: AuthState::default(),
-            auth_view: AuthView::default(),
+            auth_view,
             auth_changed: false,
             tokens: Arc::default(),
             applied: AppliedPosition::default(),

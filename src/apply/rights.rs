@@ -9,7 +9,7 @@
 
 use super::{Command, DeleteOp, Op, PutOp, TxnOp};
 use crate::auth::{Access, AuthOp, AuthState, Caller};
-use crate::lease::Lessor;
+use crate::lease::{Lessor, Pass};
 use crate::types::{LeaseId, RequestError};
 
 /// Whether `caller` may do what `command` says. Nobody may while authentication is on.
@@ -25,7 +25,7 @@ pub fn check(command: &Command, caller: &Caller, state: &AuthState, lessor: &Les
         Command::DeleteRange(op) => delete(op, state.access(caller)?),
         Command::Txn(op) => txn(op, state.access(caller)?, lessor),
         // Where no key is touched a user is enough, as in etcd: one let in before a change, too.
-        Command::LeaseRevoke { id } if lessor.keys(*id).is_none_or(|keys| keys.is_empty()) => state.check_known(caller),
+        Command::LeaseRevoke { id } if !lessor.has_keys(*id) => state.check_known(caller),
         Command::LeaseRevoke { id } => write_attached(*id, state.access(caller)?, lessor),
         Command::LeaseGrant { .. } => state.check_known(caller),
         // Tokens are given out by members, who looked at the password.
@@ -43,10 +43,25 @@ pub fn check(command: &Command, caller: &Caller, state: &AuthState, lessor: &Les
 /// # Errors
 /// `PermissionDenied`.
 pub fn write_attached(id: LeaseId, access: Access<'_>, lessor: &Lessor) -> Result<(), RequestError> {
-    if access.is_full() || id.is_none() {
-        return Ok(());
+    let may = access.is_full() || id.is_none() || lessor.all_keys_pass(id, |key| pass(access.write_stretch(key)));
+    if may { Ok(()) } else { Err(RequestError::PermissionDenied) }
+}
+
+/// Whether all keys of a lease may be read.
+///
+/// # Errors
+/// `PermissionDenied`.
+pub fn read_attached(id: LeaseId, access: Access<'_>, lessor: &Lessor) -> Result<(), RequestError> {
+    let may = access.is_full() || lessor.all_keys_pass(id, |key| pass(access.read_stretch(key)));
+    if may { Ok(()) } else { Err(RequestError::PermissionDenied) }
+}
+
+fn pass(stretch: Option<Option<&[u8]>>) -> Pass<'_> {
+    match stretch {
+        None => Pass::No,
+        Some(None) => Pass::All,
+        Some(Some(end)) => Pass::Below(end),
     }
-    lessor.keys(id).unwrap_or_default().iter().try_for_each(|key| access.write_key(key))
 }
 
 /// Whether all conditions, reads and changes of a transaction are allowed, in both branches.

@@ -85,5 +85,25 @@ pub enum AuthOp {
     },
 }
 
+impl AuthOp {
+    /// What it does, in a log line: no names, no keys.
+    pub fn title(&self) -> &'static str {
+        match self {
+            Self::Enable => "authentication on",
+            Self::Disable => "authentication off",
+            Self::UserAdd { .. } => "user added",
+            Self::UserDelete { .. } => "user deleted",
+            Self::UserChangePassword { .. } => "password changed",
+            Self::UserGrantRole { .. } => "role given to a user",
+            Self::UserRevokeRole { .. } => "role taken from a user",
+            Self::RoleAdd { .. } => "role added",
+            Self::RoleDelete { .. } => "role deleted",
+            Self::RoleGrant { .. } => "permission given to a role",
+            Self::RoleRevoke { .. } => "permission taken from a role",
+            Self::Issue { .. } => "token given out",
+        }
+    }
+}
+
 /// BLAKE3 of a token's secret part.
 pub type TokenHash = [u8; 32];

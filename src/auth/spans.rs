@@ -61,6 +61,11 @@ impl Spans {
         self.around(key).is_some()
     }
 
+    /// Up to where, not included, all keys from `key` on are in the set; `Some(None)` is no end, `None` that `key` isn't.
+    pub fn stretch(&self, key: &[u8]) -> Option<Option<&[u8]>> {
+        Some(self.around(key)?.end.as_deref())
+    }
+
     fn contains_key_and_back(&self, low: &[u8], high: &[u8]) -> bool {
         self.around(low).is_some_and(|span| span.end.as_ref().is_none_or(|end| end.as_ref() > high))
     }
@@ -139,6 +144,11 @@ mod tests {
             let in_any = |key: &[u8]| ranges.iter().any(|range| range.contains(key));
             for key in &keys {
                 prop_assert_eq!(spans.contains_key(key), in_any(key));
+                let stretch = spans.stretch(key);
+                prop_assert_eq!(stretch.is_some(), in_any(key));
+                if let Some(Some(end)) = stretch {
+                    prop_assert!(end > key.as_slice() && !in_any(end));
+                }
             }
             if !asked.is_empty() {
                 let unbounded = asked.end == RangeEnd::Unbounded;

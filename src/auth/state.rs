@@ -62,7 +62,17 @@ pub struct Access<'a> {
     account: Option<&'a Account>,
 }
 
-impl Access<'_> {
+impl<'a> Access<'a> {
+    /// Up to where it may read all keys from `key` on; `Some(None)` is no end, `None` that it may not read `key`.
+    pub fn read_stretch(&self, key: &[u8]) -> Option<Option<&'a [u8]>> {
+        self.account.map_or(Some(None), |account| account.read.stretch(key))
+    }
+
+    /// The same for writing.
+    pub fn write_stretch(&self, key: &[u8]) -> Option<Option<&'a [u8]>> {
+        self.account.map_or(Some(None), |account| account.write.stretch(key))
+    }
+
     /// Whether it may do everything, so that single keys need not be looked at.
     pub fn is_full(&self) -> bool {
         self.account.is_none()
@@ -440,8 +450,8 @@ impl AuthState {
         u64::from_be_bytes(first)
     }
 
-    /// The cost of some stored password, so that looking for an unknown user can take as long.
+    /// The highest cost of a stored password, so that looking for an unknown user can take as long.
     pub fn usual_cost(&self) -> Option<u32> {
-        self.users().find_map(|(_, user)| user.password.as_ref().and_then(PasswordHash::cost))
+        self.users().filter_map(|(_, user)| user.password.as_ref().and_then(PasswordHash::cost)).max()
     }
 }

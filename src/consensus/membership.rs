@@ -175,6 +175,10 @@ impl Node {
         loop {
             let metrics = self.raft().metrics().borrow_watched().clone();
             self.leads(&metrics)?;
+            if plan::role(metrics.membership_config.membership(), metrics.id).is_none() {
+                // It has removed itself and leads until others know that; what comes next is the next leader's.
+                return Err(RequestError::NoLeader);
+            }
             self.desk().observe(&metrics);
             let seen = metrics.membership_config.log_id();
             if seen == metrics.committed_membership_config.log_id() {

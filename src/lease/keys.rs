@@ -1,8 +1,20 @@
 //! `LeaseKeys`: the keys that hang on a lease, sorted.
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
 
 use bytes::Bytes;
+
+/// What is said of a key, and of those behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pass<'a> {
+    /// It doesn't pass.
+    No,
+    /// It passes, and so do all keys from it to below this one.
+    Below(&'a [u8]),
+    /// It passes, and so do all keys behind it.
+    All,
+}
 
 /// A sorted set of keys that is small for the usual lease with none or one.
 #[derive(Debug, Default)]
@@ -45,6 +57,33 @@ impl LeaseKeys {
         }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        matches!(self, Self::None)
+    }
+
+    /// Whether all keys pass. `pass` is asked once for each stretch of those that do, however many keys it has.
+    pub(super) fn all_pass<'a>(&self, pass: impl Fn(&[u8]) -> Pass<'a>) -> bool {
+        match self {
+            Self::None => true,
+            Self::One(key) => pass(key) != Pass::No,
+            Self::Many(keys) => {
+                let mut next = keys.first();
+                while let Some(key) = next {
+                    match pass(key) {
+                        Pass::No => return false,
+                        Pass::All => return true,
+                        // A stretch that ends at or before its own key would be asked for again and again.
+                        Pass::Below(end) if end <= key.as_ref() => return false,
+                        Pass::Below(end) => {
+                            next = keys.range::<[u8], _>((Bound::Included(end), Bound::Unbounded)).next();
+                        }
+                    }
+                }
+                true
+            }
+        }
+    }
+
     pub(super) fn to_vec(&self) -> Vec<Bytes> {
         match self {
             Self::None => Vec::new(),
@@ -74,5 +113,32 @@ mod tests {
         assert!(matches!(keys, LeaseKeys::One(_)));
         keys.remove(b"b");
         assert_eq!(keys.to_vec(), ["a"]);
+    }
+
+    #[test]
+    fn stretches_are_asked_for_once() {
+        let mut keys = LeaseKeys::default();
+        for key in ["a1", "a2", "a3", "c1", "c2", "z"] {
+            keys.insert(key.into());
+        }
+        let asked = std::cell::Cell::new(0);
+        let pass = |key: &[u8]| {
+            asked.set(asked.get() + 1);
+            match key.first() {
+                Some(b'a') => Pass::Below(b"b"),
+                Some(b'c') => Pass::Below(b"c2\0"),
+                Some(b'z') => Pass::All,
+                _ => Pass::No,
+            }
+        };
+        assert!(keys.all_pass(pass));
+        assert_eq!(asked.get(), 3);
+        keys.insert("c3".into());
+        assert!(!keys.all_pass(|key: &[u8]| if key == b"c3" { Pass::No } else { pass(key) }));
+        assert!(!keys.all_pass(|key: &[u8]| if key == b"z" { Pass::Below(b"z") } else { pass(key) }));
+        let (mut one, none) = (LeaseKeys::default(), LeaseKeys::default());
+        one.insert("b".into());
+        assert!(none.all_pass(pass) && none.is_empty());
+        assert!(!one.all_pass(pass) && !one.is_empty());
     }
 }

@@ -9,7 +9,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use super::shard::Shard;
-use super::{LeaseCounts, LeaseWriter};
+use super::{LeaseCounts, LeaseWriter, Pass};
 use crate::types::LeaseId;
 use crate::types::planted::{Bug, is_planted};
 
@@ -145,6 +145,16 @@ impl Lessor {
     /// The keys that hang on a lease, sorted; `None` if there is no such lease.
     pub fn keys(&self, id: LeaseId) -> Option<Vec<Bytes>> {
         self.shard(id).leases.get(&id).map(|lease| lease.keys.to_vec())
+    }
+
+    /// Whether keys hang on a lease.
+    pub fn has_keys(&self, id: LeaseId) -> bool {
+        self.shard(id).leases.get(&id).is_some_and(|lease| !lease.keys.is_empty())
+    }
+
+    /// Whether all keys of a lease pass, of which there may be none; `pass` is asked for stretches and not for each.
+    pub fn all_keys_pass<'a>(&self, id: LeaseId, pass: impl Fn(&[u8]) -> Pass<'a>) -> bool {
+        self.shard(id).leases.get(&id).is_none_or(|lease| lease.keys.all_pass(pass))
     }
 
     /// Changes whenever leases are gone, released, or no longer kept here, for those who wait for

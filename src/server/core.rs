@@ -230,7 +230,8 @@ impl Core {
             // It is noticed again, and then the member ends in order.
             () = removed(&node) => {}
             ready = tokio::time::timeout(ready_max, publish::ready(&node, config)) => match ready {
-                Ok(Ok(())) => {}
+                // What was given out while this member was away would be good for longer here than elsewhere.
+                Ok(Ok(())) => issued.forget_until(node.status().applied()),
                 Ok(Err(_)) => return Err(raft_ended(&node).await),
                 Err(_) => tracing::warn!(
                     waited = ?ready_max, "the cluster has no leader yet; clients are served and will be told so"

@@ -18,6 +18,8 @@ pub struct Limits {
     /// `--pending-requests-mb`: bytes of requests that are being received, and of those that wait for the log;
     /// further ones get `too many requests`.
     pub requests_pending_bytes_max: usize,
+    /// `--request-arrival-timeout`: how long the message of a call with one may take to come; streams aren't bound.
+    pub request_arrival_max: Duration,
     /// `--pending-answers-mb`: bytes of large answers that wait for their clients to read them; likewise.
     pub answers_pending_bytes_max: usize,
     /// The longest lease, in seconds.
@@ -53,6 +55,7 @@ impl Default for Limits {
             request_timeout: Duration::from_secs(7),
             proposals_pending_max: 5_000,
             requests_pending_bytes_max: Self::REQUESTS_BYTES_DEFAULT,
+            request_arrival_max: Duration::from_secs(60),
             answers_pending_bytes_max: Self::ANSWERS_BYTES_DEFAULT,
             lease_ttl_secs_max: 9_000_000_000,
             lease_ttl_secs_min: 2,

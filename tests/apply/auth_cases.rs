@@ -1,12 +1,14 @@
 //! Users, and commands on their behalf, where they are applied.
 
 use bytes::Bytes;
-use rusd::apply::{AlarmKind, AlarmOp, Command, Compare, CompareResult, CompareTarget, Op, PutOp, Response, TxnOp};
+use rusd::apply::{
+    AlarmKind, AlarmOp, Command, Compare, CompareResult, CompareTarget, MachineError, Op, PutOp, Response, TxnOp,
+};
 use rusd::auth::{AuthOp, Caller, PasswordHash, PermissionKind, token_hash};
 use rusd::env::ManualSpawn;
-use rusd::storage::RangeQuery;
 use rusd::storage::backend::MemoryImage;
-use rusd::types::{KeyRange, LeaseId, MemberId, RequestError};
+use rusd::storage::{RangeQuery, SnapshotItem, Store, Table};
+use rusd::types::{KeyRange, LeaseId, MemberId, RequestError, StorageError};
 
 use crate::harness::{Node, one, put};
 
@@ -214,4 +216,50 @@ fn users_are_there_after_a_restart() {
     assert_eq!(by(&mut node, "u", Command::Put(put("x", "1"))), Err(RequestError::PermissionDenied));
     assert!(by(&mut node, "u", Command::Put(put("a", "1"))).is_ok());
     assert_eq!(state.role("r").unwrap().permissions[0].key, Bytes::from("a"));
+}
+
+/// A member that was away comes from a state without users to one with them by a snapshot.
+#[test]
+fn a_snapshots_users_are_known_before_its_keys() {
+    let mut leader = Node::new();
+    leader.put(put("secret", "1")).unwrap();
+    enable(&mut leader);
+    let (snapshot, position) = (leader.machine.reader().snapshot_pinned(), leader.machine.applied());
+    let mut items = Vec::new();
+    snapshot
+        .each_record(|at, record| {
+            items.push(Ok::<_, StorageError>(SnapshotItem::Record(at, record.clone())));
+            Ok::<_, StorageError>(())
+        })
+        .unwrap();
+    for table in [Table::Meta, Table::Lease, Table::Auth] {
+        items.extend(snapshot.rows().of(table).into_iter().map(|(key, row)| Ok(SnapshotItem::Row(table, key, row))));
+    }
+    let mut member = Node::new();
+    let (view, reader) = (member.machine.auth(), member.machine.reader());
+    assert!(!view.look().is_enabled());
+    let install = |store: &mut Store| {
+        let opened = store.install(position, items)?;
+        // The store's readers see the keys from here on, and the machine has not looked at the rest yet.
+        assert_eq!(reader.revision(), leader.revision());
+        assert!(view.look().is_enabled(), "the keys can be read by who was let in before");
+        Ok::<_, Failed>(opened)
+    };
+    member.machine.install(install).unwrap();
+    assert_eq!(view.look().revision(), leader.machine.auth().look().revision());
+}
+
+#[derive(Debug)]
+struct Failed;
+
+impl From<StorageError> for Failed {
+    fn from(_: StorageError) -> Self {
+        Self
+    }
+}
+
+impl From<MachineError> for Failed {
+    fn from(_: MachineError) -> Self {
+        Self
+    }
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! descriptors ─► every method × every kind of caller ─► as its need says, and as etcd answers (matrix)
+//! holes that etcd had, by their numbers (holes) · messages that come late (late)
 //! signed tokens (jwt) · a session of etcdctl (session)        three members, and what lies on the disk: `tests/cluster`
 //! ```
 
@@ -12,7 +13,9 @@
 )]
 
 mod callers;
+mod holes;
 mod jwt;
+mod late;
 mod matrix;
 mod needs;
 mod session;

@@ -92,6 +92,16 @@ pub(crate) fn of(method: &str) -> &'static [(&'static str, Need)] {
                 Keys(&[WRITE_X]),
             ),
             (
+                "success { request_txn { success { request_put { key: 'k' value: '1' prev_kv: true } } } }",
+                Keys(&[WRITE_K, K]),
+            ),
+            (
+                "failure { request_txn { failure { request_put { key: 'k' value: '1' lease: 102 } } } }",
+                Keys(&[WRITE_K, WRITE_X]),
+            ),
+            ("success { request_txn { success { request_range { key: 'x' } } } }", Keys(&[X])),
+            ("success { request_txn { success { request_delete_range { key: 'x' } } } }", Keys(&[WRITE_X])),
+            (
                 "failure { request_txn { success { request_txn { compare { key: 'x' target: VERSION } } } } }",
                 Keys(&[X]),
             ),

@@ -112,6 +112,102 @@ fn clients_show_who_they_are() {
     member.turns_away(&as_client(&alice), "revoked by now");
 }
 
+/// GHSA-3wh4-j44w-pg92: revoked certificates were turned away on some listeners only.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ghsa_3wh4_j44w_pg92_the_revoked_are_turned_away_everywhere() {
+    let (place, authority) = (Place::new(), Authority::new("authority"));
+    let ca = authority.write(place.path(), "ca");
+    let server = authority.issue(place.path(), "server", &Wanted::default());
+    let client = |name: &str, serial| {
+        authority.issue(place.path(), name, &Wanted { common_name: name, serial, ..Wanted::default() })
+    };
+    let (good, revoked) = (client("good", 7), client("revoked", 8));
+    let crl = place.path().join("crl");
+    put(&crl, authority.revoke(&[8]).0);
+    let [metrics, pages] = [(); 2].map(|()| format!("https://localhost:{}", crate::ports::free()));
+    let mut flags = serves(&server);
+    flags.extend([
+        "--client-cert-auth".to_owned(),
+        flag("trusted-ca-file", &ca),
+        flag("client-crl-file", &crl),
+        format!("--listen-metrics-urls={metrics}"),
+        format!("--listen-client-http-urls={pages}"),
+        "--peer-client-cert-auth".to_owned(),
+        flag("peer-cert-file", &server.cert),
+        flag("peer-key-file", &server.key),
+        flag("peer-trusted-ca-file", &ca),
+        flag("peer-crl-file", &crl),
+    ]);
+    let member = Member::new(&place, "m", "https", "https").with(&flags).started();
+    let trusting = |issued: &Issued| {
+        let pair = Pair { cert: issued.cert.clone(), key: issued.key.clone() };
+        let trusts = Settings { trusted_ca: Some(ca.clone()), pair: Some(pair), ..Settings::default() };
+        Connector::new("test", trusts, Env::real()).expect("good files")
+    };
+    for (url, path) in [
+        (&pages, "/version"),
+        (&pages, "/health"),
+        (&metrics, "/metrics"),
+        (&metrics, "/health"),
+        (&member.peer, "/version"),
+    ] {
+        let let_in = page(url, &trusting(&good), path).await;
+        assert!(let_in.as_ref().is_ok_and(|page| page.starts_with("HTTP/1.1 200")), "{url}{path}: {let_in:?}");
+        let turned = page(url, &trusting(&revoked), path).await;
+        assert!(!turned.as_ref().is_ok_and(|page| page.starts_with("HTTP/1.1")), "{url}{path}: {turned:?}");
+    }
+    let revoked = [vec![flag("cacert", &ca)], shows(&revoked)].concat();
+    member.turns_away(&revoked, "revoked");
+}
+
+#[test]
+fn a_certificate_names_its_user() {
+    let (place, authority) = (Place::new(), Authority::new("authority"));
+    let ca = authority.write(place.path(), "ca");
+    let server = authority.issue(place.path(), "server", &Wanted::default());
+    let client = |name: &str, serial| {
+        let wanted = Wanted { common_name: name, serial, ..Wanted::default() };
+        let issued = authority.issue(place.path(), name, &wanted);
+        [vec![flag("cacert", &ca)], shows(&issued)].concat()
+    };
+    let (root, alice, stranger, none) = (client("root", 7), client("alice", 8), client("stranger", 9), client("", 10));
+    let mut flags = serves(&server);
+    flags.extend(["--client-cert-auth".to_owned(), flag("trusted-ca-file", &ca), "--bcrypt-cost=4".to_owned()]);
+    let member = Member::new(&place, "m", "https", "http").with(&flags).started();
+    let setting_up: [&[&str]; 8] = [
+        &["put", "secret", "1"],
+        &["user", "add", "root", "--no-password"],
+        &["user", "grant-role", "root", "root"],
+        &["user", "add", "alice:pw"],
+        &["role", "add", "r"],
+        &["role", "grant-permission", "r", "readwrite", "a", "b"],
+        &["user", "grant-role", "alice", "r"],
+        &["auth", "enable"],
+    ];
+    for args in setting_up {
+        let Some(done) = member.ctl(&stranger, args) else { return };
+        assert!(done.is_ok(), "{args:?}: {done:?}");
+    }
+    let says = |who: &[String], args: &[&str], words: &str| {
+        let answer = member.ctl(who, args).expect("etcdctl was there before");
+        let text = match &answer {
+            Ok(text) | Err(text) => text,
+        };
+        assert!(text.contains(words), "{who:?} {args:?}: {answer:?}, and not {words}");
+    };
+    says(&root, &["get", "secret", "--print-value-only"], "1");
+    says(&root, &["user", "list"], "alice");
+    says(&alice, &["put", "a1", "v"], "OK");
+    says(&alice, &["get", "a1", "--print-value-only"], "v");
+    says(&alice, &["get", "secret"], "permission denied");
+    says(&alice, &["user", "list"], "permission denied");
+    says(&stranger, &["get", "secret"], "permission denied");
+    says(&none, &["get", "secret"], "user name is empty");
+    // A token comes before the name, good or bad.
+    says(&root, &["get", "secret", "--user=alice:pw"], "permission denied");
+    says(&root, &["get", "secret", "--user=alice:wrong"], "authentication failed");
+}
+
 #[test]
 fn one_port_speaks_both_and_sockets_speak_tls() {
     let (place, authority) = (Place::new(), Authority::new("authority"));

@@ -62,15 +62,45 @@ impl CallContext {
     /// # Errors
     /// `UserEmpty`, `AuthTokenInvalid`, `UserNotFound`, `PermissionDenied`. None while authentication is off.
     pub(crate) async fn check_admin(&self) -> Result<(), RequestError> {
-        let look = || {
-            let state = self.auth.view.look();
-            state.check_admin(&self.caller(&state)?)
-        };
-        if look().is_ok() {
+        if self.check_admin_here().is_ok() {
             return Ok(());
         }
         self.catch_up().await?;
-        look()
+        self.check_admin_here()
+    }
+
+    /// The same by what the cluster has agreed on: for what is done outside of the log, where nothing looks again.
+    ///
+    /// # Errors
+    /// Those of [`CallContext::check_admin`], and of a barrier.
+    pub(crate) async fn check_admin_of_cluster(&self) -> Result<(), RequestError> {
+        let caught_up = self.catch_up().await;
+        // Where authentication is off as far as is known, the call has errors of its own for a missing leader.
+        if self.auth.view.look().is_enabled() {
+            caught_up?;
+        }
+        self.check_admin_here()
+    }
+
+    /// The same by what this member knows.
+    ///
+    /// # Errors
+    /// Those of [`CallContext::check_admin`].
+    pub(crate) fn check_admin_here(&self) -> Result<(), RequestError> {
+        let state = self.auth.view.look();
+        state.check_admin(&self.caller(&state)?)
+    }
+
+    /// Returns once this member has known, at some time since it started, whether authentication is on.
+    ///
+    /// # Errors
+    /// Those of a barrier.
+    pub(crate) async fn confirm_rights(&self) -> Result<(), RequestError> {
+        if !self.auth.is_confirmed() {
+            self.catch_up().await?;
+            self.auth.set_confirmed();
+        }
+        Ok(())
     }
 
     /// Looks with `check` at what the caller may, and remembers as of when.
@@ -119,6 +149,20 @@ impl CallContext {
             return Ok(());
         }
         check(state.access(&self.caller(&state)?)?)
+    }
+
+    /// Whether the caller may do what `command` says, as far as this member knows.
+    pub(crate) fn may(&self, command: &Command) -> bool {
+        let state = self.auth.view.look();
+        self.caller(&state).is_ok_and(|caller| rights::check(command, &caller, &state, &self.lessor).is_ok())
+    }
+
+    /// Catches up if authentication is on: for what is seen here before the rights that it goes by.
+    ///
+    /// # Errors
+    /// Those of a barrier.
+    pub(crate) async fn catch_up_with_rights(&self) -> Result<(), RequestError> {
+        if self.auth.view.look().is_enabled() { self.catch_up().await } else { Ok(()) }
     }
 
     /// The command with its caller, if it is allowed.

@@ -64,6 +64,7 @@ async fn login(call: &CallContext, name: &str, password: &Secret) -> Result<(Str
             return Err(RequestError::NoPasswordUser);
         }
         if !matches {
+            call.auth.refused.note(call.env.clock.now());
             return Err(RequestError::AuthFailed);
         }
         if let Some(token) = call.auth.tokens.sign(name, state.revision(), call.env.clock.wall())? {

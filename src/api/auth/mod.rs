@@ -9,12 +9,14 @@
 mod call;
 mod etcd;
 mod login;
+mod refused;
 mod roles;
 pub(crate) mod rules;
 mod users;
 mod who;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::Semaphore;
 
@@ -23,6 +25,7 @@ use crate::apply::{Command, Response};
 use crate::auth::{AuthOp, AuthState, AuthView, Caller, PasswordHash, Secret, Tokens};
 use crate::env::Env;
 use crate::types::RequestError;
+use refused::RefusedLogins;
 
 pub(crate) use call::CallContext;
 pub use etcd::{etcd_role, etcd_user};
@@ -33,8 +36,10 @@ pub(crate) use users::{
 };
 pub(crate) use who::Who;
 
-/// Calls that wait for their turn with that.
+/// Logins that wait for their turn with that.
 const HASHES_WAITING_MAX: usize = 256;
+/// Changes of passwords that do; they have a lane of their own, so that logins can't keep root from one.
+const HASHES_FOR_ROOT_WAITING_MAX: usize = 64;
 
 /// What authentication is done with.
 pub struct Authentication {
@@ -47,8 +52,35 @@ pub struct Authentication {
     /// Whether a verified client certificate's common name is a user (`--client-cert-auth`).
     pub common_names: bool,
     env: Env,
-    hashing: Arc<Semaphore>,
-    waiting: Arc<Semaphore>,
+    /// Whether this member has caught up once since it started.
+    confirmed: AtomicBool,
+    refused: RefusedLogins,
+    logins: Lane,
+    passwords: Lane,
+}
+
+/// Where what takes a processor for a while waits for its turn.
+struct Lane {
+    turns: Arc<Semaphore>,
+    waiting: Semaphore,
+}
+
+impl Lane {
+    fn new(turns: usize, waiting_max: usize) -> Self {
+        Self { turns: Arc::new(Semaphore::new(turns)), waiting: Semaphore::new(waiting_max) }
+    }
+
+    /// Runs `work` when it is its turn.
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, RequestError> {
+        let _waiting = self.waiting.try_acquire().map_err(|_| RequestError::TooManyRequests)?;
+        // It goes with the work: a caller that gives up makes no room for another while the work goes on.
+        let turn = self.turns.clone().acquire_owned().await.map_err(|_| RequestError::Stopped)?;
+        let work = move || {
+            let _turn = turn;
+            work()
+        };
+        tokio::task::spawn_blocking(work).await.map_err(|_| RequestError::Stopped)
+    }
 }
 
 impl Authentication {
@@ -56,9 +88,26 @@ impl Authentication {
     pub fn new(view: AuthView, tokens: Tokens, cost: u32, common_names: bool, env: Env) -> Self {
         // Each takes a processor for tens of milliseconds; the others go on serving.
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let hashing = Arc::new(Semaphore::new((processors / 2).max(1)));
-        let waiting = Arc::new(Semaphore::new(HASHES_WAITING_MAX));
-        Self { view, tokens, cost, common_names, env, hashing, waiting }
+        Self {
+            view,
+            tokens,
+            cost,
+            common_names,
+            env,
+            confirmed: AtomicBool::new(false),
+            refused: RefusedLogins::default(),
+            logins: Lane::new((processors / 2).max(1), HASHES_WAITING_MAX),
+            passwords: Lane::new(1, HASHES_FOR_ROOT_WAITING_MAX),
+        }
+    }
+
+    /// Whether this member has caught up with the cluster once since it started.
+    fn is_confirmed(&self) -> bool {
+        self.confirmed.load(Ordering::Relaxed)
+    }
+
+    fn set_confirmed(&self) {
+        self.confirmed.store(true, Ordering::Relaxed);
     }
 
     /// Whom a request is for.
@@ -80,16 +129,9 @@ impl Authentication {
         }
     }
 
-    /// Runs what takes a processor for a while, a few at a time.
+    /// Runs the check of a login, a few at a time.
     async fn hashing<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, RequestError> {
-        let _waiting = self.waiting.try_acquire().map_err(|_| RequestError::TooManyRequests)?;
-        // It goes with the work: a caller that gives up makes no room for another while the work goes on.
-        let turn = self.hashing.clone().acquire_owned().await.map_err(|_| RequestError::Stopped)?;
-        let work = move || {
-            let _turn = turn;
-            work()
-        };
-        tokio::task::spawn_blocking(work).await.map_err(|_| RequestError::Stopped)
+        self.logins.run(work).await
     }
 
     /// The hash of a new password.
@@ -97,7 +139,7 @@ impl Authentication {
         let mut salt = [0; 16];
         self.env.rng.fill(&mut salt);
         let cost = self.cost;
-        let hashed = self.hashing(move || crate::auth::hash(&password, cost, salt)).await?;
+        let hashed = self.passwords.run(move || crate::auth::hash(&password, cost, salt)).await?;
         hashed.map_err(|_| RequestError::PasswordTooLong)
     }
 }
@@ -110,11 +152,14 @@ impl std::fmt::Debug for Authentication {
 
 /// Gets a change of users or roles through the log, and gives the revision for the header.
 async fn change(call: &CallContext, op: AuthOp) -> Result<i64, RequestError> {
+    let what = op.title();
     let command = Command::Auth(op);
     crate::admit::check_size(&command, &call.limits)?;
     let command = call.on_behalf(command).await?;
     let outcome = call.proposer.propose(command).await?;
-    outcome.result.map(|_| outcome.revision)
+    outcome.result?;
+    tracing::info!(change = what, "users, roles or authentication were changed through this member");
+    Ok(outcome.revision)
 }
 
 /// Notes a token in the log; the entry that did.

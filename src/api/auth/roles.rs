@@ -55,6 +55,7 @@ pub(super) fn permissions(role: &Role) -> Vec<authpb::Permission> {
 /// `RoleList`.
 pub(crate) async fn role_list(call: CallContext, _: pb::AuthRoleListRequest) -> Result<ReplyBody, Status> {
     kv::barrier(&call, false).await.map_err(|error| errors::status(&error))?;
+    call.check_admin_here().map_err(|error| errors::status(&error))?;
     let roles = call.auth.view.load().roles().map(|(name, _)| name.to_owned()).collect();
     let header = call.message_header(call.reader.revision());
     Ok(ReplyBody::unary(&Prost(pb::AuthRoleListResponse { header, roles })))

@@ -86,6 +86,34 @@ pub(crate) async fn admit(call: &CallContext, method: Method) -> Result<(), Requ
         Rule::Anyone | Rule::AsItSays => Ok(()),
         Rule::AnyoneHonest => call.caller(&call.auth.view.look()).map(drop),
         Rule::Somebody => call.check_known(),
+        Rule::Root if is_of_cluster(method) => call.check_admin_of_cluster().await,
         Rule::Root => call.check_admin().await,
     }
+}
+
+/// The same by what this member knows now: for a call whose message came after it was let in.
+///
+/// # Errors
+/// Those of [`admit`].
+pub(crate) fn admit_again(call: &CallContext, method: Method) -> Result<(), RequestError> {
+    match of(method) {
+        Rule::Anyone | Rule::AnyoneHonest | Rule::AsItSays => Ok(()),
+        Rule::Somebody => call.check_known(),
+        Rule::Root => call.check_admin_here(),
+    }
+}
+
+/// Whether a call of root's changes or tells more than this member while its caller isn't looked at again in the log.
+const fn is_of_cluster(method: Method) -> bool {
+    matches!(
+        method,
+        Method::MemberAdd
+            | Method::MemberRemove
+            | Method::MemberUpdate
+            | Method::MemberPromote
+            | Method::MoveLeader
+            | Method::Downgrade
+            | Method::UserList
+            | Method::RoleList
+    )
 }

@@ -47,6 +47,7 @@ async fn get(call: &CallContext, name: &str) -> Result<Vec<String>, RequestError
 /// `UserList`.
 pub(crate) async fn user_list(call: CallContext, _: pb::AuthUserListRequest) -> Result<ReplyBody, Status> {
     kv::barrier(&call, false).await.map_err(|error| errors::status(&error))?;
+    call.check_admin_here().map_err(|error| errors::status(&error))?;
     let users = call.auth.view.load().users().map(|(name, _)| name.to_owned()).collect();
     let header = call.message_header(call.reader.revision());
     Ok(ReplyBody::unary(&Prost(pb::AuthUserListResponse { header, users })))

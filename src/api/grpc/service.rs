@@ -1,8 +1,8 @@
 //! The table from methods to handlers, and the three ways in which a call runs.
 //!
 //! ```text
-//! unary          gate, rule ─► one message ─► handler ─► ReplyBody (message + trailers)
-//! server stream  gate, rule ─► one message ─► handler ─► a body that makes its own frames
+//! unary          gate, rule ─► one message ─► rule ─► handler ─► ReplyBody (message + trailers)
+//! server stream  gate, rule ─► one message ─► rule ─► handler ─► a body that makes its own frames
 //! bidi stream    gate, rule ─► handler(request body) ─► a body that reads and makes frames
 //! ```
 
@@ -199,6 +199,10 @@ fn watch(call: Call) -> Answer {
             Ok(context) => context,
             Err(status) => return call.fail(status),
         };
+        // A watch outlives what is looked at when it begins, so a member that has just started learns first who may.
+        if let Err(error) = context.confirm_rights().await {
+            return call.fail(errors::status(&error));
+        }
         let Call { services, mut guard, request, .. } = call;
         let may_watch: CreateCheck = Arc::new(move |range| {
             // An empty key is the first one there can be.
@@ -250,13 +254,22 @@ where
     let max = call.services.message_bytes_max();
     let mut messages = frame::Messages::new(call.request.headers(), max);
     let budget = &call.services.budgets.requests;
-    let (message, held) = frame::read_one(&mut messages, call.request.body_mut(), budget).await?;
+    let message = frame::read_one(&mut messages, call.request.body_mut(), budget);
+    let limit = call.services.limits.request_arrival_max;
+    let (message, held) = tokio::time::timeout(limit, message).await.map_err(|_| late(limit))??;
+    // Its client decides when a message comes, and by then others may do what the method does.
+    rules::admit_again(&context, call.method).map_err(|error| errors::status(&error))?;
     // These may wait for hours, and keep no more than a name.
     let _held = held.filter(|_| !matches!(call.method, Method::Lock | Method::Campaign));
     call.guard.received(message.len());
     let is_unary = call.method.parts().2 == Kind::Unary;
     let message = if is_unary { decode::decode(message) } else { decode::decode_streamed(message) };
     handler(context, message?).await
+}
+
+/// What a call gets whose message doesn't come.
+fn late(limit: Duration) -> Status {
+    Status::deadline_exceeded(format!("the request's message did not come within {} s", limit.as_secs()))
 }
 
 fn ok(body: ReplyBody) -> Response<ReplyBody> {

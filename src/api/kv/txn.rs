@@ -6,7 +6,7 @@ use rusd_proto::etcdserverpb as pb;
 use tonic::Status;
 
 use super::meter::Meter;
-use super::write::{admit_cost, submit, unexpected};
+use super::write::{over_quota, refuse, submit, unexpected};
 use super::{compare, read};
 use crate::admit;
 use crate::api::auth::CallContext;
@@ -41,7 +41,11 @@ enum Kind {
 }
 
 async fn run(call: &CallContext, request: pb::TxnRequest) -> Result<(TxnReply, Kind), RequestError> {
-    admit_cost(call, convert::txn_cost(&request)).await?;
+    if let Err(refusal) = over_quota(call, convert::txn_cost(&request)) {
+        let txn = convert::txn(request, call.limits.txn_ops_max);
+        let may_write = txn.is_ok_and(|txn| call.may(&Command::Txn(txn)));
+        return Err(refuse(call, refusal, may_write).await);
+    }
     let serializable = convert::is_serializable(&request);
     let txn = convert::txn(request, call.limits.txn_ops_max)?;
     if admit::is_read_only(&txn) {

@@ -61,21 +61,25 @@ pub(crate) async fn submit(call: &CallContext, command: Command) -> Result<(Resp
 }
 
 /// Checks a command in etcd's order: quota, shape, size, alarms. At the quota's end the alarm is raised.
-pub(crate) async fn admit(services: &Services, command: &Command) -> Result<(), RequestError> {
-    let size = services.reader.logical_size();
-    refuse(services, admit::command(command, &services.limits, size, &services.alarms)).await
-}
-
-/// Checks only the quota, for a request that isn't a command yet and may add `cost` bytes.
-pub(super) async fn admit_cost(services: &Services, cost: u64) -> Result<(), RequestError> {
-    refuse(services, admit::quota_for(cost, &services.limits, services.reader.logical_size())).await
-}
-
-async fn refuse(services: &Services, checked: Result<(), Refusal>) -> Result<(), RequestError> {
-    match checked {
+pub(crate) async fn admit(call: &CallContext, command: &Command) -> Result<(), RequestError> {
+    let size = call.reader.logical_size();
+    match admit::command(command, &call.limits, size, &call.alarms) {
         Ok(()) => Ok(()),
-        Err(Refusal::Request(error)) => Err(error),
-        Err(Refusal::OverQuota) => {
+        Err(refusal) => Err(refuse(call, refusal, call.may(command)).await),
+    }
+}
+
+/// Whether the quota is at its end for a request that isn't a command yet and may add `cost` bytes.
+pub(super) fn over_quota(services: &Services, cost: u64) -> Result<(), Refusal> {
+    admit::quota_for(cost, &services.limits, services.reader.logical_size())
+}
+
+/// What a refused request is answered with. The alarm stops all writers, so only who may write raises it.
+pub(super) async fn refuse(services: &Services, refusal: Refusal, may_write: bool) -> RequestError {
+    match refusal {
+        Refusal::Request(error) => error,
+        Refusal::OverQuota if !may_write => RequestError::NoSpace,
+        Refusal::OverQuota => {
             let alarm = AlarmOp { activate: true, member: services.info.member_id, kind: Some(AlarmKind::NoSpace) };
             if !services.alarms.load().list(alarm.kind).contains(&(alarm.member, AlarmKind::NoSpace)) {
                 // The request is refused whether or not the alarm comes through; the next one tries again.
@@ -84,7 +88,7 @@ async fn refuse(services: &Services, checked: Result<(), Refusal>) -> Result<(),
                     tracing::warn!(%error, "the alarm that space is used up could not be raised");
                 }
             }
-            Err(RequestError::NoSpace)
+            RequestError::NoSpace
         }
     }
 }

@@ -7,7 +7,6 @@
 
 mod keep_alive;
 
-use bytes::Bytes;
 use rusd_proto::etcdserverpb as pb;
 use tonic::Status;
 
@@ -16,7 +15,7 @@ use super::grpc::body::ReplyBody;
 use super::reply::Prost;
 use super::{errors, kv};
 use crate::admit;
-use crate::apply::{Command, Response};
+use crate::apply::{Command, Response, rights};
 use crate::auth::Access;
 use crate::types::{LeaseId, RequestError};
 
@@ -93,6 +92,8 @@ pub(crate) async fn time_to_live(call: CallContext, request: pb::LeaseTimeToLive
     let left = call.proposer.lease_left(id).await.map_err(|error| errors::status(&error))?;
     let keys = if request.keys { call.lessor.keys(id).unwrap_or_default() } else { Vec::new() };
     if !keys.is_empty() {
+        // A key is seen here once it is applied, which is before the rights are that were changed ahead of it.
+        call.catch_up_with_rights().await.map_err(|error| errors::status(&error))?;
         call.permit(|access| keys.iter().try_for_each(|key| access.read_key(key)))
             .map_err(|error| errors::status(&error))?;
     }
@@ -107,23 +108,22 @@ pub(crate) async fn time_to_live(call: CallContext, request: pb::LeaseTimeToLive
 
 /// `LeaseLeases`: local state, those first that end first.
 pub(crate) async fn leases(call: CallContext, _: pb::LeaseLeasesRequest) -> Result<ReplyBody, Status> {
-    may_list(&call).map_err(|error| errors::status(&error))?;
-    let leases = call.lessor.ids().into_iter().map(|id| pb::LeaseStatus { id: id.get() }).collect();
+    let ids = call.lessor.ids();
+    may_list(&call, &ids).map_err(|error| errors::status(&error))?;
+    let leases = ids.into_iter().map(|id| pb::LeaseStatus { id: id.get() }).collect();
     let header = call.message_header(call.reader.revision());
     Ok(ReplyBody::unary(&Prost(pb::LeaseLeasesResponse { header, leases })))
 }
 
-/// Whether the keys of all leases may be read.
-fn may_list(call: &CallContext) -> Result<(), RequestError> {
+/// Whether the keys of all these leases may be read.
+fn may_list(call: &CallContext, ids: &[LeaseId]) -> Result<(), RequestError> {
     call.check_known()?;
     let may_all = |access: Access<'_>| if access.is_full() { Ok(()) } else { Err(RequestError::PermissionDenied) };
     if call.permit(may_all).is_ok() {
         return Ok(());
     }
-    let keys = |id| call.lessor.keys(id).unwrap_or_default();
-    let keys: Vec<Bytes> = call.lessor.ids().into_iter().flat_map(keys).collect();
-    if keys.is_empty() {
+    if !ids.iter().any(|id| call.lessor.has_keys(*id)) {
         return Ok(());
     }
-    call.permit(|access| keys.iter().try_for_each(|key| access.read_key(key))).map(drop)
+    call.permit(|access| ids.iter().try_for_each(|id| rights::read_attached(*id, access, &call.lessor))).map(drop)
 }

@@ -35,6 +35,8 @@ pub(crate) async fn snapshot(call: CallContext, _: pb::SnapshotRequest) -> Resul
     let maintain = call.maintain.clone();
     let (file, len) =
         kv::blocking(move || Ok(maintain.snapshot_file()?)).await.map_err(|error| errors::status(&error))?;
+    // The state in it may be later than the look that let the call in.
+    call.check_admin_here().map_err(|error| errors::status(&error))?;
     let sender = Sender { file, remaining: len, hash: Sha256::new(), stage: Stage::Blobs };
     let unread = Unread::new(sender, PATIENCE);
     let frames = futures::stream::unfold(Some(unread), |unread| async move {

@@ -9,8 +9,13 @@ use crate::auth::{AuthOp, Caller, PasswordHash, PermissionKind};
 
 pub(super) fn put_caller(out: &mut impl Sink, caller: &Caller) {
     match caller {
-        // A command of nobody's isn't written as on somebody's behalf.
-        Caller::Nobody | Caller::Member => out.byte(caller_kind::MEMBER),
+        Caller::Member => out.byte(caller_kind::MEMBER),
+        // A command of nobody's isn't written as on somebody's behalf; if it were, it would be that of no user there is.
+        Caller::Nobody => {
+            out.byte(caller_kind::USER);
+            out.bytes(b"");
+            out.varint(0);
+        }
         Caller::User { name, revision } => {
             out.byte(caller_kind::USER);
             out.bytes(name.as_bytes());

@@ -47,6 +47,9 @@ impl IssuedTokens {
     /// Has tokens forgotten that entries up to `index` gave out: a restart ends tokens, and must not revive them.
     pub fn forget_until(&self, index: RaftIndex) {
         self.replayed.store(index.get(), Ordering::Relaxed);
+        if !self.is_empty() {
+            self.change(|map| map.retain(|_, issued| issued.index > index));
+        }
     }
 
     /// Notes a token that the entry `index` gave to a user.
@@ -209,6 +212,9 @@ mod tests {
         let old = issue(&tokens, "old", 4, "a");
         let (a, b) = (issue(&tokens, "abc", 5, "a"), issue(&tokens, "xyz", 6, "b"));
         assert_eq!(tokens.user(&old, now, TTL), None, "from before the restart");
+        tokens.forget_until(RaftIndex(5));
+        assert_eq!(tokens.user(&a, now, TTL), None, "from before it had caught up");
+        let a = issue(&tokens, "abc", 7, "a");
         tokens.end_user("a");
         assert_eq!(tokens.user(&a, now, TTL), None);
         assert!(tokens.user(&b, now, TTL).is_some());

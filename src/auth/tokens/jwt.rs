@@ -4,8 +4,9 @@
 //! sign    header.claims ─► key ─► header.claims.signature
 //! caller  alg as configured? ─► signature ─► time ─► Caller with the token's revision (kept for the next time)
 //! ```
-//! The algorithm is the server's, never the token's choice. A token's revision is compared where its caller acts, so
-//! that every change of users or roles ends it.
+//! The algorithm is the server's, never the token's choice. A token's revision is compared where its caller uses keys,
+//! so that every change of users or roles ends it there. What only root may do goes by the user's present roles, and
+//! what any user may do by the signature alone, until the token's time is over: as in etcd.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -178,7 +179,10 @@ impl Jwt {
         if let Some((caller, ends)) = self.remembered.load().get(&hash) {
             return if secs(wall) < *ends { Ok(caller.clone()) } else { Err(invalid) };
         }
-        let (caller, ends) = self.verified(token).filter(|(_, ends)| secs(wall) < *ends).ok_or(invalid)?;
+        let Verified { caller, begins, ends } = self.verified(token).ok_or(invalid.clone())?;
+        if secs(wall) < begins || secs(wall) >= ends {
+            return Err(invalid);
+        }
         self.remembered.rcu(|before| {
             let mut after = if before.len() < REMEMBERED_MAX { HashMap::clone(before) } else { HashMap::new() };
             after.insert(hash, (caller.clone(), ends));
@@ -187,7 +191,7 @@ impl Jwt {
         Ok(caller)
     }
 
-    fn verified(&self, token: &str) -> Option<(Caller, u64)> {
+    fn verified(&self, token: &str) -> Option<Verified> {
         let (message, signature) = token.rsplit_once('.')?;
         let (header, claims) = message.split_once('.')?;
         let part = |text: &str| serde_json::from_slice::<Value>(&URL_SAFE_NO_PAD.decode(text).ok()?).ok();
@@ -202,8 +206,17 @@ impl Jwt {
         // Others write numbers with a point.
         let number =
             |name: &str| claims.get(name).and_then(|value| value.as_u64().or(value.as_f64().map(|f| f as u64)));
-        Some((Caller::User { name, revision: number("revision")? }, number("exp")?))
+        // One that isn't good yet names its first second; who doesn't say is good from the beginning.
+        let begins = if claims.get("nbf").is_some() { number("nbf")? } else { 0 };
+        Some(Verified { caller: Caller::User { name, revision: number("revision")? }, begins, ends: number("exp")? })
     }
+}
+
+/// What a token says whose signature is right; times in seconds since 1970.
+struct Verified {
+    caller: Caller,
+    begins: u64,
+    ends: u64,
 }
 
 fn secs(wall: SystemTime) -> u64 {

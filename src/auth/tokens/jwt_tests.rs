@@ -109,6 +109,9 @@ fn claims_of_another_maker_are_read() {
     let server = jwt("HS256", Some(b"secret"), None).expect("a secret");
     let token = sign(r#"{"exp":1.7e9,"revision":4.0,"username":"u"}"#);
     assert_eq!(server.caller(&token, at(1_000)), Ok(user("u", 4)));
+    let later = sign(r#"{"exp":99,"nbf":50,"revision":4,"username":"u"}"#);
+    assert_eq!(server.caller(&later, at(49)), Err(RequestError::AuthTokenInvalid));
+    assert_eq!(server.caller(&later, at(50)), Ok(user("u", 4)));
     for claims in
         [r#"{"revision":4,"exp":99}"#, r#"{"username":"u","exp":99}"#, r#"{"username":"u","revision":4}"#, "[]"]
     {

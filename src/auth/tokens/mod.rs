@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! simple  24 letters "." entry   told to all members by the log, forgotten after a time without use
-//! jwt     signed claims          known to whoever has the key, gone with the next change of users or roles
+//! jwt     signed claims          known to whoever has the key, for keys gone with the next change of users or roles
 //! ```
 
 mod issued;

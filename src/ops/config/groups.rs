@@ -363,6 +363,8 @@ pub struct Engine {
     pub snapshot_log_bytes: u64,
     /// `--pending-requests-mb`, in bytes.
     pub pending_requests_bytes: usize,
+    /// `--request-arrival-timeout`.
+    pub request_arrival_timeout: Duration,
     /// `--pending-answers-mb`, in bytes.
     pub pending_answers_bytes: usize,
 }

@@ -164,6 +164,7 @@ impl Config {
             request_timeout: Duration::from_secs(5) + 2 * self.member.election_timeout,
             lease_ttl_secs_min: self.lease_ttl_secs_min(),
             requests_pending_bytes_max: self.engine.pending_requests_bytes,
+            request_arrival_max: self.engine.request_arrival_timeout,
             answers_pending_bytes_max: self.engine.pending_answers_bytes,
             ..Limits::default()
         }

@@ -54,6 +54,13 @@ fn timing(config: &Config) -> Result<(), ConfigError> {
             "Type --election-timeout=50000 or less",
         ));
     }
+    if config.engine.request_arrival_timeout.is_zero() {
+        return Err(ConfigError::new(
+            "--request-arrival-timeout=0",
+            "it must be above 0",
+            "Type --request-arrival-timeout=1m",
+        ));
+    }
     let progress = config.features.watch_progress_notify_interval;
     if progress < PROGRESS_INTERVAL_MIN {
         return Err(ConfigError::new(

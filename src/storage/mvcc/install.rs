@@ -1,5 +1,6 @@
 //! Putting a snapshot's state in place of everything.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -22,7 +23,24 @@ pub enum SnapshotItem {
     Row(Table, Bytes, Bytes),
 }
 
+/// Told of a state that a snapshot puts in place of everything: for what must be known before its keys can be read.
+pub trait InstallHook: Debug + Send + Sync {
+    /// Looks at the state while the old one is still there.
+    ///
+    /// # Errors
+    /// Why the state must not be installed; the old one stays.
+    fn prepare(&mut self, opened: &Opened) -> Result<(), StorageError>;
+
+    /// The state that was looked at last is there, and readers see it next.
+    fn before_shown(&mut self);
+}
+
 impl Store {
+    /// Has `hook` told of every state that is installed from now on.
+    pub fn set_install_hook(&mut self, hook: Box<dyn InstallHook>) {
+        self.install_hook = Some(hook);
+    }
+
     /// Replaces the whole state by a snapshot's, durably and in one step; readers see it at return.
     ///
     /// What was committed and not published is dropped: it is part of the snapshot's later state.
@@ -53,12 +71,18 @@ impl Store {
             }
         }
         let (published, opened) = found.publish(rows, position).map_err(|what| StorageError::Mismatch(what.into()))?;
+        if let Some(hook) = &mut self.install_hook {
+            hook.prepare(&opened)?;
+        }
         replacement.finish(position)?;
         self.changes.clear();
         self.row_changes.clear();
         (self.index, self.rows) = (published.index.clone(), published.rows.clone());
         (self.revision, self.compact) = (published.revision, published.compact);
         self.reclaim = Reclaim::new(published.compact.revision);
+        if let Some(hook) = &mut self.install_hook {
+            hook.before_shown();
+        }
         self.shared.published.store(Arc::new(published));
         self.shared.reclaimed.send_replace(Compaction::NEVER.revision);
         self.shared.compacted.send_replace(self.compact.revision);

@@ -70,6 +70,7 @@ impl Store {
             row_changes: Vec::new(),
             values: writer,
             reclaim: Reclaim::new(published.compact.revision),
+            install_hook: None,
             shared: Arc::new(Shared::new(published, reader, Arc::clone(&env.clock))),
         };
         Ok((store, opened))

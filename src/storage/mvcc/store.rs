@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::install::InstallHook;
 use super::reclaim::Reclaim;
 use super::txn::{Change, WriteTxn};
 use crate::failpoint::{Point, hit};
@@ -34,6 +35,7 @@ pub struct Store {
     pub(super) values: ValueWriter,
     pub(super) shared: Arc<Shared>,
     pub(super) reclaim: Reclaim,
+    pub(super) install_hook: Option<Box<dyn InstallHook>>,
 }
 
 impl Store {

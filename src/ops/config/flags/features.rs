@@ -136,6 +136,16 @@ pub(super) const OWN: &[Flag] = &[
         },
     },
     Flag {
+        name: "request-arrival-timeout",
+        kind: Kind::Duration,
+        default: "1m",
+        help: "how long the message of a call may take to come, once the call has begun",
+        set: |config, text| {
+            config.engine.request_arrival_timeout = parse_duration(text)?;
+            Ok(())
+        },
+    },
+    Flag {
         name: "pending-answers-mb",
         kind: Kind::Number,
         default: "512",
