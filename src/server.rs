@@ -256,6 +256,7 @@ fn bind(config: &Config, entrances: &tls::Entrances, env: &Env) -> Result<Socket
         keepalive_interval: member.keep_alive.interval,
         keepalive_timeout: member.keep_alive.timeout,
         web: Arc::new(web),
+        gateway: member.enable_grpc_gateway,
         ..ConnOptions::default()
     };
     let clients = if member.listen_client_http_urls.is_empty() { Serves::All } else { Serves::Grpc };

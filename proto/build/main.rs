@@ -3,11 +3,13 @@
 //! ```text
 //! schema/*.proto ─► protox ─► FileDescriptorSet ─┬► OUT_DIR/descriptors.binpb   (exported by lib.rs)
 //!                                                ├► OUT_DIR/<package>.rs        (messages, clients, servers)
+//!                                                ├► OUT_DIR/shapes.rs, choices.rs (messages and enums as tables)
 //! schema/routes.txt ─────────────────► routes ───┴► OUT_DIR/routes.rs           (the JSON gateway's table)
 //! rusdpeer/peer.proto ─► protox ─► OUT_DIR/rusdpeer.rs
 //! ```
 
 mod routes;
+mod shapes;
 
 use std::{env, error::Error, fs, path::PathBuf};
 
@@ -35,6 +37,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("descriptors.binpb"), descriptors.encode_to_vec())?;
     let table = fs::read_to_string("schema/routes.txt")?;
     fs::write(out.join("routes.rs"), routes::generate(&table, &descriptors)?)?;
+    let (shapes, choices) = shapes::generate(&descriptors)?;
+    fs::write(out.join("shapes.rs"), shapes)?;
+    fs::write(out.join("choices.rs"), choices)?;
     tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
     // Not in the exported descriptors: these are what etcd publishes.
     let peer = protox::compile(["rusdpeer/peer.proto"], ["schema"])?;

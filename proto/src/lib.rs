@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! schema/**.proto   ─► build/ (protox, tonic-prost-build) ─┬► one module a package: messages, clients, servers
+//!                                                          ├► shapes: messages as tables, for the JSON gateway
 //! schema/routes.txt ───────────────────────────────────────┴► routes(): the JSON gateway's paths
 //! ```
 //!
@@ -9,8 +10,10 @@
 //! messages mean; nothing below the `api` and `propose` rooms of `rusd` knows these types.
 
 mod routes;
+mod shapes;
 
 pub use routes::{Route, routes};
+pub use shapes::{Choice, Field, Kind, Shape, choice, shape, shape_at};
 
 /// All schemas as an encoded `google.protobuf.FileDescriptorSet`, for reflection, JSON mapping and tests.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.binpb"));

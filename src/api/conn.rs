@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! bytes ─► Socket ─► hyper (h2 prior knowledge, or HTTP/1.1) ─► Door ─┬► grpc::service
-//!                                                                     └► http
+//!                                                                     └► http: pages, and the JSON gateway
 //! a turn = at most CALLS_A_TURN calls, then what was written
 //!          goes out and the connection to the back of the queue
 //! ```
@@ -27,8 +27,9 @@ use tokio::sync::watch;
 use super::entrance::Caller;
 use super::grpc::body::ReplyBody;
 use super::grpc::head::{self, Head};
+use super::grpc::request::CallBody;
 use super::grpc::service;
-use super::http::{self as pages, WebPolicy};
+use super::http::{self as pages, Pages, WebPolicy};
 use super::services::Services;
 use super::socket::Socket;
 
@@ -64,6 +65,8 @@ pub struct ConnOptions {
     pub serves: Serves,
     /// Who may call the pages.
     pub web: Arc<WebPolicy>,
+    /// Whether the JSON gateway is among the pages (`--enable-grpc-gateway`).
+    pub gateway: bool,
 }
 
 impl Default for ConnOptions {
@@ -75,6 +78,7 @@ impl Default for ConnOptions {
             header_timeout: Duration::from_secs(30),
             serves: Serves::All,
             web: Arc::default(),
+            gateway: true,
         }
     }
 }
@@ -119,7 +123,8 @@ pub(crate) async fn serve<S>(
         .keep_alive_interval(pings.then_some(options.keepalive_interval))
         .keep_alive_timeout(options.keepalive_timeout);
     let socket = Socket::new(stream, turn.clone());
-    let door = Door { services, caller, serves: options.serves, web: options.web, shutdown: shutdown.clone() };
+    let pages = Pages { serves: options.serves, web: options.web, gateway: options.gateway };
+    let door = Door { services, caller, pages, shutdown: shutdown.clone() };
     let connection = builder.serve_connection(TokioIo::new(socket.clone()), door);
     let mut connection = std::pin::pin!(connection);
     let mut shutdown = std::pin::pin!(super::listen::ended(shutdown));
@@ -147,8 +152,7 @@ pub(crate) async fn serve<S>(
 struct Door {
     services: Arc<Services>,
     caller: Caller,
-    serves: Serves,
-    web: Arc<WebPolicy>,
+    pages: Pages,
     shutdown: watch::Receiver<bool>,
 }
 
@@ -161,17 +165,18 @@ impl hyper::service::Service<Request<Incoming>> for Door {
         if let Some(identity) = &self.caller.identity {
             request.extensions_mut().insert(identity.clone());
         }
-        let head = match self.serves {
+        let serves = self.pages.serves;
+        let head = match serves {
             Serves::All | Serves::Grpc => head::of(&request),
             _ => Head::Page,
         };
         DoorFuture(match head {
-            Head::Call(timeout) => service::serve(&self.services, &self.shutdown, request, timeout),
+            Head::Call(timeout) => service::serve(&self.services, &self.shutdown, request.map(CallBody::Wire), timeout),
             Head::Refused(response) => Box::pin(std::future::ready(response)),
-            Head::Page if self.serves == Serves::Grpc => Box::pin(std::future::ready(head::not_grpc(&request))),
+            Head::Page if serves == Serves::Grpc => Box::pin(std::future::ready(head::not_grpc(&request))),
             Head::Page => {
-                let (parts, _) = request.into_parts();
-                Box::pin(pages::serve(self.services.clone(), parts, self.serves, self.web.clone()))
+                let (pages, services) = (self.pages.clone(), self.services.clone());
+                Box::pin(pages::serve(services, request, pages, self.shutdown.clone()))
             }
         })
     }

@@ -3,6 +3,7 @@
 //! ```text
 //! socket ─► listen ─► entrance (TLS) ─► conn (h2 or HTTP/1.1) ─┬► grpc::service ─► kv · lease · maintenance · cluster · health
 //!                                            └► http: /health /readyz /version /metrics
+//!                                                 └► /v3/… ─► gateway: JSON ─► grpc::service
 //! peer socket ─► listen ─► entrance ─► peers ─► consensus's peer service
 //! request ─► convert ─► admit ─► propose, or the published state ─► reply (wire) ─► body
 //! ```
@@ -15,6 +16,7 @@ mod conn;
 mod convert;
 mod entrance;
 mod errors;
+mod gateway;
 mod grpc;
 mod health;
 mod http;

@@ -51,23 +51,23 @@ async fn puts(port: u16) -> Result<(), String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_listener_serves_what_it_is_for() {
     let server = Server::with_limits(Limits::default());
-    // Port by what it serves, and the answers to gRPC, /health, /version, /debug/vars and /members.
+    // Port by what it serves, and the answers to gRPC, /health, /version, /debug/vars, /members and the JSON gateway.
     for (serves, grpc, pages) in [
-        (Serves::All, true, [200, 200, 200, 404]),
-        (Serves::Grpc, true, [0, 0, 0, 0]),
-        (Serves::Pages, false, [200, 200, 200, 404]),
-        (Serves::Metrics, false, [200, 404, 404, 404]),
+        (Serves::All, true, [200, 200, 200, 404, 501]),
+        (Serves::Grpc, true, [0, 0, 0, 0, 0]),
+        (Serves::Pages, false, [200, 200, 200, 404, 501]),
+        (Serves::Metrics, false, [200, 404, 404, 404, 404]),
     ] {
         let (port, _down) = listen(&server, serves, WebPolicy::default());
         check(port, grpc, pages, &format!("{serves:?}")).await;
     }
     let (port, _down) = listen_for_peers(&server);
-    check(port, false, [404, 200, 404, 200], "peers").await;
+    check(port, false, [404, 200, 404, 200, 404], "peers").await;
 }
 
-async fn check(port: u16, grpc: bool, pages: [u16; 4], name: &str) {
+async fn check(port: u16, grpc: bool, pages: [u16; 5], name: &str) {
     assert_eq!(puts(port).await.is_ok(), grpc, "{name}: {:?}", puts(port).await);
-    for (path, expected) in ["/health", "/version", "/debug/vars", "/members"].into_iter().zip(pages) {
+    for (path, expected) in ["/health", "/version", "/debug/vars", "/members", "/v3/kv/put"].into_iter().zip(pages) {
         assert_eq!(status(port, path).await, expected, "{name} {path}");
     }
 }
@@ -106,6 +106,9 @@ async fn unlisted_hosts_and_origins_get_nothing() {
     let (status, head, body) = http(port, "GET /health", "host: evil.com:2379\r\n").await;
     assert!(status == 421 && body.contains("evil.com") && body.contains("--host-whitelist"), "{status} {body}");
     assert!(!head.contains("access-control"), "{head}");
+    let body = "content-length: 0\r\n";
+    assert_eq!(http(port, "POST /v3/auth/status", &format!("host: evil.com\r\n{body}")).await.0, 421);
+    assert_eq!(http(port, "POST /v3/auth/status", &format!("host: good.com\r\n{body}")).await.0, 200);
     let (status, head, _) = http(port, "GET /health", "host: good.com:2379\r\norigin: http://a.com:80\r\n").await;
     assert!(status == 200 && head.contains("access-control-allow-origin: http://a.com:80\r\n"), "{head}");
     let (status, head, _) = http(port, "OPTIONS /any", "host: good.com\r\norigin: http://c.com:80\r\n").await;

@@ -13,6 +13,7 @@ mod abuse;
 mod calls;
 mod ending;
 mod endpoints;
+mod gateway;
 mod limits;
 mod listeners;
 mod member;
@@ -20,6 +21,8 @@ mod raw;
 mod server;
 mod streams;
 
+#[path = "../golden/http.rs"]
+mod http;
 #[path = "../golden/player.rs"]
 mod player;
 #[path = "../golden/render.rs"]
@@ -53,6 +56,10 @@ conversations! {
     compaction_first
     compaction_zero
     delete
+    gateway_http
+    gateway_json
+    gateway_kv
+    gateway_lease
     hashkv
     lease_expiry
     lease_grant

@@ -1,7 +1,7 @@
 //! Who may call what, on a real etcd 3.7.1 and on rusd.
 //!
 //! ```text
-//! descriptors ─► every method × every kind of caller ─► as its need says, and as etcd answers (matrix)
+//! descriptors ─► every method × every kind of caller ─► as its need says, and as etcd answers (matrix; over gRPC and over JSON)
 //! holes that etcd had, by their numbers (holes) · messages that come late (late)
 //! signed tokens (jwt) · a session of etcdctl (session)        three members, and what lies on the disk: `tests/cluster`
 //! ```
@@ -14,6 +14,7 @@
 
 mod callers;
 mod holes;
+mod json;
 mod jwt;
 mod late;
 mod matrix;

@@ -15,6 +15,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use crate::callers::{self, Caller, Kind};
+use crate::json;
 use crate::key;
 use crate::needs::{self, Need};
 use crate::server::{self, Server};
@@ -94,11 +95,62 @@ async fn matrix(server: &Server, signed: bool, faults: &mut Vec<String>, kind: s
                 if let Some(wrong) = wrong(kind, &name, caller.kind, *need, &answer, signed) {
                     faults.push(format!("{name} {text} as {:?} on {kind:?}: {wrong}, got {answer:?}", caller.kind));
                 }
+                if let Some(by_json) = ask_json(&server.urls()[0], &method, text, caller, &answer, kind).await {
+                    // The call has been made before: only refusals are the same for certain.
+                    let (by_json, by_grpc) = (refusal(&by_json), refusal(&answer));
+                    if by_json != by_grpc {
+                        let as_whom = caller.kind;
+                        faults.push(format!(
+                            "{name} {text} as {as_whom:?} on {kind:?}: {by_grpc:?}, by JSON {by_json:?}"
+                        ));
+                    }
+                }
                 cells.push((name.clone(), *text, caller.kind, shown(&answer)));
             }
         }
     }
     cells
+}
+
+/// The same call through the JSON gateway, if it has a path there and is answered at once.
+async fn ask_json(
+    url: &str,
+    method: &MethodDescriptor,
+    text: &str,
+    caller: &Caller,
+    by_grpc: &Result<(), Status>,
+    server: server::Kind,
+) -> Option<Result<(), Status>> {
+    let path = json::path_of(method)?;
+    if method.name() == "Observe" && (server == server::Kind::Etcd || !is_refusal(by_grpc)) {
+        return None;
+    }
+    let message = parse(method.input(), &text.replace('\'', "\"")).unwrap_or_else(|error| panic!("{error}"));
+    let answer = timeout(ANSWER_MAX, json::ask(url, path, method, message, caller.token.as_deref())).await;
+    let answer = answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer")));
+    Some(match answer {
+        Ok(response) => match response["cancel_reason"].as_str() {
+            Some(reason) => refused_in(reason),
+            None => Ok(()),
+        },
+        Err(status) => Err(status),
+    })
+}
+
+/// The refusal in an answer that is about who asks.
+fn refusal(answer: &Result<(), Status>) -> Option<(Code, &str)> {
+    let status = answer.as_ref().err()?;
+    is_refusal(answer).then(|| (status.code(), status.message()))
+}
+
+fn is_refusal(answer: &Result<(), Status>) -> bool {
+    let words = [
+        "etcdserver: user name is empty",
+        "etcdserver: invalid auth token",
+        "etcdserver: permission denied",
+        "etcdserver: revision of auth store is old",
+    ];
+    answer.as_ref().is_err_and(|status| words.contains(&status.message()))
 }
 
 /// Leases and keys as each call is to find them, whatever those before have done.
@@ -180,7 +232,12 @@ async fn ask(wire: &Wire, method: &MethodDescriptor, text: &str, caller: &Caller
     }
     // A watch that isn't let in is told so in its stream, as text.
     let response = WatchResponse::decode(first.unwrap_or_default()).expect("an answer of a watch");
-    let Some(reason) = response.cancel_reason.strip_prefix("rpc error: code = ") else { return Ok(()) };
+    refused_in(&response.cancel_reason)
+}
+
+/// The refusal that a watch's end has as text, if it is one.
+fn refused_in(reason: &str) -> Result<(), Status> {
+    let Some(reason) = reason.strip_prefix("rpc error: code = ") else { return Ok(()) };
     let (code, text) = reason.split_once(" desc = ").expect("code and text");
     let code = [Code::InvalidArgument, Code::PermissionDenied, Code::Unauthenticated]
         .into_iter()

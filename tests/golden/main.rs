@@ -2,7 +2,7 @@
 //! Each is played on a fresh etcd and on a fresh rusd, and both must answer as recorded.
 //!
 //! ```text
-//! range.txt ─► script (text ─► steps) ─► player (server, streams) ─► wire (gRPC by name)
+//! range.txt ─► script (text ─► steps) ─► player (server, streams) ─► wire (gRPC by name) · http (JSON)
 //!                                             └─► render (messages ─► lines) ─► compared, or written back
 //! ```
 //!
@@ -15,6 +15,7 @@
 )]
 
 mod deep_txn;
+mod http;
 mod player;
 mod render;
 mod script;
@@ -71,6 +72,14 @@ conversations! {
     compaction_zero
     delete
     election
+    gateway_auth
+    gateway_cluster
+    gateway_http
+    gateway_json
+    gateway_kv
+    gateway_lease
+    gateway_off
+    gateway_streams
     hashkv
     lease_expiry
     lease_grant

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
+use http_body_util::BodyExt;
 use prost_reflect::{DynamicMessage, MessageDescriptor};
 use rusd_proto::etcdserverpb::{StatusRequest, StatusResponse};
 use sha2::{Digest, Sha256};
@@ -18,6 +19,7 @@ use tokio::time::timeout;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::Status;
 
+use crate::http;
 use crate::render::{Known, value_of};
 use crate::script::{Script, Step, expand};
 use crate::server::{Kind, Server};
@@ -36,10 +38,17 @@ type Item = Result<Option<Bytes>, Status>;
 /// An open stream, by the name that the conversation gave it.
 struct Open {
     name: String,
-    output: MessageDescriptor,
-    input: MessageDescriptor,
+    kind: OpenKind,
     send: Option<UnboundedSender<Bytes>>,
     items: UnboundedReceiver<Item>,
+}
+
+/// What goes over a stream.
+enum OpenKind {
+    /// Messages of these types.
+    Messages { input: MessageDescriptor, output: MessageDescriptor },
+    /// Lines of JSON, after the status.
+    Lines,
 }
 
 /// A server with the streams that a conversation has open on it.
@@ -145,7 +154,11 @@ impl Player {
             }
             "snapshot" => lines = self.snapshot(&options).await,
             name if self.streams.iter().any(|stream| stream.name == name) => self.send(name, rest)?,
+            name if rest.strip_prefix("= ").is_some_and(|rest| http::parse(rest).is_some()) => {
+                self.open_http(name, &rest[2..], &options);
+            }
             name if rest.starts_with("= ") => self.open(name, &rest[2..], &options).await?,
+            _ if http::parse(&text).is_some() => lines = self.ask(&text, &options, step).await,
             path if path.starts_with('/') => {
                 let answer = timeout(ANSWER_MAX, self.wire.unary(path, Bytes::new(), &options)).await;
                 lines = vec![match answer {
@@ -208,6 +221,61 @@ impl Player {
         }
     }
 
+    /// A request over HTTP, awaited to its end.
+    async fn ask(&mut self, text: &str, options: &CallOptions, step: &Step) -> Vec<String> {
+        let Some(asked) = http::parse(text) else { return Vec::new() };
+        let [url, _] = self.server.urls();
+        let answer = async {
+            let answer = http::send(&url, &asked, &options.metadata).await?;
+            Ok::<_, String>(http::lines(&self.known, answer, &step.shown).await)
+        };
+        match timeout(ANSWER_MAX, answer).await {
+            Ok(Ok((lines, text))) => {
+                if let Some((variable, field)) = &step.variable
+                    && let Some(value) = http::value_of(&text, field)
+                {
+                    self.known.variables.insert(variable.clone(), value);
+                }
+                lines
+            }
+            Ok(Err(error)) => vec![format!("< {error}")],
+            Err(_) => vec!["< nothing".to_owned()],
+        }
+    }
+
+    /// `> name = POST /v3/… [body]`: what is answered comes line by line.
+    fn open_http(&mut self, name: &str, text: &str, options: &CallOptions) {
+        let Some(asked) = http::parse(text) else { return };
+        let [url, _] = self.server.urls();
+        let headers = options.metadata.clone();
+        let (sink, items) = mpsc::unbounded_channel::<Item>();
+        tokio::spawn(async move {
+            let answer = http::send(&url, &asked, &headers).await.map_err(Status::unavailable);
+            let mut answer = match answer {
+                Ok(answer) => answer,
+                Err(status) => return drop(sink.send(Err(status))),
+            };
+            let head = http::head(&answer, &[]).join(" ");
+            if sink.send(Ok(Some(head.trim_start_matches("< ").to_owned().into()))).is_err() {
+                return;
+            }
+            let mut waiting = Vec::new();
+            // Dropping the answer ends the connection, which happens when nobody takes the lines any more.
+            while let Some(Ok(frame)) = answer.body_mut().frame().await {
+                waiting.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+                while let Some(end) = waiting.iter().position(|byte| *byte == b'\n') {
+                    let line: Vec<u8> = waiting.drain(..=end).collect();
+                    if sink.send(Ok(Some(line.into()))).is_err() {
+                        return;
+                    }
+                }
+            }
+            sink.send(Ok(None)).ok();
+        });
+        self.streams.retain(|stream| stream.name != name);
+        self.streams.push(Open { name: name.to_owned(), kind: OpenKind::Lines, send: None, items });
+    }
+
     /// `> name = Service.Method [text]`
     async fn open(&mut self, name: &str, rest: &str, options: &CallOptions) -> Result<(), String> {
         let (method, text) = rest.split_once(' ').unwrap_or((rest, ""));
@@ -239,7 +307,8 @@ impl Player {
             }
         });
         self.streams.retain(|stream| stream.name != name);
-        self.streams.push(Open { name: name.to_owned(), output: method.output(), input: method.input(), send, items });
+        let kind = OpenKind::Messages { input: method.input(), output: method.output() };
+        self.streams.push(Open { name: name.to_owned(), kind, send, items });
         Ok(())
     }
 
@@ -254,7 +323,8 @@ impl Player {
             return Ok(());
         }
         let text = if text == "empty" { "" } else { text };
-        let message = parse(stream.input.clone(), text)?;
+        let OpenKind::Messages { input, .. } = &stream.kind else { return Err("it takes no more".to_owned()) };
+        let message = parse(input.clone(), text)?;
         let open = stream.send.as_ref().ok_or("the stream is half closed")?;
         // A stream that has ended says so in its items.
         open.send(message).ok();
@@ -280,9 +350,15 @@ impl Player {
                 let Some(item) = item else { break };
                 came += 1;
                 match item {
-                    Ok(Some(bytes)) => messages.push(match self.answer(&prefix, &stream.output, bytes.clone()) {
-                        Ok(answer) => (watcher_of(&stream.output, bytes), answer),
-                        Err(error) => (i64::MAX, vec![format!("< {prefix}{error}")]),
+                    Ok(Some(bytes)) => messages.push(match &stream.kind {
+                        OpenKind::Lines => {
+                            let line = http::masked(&self.known, String::from_utf8_lossy(&bytes).trim_end());
+                            (0, vec![format!("< {prefix}{line}")])
+                        }
+                        OpenKind::Messages { output, .. } => match self.answer(&prefix, output, bytes.clone()) {
+                            Ok(answer) => (watcher_of(output, bytes), answer),
+                            Err(error) => (i64::MAX, vec![format!("< {prefix}{error}")]),
+                        },
                     }),
                     Ok(None) => messages.push((i64::MAX, vec![format!("< {prefix}end")])),
                     Err(status) => messages.push((i64::MAX, vec![refusal(&prefix, &status)])),

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MapKey, ReflectMessage, Value};
 
 /// Fields whose values belong to a run or to an implementation, not to the conversation.
-const MASKED: [&str; 8] =
+pub(crate) const MASKED: [&str; 8] =
     ["dbSize", "dbSizeInUse", "raftIndex", "raftAppliedIndex", "raftTerm", "hash", "raft_term", "token"];
 
 /// Lists whose order etcd leaves to chance.

@@ -8,10 +8,12 @@
 //! @mask TTL                             fields of the next answer shown as ~
 //! @let lease = ID                       take a variable from the next answer (`member.ID`: from within)
 //! @meta hasleader true | @gzip          how the next request is sent
+//! @show Allow Location                  headers of the next answer over HTTP that are written down
 //! @distinct                             equal messages in a row are one: for what comes by the clock
 //! > KV.Range key: "a"                   a call (all messages of a server stream are awaited)
 //! > w = Watch.Watch                     open a stream; `> w = M text` opens one that takes a single request
 //! > w create_request { key: "a" }       send on it; `> w half-close`, `> w close`
+//! > POST /v3/kv/put {"key":"YQ=="}      a request over HTTP; `@meta` are headers; `> w = POST …` opens a stream
 //! > w empty                             send the message without fields
 //! > times 9 KV.Put key: "k#"            a call many times, with its number for `#`; the last answer counts
 //! > wait 300ms                          see what comes; `> restart`: kill and start again; `> snapshot`
@@ -19,7 +21,8 @@
 //! < error OutOfRange: text              a refusal; `*` for any text
 //! ```
 //!
-//! In requests `${name}` is a variable, `${x*500}` is x 500 times, `${repeat 3: k# }` is `k0 k1 k2 `.
+//! In requests `${name}` is a variable, `${x*500}` is x 500 times, `${repeat 3: k# }` is `k0 k1 k2 `,
+//! `${byte ff}` a single byte, over HTTP only.
 
 /// One request with what belongs to it.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +37,8 @@ pub(crate) struct Step {
     /// Equal messages one after the other on a stream count as one.
     pub(crate) distinct: bool,
     pub(crate) metadata: Vec<(String, String)>,
+    /// Headers of an answer over HTTP that count.
+    pub(crate) shown: Vec<String>,
     pub(crate) request: String,
     /// The recorded answer, one element a line, with its `<` or `|`.
     pub(crate) answer: Vec<String>,
@@ -103,6 +108,7 @@ impl Step {
             "only" if rest == "etcd" || rest == "rusd" => self.only = Some(rest.to_owned()),
             "pending" if !rest.is_empty() => self.pending = Some(rest.to_owned()),
             "mask" if !rest.is_empty() => self.masked.extend(rest.split_whitespace().map(str::to_owned)),
+            "show" if !rest.is_empty() => self.shown.extend(rest.split_whitespace().map(str::to_owned)),
             "let" => {
                 let (variable, field) = rest.split_once(" = ")?;
                 self.variable = Some((variable.to_owned(), field.to_owned()));
@@ -159,6 +165,9 @@ fn piece(body: &str, variable: &dyn Fn(&str) -> Option<String>) -> Option<String
     if let Some((count, text)) = body.strip_prefix("repeat ").and_then(|rest| rest.split_once(": ")) {
         let count: usize = count.parse().ok()?;
         return Some((0..count).map(|at| text.replace('#', &at.to_string())).collect());
+    }
+    if let Some(byte) = body.strip_prefix("byte ") {
+        return char::from_u32(0xe000 + u32::from(u8::from_str_radix(byte, 16).ok()?)).map(String::from);
     }
     if let Some((text, count)) = body.split_once('*') {
         return Some(text.repeat(count.parse().ok()?));

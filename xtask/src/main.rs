@@ -7,6 +7,7 @@
 //! To add a command: one module with `pub fn run(args: &[String]) -> Outcome`, one line in [`COMMANDS`].
 
 mod bench;
+mod clients;
 mod cluster;
 mod differential;
 mod etcdctl;
@@ -86,6 +87,12 @@ const COMMANDS: &[Command] = &[
         help: "one session of etcd's own tools on etcd and rusd",
         takes: Takes { word: "", options: &[with("--rusd", "PATH"), with("--backend", "E"), flag("--perf")] },
         run: etcdctl::run,
+    },
+    Command {
+        name: "clients",
+        help: "clients of other languages on etcd and rusd",
+        takes: Takes { word: "NAME", options: &[with("--rusd", "PATH")] },
+        run: clients::run,
     },
     Command {
         name: "golden",

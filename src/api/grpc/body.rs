@@ -5,6 +5,7 @@
 //! Large   [piece] [piece] … [trailers]   only as fast as the client reads; let go if it doesn't
 //! Stream  frames of a hand-written or a generated streaming call
 //! Plain   an HTTP answer
+//! Json    one that is made as it is read
 //! ```
 //! What isn't small is held against a budget until it is written to the connection: a client that asks
 //! for much and reads nothing must not fill the memory.
@@ -50,6 +51,8 @@ pub(crate) enum ReplyBody {
     Stream(Pin<Box<dyn Body<Data = Bytes, Error = BodyError> + Send>>, CallGuard),
     /// An HTTP answer.
     Plain(Option<Bytes>),
+    /// An HTTP answer made of another one as the client reads it.
+    Json(Pin<Box<dyn Body<Data = Bytes, Error = BodyError> + Send>>),
 }
 
 impl ReplyBody {
@@ -113,7 +116,7 @@ impl ReplyBody {
         match self {
             Self::Unary { message, .. } => message.as_ref().map_or(0, |message| message.len() - HEAD_LEN),
             Self::Large(large) => large.message_len(),
-            Self::Empty | Self::Stream(..) | Self::Plain(_) => 0,
+            Self::Empty | Self::Stream(..) | Self::Plain(_) | Self::Json(_) => 0,
         }
     }
 }
@@ -149,6 +152,16 @@ pub(crate) fn framed_within(reply: &impl Reply, budget: &Budget) -> Result<Bytes
     }
     let held = budget.take(len).ok_or(RequestError::TooManyRequests)?;
     Ok(large::keeping(framed_of_len(reply, len), Arc::new(held)))
+}
+
+/// `bytes` that are on their way to a client already, held against `budget` until they are written if they aren't
+/// few.
+pub(crate) fn kept(bytes: Bytes, budget: &Budget) -> Bytes {
+    if bytes.len() <= SMALL_BYTES {
+        return bytes;
+    }
+    let held = budget.hold(bytes.len());
+    large::keeping(bytes, Arc::new(held))
 }
 
 /// A message with its head.
@@ -198,6 +211,7 @@ impl Body for ReplyBody {
                 Poll::Ready(frame)
             }
             Self::Plain(data) => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
+            Self::Json(body) => body.as_mut().poll_frame(context),
         }
     }
 
@@ -208,6 +222,7 @@ impl Body for ReplyBody {
             Self::Large(large) => large.is_done(),
             Self::Stream(body, _) => body.is_end_stream(),
             Self::Plain(data) => data.is_none(),
+            Self::Json(body) => body.is_end_stream(),
         }
     }
 
@@ -215,7 +230,7 @@ impl Body for ReplyBody {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Plain(data) => SizeHint::with_exact(data.as_ref().map_or(0, |data| data.len() as u64)),
-            Self::Unary { .. } | Self::Large(_) | Self::Stream(..) => SizeHint::default(),
+            Self::Unary { .. } | Self::Large(_) | Self::Stream(..) | Self::Json(_) => SizeHint::default(),
         }
     }
 }

@@ -16,4 +16,5 @@ pub(crate) mod gate;
 pub(crate) mod guard;
 pub(crate) mod head;
 mod large;
+pub(crate) mod request;
 pub(crate) mod service;

@@ -15,7 +15,6 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header::CONTENT_TYPE};
 use http_body::Body;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use tokio::sync::watch;
 use tonic::{Code, Status};
 use tower::Service;
@@ -27,6 +26,7 @@ use super::ending::Ending;
 use super::frame;
 use super::gate;
 use super::guard::CallGuard;
+use super::request::CallBody;
 use crate::api::auth::{self, CallContext, Who, rules};
 use crate::api::methods::{self, Kind, Method};
 use crate::api::services::Services;
@@ -46,7 +46,7 @@ pub(crate) type StreamBody = Pin<Box<dyn Body<Data = Bytes, Error = BodyError> +
 pub(crate) fn serve(
     services: &Arc<Services>,
     shutdown: &watch::Receiver<bool>,
-    request: Request<Incoming>,
+    request: Request<CallBody>,
     timeout: Option<Duration>,
 ) -> Answer {
     let Some(method) = Method::of_path(request.uri().path()) else {
@@ -119,15 +119,18 @@ pub(crate) struct Call {
     pub(crate) method: Method,
     /// The time that the client gives.
     pub(crate) timeout: Option<Duration>,
-    pub(crate) request: Request<Incoming>,
+    pub(crate) request: Request<CallBody>,
 }
 
 impl Call {
     /// Lets the call in, by this member's state and by its method's rule.
     async fn admit(&self) -> Result<CallContext, Status> {
         gate::admit(&self.services, self.method, self.request.headers())?;
+        let headers = self.request.headers();
+        // What came through a gateway was asked for by somebody behind it: the certificate is the gateway's.
         let certified = self.request.extensions().get::<Arc<ClientIdentity>>();
-        let who = Who::of(self.request.headers(), certified.map(|identity| identity.common_name.as_str()));
+        let certified = certified.filter(|_| !headers.contains_key("grpcgateway-accept"));
+        let who = Who::of(headers, certified.map(|identity| identity.common_name.as_str()));
         let context = CallContext::new(self.services.clone(), who);
         rules::admit(&context, self.method).await.map_err(|error| errors::status(&error))?;
         Ok(context)
@@ -174,7 +177,7 @@ where
 
 fn bidi_stream<H>(call: Call, shutdown: watch::Receiver<bool>, handler: H) -> Answer
 where
-    H: FnOnce(CallContext, Request<Incoming>) -> Result<StreamBody, Status> + Send + 'static,
+    H: FnOnce(CallContext, Request<CallBody>) -> Result<StreamBody, Status> + Send + 'static,
 {
     Box::pin(async move {
         let context = match call.admit().await {

@@ -1,7 +1,7 @@
 //! The HTTP endpoints beside gRPC: health, version, metrics.
 //!
 //! ```text
-//! client URL  ─► policy (host, CORS) ─► path ─► health (/health, /livez, /readyz) · metrics · version · vars ─► 404
+//! client URL  ─► policy (host, CORS) ─► path ─► gateway (/v3/) · health (/health, /livez, /readyz) · metrics · version · vars ─► 404
 //! metrics URL ────────────────────────► path ─► health · metrics ─► 404
 //! peer URL    ─► (api::peers) ────────► peer ─► /version · /members ─► 404
 //! ```
@@ -20,10 +20,12 @@ use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CONTENT_TYPE,
     ORIGIN, X_CONTENT_TYPE_OPTIONS,
 };
-use http::request::Parts;
-use http::{HeaderValue, Method, Response, StatusCode, Uri};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
+use hyper::body::Incoming;
+use tokio::sync::watch;
 
 use super::conn::Serves;
+use super::gateway;
 use super::grpc::body::ReplyBody;
 use super::services::Services;
 
@@ -33,26 +35,41 @@ pub use policy::WebPolicy;
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// Serves one HTTP request; its body, if it has one, is not read.
+/// What a listener's pages are.
+#[derive(Clone, Debug)]
+pub(crate) struct Pages {
+    /// Which of them there are.
+    pub(crate) serves: Serves,
+    /// Who may call them.
+    pub(crate) web: Arc<WebPolicy>,
+    /// Whether the JSON gateway is among them.
+    pub(crate) gateway: bool,
+}
+
+/// Serves one HTTP request; its body, if it has one, is read by the gateway alone.
 pub(crate) async fn serve(
     services: Arc<Services>,
-    parts: Parts,
-    serves: Serves,
-    web: Arc<WebPolicy>,
+    request: Request<Incoming>,
+    pages: Pages,
+    shutdown: watch::Receiver<bool>,
 ) -> Response<ReplyBody> {
+    let Pages { serves, web, gateway } = pages;
     match serves {
-        Serves::Metrics => return route(&services, &parts.method, &parts.uri, false).await,
+        Serves::Metrics => return route(&services, request.method(), request.uri(), false).await,
         Serves::All | Serves::Grpc | Serves::Pages => {}
     }
-    if let Some(refusal) = web.refusal(&parts) {
+    if let Some(refusal) = web.refusal(&request) {
         return refusal;
     }
-    let mut response = if parts.method == Method::OPTIONS {
+    let origin = web.allowed(request.headers().get(ORIGIN));
+    let mut response = if request.method() == Method::OPTIONS {
         plain(StatusCode::OK, None, String::new())
+    } else if gateway && gateway::is_served(request.uri().path()) {
+        gateway::serve(services, shutdown, request).await
     } else {
-        route(&services, &parts.method, &parts.uri, true).await
+        route(&services, request.method(), request.uri(), true).await
     };
-    if let Some(origin) = web.allowed(parts.headers.get(ORIGIN)) {
+    if let Some(origin) = origin {
         let headers = response.headers_mut();
         headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST, GET, OPTIONS, PUT, DELETE"));
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);

@@ -1,8 +1,7 @@
 //! `--cors` and `--host-whitelist`: which browsers may call, and under which host names.
 
 use http::header::HOST;
-use http::request::Parts;
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 
 use super::error;
 use crate::api::grpc::body::ReplyBody;
@@ -42,12 +41,12 @@ impl WebPolicy {
 
     /// The refusal of a request under a host name that isn't listed: a page of another site whose name
     /// was bent to this machine's address must not read what is here.
-    pub(super) fn refusal(&self, parts: &Parts) -> Option<Response<ReplyBody>> {
-        let host = parts
-            .uri
+    pub(super) fn refusal<B>(&self, request: &Request<B>) -> Option<Response<ReplyBody>> {
+        let host = request
+            .uri()
             .authority()
             .map(http::uri::Authority::as_str)
-            .or_else(|| parts.headers.get(HOST).and_then(|host| host.to_str().ok()))
+            .or_else(|| request.headers().get(HOST).and_then(|host| host.to_str().ok()))
             .unwrap_or_default();
         let host = without_port(host);
         let hosts = &self.hosts;
@@ -76,18 +75,18 @@ fn without_port(host: &str) -> &str {
 mod tests {
     use super::*;
 
-    fn parts(uri: &str, host: Option<&str>) -> Parts {
+    fn asked(uri: &str, host: Option<&str>) -> Request<()> {
         let mut request = http::Request::builder().uri(uri);
         if let Some(host) = host {
             request = request.header(HOST, host);
         }
-        request.body(()).unwrap().into_parts().0
+        request.body(()).unwrap()
     }
 
     #[test]
     fn hosts_are_compared_without_their_ports() {
         let policy = WebPolicy::new(vec![], vec!["good.com".into(), "::1".into()]);
-        let refused = |uri, host| policy.refusal(&parts(uri, host)).is_some();
+        let refused = |uri, host| policy.refusal(&asked(uri, host)).is_some();
         for host in ["good.com", "good.com:2379", "[::1]:3", "[::1]"] {
             assert!(!refused("/health", Some(host)), "{host}");
         }
@@ -97,8 +96,8 @@ mod tests {
         assert!(refused("/health", None));
         assert!(!refused("http://good.com:1/health", None), "HTTP/2 has it in the URI");
         assert!(refused("http://evil.com/health", Some("good.com")));
-        assert!(WebPolicy::default().refusal(&parts("/health", Some("evil.com"))).is_none());
-        assert!(WebPolicy::new(vec![], vec![]).refusal(&parts("/health", None)).is_none());
+        assert!(WebPolicy::default().refusal(&asked("/health", Some("evil.com"))).is_none());
+        assert!(WebPolicy::new(vec![], vec![]).refusal(&asked("/health", None)).is_none());
     }
 
     #[test]

@@ -14,7 +14,6 @@ use std::task::{Context, Poll, ready};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Request};
 use http_body::{Body, Frame};
-use hyper::body::Incoming;
 use rusd_proto::etcdserverpb as pb;
 use tonic::Status;
 
@@ -23,6 +22,7 @@ use crate::api::errors;
 use crate::api::grpc::body::{BodyError, ok_trailers, put_head};
 use crate::api::grpc::decode::decode_streamed;
 use crate::api::grpc::frame::{HEAD_LEN, Messages};
+use crate::api::grpc::request::CallBody;
 use crate::api::grpc::service::StreamBody;
 use crate::api::methods::Method;
 use crate::api::seams::Waiting;
@@ -35,7 +35,7 @@ use crate::types::{LeaseId, RequestError, Term};
 const FRAME_BYTES: usize = 32 * 1024;
 
 /// `LeaseKeepAlive`.
-pub(crate) fn keep_alive(call: CallContext, request: Request<Incoming>) -> Result<StreamBody, Status> {
+pub(crate) fn keep_alive(call: CallContext, request: Request<CallBody>) -> Result<StreamBody, Status> {
     let messages = Messages::new(request.headers(), call.message_bytes_max());
     Ok(Box::pin(KeepAlive {
         call,
@@ -55,7 +55,7 @@ struct KeepAlive {
     call: CallContext,
     messages: Messages,
     /// `None` after the client's half is closed.
-    requests: Option<Incoming>,
+    requests: Option<CallBody>,
     answers: BytesMut,
     /// An answer that takes time; those behind it wait for it, as the order is the requests'.
     renewing: Option<Renewing>,

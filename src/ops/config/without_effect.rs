@@ -54,7 +54,6 @@ const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
     ("rusd always waits for the disk", &["unsafe-no-fsync"]),
     ("slow requests are not logged: look at the histograms of /metrics", &["warning-unary-request-duration"]),
     ("space is given back while the server runs", &["bootstrap-defrag-threshold-megabytes"]),
-    ("the JSON gateway is not available yet", &["enable-grpc-gateway"]),
     ("there is no mapped file to lock", &["memory-mlock"]),
     ("there is one logger", &["logger"]),
     ("it is ignored, as etcd does", &["v2-deprecation"]),

@@ -1,0 +1,88 @@
+//! A fresh server of one member for one probe, ended at drop.
+
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+const READY_MAX: Duration = Duration::from_secs(30);
+/// Ports to choose from: below those that the kernel takes for outgoing connections.
+const PORTS: std::ops::Range<u16> = 13_000..32_000;
+
+/// A server that serves.
+pub(super) struct Server {
+    port: u16,
+    child: Child,
+}
+
+impl Server {
+    /// Starts `program` on an empty directory and waits until it is well.
+    pub(super) fn start(program: &Path, dir: &Path, flags: &[&str]) -> Result<Self> {
+        if dir.exists() {
+            fs::remove_dir_all(dir)?;
+        }
+        fs::create_dir_all(dir)?;
+        let (port, peer) = ports()?;
+        let log = File::create(dir.join("log"))?;
+        let child = Command::new(program)
+            .arg("--name=default")
+            .arg(format!("--data-dir={}", dir.join("data").display()))
+            .arg(format!("--listen-client-urls=http://127.0.0.1:{port}"))
+            .arg(format!("--advertise-client-urls=http://127.0.0.1:{port}"))
+            .arg(format!("--listen-peer-urls=http://127.0.0.1:{peer}"))
+            .arg(format!("--initial-advertise-peer-urls=http://127.0.0.1:{peer}"))
+            .arg(format!("--initial-cluster=default=http://127.0.0.1:{peer}"))
+            .args(flags)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .map_err(|error| format!("{} does not start: {error}", program.display()))?;
+        let server = Self { port, child };
+        let begun = Instant::now();
+        while !server.is_well() {
+            if begun.elapsed() > READY_MAX {
+                let log = dir.join("log");
+                return Err(format!("{} doesn't serve; its log is {}", program.display(), log.display()).into());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(server)
+    }
+
+    /// Where clients reach it.
+    pub(super) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    fn is_well(&self) -> bool {
+        use std::io::{Read, Write};
+        let ask = || -> std::io::Result<String> {
+            let mut socket = std::net::TcpStream::connect(("127.0.0.1", self.port))?;
+            socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+            socket.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+            let mut answer = String::new();
+            socket.read_to_string(&mut answer)?;
+            Ok(answer)
+        };
+        ask().is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Both fail only if it is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Two ports that nobody listens on.
+fn ports() -> Result<(u16, u16)> {
+    let first = PORTS.start + u16::try_from(std::process::id() % u32::from(PORTS.end - PORTS.start))?;
+    let mut free = (first..PORTS.end).chain(PORTS).filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    free.next().zip(free.next()).ok_or_else(|| "no port is free".into())
+}
