@@ -4,6 +4,7 @@
 //! authority: certificates made here ─┬► handshake  Acceptor and Connector over a pipe: who is let in
 //!                                    ├► entrance   stalled and slow clients against short patience
 //!                                    ├► clients    a process: etcdctl, pages, rotation under load
+//!                                    ├► gateway    a process: JSON, and whose certificate counts
 //!                                    └► members    three processes: peer certificates, kill, join
 //! ```
 
@@ -21,6 +22,7 @@ mod ports;
 mod authority;
 mod clients;
 mod entrance;
+mod gateway;
 mod handshake;
 mod members;
 mod process;
