@@ -7,6 +7,7 @@
 
 mod compare;
 mod core;
+mod disk;
 mod door;
 mod ends;
 mod export;
@@ -144,6 +145,9 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
     let env = Env::real();
     let signed = tokens::signed(&env, &config)?;
     let is_made = DataDir::is_made(env.disk.as_ref(), &config)?;
+    if !is_made {
+        config.check_first()?;
+    }
     if !is_made && discovery::is_asked(&config) {
         tokio::select! {
             biased;
@@ -200,6 +204,7 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
 
     let ended = core.wait(signal).await;
     match &ended {
+        Ok(Stopped::Removed) => tracing::warn!("this member was removed from the cluster; ending for good"),
         Ok(Stopped::Healing) => tracing::warn!("starting again to take in the state that heals this member"),
         Ok(stopped) => tracing::info!(reason = ?stopped, "received signal; shutting down"),
         Err(error) => tracing::error!(%error, "ending: the server can't go on"),

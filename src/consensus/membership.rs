@@ -280,15 +280,23 @@ impl Node {
     /// Waits until `id` is in touch and nearly in step: a leader that has begun to hand over takes no
     /// writes any more.
     async fn until_ready_to_lead(&self, id: u64) {
-        loop {
-            let metrics = self.raft().metrics().borrow_watched().clone();
-            self.desk().observe(&metrics);
-            let is_ready =
-                |view: &View<'_>| (view.contact)(id) != Contact::Lost && view.is_in_step(id, TRANSFER_BEHIND_MAX);
-            if self.desk().view(self.status(), &metrics, is_ready) {
-                return;
-            }
+        while !self.is_ready_to_lead(id) {
             tokio::time::sleep(RETRY_AFTER).await;
         }
+    }
+
+    fn is_ready_to_lead(&self, id: u64) -> bool {
+        let metrics = self.raft().metrics().borrow_watched().clone();
+        self.desk().observe(&metrics);
+        let is_ready =
+            |view: &View<'_>| (view.contact)(id) != Contact::Lost && view.is_in_step(id, TRANSFER_BEHIND_MAX);
+        self.desk().view(self.status(), &metrics, is_ready)
+    }
+
+    /// The other voters that could take over at once, as far as this leader knows.
+    pub fn could_lead(&self) -> Vec<MemberId> {
+        let metrics = self.raft().metrics().borrow_watched().clone();
+        let voters = metrics.membership_config.membership().voter_ids();
+        voters.filter(|id| *id != metrics.id && self.is_ready_to_lead(*id)).map(MemberId).collect()
     }
 }

@@ -32,7 +32,7 @@ pub use membership::{MemberChange, MemberRecord, MemberRules, RemovedMembers};
 pub use node::{Node, NodeConfig, StartError};
 pub use snapshots::{Load, Save, SavedSnapshot, SnapshotBuilder, Snapshots};
 pub use state_machine::{MEMBERSHIP_KEY, OnApply, OnPublish, StateMachine};
-pub use status::NodeStatus;
+pub use status::{DiskState, NodeStatus};
 pub use types::{Applied, LocalBatch, ORIGIN_LEN, Origin, PeerNode, Proposals, Reply};
 pub use waiters::Waiters;
 

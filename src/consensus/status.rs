@@ -4,6 +4,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -11,6 +12,15 @@ use super::divergence::Landmarks;
 use super::membership::RemovedMembers;
 use super::tenure::Tenure;
 use crate::types::{MemberId, RaftIndex, RequestError, Term};
+
+/// How a member's disk does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskState {
+    /// How long a sync of the log takes; `None` if that isn't known, as nothing is written.
+    pub pace: Option<Duration>,
+    /// Whether too little room is left for what makes the state larger.
+    pub is_full: bool,
+}
 
 /// This member's place in the cluster, as last seen. Read by every request, written by Raft's watchers.
 #[derive(Debug)]
@@ -38,6 +48,7 @@ pub struct NodeStatus {
     removed: RemovedMembers,
     landmarks: Landmarks,
     diverged: AtomicU64,
+    disk: Mutex<DiskState>,
     /// Of whom the keys that differ are searched; it isn't healed before they are named.
     naming: AtomicU64,
 }
@@ -66,6 +77,7 @@ impl NodeStatus {
             removed: RemovedMembers::default(),
             landmarks: Landmarks::default(),
             diverged: AtomicU64::new(0),
+            disk: Mutex::default(),
             naming: AtomicU64::new(0),
         }
     }
@@ -175,6 +187,16 @@ impl NodeStatus {
     /// Notes that it is what the others hold again.
     pub fn clear_diverged(&self) {
         self.diverged.store(0, Ordering::Release);
+    }
+
+    /// Notes how this member's disk does now.
+    pub fn set_disk(&self, disk: DiskState) {
+        *self.disk.lock() = disk;
+    }
+
+    /// How this member's disk does.
+    pub(super) fn disk(&self) -> DiskState {
+        *self.disk.lock()
     }
 
     /// Notes of which member the differing keys are searched, if of any.

@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use super::compare::{Comparer, Mark};
+use super::disk::DiskWatch;
 use super::door::Door;
 use super::ends::{asked, below_ended, raft_ended, removed};
 use super::gauges::{self, Sources};
@@ -37,7 +38,7 @@ use crate::env::Env;
 use crate::lease::Lessor;
 use crate::ops::config::{AutoCompaction, Config, MetricsDetail, Url};
 use crate::ops::data_dir::{DataDir, Divergence};
-use crate::ops::identity::member_id;
+use crate::ops::identity::{Identity, member_id};
 use crate::ops::metrics::Metrics;
 use crate::ops::signals::Signal;
 use crate::propose::{LeaseKeeper, Leases, ProposeLimits, Proposer};
@@ -109,6 +110,25 @@ fn initial(config: &Config, data: &DataDir) -> BTreeMap<MemberId, PeerNode> {
     config.clustering.initial_cluster.iter().map(member).collect()
 }
 
+/// Whether the cluster that a blank log is about to begin is the one that the directory was made for. A log that isn't
+/// blank says who the members are, and the flags don't matter; this one has nothing else to go by.
+fn begins_as_made(config: &Config, data: &DataDir) -> Result<(), ServerError> {
+    let root = data.root().display();
+    if !data.is_fresh() && discovery::is_asked(config) {
+        return Err(ServerError::Fatal(format!(
+            "the first start found its cluster by discovery and didn't come to begin it: remove {root} and start again"
+        )));
+    }
+    if Identity::bootstrap(config) != data.identity() {
+        return Err(ServerError::Fatal(format!(
+            "{root} was made for another cluster than --initial-cluster={} with this name and token, and the first start \
+             didn't come to begin it: type what was typed then, or remove the directory and start again",
+            config.clustering.initial_cluster
+        )));
+    }
+    Ok(())
+}
+
 impl Core {
     /// Opens the data, starts Raft and the workers, serves the other members on `peer_listeners`, and waits until
     /// this member can serve clients. Members at `https` URLs are reached by `connector`.
@@ -139,12 +159,8 @@ impl Core {
         let (machine, opened, wal, recovered, newest) =
             opened.map_err(|error| ServerError::Fatal(format!("opening the data: {error}")))??;
         let is_blank = recovered.vote.is_none() && recovered.last.is_none();
-        if !data.is_fresh() && is_blank && !data.has_joined() && discovery::is_asked(config) {
-            // The flags alone don't say who the others are: this member would begin a cluster of its own.
-            return Err(ServerError::Fatal(format!(
-                "the first start found its cluster by discovery and didn't come to begin it: remove {} and start again",
-                data.root().display()
-            )));
+        if is_blank && !data.has_joined() {
+            begins_as_made(config, data)?;
         }
         let behind_bytes = wal.bytes_after(newest.as_ref().map_or(RaftIndex(0), |newest| newest.position.index));
         let reader = machine.reader();
@@ -361,6 +377,14 @@ impl Core {
             keep_entries: config.member.snapshot_catchup_entries,
         };
         let (node, snapshots, reader) = (self.node.clone(), self.snapshots.clone(), self.reader.clone());
+        let disk = DiskWatch {
+            node: self.node.clone(),
+            wal: self.wal.clone(),
+            pace: log.pace.clone(),
+            room: self.room.clone(),
+            leaves_when_slow: config.clustering.slow_disk_hand_over,
+        };
+        self.workers.push(disk.spawn());
         self.workers.push(Scrub { wal: self.wal.clone(), care: care.clone() }.spawn());
         let upkeep = Upkeep { node, snapshots, reader, policy, behind_bytes, care };
         self.workers.push(upkeep.spawn(move || log.bytes.load(Ordering::Relaxed)));

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 
+use super::disk::Pace;
+
 use crate::apply::{Command, Response};
 use crate::auth::AuthOp;
 use crate::consensus::OnApply;
@@ -28,17 +30,19 @@ pub(super) struct LogMeter {
     metrics: Arc<Metrics>,
     /// Bytes written since the start.
     pub(super) bytes: AtomicU64,
+    pub(super) pace: Arc<Pace>,
 }
 
 impl LogMeter {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, bytes: AtomicU64::new(0) }
+        Self { metrics, bytes: AtomicU64::new(0), pace: Arc::default() }
     }
 }
 
 impl WalObserver for LogMeter {
     fn group_synced(&self, stats: GroupStats) {
         self.bytes.fetch_add(stats.bytes as u64, Ordering::Relaxed);
+        self.pace.note(stats.sync);
         self.metrics.histograms.wal_fsync.observe(stats.sync.as_secs_f64());
         self.metrics.histograms.wal_write.observe(stats.write.as_secs_f64());
     }

@@ -8,6 +8,7 @@ use rusd_proto::rusdpeer as pb;
 use super::channels::was_not_sent;
 use super::{Peers, refusal};
 use crate::consensus::membership::{MemberChange, MemberRecord};
+use crate::consensus::status::DiskState;
 use crate::types::{LeaseId, MemberId, RaftIndex, RequestError};
 
 /// What became of a batch that was forwarded.
@@ -167,6 +168,20 @@ impl Peers {
     /// As above.
     pub async fn tell_diverged(&self, member: MemberId, index: RaftIndex, limit: Duration) -> Result<(), RequestError> {
         self.ask(member, pb::question::Question::Diverged(index.get()), limit).await.map(drop)
+    }
+
+    /// How the disk does at a member now.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn disk(&self, member: MemberId, limit: Duration) -> Result<DiskState, RequestError> {
+        match self.ask(member, pb::question::Question::Disk(true), limit).await? {
+            pb::answer::Answer::Disk(disk) => Ok(DiskState {
+                pace: (disk.pace_us > 0).then(|| Duration::from_micros(disk.pace_us)),
+                is_full: disk.is_full,
+            }),
+            _ => Err(RequestError::UnknownMethod),
+        }
     }
 
     /// Asks the leader for a snapshot in place of this member's state, which differs. False if it is to be asked

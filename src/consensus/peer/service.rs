@@ -20,6 +20,7 @@ use super::ask::{LeaseLeft, row};
 use super::snapshot::Received;
 use super::{Peers, channels, refusal, wire};
 use crate::consensus::membership::MemberChange;
+use crate::consensus::status::DiskState;
 use crate::failpoint::{Point, hit};
 use crate::types::{LeaseId, MemberId, RaftIndex, RequestError};
 
@@ -196,6 +197,11 @@ impl Peer for Service {
             Some(Question::Diverged(index)) => {
                 self.node.status().set_diverged(RaftIndex(index));
                 Ok(Answer::Noted(true))
+            }
+            Some(Question::Disk(_)) => {
+                let DiskState { pace, is_full } = self.node.status().disk();
+                let pace_us = pace.map_or(0, |pace| u64::try_from(pace.as_micros()).unwrap_or(u64::MAX).max(1));
+                Ok(Answer::Disk(pb::Disk { pace_us, is_full }))
             }
             Some(Question::Heal(_)) => self.node.heal(caller).await.map(Answer::Noted),
             Some(Question::Change(change)) => match MemberChange::decode(&change) {

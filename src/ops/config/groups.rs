@@ -119,6 +119,9 @@ pub struct Clustering {
     /// answers linearizable reads without asking them again. Right as long as no member's monotonic clock runs more
     /// than a fifth slower than another's, nor stands still, as in a virtual machine that is stopped.
     pub lease_reads: bool,
+    /// `--slow-disk-hand-over`: rusd's own; a leader whose log takes 50 ms and more to sync, and five times as long as
+    /// another member's, leaves the lead to that one.
+    pub slow_disk_hand_over: bool,
     /// `--heal-diverged`: rusd's own; a member whose state differs takes the leader's in its place.
     pub heal_diverged: bool,
     /// `--auto-compaction-mode`.

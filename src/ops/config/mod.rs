@@ -140,6 +140,14 @@ impl Config {
         Ok(self)
     }
 
+    /// Checks what only a first start goes by: the initial cluster.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn check_first(&self) -> Result<(), ConfigError> {
+        validate::check_first(self)
+    }
+
     /// `${name}.etcd` and `name=advertised` where nothing else was said, as etcd has it.
     fn derive(&mut self) {
         if self.member.data_dir.as_os_str().is_empty() {

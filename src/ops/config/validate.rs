@@ -115,8 +115,7 @@ fn listeners(config: &Config) -> Result<(), ConfigError> {
 }
 
 fn cluster(config: &Config) -> Result<(), ConfigError> {
-    let (member, clustering) = (&config.member, &config.clustering);
-    if member.name.is_empty() {
+    if config.member.name.is_empty() {
         return Err(ConfigError::new("--name=", "a member needs a name", "Type --name=default"));
     }
     let ways = [
@@ -143,6 +142,12 @@ fn cluster(config: &Config) -> Result<(), ConfigError> {
     if config.discovery.token.contains('/') {
         return Err(ConfigError::new("--discovery-token", "a token has no slashes", "Type the last part of it"));
     }
+    Ok(())
+}
+
+/// The rules of a first start; a data directory that is made has its own members, whatever the flags say.
+pub(super) fn check_first(config: &Config) -> Result<(), ConfigError> {
+    let (member, clustering) = (&config.member, &config.clustering);
     if clustering.initial_advertise_peer_urls.is_empty() {
         return Err(ConfigError::new(
             "--initial-advertise-peer-urls",
@@ -260,8 +265,16 @@ mod tests {
             ),
         ];
         for (pairs, instead) in cases {
-            let error = with(pairs).expect_err("refused");
+            let error = with(pairs).and_then(|config| config.check_first()).expect_err("refused");
             assert!(error.instead.contains(instead), "{pairs:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_only_a_first_start_needs_is_no_matter_later() {
+        for cluster in ["other=http://localhost:2380", "default=http://h:1,b=http://h:1", "default=http://h:1"] {
+            let config = with(&[("initial-cluster", cluster)]).expect("as etcd 3.7.1 restarts with it");
+            assert!(config.check_first().is_err(), "{cluster}");
         }
     }
 
@@ -277,6 +290,6 @@ mod tests {
             ("auto-compaction-mode", "revision"),
             ("auto-compaction-retention", "1000"),
         ];
-        assert!(with(&pairs).is_ok());
+        assert!(with(&pairs).is_ok_and(|config| config.check_first().is_ok()));
     }
 }

@@ -107,6 +107,16 @@ pub(super) const FLAGS: &[Flag] = &[
         },
     },
     Flag {
+        name: "slow-disk-hand-over",
+        kind: Kind::Bool,
+        default: "false",
+        help: "rusd's own: a leader whose disk is far slower than another's hands over",
+        set: |config, text| {
+            config.clustering.slow_disk_hand_over = value::boolean(text)?;
+            Ok(())
+        },
+    },
+    Flag {
         name: "heal-diverged",
         kind: Kind::Bool,
         default: "false",
