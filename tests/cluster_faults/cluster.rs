@@ -2,31 +2,32 @@
 //! processes are gone at drop.
 //!
 //! ```text
-//! Cluster::start(Program, n, flags) ─► ports, a proxy before each peer port (`net`) ─► n processes ─► a leader
+//! Setup (which program, how many, flags, where) ─► ports, a proxy before each peer port (`net`) ─► processes ─► a leader
 //! ```
-//! It works for the real etcd as well, so that both can be measured side by side.
+//! It works for the real etcd as well, so that both can be measured side by side. A member has a place, from 0, in
+//! which another one may follow it (`replaced`), and a number that nobody else gets: that of its process.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::ExitStatus;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rusd_proto::etcdserverpb::maintenance_client::MaintenanceClient;
-use rusd_proto::etcdserverpb::{HashKvRequest, StatusRequest, StatusResponse};
-use rustix::process::{Pid, Signal, kill_process};
+use rusd_proto::etcdserverpb::{HashKvRequest, MoveLeaderRequest, StatusRequest, StatusResponse};
+use rustix::process::Signal;
 use tempfile::TempDir;
 use tonic::Status;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
+use crate::namespaces::Namespaces;
 use crate::net::Net;
 use crate::peers::peer;
 use crate::ports;
+use crate::process::{Place, Process};
 
 /// How long anything that has to come may take; the machine may be busy with other tests.
 pub(crate) const COMES_MAX: Duration = Duration::from_secs(60);
-/// No call takes longer: above what a member waits for the others.
-const CALL_MAX: Duration = Duration::from_secs(9);
 
 /// Which server the members are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,80 +36,125 @@ pub(crate) enum Program {
     Rusd,
 }
 
-struct Member {
-    client: u16,
-    flags: Vec<String>,
-    /// Where its failpoints listen.
-    #[cfg(feature = "failpoints")]
-    failpoints: u16,
-    child: Option<Child>,
+/// What a cluster is made of.
+pub(crate) struct Setup<'a> {
+    pub(crate) program: PathBuf,
+    pub(crate) flags: &'a [&'a str],
+    /// Where each member's data is; one place a member. `None` for the machine's own disk.
+    pub(crate) data: Vec<Option<PathBuf>>,
+    /// The members' own network, in the place of loopback and proxies.
+    pub(crate) space: Option<Namespaces>,
 }
 
-/// The members, by number from 0, and the network between them.
+impl<'a> Setup<'a> {
+    /// `count` members of the `rusd` that is tested, with these flags besides.
+    pub(crate) fn rusd(count: usize, flags: &'a [&'a str]) -> Self {
+        let program = PathBuf::from(env!("CARGO_BIN_EXE_rusd"));
+        Self { program, flags, data: vec![None; count], space: None }
+    }
+}
+
+/// Who is reached at a place now: the process's number and its connection.
+pub(crate) type Doors = Arc<Mutex<Vec<(usize, Channel)>>>;
+
+/// The members, by place from 0, and the network between them.
 pub(crate) struct Cluster {
+    // Ended before what they live on is taken away.
+    members: Vec<Process>,
+    doors: Doors,
+    /// Processes that were made so far.
+    made: usize,
     pub(crate) net: Net,
+    /// The members' own network, if they have one.
+    pub(crate) space: Option<Namespaces>,
     program: PathBuf,
+    flags: Vec<String>,
     dir: TempDir,
-    members: Vec<Member>,
-    /// Not in a test's way when it is asked for the leader.
-    channels: Vec<Channel>,
 }
 
 impl Cluster {
     /// `count` rusd members with these flags besides; a leader is known to all of them.
     pub(crate) async fn rusd(count: usize, flags: &[&str]) -> Self {
-        Self::start(Program::Rusd, count, flags, "").await.expect("rusd is built")
+        Self::start(Setup::rusd(count, flags)).await
     }
 
     /// The same of either server. `None` if the real etcd isn't built (said loudly).
-    pub(crate) async fn start(program: Program, count: usize, flags: &[&str], test: &str) -> Option<Self> {
-        let program = match program {
-            Program::Etcd => peer("etcd", test)?,
-            Program::Rusd => PathBuf::from(env!("CARGO_BIN_EXE_rusd")),
-        };
-        let dir = TempDir::new().unwrap();
-        let mut net = Net::new();
-        let mut ports = Vec::new();
-        for at in 0..count {
-            let listen = ports::free();
-            ports.push((listen, net.proxy(at, listen).await));
+    pub(crate) async fn of(program: Program, count: usize, flags: &[&str], test: &str) -> Option<Self> {
+        let mut setup = Setup::rusd(count, flags);
+        if program == Program::Etcd {
+            setup.program = peer("etcd", test)?;
         }
-        let urls = ports.iter().enumerate().map(|(at, (_, peer))| format!("m{at}=http://127.0.0.1:{peer}"));
+        Some(Self::start(setup).await)
+    }
+
+    /// Starts what was set up; a leader is known to all of them.
+    pub(crate) async fn start(setup: Setup<'_>) -> Self {
+        let mut cluster = Self {
+            members: Vec::new(),
+            doors: Doors::default(),
+            made: 0,
+            net: Net::new(),
+            space: setup.space,
+            program: setup.program,
+            flags: setup.flags.iter().map(|flag| (*flag).to_owned()).collect(),
+            dir: TempDir::new().unwrap(),
+        };
+        for (at, data) in setup.data.into_iter().enumerate() {
+            let process = cluster.make(at, data).await;
+            cluster.doors.lock().unwrap().push((cluster.made - 1, process.channel.clone()));
+            cluster.members.push(process);
+        }
+        let urls = cluster.members.iter().map(|member| format!("{}={}", member.name, member.place.peer[1]));
         let all = urls.collect::<Vec<_>>().join(",");
-        let member = |(at, (listen, advertised)): (usize, &(u16, u16))| {
-            let client = ports::free();
-            let mut own = vec![
-                format!("--name=m{at}"),
-                format!("--data-dir={}", dir.path().join(format!("m{at}")).display()),
-                format!("--listen-client-urls=http://127.0.0.1:{client}"),
-                format!("--advertise-client-urls=http://127.0.0.1:{client}"),
-                format!("--listen-peer-urls=http://127.0.0.1:{listen}"),
-                format!("--initial-advertise-peer-urls=http://127.0.0.1:{advertised}"),
-                format!("--initial-cluster={all}"),
-            ];
-            own.extend(flags.iter().map(|flag| (*flag).to_owned()));
-            Member {
-                client,
-                flags: own,
-                #[cfg(feature = "failpoints")]
-                failpoints: ports::free(),
-                child: None,
-            }
-        };
-        let members: Vec<_> = ports.iter().enumerate().map(member).collect();
-        let channel = |member: &Member| {
-            let url = format!("http://127.0.0.1:{}", member.client);
-            Endpoint::from_shared(url).unwrap().timeout(CALL_MAX).tcp_nodelay(true).connect_lazy()
-        };
-        let channels = members.iter().map(channel).collect();
-        let mut cluster = Self { net, program, dir, members, channels };
-        for at in 0..count {
+        for at in 0..cluster.len() {
+            cluster.members[at].set_flag("initial-cluster", &all);
             cluster.spawn(at);
         }
-        for at in 0..count {
+        for at in 0..cluster.len() {
             cluster.serves(at).await;
         }
-        Some(cluster)
+        cluster
+    }
+
+    /// A process for a place, with a name, ports and a directory that nobody had before.
+    async fn make(&mut self, at: usize, data: Option<PathBuf>) -> Process {
+        let name = format!("m{}", self.made);
+        self.made += 1;
+        let local = |port: u16| format!("http://127.0.0.1:{port}");
+        let place = match &self.space {
+            Some(space) => space.place(at),
+            None => {
+                let listen = ports::free();
+                let advertised = self.net.proxy(at, listen).await;
+                let peer = [local(listen), local(advertised)];
+                Place {
+                    client: local(ports::free()),
+                    peer,
+                    #[cfg(feature = "failpoints")]
+                    failpoints: ports::free(),
+                }
+            }
+        };
+        let data = data.unwrap_or_else(|| self.dir.path().join(&name));
+        let mut process = Process::new(&name, self.dir.path(), &data, place, &self.program, &self.flags);
+        process.within = self.space.as_ref().map(|space| space.within(at)).unwrap_or_default();
+        process
+    }
+
+    /// A process that isn't running, to be a new member in the place of another, with a directory of its own.
+    pub(crate) async fn newcomer(&mut self, at: usize) -> Process {
+        self.make(at, None).await
+    }
+
+    /// Puts a process in a place; gives the one that was there.
+    pub(crate) fn replaced(&mut self, at: usize, by: Process) -> Process {
+        self.doors.lock().unwrap()[at] = (self.made - 1, by.channel.clone());
+        std::mem::replace(&mut self.members[at], by)
+    }
+
+    /// Who is reached where, now and later.
+    pub(crate) fn doors(&self) -> Doors {
+        self.doors.clone()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -116,12 +162,17 @@ impl Cluster {
     }
 
     pub(crate) fn url(&self, member: usize) -> String {
-        format!("http://127.0.0.1:{}", self.members[member].client)
+        self.members[member].place.client.clone()
     }
 
     /// A connection to one member, made anew by itself after the member was away.
     pub(crate) fn channel(&self, member: usize) -> Channel {
-        self.channels[member].clone()
+        self.members[member].channel.clone()
+    }
+
+    /// The process in a place.
+    pub(crate) fn process(&mut self, member: usize) -> &mut Process {
+        &mut self.members[member]
     }
 
     /// Starts one that isn't running, without waiting for anything.
@@ -131,22 +182,8 @@ impl Cluster {
 
     /// The same with these variables in its environment besides.
     pub(crate) fn spawn_with(&mut self, member: usize, variables: &[(&str, &str)]) {
-        assert!(self.members[member].child.is_none(), "it runs already");
-        let log = File::options().create(true).append(true).open(self.log_path(member)).unwrap();
-        let mut command = Command::new(&self.program);
-        #[cfg(feature = "failpoints")]
-        command.env("GOFAIL_HTTP", format!("127.0.0.1:{}", self.members[member].failpoints));
-        let child = command
-            .args(&self.members[member].flags)
-            .envs(variables.iter().copied())
-            .current_dir(self.dir.path())
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        self.net.is_process(child.id(), member);
-        self.members[member].child = Some(child);
+        let pid = self.members[member].spawn(variables);
+        self.net.is_process(pid, member);
     }
 
     /// Starts one and waits until it serves.
@@ -159,7 +196,7 @@ impl Cluster {
     pub(crate) async fn serves(&mut self, member: usize) {
         let begun = Instant::now();
         loop {
-            if let Some(status) = self.members[member].child.as_mut().expect("it was started").try_wait().unwrap() {
+            if let Some(status) = self.members[member].has_ended() {
                 panic!("m{member} ended with {status} instead of serving");
             }
             match self.status(member).await {
@@ -171,53 +208,36 @@ impl Cluster {
         }
     }
 
-    fn signal(&self, member: usize, signal: Signal) {
-        let child = self.members[member].child.as_ref().expect("it was started");
-        kill_process(Pid::from_child(child), signal).unwrap();
-    }
-
     /// SIGKILL.
     pub(crate) fn kill(&mut self, member: usize) {
-        if let Some(mut child) = self.members[member].child.take() {
-            child.kill().unwrap();
-            child.wait().unwrap();
-        }
+        self.members[member].kill();
     }
 
     /// SIGSTOP.
     pub(crate) fn pause(&self, member: usize) {
-        self.signal(member, Signal::STOP);
+        self.members[member].signal(Signal::STOP);
     }
 
     /// SIGCONT.
     pub(crate) fn resume(&self, member: usize) {
-        self.signal(member, Signal::CONT);
+        self.members[member].signal(Signal::CONT);
     }
 
     /// Where a member's failpoints listen.
     #[cfg(feature = "failpoints")]
     pub(crate) fn failpoints(&self, member: usize) -> u16 {
-        self.members[member].failpoints
+        self.members[member].place.failpoints
     }
 
     /// SIGTERM; the exit is waited for.
     pub(crate) async fn terminate(&mut self, member: usize) -> ExitStatus {
-        self.signal(member, Signal::TERM);
+        self.members[member].signal(Signal::TERM);
         self.ended(member).await
     }
 
     /// Waits for the end of a process.
     pub(crate) async fn ended(&mut self, member: usize) -> ExitStatus {
-        let begun = Instant::now();
-        loop {
-            let child = self.members[member].child.as_mut().expect("it was started");
-            if let Some(status) = child.try_wait().unwrap() {
-                self.members[member].child = None;
-                return status;
-            }
-            assert!(begun.elapsed() < COMES_MAX, "m{member} doesn't end");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        self.members[member].ended().await
     }
 
     /// What a member says of itself, in a moment or not at all: it may be paused.
@@ -231,7 +251,7 @@ impl Cluster {
     pub(crate) async fn find_leader(&self) -> Option<usize> {
         let mut leaders = BTreeMap::new();
         for at in 0..self.len() {
-            if self.members[at].child.is_some()
+            if self.members[at].is_running()
                 && let Ok(status) = self.status(at).await
                 && status.header.as_ref().is_some_and(|header| header.member_id == status.leader)
             {
@@ -260,6 +280,21 @@ impl Cluster {
         self.leader_but(None).await
     }
 
+    /// Has one of them lead; it must be in step soon.
+    pub(crate) async fn let_lead(&self, member: usize) {
+        let begun = Instant::now();
+        loop {
+            let leader = self.leader().await;
+            if leader == member {
+                return;
+            }
+            let target_id = self.status(member).await.map_or(0, |status| status.header.unwrap().member_id);
+            let moved = MaintenanceClient::new(self.channel(leader)).move_leader(MoveLeaderRequest { target_id }).await;
+            assert!(begun.elapsed() < COMES_MAX, "m{member} doesn't get the lead: {moved:?}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
     /// Waits until all members have come to the same entry, and checks that they hold the same.
     pub(crate) async fn agree(&self) {
         let begun = Instant::now();
@@ -285,31 +320,13 @@ impl Cluster {
         }
     }
 
-    fn log_path(&self, member: usize) -> PathBuf {
-        self.dir.path().join(format!("m{member}.log"))
-    }
-
     /// All that a member has said.
     pub(crate) fn log(&self, member: usize) -> String {
-        fs::read_to_string(self.log_path(member)).unwrap_or_default()
+        self.members[member].log()
     }
 
     /// Where a member's data is.
     pub(crate) fn data(&self, member: usize) -> PathBuf {
-        self.dir.path().join(format!("m{member}"))
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        for member in 0..self.len() {
-            self.kill(member);
-            let log = self.log(member);
-            assert!(std::thread::panicking() || !log.contains("panicked"), "m{member} panicked:\n{log}");
-            if std::thread::panicking() {
-                let lines: Vec<&str> = log.lines().collect();
-                eprintln!("--- end of m{member}'s log\n{}", lines[lines.len().saturating_sub(30)..].join("\n"));
-            }
-        }
+        self.members[member].flag("data-dir").into()
     }
 }

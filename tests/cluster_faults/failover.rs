@@ -44,7 +44,7 @@ async fn kill_leader(cluster: &mut Cluster) -> Duration {
 async fn failover_side_by_side() {
     let rounds = settings::rounds(20);
     for (program, name) in [(Program::Etcd, "etcd"), (Program::Rusd, "rusd")] {
-        let Some(mut cluster) = Cluster::start(program, 3, &[], "failover_side_by_side").await else { return };
+        let Some(mut cluster) = Cluster::of(program, 3, &[], "failover_side_by_side").await else { return };
         let load = Load::start(&cluster, 1, 2);
         let mut took = Vec::new();
         for _ in 0..rounds {

@@ -2,6 +2,9 @@
 //!
 //! Only with the feature `failpoints`: `cargo xtask failpoints`.
 
+use std::fs;
+
+use crate::cluster::Cluster;
 use crate::failpoint::{PANICKED, ask};
 use crate::run::Run;
 use crate::settings;
@@ -63,4 +66,32 @@ async fn a_member_ends_at_each_failpoint_of_a_snapshot() {
         }
     }
     run.finish().await;
+}
+
+/// A member ends before the first line of its log is written, and is started again for another cluster. Nothing but its
+/// flags would say which one to begin, so it must refuse; with those of its first start it goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failpoint_before_the_cluster_began_and_other_flags_then() {
+    let mut cluster = Cluster::rusd(3, &[]).await;
+    for member in 0..3 {
+        cluster.kill(member);
+        fs::remove_dir_all(cluster.data(member)).unwrap();
+    }
+    cluster.spawn_with(2, &[("GOFAIL_FAILPOINTS", "raftBeforeSave=panic")]);
+    assert_eq!(cluster.ended(2).await.code(), Some(PANICKED));
+    let told = cluster.process(2).flag("initial-cluster").to_owned();
+    let alone = format!("m2={}", cluster.process(2).place.peer[1]);
+    cluster.process(2).set_flag("initial-cluster", &alone);
+    cluster.spawn(2);
+    assert_eq!(cluster.ended(2).await.code(), Some(1));
+    let log = cluster.log(2);
+    assert!(log.contains("was made for another cluster than --initial-cluster=m2="), "{log}");
+    cluster.process(2).set_flag("initial-cluster", &told);
+    for member in 0..3 {
+        cluster.spawn(member);
+    }
+    for member in 0..3 {
+        cluster.serves(member).await;
+    }
+    cluster.agree().await;
 }

@@ -59,22 +59,6 @@ async fn all_are_killed_at_once() {
     run.finish().await;
 }
 
-/// A rolling restart by SIGTERM, one after the other, the leader among them: never more than an election's
-/// time without writes, and nothing is lost.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rolling_restart() {
-    let mut run = Run::start("rolling restart", 3, &[]).await;
-    for _ in 0..settings::rounds(1) {
-        for member in 0..3 {
-            run.cluster.terminate(member).await;
-            run.load.goes_on(50).await;
-            run.cluster.restart(member).await;
-            run.load.goes_on(50).await;
-        }
-    }
-    run.finish().await;
-}
-
 /// The leader is ended in order under load. It hands the lead over before it goes, so that there is no election by
 /// time-out: exactly one term more, and nobody waited for `--election-timeout`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

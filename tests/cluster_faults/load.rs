@@ -19,12 +19,13 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use crate::client::header;
-use crate::cluster::{COMES_MAX, Cluster};
+use crate::cluster::{COMES_MAX, Cluster, Doors};
 
 const KEYS: u32 = 6;
 const GLANCE_MAX: Duration = Duration::from_millis(300);
 /// Errors after which it is sure that nothing was written.
-const REFUSALS: [&str; 2] = ["etcdserver: no leader", "etcdserver: too many requests"];
+const REFUSALS: [&str; 3] =
+    ["etcdserver: no leader", "etcdserver: too many requests", "etcdserver: mvcc: database space exceeded"];
 
 /// What a write wants.
 #[derive(Clone, Debug)]
@@ -51,6 +52,7 @@ pub(crate) enum Outcome {
 /// One request.
 #[derive(Clone, Debug)]
 pub(crate) struct Op {
+    /// The number of the process that was asked; whoever takes its place has another one.
     pub(crate) member: usize,
     pub(crate) begun: Instant,
     pub(crate) ended: Instant,
@@ -80,11 +82,11 @@ impl Load {
     /// Starts so many workers at each member.
     pub(crate) fn start(cluster: &Cluster, seed: u64, at_each: usize) -> Self {
         let mut load = Self { shared: Arc::default(), workers: JoinSet::new() };
-        let clients: Vec<_> = (0..cluster.len()).map(|at| KvClient::new(cluster.channel(at))).collect();
         for number in 0..at_each * cluster.len() {
             let rng = StdRng::seed_from_u64(seed ^ (number as u64) << 32);
             let home = number % cluster.len();
-            let worker = Worker { home, rng, clients: clients.clone(), shared: load.shared.clone() };
+            let worker =
+                Worker { home, rng, doors: cluster.doors(), places: cluster.len(), shared: load.shared.clone() };
             load.workers.spawn(worker.run());
         }
         load
@@ -121,14 +123,15 @@ impl Load {
 struct Worker {
     home: usize,
     rng: StdRng,
-    clients: Vec<KvClient<Channel>>,
+    doors: Doors,
+    places: usize,
     shared: Arc<Shared>,
 }
 
 impl Worker {
     async fn run(mut self) {
         while !self.shared.ends.load(Ordering::Relaxed) {
-            let (home, any) = (self.home, self.rng.random_range(0..self.clients.len()));
+            let (home, any) = (self.home, self.rng.random_range(0..self.places));
             let key = self.key();
             let op = match self.rng.random_range(0..10) {
                 0..4 => self.put(home, key).await,
@@ -147,6 +150,12 @@ impl Worker {
         }
     }
 
+    /// Who is at a place now.
+    fn client(&self, place: usize) -> (usize, KvClient<Channel>) {
+        let (member, channel) = self.doors.lock().unwrap()[place].clone();
+        (member, KvClient::new(channel))
+    }
+
     fn key(&mut self) -> Bytes {
         format!("k{}", self.rng.random_range(0..KEYS)).into()
     }
@@ -155,34 +164,35 @@ impl Worker {
         self.shared.values.fetch_add(1, Ordering::Relaxed).to_string().into()
     }
 
-    async fn put(&mut self, member: usize, key: Bytes) -> Op {
+    async fn put(&mut self, place: usize, key: Bytes) -> Op {
         let value = self.value();
         let wish = Wish { keys: vec![key.clone()], value: value.clone(), expected: None };
         let request = PutRequest { key: key.clone(), value, ..PutRequest::default() };
+        let (member, mut client) = self.client(place);
         let begun = Instant::now();
-        let answer = self.clients[member].put(request).await;
+        let answer = client.put(request).await;
         let outcome = answer.map(|answer| Outcome::Wrote(header(answer.into_inner().header).revision));
         op(member, begun, false, key, Some(wish), outcome)
     }
 
     /// Two keys in one revision.
-    async fn pair(&mut self, member: usize, key: Bytes) -> Op {
+    async fn pair(&mut self, place: usize, key: Bytes) -> Op {
         let other = format!("p{}", self.rng.random_range(0..KEYS)).into();
         let wish = Wish { keys: vec![key.clone(), other], value: self.value(), expected: None };
-        self.txn(member, wish, None).await
+        self.txn(place, wish, None).await
     }
 
     /// Writes a key if it is as it was just read.
-    async fn swap(&mut self, member: usize, key: Bytes) -> Op {
-        let read = self.read(member, key.clone(), false).await;
+    async fn swap(&mut self, place: usize, key: Bytes) -> Op {
+        let read = self.read(place, key.clone(), false).await;
         let Outcome::Found(_, found) = &read.outcome else { return read };
         let expected = found.as_ref().map_or(0, |(revision, _)| *revision);
         self.shared.ops.lock().unwrap().push(read);
         let wish = Wish { keys: vec![key], value: self.value(), expected: Some(expected) };
-        self.txn(member, wish, Some(expected)).await
+        self.txn(place, wish, Some(expected)).await
     }
 
-    async fn txn(&mut self, member: usize, wish: Wish, expected: Option<i64>) -> Op {
+    async fn txn(&mut self, place: usize, wish: Wish, expected: Option<i64>) -> Op {
         let key = wish.keys[0].clone();
         let compare = expected.map(|expected| Compare {
             result: CompareResult::Equal as i32,
@@ -199,8 +209,9 @@ impl Worker {
                 request: Some(Request::RequestRange(RangeRequest { key: key.clone(), ..RangeRequest::default() })),
             }],
         };
+        let (member, mut client) = self.client(place);
         let begun = Instant::now();
-        let answer = self.clients[member].txn(request).await;
+        let answer = client.txn(request).await;
         let outcome = answer.map(|answer| {
             use rusd_proto::etcdserverpb::response_op::Response;
             let answer = answer.into_inner();
@@ -216,18 +227,19 @@ impl Worker {
     }
 
     /// A read that doesn't wait long for its answer: not at home nobody has to be there.
-    async fn glance(&mut self, member: usize, key: Bytes, serializable: bool) -> Op {
-        let begun = Instant::now();
-        match tokio::time::timeout(GLANCE_MAX, self.read(member, key.clone(), serializable)).await {
+    async fn glance(&mut self, place: usize, key: Bytes, serializable: bool) -> Op {
+        let (member, begun) = (self.client(place).0, Instant::now());
+        match tokio::time::timeout(GLANCE_MAX, self.read(place, key.clone(), serializable)).await {
             Ok(op) => op,
             Err(_) => op(member, begun, serializable, key, None, Err(Status::deadline_exceeded("not waited for"))),
         }
     }
 
-    async fn read(&mut self, member: usize, key: Bytes, serializable: bool) -> Op {
+    async fn read(&mut self, place: usize, key: Bytes, serializable: bool) -> Op {
         let request = RangeRequest { key: key.clone(), serializable, ..RangeRequest::default() };
+        let (member, mut client) = self.client(place);
         let begun = Instant::now();
-        let answer = self.clients[member].range(request).await;
+        let answer = client.range(request).await;
         let outcome = answer.map(|answer| {
             let answer = answer.into_inner();
             let found = answer.kvs.first().map(|kv| (kv.mod_revision, kv.value.clone()));

@@ -18,15 +18,22 @@
 
 mod check;
 mod cluster;
+mod leases;
 mod load;
+mod membership;
+mod namespaces;
 mod net;
 #[path = "../support/ports.rs"]
 mod ports;
+mod process;
 mod run;
+mod split;
 
 mod behind;
 mod chaos;
+mod clocks;
 mod cut_off;
+mod disks;
 mod divergence;
 mod failover;
 #[cfg(feature = "failpoints")]
@@ -38,6 +45,11 @@ mod killed;
 mod lease_reads;
 mod majority;
 mod paused;
+mod replaced;
+mod restarted;
+mod rolled;
+#[cfg(feature = "failpoints")]
+mod slow_disk;
 
 #[path = "../support/client.rs"]
 mod client;
@@ -47,3 +59,5 @@ mod history;
 mod peers;
 #[path = "../support/settings.rs"]
 mod settings;
+#[path = "../support/volume.rs"]
+mod volume;

@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rand::Rng;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -31,7 +32,14 @@ struct Link {
     delay: Duration,
     /// Bytes a second on each connection; 0 for any number.
     rate: u32,
+    /// At most so much besides, by chance, piece by piece.
+    jitter: Duration,
+    /// In how many of a hundred cases a piece is lost at first, and so it and what follows comes as late as TCP repeats it.
+    lost_percent: u8,
 }
+
+/// The least time after which Linux repeats what was not acknowledged.
+const REPEATED_AFTER: Duration = Duration::from_millis(200);
 
 type Links = watch::Sender<BTreeMap<(usize, usize), Link>>;
 type Pids = Arc<Mutex<BTreeMap<u32, usize>>>;
@@ -62,11 +70,9 @@ impl Net {
         own
     }
 
-    /// Says which process is whose.
+    /// Says which process is whose. Whoever had the place before may still be there.
     pub(crate) fn is_process(&self, pid: u32, member: usize) {
-        let mut pids = self.pids.lock().unwrap();
-        pids.retain(|_, known| *known != member);
-        pids.insert(pid, member);
+        self.pids.lock().unwrap().insert(pid, member);
     }
 
     fn change(&self, from: usize, to: usize, change: impl FnOnce(&mut Link)) {
@@ -94,6 +100,11 @@ impl Net {
     /// Makes one direction narrow, on each connection.
     pub(crate) fn narrow(&self, from: usize, to: usize, bytes_per_second: u32) {
         self.change(from, to, |link| link.rate = bytes_per_second);
+    }
+
+    /// Makes one direction slow, uneven and lossy.
+    pub(crate) fn worsen(&self, from: usize, to: usize, delay: Duration, jitter: Duration, lost_percent: u8) {
+        self.change(from, to, |link| *link = Link { delay, jitter, lost_percent, ..*link });
     }
 
     /// Everything passes again.
@@ -159,8 +170,11 @@ async fn carry(
     let write = async move {
         while let Some((read_at, piece)) = pieces.recv().await {
             let link = |links: &BTreeMap<_, Link>| links.get(&way).copied().unwrap_or_default();
-            let Link { delay, rate, .. } = link(&links.borrow());
-            tokio::time::sleep_until(read_at + delay).await;
+            let Link { delay, rate, jitter, lost_percent, .. } = link(&links.borrow());
+            let is_lost = rand::rng().random_range(0..100) < lost_percent;
+            let repeated = if is_lost { REPEATED_AFTER } else { Duration::ZERO };
+            let uneven = jitter.mul_f64(rand::rng().random());
+            tokio::time::sleep_until(read_at + delay + uneven + repeated).await;
             if rate > 0 {
                 tokio::time::sleep(Duration::from_secs_f64(piece.len() as f64 / f64::from(rate))).await;
             }

@@ -2,14 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use rusd_proto::etcdserverpb::kv_client::KvClient;
-use rusd_proto::etcdserverpb::lease_client::LeaseClient;
-use rusd_proto::etcdserverpb::{LeaseGrantRequest, LeaseKeepAliveRequest, PutRequest, RangeRequest};
-use tokio_stream::StreamExt;
-use tonic::Status;
-use tonic::transport::Channel;
-
-use crate::cluster::{COMES_MAX, Cluster};
+use crate::cluster::Cluster;
+use crate::leases::{ends_in_time, grant, is_there, renew};
 use crate::run::Run;
 use crate::settings;
 
@@ -32,50 +26,6 @@ async fn a_paused_leader_gives_no_stale_read() {
 
 const TTL_SECS: i64 = 4;
 
-/// A renewal that was answered with some time: when it was sent, and the time.
-type Renewed = (Instant, Duration);
-
-async fn grant(channel: &Channel, id: i64) -> Result<Renewed, Status> {
-    let sent = Instant::now();
-    let granted = LeaseClient::new(channel.clone()).lease_grant(LeaseGrantRequest { id, ttl: TTL_SECS }).await?;
-    let put = PutRequest { key: key(id).into(), lease: id, ..PutRequest::default() };
-    KvClient::new(channel.clone()).put(put).await?;
-    Ok((sent, Duration::from_secs(granted.get_ref().ttl as u64)))
-}
-
-fn key(id: i64) -> String {
-    format!("lease/{id}")
-}
-
-/// Renews once; `None` if the lease is gone.
-async fn renew(channel: &Channel, id: i64) -> Result<Option<Renewed>, Status> {
-    let sent = Instant::now();
-    let requests = tokio_stream::once(LeaseKeepAliveRequest { id }).chain(tokio_stream::pending());
-    let mut answers = LeaseClient::new(channel.clone()).lease_keep_alive(requests).await?.into_inner();
-    let answer = answers.message().await?.ok_or_else(|| Status::unavailable("the stream ended"))?;
-    Ok((answer.ttl > 0).then(|| (sent, Duration::from_secs(answer.ttl as u64))))
-}
-
-async fn is_there(channel: &Channel, id: i64) -> Result<bool, Status> {
-    let request = RangeRequest { key: key(id).into(), count_only: true, ..RangeRequest::default() };
-    Ok(KvClient::new(channel.clone()).range(request).await?.get_ref().count == 1)
-}
-
-/// Waits for a lease's end and checks that it is in nobody's promised time.
-async fn ends_in_time(cluster: &Cluster, reader: usize, id: i64, renewed: &[Renewed]) {
-    let begun = Instant::now();
-    let channel = cluster.channel(reader);
-    while is_there(&channel, id).await.unwrap_or(true) {
-        assert!(begun.elapsed() < COMES_MAX, "lease {id} never ends");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    let gone = Instant::now();
-    for (sent, ttl) in renewed {
-        let early = (*sent + *ttl).saturating_duration_since(gone);
-        assert!(early.is_zero(), "lease {id} ended {early:?} before the time that a renewal was told");
-    }
-}
-
 /// While the leader is paused, another one takes over its leases. None ends before its time, whether it
 /// is renewed or not; renewals at followers go to whoever leads; what the paused one answers when it goes on
 /// is true (etcd 3.7.1 answers a renewal with a time that the lease doesn't get).
@@ -86,9 +36,9 @@ async fn no_lease_ends_early_through_a_pause_of_the_leader() {
     let (kept_at, reader) = ((leader + 1) % 3, (leader + 2) % 3);
     let follower = cluster.channel(kept_at);
     let (kept, left_alone, late) = (1, 2, 3);
-    let mut renewed = vec![grant(&follower, kept).await.unwrap()];
-    let alone = vec![grant(&follower, left_alone).await.unwrap()];
-    let mut overtaken = vec![grant(&follower, late).await.unwrap()];
+    let mut renewed = vec![grant(&follower, kept, TTL_SECS).await.unwrap()];
+    let alone = vec![grant(&follower, left_alone, TTL_SECS).await.unwrap()];
+    let mut overtaken = vec![grant(&follower, late, TTL_SECS).await.unwrap()];
 
     cluster.pause(leader);
     // It waits in the socket of the one that is paused.

@@ -6,13 +6,19 @@ use tokio::task::JoinHandle;
 
 use crate::check::check;
 use crate::client;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Setup};
 use crate::history::{self, History};
 use crate::load::{Load, Outcome};
+use crate::process::Process;
 use crate::settings;
 
 /// Workers at each member.
 const WORKERS: usize = 3;
+
+/// Rounds of a story that `cargo xtask faults` runs for longer, which it says by `RUSD_FAULT_LONG`.
+pub(crate) fn rounds_or(usually: u32, long: u32) -> u32 {
+    settings::rounds(if std::env::var_os("RUSD_FAULT_LONG").is_some() { long } else { usually })
+}
 
 /// All of it.
 pub(crate) struct Run {
@@ -26,10 +32,16 @@ pub(crate) struct Run {
 impl Run {
     /// Starts so many members with these flags besides, and the clients.
     pub(crate) async fn start(name: &'static str, members: usize, flags: &[&str]) -> Self {
+        Self::of(name, Setup::rusd(members, flags)).await
+    }
+
+    /// The same of what was set up.
+    pub(crate) async fn of(name: &'static str, setup: Setup<'_>) -> Self {
+        let members = setup.data.len();
         let backend = std::env::var("RUSD_FAULT_BACKEND").unwrap_or_else(|_| "sled".to_owned());
         let backend = format!("--backend={backend}");
         let begun = Instant::now();
-        let cluster = Cluster::rusd(members, &[flags, &[&*backend]].concat()).await;
+        let cluster = Cluster::start(Setup { flags: &[setup.flags, &[&*backend]].concat(), ..setup }).await;
         let load = Load::start(&cluster, settings::seed(), WORKERS);
         let watch = |at| {
             let history = History::default();
@@ -39,6 +51,15 @@ impl Run {
         let watchers = (0..members).map(watch).collect();
         load.goes_on(100).await;
         Self { cluster, load, watchers, begun, name }
+    }
+
+    /// Puts another member in a place, and has the watcher there go on at it; gives the process that was there.
+    pub(crate) fn replaced(&mut self, at: usize, by: Process) -> Process {
+        let old = self.cluster.replaced(at, by);
+        let (history, follower) = &mut self.watchers[at];
+        follower.abort();
+        *follower = history.follow(self.cluster.url(at));
+        old
     }
 
     /// Ends the clients, waits until the members agree, and checks everything.
@@ -68,7 +89,7 @@ impl Run {
         written.sort_unstable();
         let gap = written.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default();
         println!(
-            "{name}: {} writes acknowledged, {} reads, {} refused, {} unknown, revision {revision}, longest time without \
+            "SUMMARY {name}: {} writes acknowledged, {} reads, {} refused, {} unknown, revision {revision}, longest time without \
              a write {:.2} s, {:.1} s",
             count(|outcome| matches!(outcome, Outcome::Wrote(_))),
             count(|outcome| matches!(outcome, Outcome::Found(..))),

@@ -145,7 +145,7 @@ async fn store_damaged(backend: &str) {
         println!("damage {backend} round {}: {name} {what}, rebuilt: {noticed}", round + 1);
     }
     assert!(rebuilt > 0, "not one damage was noticed");
-    println!("damage {backend}: {rebuilt} of {rounds} rebuilt in {:.1} s", begun.elapsed().as_secs_f64());
+    println!("SUMMARY damage {backend}: {rebuilt} of {rounds} rebuilt in {:.1} s", begun.elapsed().as_secs_f64());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

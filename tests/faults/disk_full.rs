@@ -86,7 +86,7 @@ async fn full(volume: Volume, backend: &str) {
     channel = rig.member.start().await;
     rig.check(&channel, &follower).await;
     follower.abort();
-    println!("full disk {backend}: {refused_after} writes before it, {:.1} s", begun.elapsed().as_secs_f64());
+    println!("SUMMARY full disk {backend}: {refused_after} writes before it, {:.1} s", begun.elapsed().as_secs_f64());
 }
 
 /// Something else takes the disk's last byte at once, in the middle of the load: neither the engine's
@@ -131,7 +131,7 @@ async fn brimful(volume: Volume, backend: &str) {
     channel = rig.member.start().await;
     rig.check(&channel, &follower).await;
     follower.abort();
-    println!("brimful {backend}: {refused_after} writes before it, {:.1} s", begun.elapsed().as_secs_f64());
+    println!("SUMMARY brimful {backend}: {refused_after} writes before it, {:.1} s", begun.elapsed().as_secs_f64());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

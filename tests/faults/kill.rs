@@ -50,7 +50,10 @@ async fn killed_under_load(backend: &str) {
     }
     follower.abort();
     let snapshots = member.log().matches("saved snapshot").count();
-    println!("kill {backend}: {rounds} rounds, {snapshots} snapshots in {:.1} s", begun.elapsed().as_secs_f64());
+    println!(
+        "SUMMARY kill {backend}: {rounds} rounds, {snapshots} snapshots in {:.1} s",
+        begun.elapsed().as_secs_f64()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

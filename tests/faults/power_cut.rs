@@ -68,7 +68,7 @@ async fn cut(backend: &str) {
     follower.abort();
     let snapshots = member.log().matches("saved snapshot").count();
     println!(
-        "power cut {backend}: {rounds} rounds, {cuts} cuts, {snapshots} snapshots in {:.1} s",
+        "SUMMARY power cut {backend}: {rounds} rounds, {cuts} cuts, {snapshots} snapshots in {:.1} s",
         begun.elapsed().as_secs_f64()
     );
 }

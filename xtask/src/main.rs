@@ -102,8 +102,11 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         name: "faults",
-        help: "kills, power cuts, full disks, damage",
-        takes: Takes { word: "NAME", options: &[with("--rounds", "N"), with("--backend", "E"), with("--seed", "S")] },
+        help: "kills, pauses, partitions, power cuts, full disks, clock jumps, replacements, upgrades (--old) of members",
+        takes: Takes {
+            word: "NAME",
+            options: &[with("--rounds", "N"), with("--backend", "E"), with("--seed", "S"), with("--old", "PATH")],
+        },
         run: faults::run,
     },
     Command {

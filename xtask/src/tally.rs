@@ -11,6 +11,8 @@ pub(crate) struct Tally {
     pub(crate) ignored: u64,
     /// What our own tests printed behind `SKIPPED`: the name of what they could not do, and why.
     pub(crate) skipped: Vec<String>,
+    /// What they printed behind `SUMMARY`: what was done, in figures.
+    pub(crate) told: Vec<String>,
 }
 
 impl Tally {
@@ -18,6 +20,9 @@ impl Tally {
     fn line(&mut self, line: &str) {
         if let Some((_, what)) = line.split_once("SKIPPED ") {
             self.skipped.push(what.trim().to_owned());
+        }
+        if let Some((_, what)) = line.split_once("SUMMARY ") {
+            self.told.push(what.trim().to_owned());
         }
         let Some(summary) = line.strip_prefix("test result: ") else { return };
         for part in summary.split(['.', ';']) {
@@ -60,11 +65,13 @@ mod tests {
             "running 3 tests",
             "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s",
             "test a ... SKIPPED golden: etcd is not there",
+            "SUMMARY chaos: 9 rounds",
             "test result: FAILED. 4 passed; 2 failed; 0 ignored; 0 measured; 7 filtered out; finished in 1.20s",
         ] {
             tally.line(line);
         }
         let skipped = vec!["golden: etcd is not there".to_owned()];
-        assert_eq!(tally, Tally { passed: 7, failed: 2, ignored: 1, skipped });
+        let told = vec!["chaos: 9 rounds".to_owned()];
+        assert_eq!(tally, Tally { passed: 7, failed: 2, ignored: 1, skipped, told });
     }
 }

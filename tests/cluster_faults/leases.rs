@@ -1,0 +1,59 @@
+//! Leases as a client sees them: granted, renewed, and never gone before the time that somebody was told.
+
+use std::time::{Duration, Instant};
+
+use rusd_proto::etcdserverpb::kv_client::KvClient;
+use rusd_proto::etcdserverpb::lease_client::LeaseClient;
+use rusd_proto::etcdserverpb::{LeaseGrantRequest, LeaseKeepAliveRequest, PutRequest, RangeRequest};
+use tokio_stream::StreamExt;
+use tonic::Status;
+use tonic::transport::Channel;
+
+use crate::cluster::{COMES_MAX, Cluster};
+
+/// A renewal that was answered with some time: when it was sent, and the time.
+pub(crate) type Renewed = (Instant, Duration);
+
+/// Grants a lease of so many seconds, with a key.
+pub(crate) async fn grant(channel: &Channel, id: i64, ttl_secs: i64) -> Result<Renewed, Status> {
+    let sent = Instant::now();
+    let granted = LeaseClient::new(channel.clone()).lease_grant(LeaseGrantRequest { id, ttl: ttl_secs }).await?;
+    let put = PutRequest { key: key(id).into(), lease: id, ..PutRequest::default() };
+    KvClient::new(channel.clone()).put(put).await?;
+    Ok((sent, Duration::from_secs(granted.get_ref().ttl as u64)))
+}
+
+/// Of those keys that the check of the load leaves alone: it goes with its lease.
+fn key(id: i64) -> String {
+    format!("big/lease/{id}")
+}
+
+/// Renews once; `None` if the lease is gone.
+pub(crate) async fn renew(channel: &Channel, id: i64) -> Result<Option<Renewed>, Status> {
+    let sent = Instant::now();
+    let requests = tokio_stream::once(LeaseKeepAliveRequest { id }).chain(tokio_stream::pending());
+    let mut answers = LeaseClient::new(channel.clone()).lease_keep_alive(requests).await?.into_inner();
+    let answer = answers.message().await?.ok_or_else(|| Status::unavailable("the stream ended"))?;
+    Ok((answer.ttl > 0).then(|| (sent, Duration::from_secs(answer.ttl as u64))))
+}
+
+/// Whether a lease's key is there.
+pub(crate) async fn is_there(channel: &Channel, id: i64) -> Result<bool, Status> {
+    let request = RangeRequest { key: key(id).into(), count_only: true, ..RangeRequest::default() };
+    Ok(KvClient::new(channel.clone()).range(request).await?.get_ref().count == 1)
+}
+
+/// Waits for a lease's end and checks that it is in nobody's promised time.
+pub(crate) async fn ends_in_time(cluster: &Cluster, reader: usize, id: i64, renewed: &[Renewed]) {
+    let begun = Instant::now();
+    let channel = cluster.channel(reader);
+    while is_there(&channel, id).await.unwrap_or(true) {
+        assert!(begun.elapsed() < COMES_MAX, "lease {id} never ends");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let gone = Instant::now();
+    for (sent, ttl) in renewed {
+        let early = (*sent + *ttl).saturating_duration_since(gone);
+        assert!(early.is_zero(), "lease {id} ended {early:?} before the time that a renewal was told");
+    }
+}
