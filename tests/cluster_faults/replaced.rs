@@ -23,6 +23,17 @@ const EAGER: [&str; 3] = ["--snapshot-count=60", "--snapshot-log-mb=0", "--snaps
 const BALLAST_KEYS: usize = 64;
 const BALLAST_BYTES: usize = 32 << 10;
 
+/// Whether the old one is killed first, the new one comes first, and it comes as a learner. The new one of a dead member
+/// can't come first: the cluster must not grow while one is away (`--strict-reconfig-check`).
+const WAYS: [[bool; 3]; 6] = [
+    [false, false, false],
+    [false, true, true],
+    [true, false, false],
+    [false, false, true],
+    [false, true, false],
+    [true, false, true],
+];
+
 struct Replacement {
     /// Who goes.
     place: usize,
@@ -33,20 +44,21 @@ struct Replacement {
 }
 
 impl Replacement {
-    /// The `round`-th: every way comes by in eight rounds, who goes is chance, the leader every third time.
+    /// The `round`-th: every way comes by in six rounds, who goes is chance, the leader every other time.
     async fn plan(run: &Run, rng: &mut StdRng, round: u32) -> (Self, bool) {
         let leader = run.cluster.leader().await;
         let count = run.cluster.len();
-        let place = if round % 3 == 2 { leader } else { (leader + rng.random_range(1..count)) % count };
-        let [as_learner, killed_first, grows_first] = [1, 2, 4].map(|bit| round & bit != 0);
+        let place = if (round + round / 6) % 2 == 1 { leader } else { (leader + rng.random_range(1..count)) % count };
+        let [killed_first, grows_first, as_learner] = WAYS[round as usize % WAYS.len()];
         // The one that goes can be asked for its own removal, if it lives.
         let away = usize::from(killed_first || rng.random_bool(0.5));
         let asked = (place + if away == 0 { 0 } else { rng.random_range(1..count) }) % count;
         println!(
-            "  round {round}: m{place}{} goes, {}, {}, asked is m{asked}",
+            "  round {round}: m{place}{} goes, {}, {}{}, asked is m{asked}",
             if place == leader { " (leads)" } else { "" },
             if killed_first { "killed" } else { "alive" },
             if as_learner { "a learner follows" } else { "a voter follows" },
+            if grows_first { " before" } else { "" },
         );
         (Self { place, asked, as_learner, killed_first }, grows_first)
     }
