@@ -33,6 +33,7 @@ pub mod consensus;
 pub mod discovery;
 pub mod env;
 pub mod failpoint;
+pub mod import;
 pub mod lease;
 pub mod ops;
 pub mod propose;

@@ -7,8 +7,10 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use rusd::cli::version::{ETCD_VERSION, RUSD_VERSION};
-use rusd::cli::{self, Action, Run};
-use rusd::ops::{logging, restart, startup};
+use rusd::cli::{self, Action, Run, Tool};
+use rusd::ops::logging::Style;
+use rusd::ops::{Config, logging, restart, startup};
+use rusd::server::tools::{self, Done};
 use rusd::server::{self, Start, Stopped};
 
 #[global_allocator]
@@ -33,9 +35,25 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Ok(Action::Run(run)) => start(*run, begun),
+        Ok(Action::Tool(tool)) => use_tool(*tool, begun),
         Err(error) => {
             eprintln!("rusd: {error}");
             ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn use_tool(tool: Tool, begun: Instant) -> ExitCode {
+    match tools::run(tool) {
+        Ok(Done::Said(text)) => {
+            // As above.
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Ok(Done::Serve(config, style)) => serve(*config, style, begun),
+        Err(error) => {
+            eprintln!("Error: {error}");
+            ExitCode::from(FAILED)
         }
     }
 }
@@ -51,8 +69,12 @@ fn start(run: Run, begun: Instant) -> ExitCode {
     for warning in &run.warnings {
         warning.log();
     }
-    startup::log(&run.config, ETCD_VERSION, RUSD_VERSION);
-    match server::run(Start { config: run.config, style, begun }) {
+    serve(run.config, style, begun)
+}
+
+fn serve(config: Config, style: Style, begun: Instant) -> ExitCode {
+    startup::log(&config, ETCD_VERSION, RUSD_VERSION);
+    match server::run(Start { config, style, begun }) {
         Ok(Stopped::Signal(signal)) => signal.raise(),
         Ok(Stopped::Removed) => ExitCode::SUCCESS,
         Ok(Stopped::SetAside) => {

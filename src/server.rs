@@ -13,6 +13,7 @@ mod ends;
 mod export;
 mod gauges;
 mod heal;
+pub mod import;
 mod maintain;
 mod meters;
 mod open;
@@ -25,6 +26,7 @@ mod room;
 mod scrub;
 mod tls;
 mod tokens;
+pub mod tools;
 mod upkeep;
 
 use std::io;
@@ -93,6 +95,9 @@ pub enum ServerError {
     /// The data directory.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
+    /// What `--import-from` names.
+    #[error("--import-from: {0}")]
+    Import(#[from] import::ImportFailure),
     /// The members that should be found.
     #[error(transparent)]
     Discovery(#[from] DiscoveryError),
@@ -156,8 +161,21 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
         }
     }
     let config = Arc::new(config);
+    let imported = if is_made {
+        if let Some(path) = &config.member.import_from {
+            tracing::info!(path = %path.display(), "--import-from is ignored: this member has its data already");
+        }
+        false
+    } else {
+        tokio::select! {
+            biased;
+            // Nothing is there yet that the next start would take for its own.
+            signal = &mut signal => return Ok(Stopped::Signal(signal)),
+            imported = import_first(&env, &config) => imported?,
+        }
+    };
     let connector = tls::connector(&config, &env)?;
-    let joined = if is_made { None } else { join::ask(&config, connector.as_ref()).await? };
+    let joined = if is_made || imported { None } else { join::ask(&config, connector.as_ref()).await? };
     let data = Arc::new(open_data(&env, &config, joined).await?);
     let metrics = Arc::new(Metrics::new(&MetricsOptions {
         member: data.identity().member,
@@ -216,6 +234,17 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
     }
     core.stop(&env, ended.is_ok()).await;
     ended
+}
+
+/// Does what `--import-from` asks for; whether it did.
+async fn import_first(env: &Env, config: &Arc<Config>) -> Result<bool, ServerError> {
+    if config.member.import_from.is_none() {
+        return Ok(false);
+    }
+    let (env, config) = (env.clone(), config.clone());
+    let import = tokio::task::spawn_blocking(move || import::at_first_start(&env, &config)).await;
+    import.map_err(|error| ServerError::Fatal(format!("the import: {error}")))??;
+    Ok(true)
 }
 
 /// How long a directory that another process holds is waited for: one that was killed lets go of it only when the

@@ -39,6 +39,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "api",
         &["admit", "apply", "auth", "consensus", "env", "lease", "ops", "propose", "storage", "tls", "types", "watch"],
     ),
+    ("import", &["api", "apply", "auth", "consensus", "env", "lease", "storage", "tls", "types"]),
     ("merge", &["env", "storage", "types"]),
     ("federation", &["env", "storage", "types"]),
 ];
@@ -52,16 +53,19 @@ const DOORS: &[(&str, &[&str])] = &[
     ("sled", &["src/storage/backend/sled", "src/storage/backend/mod.rs"]),
     ("redb", &["src/storage/backend/redb", "src/storage/backend/mod.rs"]),
     ("openraft", &["src/consensus/"]),
-    ("tonic", &["src/api/", "src/consensus/peer/", "src/discovery/registry.rs"]),
+    ("tonic", &["src/api/", "src/consensus/peer/", "src/discovery/registry.rs", "src/import/remote/"]),
     ("axum", &["src/api/"]),
     ("bcrypt", &["src/auth/password"]),
     ("ring", &["src/auth/tokens/", "src/tls/"]),
-    ("prost", &["src/api/", "src/propose/", "src/consensus/peer/", "src/watch/"]),
+    ("prost", &["src/api/", "src/propose/", "src/consensus/peer/", "src/import/", "src/watch/"]),
     ("rustls", &["src/tls/"]),
     ("tokio_rustls", &["src/tls/"]),
     ("rcgen", &["src/tls/"]),
     ("x509_parser", &["src/tls/"]),
-    ("rusd_proto", &["src/api/", "src/consensus/peer/", "src/discovery/registry.rs", "src/propose/", "src/watch/"]),
+    (
+        "rusd_proto",
+        &["src/api/", "src/consensus/peer/", "src/discovery/registry.rs", "src/import/", "src/propose/", "src/watch/"],
+    ),
 ];
 
 struct Source {

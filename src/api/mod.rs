@@ -13,7 +13,7 @@
 mod auth;
 mod cluster;
 mod conn;
-mod convert;
+pub(crate) mod convert;
 mod entrance;
 mod errors;
 mod gateway;

@@ -78,7 +78,7 @@ impl Alarms {
     }
 
     /// The key of an alarm in the meta table; its value is empty.
-    pub(super) fn meta_key(member: MemberId, kind: AlarmKind) -> Bytes {
+    pub fn meta_key(member: MemberId, kind: AlarmKind) -> Bytes {
         let mut key = Self::META_PREFIX.to_vec();
         key.extend_from_slice(&member.get().to_be_bytes());
         key.push(match kind {

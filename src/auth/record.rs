@@ -163,6 +163,19 @@ impl Role {
     }
 }
 
+/// The rows of `Table::Auth` of a whole state, as for one that comes from elsewhere.
+pub fn rows<'a>(
+    enabled: bool,
+    revision: u64,
+    users: impl IntoIterator<Item = (&'a str, &'a User)>,
+    roles: impl IntoIterator<Item = (&'a str, &'a Role)>,
+) -> Vec<(Bytes, Bytes)> {
+    let state = (Bytes::from_static(STATE_KEY), encode_state(enabled, revision));
+    let users = users.into_iter().map(|(name, user)| (user_key(name), user.encode()));
+    let roles = roles.into_iter().map(|(name, role)| (role_key(name), role.encode()));
+    std::iter::once(state).chain(users).chain(roles).collect()
+}
+
 fn put_len(out: &mut Vec<u8>, len: usize) {
     // A request is far smaller than that.
     out.put_u32(u32::try_from(len).unwrap_or(u32::MAX));

@@ -1,7 +1,8 @@
 //! The command line: what was typed becomes a [`Config`], a text to print, or a refusal.
 //!
 //! ```text
-//! args ─► args::split ─┬─► --version, --help ─► Action::Print
+//! args ─► tools::parse ─► Action::Tool
+//!      └► args::split ─┬─► --version, --help ─► Action::Print
 //!                      ├─► --config-file ─► file ─┐
 //!                      └─► flags, then variables ─┴─► Config::finish ─► Action::Run
 //! ```
@@ -13,9 +14,11 @@ mod environment;
 mod file;
 mod help;
 mod outcome;
+mod tools;
 pub mod version;
 
 pub use outcome::{Action, CliError, Run, Warning};
+pub use tools::{Format, RemoteFlags, Tool};
 
 use crate::ops::Config;
 use crate::ops::config::flags;
@@ -31,6 +34,9 @@ pub fn parse(
     let arguments: Vec<String> = arguments.into_iter().collect();
     if let Some(command @ ("gateway" | "grpc-proxy")) = arguments.first().map(String::as_str) {
         return Err(CliError::Subcommand(command.to_owned()));
+    }
+    if let Some(tool) = tools::parse(&arguments)? {
+        return Ok(Action::Tool(Box::new(tool)));
     }
     let environment: Vec<_> = environment.into_iter().collect();
     let given = match args::split(&arguments)? {
@@ -88,7 +94,7 @@ mod tests {
         let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
         match parse(arguments, environment)? {
             Action::Run(run) => Ok(*run),
-            Action::Print(text) => panic!("printed {text}"),
+            other => panic!("{other:?}"),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::Tool;
 use crate::ops::Config;
 use crate::ops::config::ConfigError;
 
@@ -10,6 +11,8 @@ use crate::ops::config::ConfigError;
 pub enum Action {
     /// Start the server.
     Run(Box<Run>),
+    /// Run a subcommand and exit.
+    Tool(Box<Tool>),
     /// Print and exit with 0.
     Print(String),
 }

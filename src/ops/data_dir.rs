@@ -74,7 +74,7 @@ pub enum DataDirError {
     /// It is etcd's.
     #[error(
         "data directory {} was made by etcd; rusd has a format of its own. \
-         Type another --data-dir, and copy the keys with etcdctl make-mirror", root.display()
+         Type another --data-dir, and take it over: rusd import {0} --data-dir …", root.display()
     )]
     OfEtcd {
         /// `--data-dir`.

@@ -96,10 +96,7 @@ fn texts(urls: &[Url]) -> Vec<String> {
 }
 
 /// The members of the cluster that a first start makes: what the flags say, the same on all of them.
-fn initial(config: &Config, data: &DataDir) -> BTreeMap<MemberId, PeerNode> {
-    if data.has_joined() {
-        return BTreeMap::new();
-    }
+pub(super) fn initial(config: &Config) -> BTreeMap<MemberId, PeerNode> {
     let alone = config.clustering.initial_cluster.len() == 1;
     let member = |(name, urls): (&str, &[Url])| {
         let id = member_id(urls, &config.clustering.initial_cluster_token, None);
@@ -206,7 +203,7 @@ impl Core {
         let log = LogStore::new(wal.clone(), recovered.vote.as_deref(), cache, status.clone())?;
         let node_config = NodeConfig {
             member: data.identity().member,
-            initial: initial(config, data),
+            initial: if data.has_joined() { BTreeMap::new() } else { initial(config) },
             heartbeat: config.member.heartbeat_interval,
             election_timeout: config.member.election_timeout,
             members: member_rules(config),

@@ -171,7 +171,7 @@ pub(super) fn from_snapshot(env: &Env, store: &mut Store, dir: &Path) -> Result<
 }
 
 /// Reads a file on a thread of its own and installs its items as they come.
-fn install(env: &Env, store: &mut Store, path: &Path) -> Result<Opened, StorageError> {
+pub(super) fn install(env: &Env, store: &mut Store, path: &Path) -> Result<Opened, StorageError> {
     let position = header(env, path)?.position;
     let input = snapshot::open_snapshot(env, path)?;
     let is_whole = AtomicBool::new(false);

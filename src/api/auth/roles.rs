@@ -1,5 +1,6 @@
 //! Roles and their permissions.
 
+use bytes::Bytes;
 use rusd_proto::authpb;
 use rusd_proto::etcdserverpb as pb;
 use tonic::Status;
@@ -8,7 +9,7 @@ use super::{CallContext, change};
 use crate::api::grpc::body::ReplyBody;
 use crate::api::reply::Prost;
 use crate::api::{errors, kv};
-use crate::auth::{AuthOp, PermissionKind, Role};
+use crate::auth::{AuthOp, PermissionKind, ROOT, Role};
 use crate::types::RequestError;
 
 /// `RoleAdd`.
@@ -22,7 +23,12 @@ pub(crate) async fn role_add(call: CallContext, request: pb::AuthRoleAddRequest)
 pub(crate) async fn role_get(call: CallContext, request: pb::AuthRoleGetRequest) -> Result<ReplyBody, Status> {
     let role = get(&call, &request.role).await.map_err(|error| errors::status(&error))?;
     let header = call.message_header(call.reader.revision());
-    Ok(ReplyBody::unary(&Prost(pb::AuthRoleGetResponse { header, perm: permissions(&role) })))
+    let perm = match &*request.role {
+        // Granted nothing, it may do everything, and etcd says so.
+        ROOT => vec![authpb::Permission { perm_type: 2, key: Bytes::new(), range_end: Bytes::from_static(&[0]) }],
+        _ => permissions(&role),
+    };
+    Ok(ReplyBody::unary(&Prost(pb::AuthRoleGetResponse { header, perm })))
 }
 
 async fn get(call: &CallContext, name: &str) -> Result<Role, RequestError> {

@@ -18,6 +18,8 @@ pub struct Member {
     pub data_dir: PathBuf,
     /// `--wal-dir`; inside the data directory unless given.
     pub wal_dir: Option<PathBuf>,
+    /// `--import-from`: a snapshot file or a directory of etcd's that a member without data begins with.
+    pub import_from: Option<PathBuf>,
     /// `--snapshot-count`: entries between two snapshots of the Raft log.
     pub snapshot_count: u64,
     /// `--snapshot-catchup-entries`: entries kept behind a snapshot; etcd's 5000 are few for our batches.

@@ -22,5 +22,5 @@ pub use install::{InstallHook, SnapshotItem};
 pub use open::{Opened, StoreConfig};
 pub(super) use range::View;
 pub use reclaim::CompactStep;
-pub use store::Store;
+pub use store::{Store, compact_row};
 pub use txn::{PutOutcome, WriteTxn};

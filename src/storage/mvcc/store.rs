@@ -17,6 +17,12 @@ use crate::types::{RequestError, Revision, StorageError};
 /// The row of [`Table::Meta`] that says what was compacted.
 pub(super) const COMPACT_KEY: &[u8] = b"compact_revision";
 
+/// The row of [`Table::Meta`] of a state that is compacted at `revision`, and was at `previous` (−1: never) before.
+pub fn compact_row(revision: i64, previous: i64) -> (Bytes, Bytes) {
+    let row = [revision.to_be_bytes(), previous.to_be_bytes()].concat();
+    (Bytes::from_static(COMPACT_KEY), row.into())
+}
+
 /// The writer of the versioned store.
 ///
 /// Invariants: `index` is the state after all of `changes`; `revision` is the main revision of the
@@ -82,8 +88,8 @@ impl Store {
         }
         hit(Point::CompactBeforeCommitScheduledCompact);
         self.compact = Compaction { revision, previous: self.compact.revision };
-        let row = [self.compact.revision.to_be_bytes(), self.compact.previous.to_be_bytes()].concat();
-        self.put_meta(Table::Meta, Bytes::from_static(COMPACT_KEY), Some(row.into()));
+        let (key, row) = compact_row(self.compact.revision, self.compact.previous);
+        self.put_meta(Table::Meta, key, Some(row));
         hit(Point::CompactAfterCommitScheduledCompact);
         Ok(())
     }

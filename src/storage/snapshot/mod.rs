@@ -25,7 +25,7 @@ use crate::types::StorageError;
 pub use crate::storage::mvcc::SnapshotItem;
 pub use file::{FileStream, open_snapshot, save_snapshot};
 pub use read::{read_header, read_snapshot};
-pub use write::write_snapshot;
+pub use write::{SnapshotWriter, write_snapshot};
 
 /// The row of `Meta` that holds the membership, in the bytes of the room that knows them.
 pub const MEMBERSHIP_KEY: &[u8] = b"membership";

@@ -13,6 +13,7 @@ use super::chunk::{CHUNK_BYTES, ChunkWriter, END, HEADER, RECORDS, ROWS};
 use super::{SnapshotError, SnapshotHeader};
 use crate::storage::backend::codec::{encode_record, put_varint};
 use crate::storage::values::{Frozen, ValueReader, record_bytes};
+use crate::storage::{Record, Table};
 use crate::types::Revision;
 
 pub(super) const FORMAT: u16 = 1;
@@ -35,25 +36,10 @@ pub fn write_snapshot(
     values: &ValueReader,
     out: impl Write,
 ) -> Result<(SnapshotHeader, u64), SnapshotError> {
-    let header = SnapshotHeader::of(frozen);
-    let mut out = ChunkWriter::new(out)?;
-    let mut raw = Vec::with_capacity(CHUNK_BYTES * 2);
-    encode_header(&header, &mut raw);
-    out.write(HEADER, &raw)?;
-
-    raw.clear();
+    let mut out = SnapshotWriter::new(SnapshotHeader::of(frozen), out)?;
     for (table, key, value) in &frozen.rows {
-        raw.push(table.id());
-        put_varint(&mut raw, key.len() as u64);
-        raw.extend_from_slice(key);
-        put_varint(&mut raw, value.len() as u64);
-        raw.extend_from_slice(value);
-        flush(&mut out, ROWS, &mut raw, CHUNK_BYTES)?;
+        out.row(*table, key, value)?;
     }
-    flush(&mut out, ROWS, &mut raw, 1)?;
-
-    let mut records = 0u64;
-    let mut encoded = Vec::new();
     let (mut from, end) = (Revision::default(), Revision::new(frozen.last_main.saturating_add(1), 0));
     let mut count = PAGE_RECORDS.0;
     while from < end {
@@ -65,24 +51,81 @@ pub fn write_snapshot(
         let bytes: u64 = page.iter().map(|(_, record)| record_bytes(record)).sum();
         let fitting = PAGE_BYTES * page.len() as u64 / bytes.max(1);
         count = (fitting as usize).clamp(1, PAGE_RECORDS.1).min(count * 4);
-        for (at, record) in page {
-            encoded.clear();
-            encode_record(at, &record, &mut encoded);
-            put_varint(&mut raw, at.main as u64);
-            put_varint(&mut raw, at.sub as u64);
-            put_varint(&mut raw, encoded.len() as u64);
-            raw.extend_from_slice(&encoded);
-            records += 1;
-            flush(&mut out, RECORDS, &mut raw, CHUNK_BYTES)?;
-        }
+        page.iter().try_for_each(|(at, record)| out.record(*at, record))?;
     }
-    flush(&mut out, RECORDS, &mut raw, 1)?;
+    out.finish()
+}
 
-    raw.extend_from_slice(&(frozen.rows.len() as u64).to_le_bytes());
-    raw.extend_from_slice(&records.to_le_bytes());
-    raw.extend_from_slice(&out.digest());
-    out.write(END, &raw)?;
-    Ok((header, out.finish()?))
+/// Writes a snapshot piece by piece: all rows, then all records in the order of their revisions.
+pub struct SnapshotWriter<W> {
+    header: SnapshotHeader,
+    out: ChunkWriter<W>,
+    raw: Vec<u8>,
+    encoded: Vec<u8>,
+    rows: u64,
+    records: u64,
+}
+
+impl<W: Write> SnapshotWriter<W> {
+    /// Begins one; what `header` says must be so once all is written.
+    ///
+    /// # Errors
+    /// The stream's.
+    pub fn new(header: SnapshotHeader, out: W) -> Result<Self, SnapshotError> {
+        let mut out = ChunkWriter::new(out)?;
+        let mut raw = Vec::with_capacity(CHUNK_BYTES * 2);
+        encode_header(&header, &mut raw);
+        out.write(HEADER, &raw)?;
+        raw.clear();
+        Ok(Self { header, out, raw, encoded: Vec::new(), rows: 0, records: 0 })
+    }
+
+    /// Adds a row; none after the first record.
+    ///
+    /// # Errors
+    /// The stream's.
+    pub fn row(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), SnapshotError> {
+        debug_assert_eq!(self.records, 0, "rows come first");
+        self.raw.push(table.id());
+        put_varint(&mut self.raw, key.len() as u64);
+        self.raw.extend_from_slice(key);
+        put_varint(&mut self.raw, value.len() as u64);
+        self.raw.extend_from_slice(value);
+        self.rows += 1;
+        flush(&mut self.out, ROWS, &mut self.raw, CHUNK_BYTES)
+    }
+
+    /// Adds a record; its revision is above those before.
+    ///
+    /// # Errors
+    /// The stream's.
+    pub fn record(&mut self, at: Revision, record: &Record) -> Result<(), SnapshotError> {
+        if self.records == 0 {
+            flush(&mut self.out, ROWS, &mut self.raw, 1)?;
+        }
+        self.encoded.clear();
+        encode_record(at, record, &mut self.encoded);
+        put_varint(&mut self.raw, at.main as u64);
+        put_varint(&mut self.raw, at.sub as u64);
+        put_varint(&mut self.raw, self.encoded.len() as u64);
+        self.raw.extend_from_slice(&self.encoded);
+        self.records += 1;
+        flush(&mut self.out, RECORDS, &mut self.raw, CHUNK_BYTES)
+    }
+
+    /// Ends it; gives its header and the bytes written.
+    ///
+    /// # Errors
+    /// The stream's.
+    pub fn finish(mut self) -> Result<(SnapshotHeader, u64), SnapshotError> {
+        let kind = if self.records == 0 { ROWS } else { RECORDS };
+        flush(&mut self.out, kind, &mut self.raw, 1)?;
+        self.raw.extend_from_slice(&self.rows.to_le_bytes());
+        self.raw.extend_from_slice(&self.records.to_le_bytes());
+        self.raw.extend_from_slice(&self.out.digest());
+        self.out.write(END, &self.raw)?;
+        Ok((self.header, self.out.finish()?))
+    }
 }
 
 /// Writes a chunk if there are at least `bytes_min` for it.

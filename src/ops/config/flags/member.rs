@@ -28,6 +28,16 @@ pub(super) const FLAGS: &[Flag] = &[
         },
     },
     Flag {
+        name: "import-from",
+        kind: Kind::Text,
+        default: "",
+        help: "rusd's own: begin with a snapshot file or data directory of etcd's",
+        set: |config, text| {
+            config.member.import_from = value::path(text);
+            Ok(())
+        },
+    },
+    Flag {
         name: "wal-dir",
         kind: Kind::Text,
         default: "",

@@ -9,12 +9,14 @@
 //! public ones (pages of 4096 bytes, little endian; keys `main _ sub [t]`, values `mvccpb.KeyValue`).
 
 mod content;
+mod file;
 mod pages;
 
 use std::io::Read;
 use std::path::Path;
 
 pub use content::BboltContent;
+pub use file::{BboltError, BboltFile, Checked};
 
 use super::{FileStream, SnapshotHeader};
 use crate::env::{Access, Env};

@@ -1,0 +1,54 @@
+//! What a running etcd answers instead of what was asked for.
+
+use tonic::{Code, Status};
+
+/// Why a source gave no answer, or another one.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoteError {
+    /// It can't be reached, or has no leader: later it may be.
+    #[error("the source doesn't answer: {0}")]
+    Unreachable(String),
+    /// It says no.
+    #[error("the source refuses: {0}")]
+    Refused(String),
+    /// The history that was asked for is gone there.
+    #[error("the source's history before revision {0} was compacted")]
+    Compacted(i64),
+    /// It answers what can't be.
+    #[error("the source answers what can't be: {0}")]
+    Odd(String),
+}
+
+impl RemoteError {
+    pub(super) fn unreachable(what: &str) -> Self {
+        Self::Unreachable(what.to_owned())
+    }
+
+    pub(super) fn odd(what: impl Into<String>) -> Self {
+        Self::Odd(what.into())
+    }
+
+    pub(super) fn says(&self, text: &str) -> bool {
+        matches!(self, Self::Refused(said) if said.contains(text))
+    }
+
+    /// Whether it may answer later.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Unreachable(_))
+    }
+}
+
+impl From<Status> for RemoteError {
+    fn from(status: Status) -> Self {
+        let mut said = status.message().to_owned();
+        let mut source = std::error::Error::source(&status);
+        while let Some(error) = source {
+            said = error.to_string();
+            source = error.source();
+        }
+        match status.code() {
+            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => Self::Unreachable(said),
+            _ => Self::Refused(said),
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! etcd → rusd → etcd: with snapshot files, with directories that were left behind, and from a running etcd.
+//!
+//! ```text
+//! etcd, filled ─► snapshot file, or its directory after a kill, or the running server ─► rusd
+//!   ─► the same keys, leases, users; the same watches ─► rusd snapshot save ─► etcdutl restore ─► etcd: equal HashKV
+//! ```
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a test uses files, time and processes as they are"
+)]
+
+mod fill;
+mod large;
+mod live;
+mod member;
+#[path = "../support/peers.rs"]
+mod peers;
+#[path = "../support/ports.rs"]
+mod ports;
+
+use std::path::{Path, PathBuf};
+
+use rusd_proto::etcdserverpb as pb;
+use tempfile::TempDir;
+
+use fill::{Content, content, fill, token};
+use member::{Member, Place, must, run, rusd, words};
+use peers::peer;
+
+/// etcd's programs, or nothing where they aren't built.
+struct Tools {
+    etcd: PathBuf,
+    etcdctl: PathBuf,
+    etcdutl: PathBuf,
+}
+
+impl Tools {
+    fn find(test: &str) -> Option<Self> {
+        Some(Self { etcd: peer("etcd", test)?, etcdctl: peer("etcdctl", test)?, etcdutl: peer("etcdutl", test)? })
+    }
+}
+
+/// What a real etcd says of a snapshot file after `etcdutl snapshot restore`.
+async fn etcd_on(tools: &Tools, file: &Path, dir: &Path, with_users: bool) -> ((u32, i64), Content) {
+    let (place, data) = (Place::free(), dir.join("etcd-on"));
+    let mut arguments = words("snapshot restore");
+    arguments.push(file.display().to_string());
+    arguments.extend(place.identity(&data));
+    must(&tools.etcdutl, &arguments);
+    let etcd = Member::start(&tools.etcd, place, &place.flags(&data), &dir.join("etcd-on.log")).await;
+    let token = if with_users { Some(token(&etcd).await) } else { None };
+    let hash = etcd.hash_kv(token.as_deref()).await;
+    let content = content(&etcd, token.as_deref()).await;
+    std::fs::remove_dir_all(data).unwrap();
+    (hash, content)
+}
+
+/// A snapshot of a server, by rusd's own command.
+fn save(member: &Member, file: &Path, with_users: bool) {
+    let mut arguments = words(&format!("snapshot save {} --endpoints 127.0.0.1:{}", file.display(), member.port));
+    if with_users {
+        arguments.extend(words("--user root:secret"));
+    }
+    must(&rusd(), &arguments);
+    let said = must(&rusd(), &words(&format!("snapshot verify {}", file.display())));
+    assert!(said.contains("its SHA-256 is right"), "{said}");
+}
+
+/// The round: a snapshot file of etcd's becomes a member of rusd's, whose snapshot becomes an etcd again.
+async fn round_trip(with_users: bool, test: &str) {
+    let Some(tools) = Tools::find(test) else { return };
+    let dir = TempDir::new().unwrap();
+    let (place, data) = (Place::free(), dir.path().join("etcd"));
+    let etcd = Member::start(&tools.etcd, place, &place.flags(&data), &dir.path().join("etcd.log")).await;
+    fill(&etcd, with_users).await;
+    let root = if with_users { Some(token(&etcd).await) } else { None };
+    let first = content(&etcd, root.as_deref()).await;
+    let file = dir.path().join("etcd.db");
+    save(&etcd, &file, with_users);
+    for format in ["simple", "table", "json", "fields"] {
+        let arguments = words(&format!("snapshot status {} -w {format}", file.display()));
+        assert_eq!(must(&rusd(), &arguments), must(&tools.etcdutl, &arguments), "{format}");
+    }
+    etcd.end();
+    let (hash, same) = etcd_on(&tools, &file, dir.path(), with_users).await;
+    assert_eq!(same, first, "what etcd makes of its own file");
+
+    let (place, data) = (Place::free(), dir.path().join("rusd"));
+    let mut arguments = words(&format!("snapshot restore {}", file.display()));
+    arguments.extend(place.identity(&data));
+    must(&rusd(), &arguments);
+    let again = run(&rusd(), &arguments);
+    assert!(!again.status.success() && String::from_utf8_lossy(&again.stderr).contains("not empty"));
+    let moved = Member::start(&rusd(), place, &place.flags(&data), &dir.path().join("rusd.log")).await;
+    let root = if with_users { Some(token(&moved).await) } else { None };
+    assert_eq!(content(&moved, root.as_deref()).await, first, "what rusd has");
+    let file = dir.path().join("rusd.db");
+    save(&moved, &file, with_users);
+    moved.end();
+    // A restart finds the same.
+    let moved = Member::start(&rusd(), place, &place.flags(&data), &dir.path().join("rusd.log")).await;
+    let root = if with_users { Some(token(&moved).await) } else { None };
+    assert_eq!(content(&moved, root.as_deref()).await, first, "what rusd has after a restart");
+    drop(moved);
+    let (back, content) = etcd_on(&tools, &file, dir.path(), with_users).await;
+    assert_eq!(content, first, "what etcd has in the end");
+    assert_eq!(back, hash, "etcd's own hash of all keys and their history");
+}
+
+#[tokio::test]
+async fn a_snapshot_file_goes_round() {
+    round_trip(false, "a_snapshot_file_goes_round").await;
+}
+
+#[tokio::test]
+async fn a_snapshot_file_with_users_goes_round() {
+    round_trip(true, "a_snapshot_file_with_users_goes_round").await;
+}
+
+/// etcd is killed: its database lacks what only its log holds. All that it would have after a restart is taken over.
+#[tokio::test]
+async fn a_directory_that_was_left_behind_goes_round() {
+    let test = "a_directory_that_was_left_behind_goes_round";
+    let Some(tools) = Tools::find(test) else { return };
+    for with_users in [false, true] {
+        let dir = TempDir::new().unwrap();
+        let (place, data) = (Place::free(), dir.path().join("etcd"));
+        let log = dir.path().join("etcd.log");
+        // Its database is written so seldom that nearly everything is in the log alone.
+        let flags = [place.flags(&data), words("--backend-batch-interval=1h --backend-batch-limit=1000000")].concat();
+        let mut etcd = Member::start(&tools.etcd, place, &flags, &log).await;
+        fill(&etcd, with_users).await;
+        etcd.kill();
+        let copy = dir.path().join("copy");
+        must(Path::new("cp"), &["-r".into(), data.display().to_string(), copy.display().to_string()]);
+        let (to, moved_data) = (Place::free(), dir.path().join("rusd"));
+        let mut arguments = words(&format!("import {}", copy.display()));
+        arguments.extend(to.identity(&moved_data));
+        let said = must(&rusd(), &arguments);
+        assert!(said.contains("requests of etcd's log"), "{said}");
+
+        let etcd = Member::start(&tools.etcd, place, &place.flags(&data), &log).await;
+        let root = if with_users { Some(token(&etcd).await) } else { None };
+        let first = content(&etcd, root.as_deref()).await;
+        let hash = etcd.hash_kv(root.as_deref()).await;
+        let moved = Member::start(&rusd(), to, &to.flags(&moved_data), &dir.path().join("rusd.log")).await;
+        let root = if with_users { Some(token(&moved).await) } else { None };
+        assert_eq!(content(&moved, root.as_deref()).await, first, "what rusd has");
+        let file = dir.path().join("rusd.db");
+        save(&moved, &file, with_users);
+        let (back, content) = etcd_on(&tools, &file, dir.path(), with_users).await;
+        assert_eq!((back, content), (hash, first), "what etcd has in the end");
+    }
+}
+
+/// The flag, for a member that has nothing; the second start passes over it, even if what it names is gone.
+#[tokio::test]
+async fn the_first_start_takes_over_what_a_flag_names() {
+    let test = "the_first_start_takes_over_what_a_flag_names";
+    let Some(tools) = Tools::find(test) else { return };
+    let dir = TempDir::new().unwrap();
+    let (place, data) = (Place::free(), dir.path().join("etcd"));
+    let etcd = Member::start(&tools.etcd, place, &place.flags(&data), &dir.path().join("etcd.log")).await;
+    fill(&etcd, false).await;
+    let first = content(&etcd, None).await;
+    let to = Place::free();
+    let (log, moved) = (dir.path().join("rusd.log"), dir.path().join("rusd"));
+    let mut flags = to.flags(&moved);
+    flags.push(format!("--import-from={}", data.display()));
+    // Not while etcd runs on it.
+    let mut early = Member::spawn(&rusd(), to, &flags, &log);
+    assert!(!early.child.wait().unwrap().success());
+    assert!(early.log().contains("is in use"), "{}", early.log());
+    etcd.end();
+    let member = Member::start(&rusd(), to, &flags, &log).await;
+    assert_eq!(content(&member, None).await, first);
+    member.end();
+    std::fs::remove_dir_all(&data).unwrap();
+    let member = Member::start(&rusd(), to, &flags, &log).await;
+    assert_eq!(content(&member, None).await, first);
+    assert!(std::fs::read_to_string(&log).unwrap().contains("--import-from is ignored"));
+}
+
+/// One file, three directories, one cluster; with revisions skipped, so that no watch hears one twice.
+#[tokio::test]
+async fn three_members_of_one_file_are_one_cluster() {
+    let test = "three_members_of_one_file_are_one_cluster";
+    let Some(tools) = Tools::find(test) else { return };
+    let dir = TempDir::new().unwrap();
+    let (place, data) = (Place::free(), dir.path().join("etcd"));
+    let etcd = Member::start(&tools.etcd, place, &place.flags(&data), &dir.path().join("etcd.log")).await;
+    fill(&etcd, false).await;
+    let first = content(&etcd, None).await;
+    let file = dir.path().join("etcd.db");
+    save(&etcd, &file, false);
+    drop(etcd);
+    let places = [Place::free(), Place::free(), Place::free()];
+    let cluster: Vec<_> = places.iter().enumerate().map(|(at, place)| format!("m{at}={}", place.peer())).collect();
+    let mut members = Vec::new();
+    for (at, place) in places.iter().enumerate() {
+        let identity = words(&format!(
+            "--name=m{at} --data-dir={} --initial-cluster={} --initial-advertise-peer-urls={} --initial-cluster-token=t",
+            dir.path().join(format!("m{at}")).display(),
+            cluster.join(","),
+            place.peer()
+        ));
+        let mut arguments =
+            words(&format!("snapshot restore {} --bump-revision 1000 --mark-compacted", file.display()));
+        arguments.extend(identity.clone());
+        must(&rusd(), &arguments);
+        let flags = [identity, place.listeners()].concat();
+        members.push(Member::spawn(&rusd(), *place, &flags, &dir.path().join(format!("m{at}.log"))));
+    }
+    for member in &mut members {
+        member.ready().await;
+    }
+    for member in &members {
+        let mut content = content(member, None).await;
+        assert_eq!(content.revision, first.revision + 1000);
+        content.revision = first.revision;
+        assert_eq!(content, first);
+    }
+    let mut kv = pb::kv_client::KvClient::new(members[0].channel());
+    let put = pb::PutRequest { key: "new".into(), value: "1".into(), ..Default::default() };
+    let answer = kv.put(put).await.unwrap().into_inner();
+    assert_eq!(answer.header.unwrap().revision, first.revision + 1001);
+    let range = pb::RangeRequest { key: "k1".into(), revision: first.revision, ..Default::default() };
+    assert!(kv.range(range).await.unwrap_err().message().contains("compacted"));
+    let range = pb::RangeRequest { key: "new".into(), ..Default::default() };
+    let read = pb::kv_client::KvClient::new(members[2].channel()).range(range).await.unwrap().into_inner();
+    assert_eq!(read.kvs.len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_damaged_is_refused_and_nothing_is_made() {
+    let test = "what_is_damaged_is_refused_and_nothing_is_made";
+    let Some(tools) = Tools::find(test) else { return };
+    let dir = TempDir::new().unwrap();
+    let (place, data) = (Place::free(), dir.path().join("etcd"));
+    let etcd = Member::start(&tools.etcd, place, &place.flags(&data), &dir.path().join("etcd.log")).await;
+    fill(&etcd, false).await;
+    let file = dir.path().join("etcd.db");
+    must(&tools.etcdctl, &words(&format!("--endpoints=127.0.0.1:{} snapshot save {}", etcd.port, file.display())));
+    let whole = std::fs::read(&file).unwrap();
+    let bad = dir.path().join("bad.db");
+    let mut flipped = whole.clone();
+    flipped[9_000] ^= 4;
+    let damages =
+        [(whole[..whole.len() - 32].to_vec(), "missing hash"), (flipped, "SHA-256"), (vec![0; 512 + 32], "SHA-256")];
+    for (bytes, says) in damages {
+        std::fs::write(&bad, bytes).unwrap();
+        let made = dir.path().join("made");
+        let arguments = words(&format!("snapshot restore {} --data-dir {}", bad.display(), made.display()));
+        let output = run(&rusd(), &arguments);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains(says), "{says}: {said}");
+        assert!(!made.exists());
+        let verify = run(&rusd(), &words(&format!("snapshot verify {}", bad.display())));
+        assert!(!verify.status.success());
+    }
+    let running = words(&format!("import {} --data-dir {}", data.display(), dir.path().join("made").display()));
+    let output = run(&rusd(), &running);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("is in use"));
+}
