@@ -8,6 +8,9 @@
 //! ```
 //! Nothing is served meanwhile. The word to take over is a file, so that another process can say it.
 
+mod apply;
+mod word;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,11 +18,16 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+pub use word::tell_to_take_over;
+
 use super::build::{check_unused, make, remove_dir, write_snapshot};
 use super::{ImportFailure, Progress};
+use apply::{apply, replace_rows};
+use word::{LOOK_EVERY, Word, forget};
+
 use crate::consensus::seed_membership;
-use crate::env::{Access, Disk, DiskFile, Env, make_dir_durably, read_all, unblock, write_atomic};
-use crate::import::remote::{Change, Feed, Remote, RemoteError, SaveError};
+use crate::env::{Access, DiskFile, Env, make_dir_durably, unblock};
+use crate::import::remote::{Feed, Remote, RemoteError, SaveError};
 use crate::import::{Database, ImportError};
 use crate::lease::LeaseRecord;
 use crate::ops::config::Config;
@@ -27,18 +35,10 @@ use crate::server::{core, rebuild};
 use crate::storage::backend::Engine;
 use crate::storage::snapshot::MEMBERSHIP_KEY;
 use crate::storage::{AppliedPosition, Store, StoreConfig, StoreReader, Table};
-use crate::types::{KeyRange, RaftIndex};
+use crate::types::RaftIndex;
 
 /// Where the state lies while it follows, inside the data directory that it becomes.
 pub(super) const SCRATCH: &str = "follow.tmp";
-/// The word, in there: what it says is one of the two below.
-const TAKE_OVER: &str = "take-over";
-/// The answer, where it was not done.
-const REFUSED: &str = "take-over.refused";
-const NOW: &[u8] = b"now";
-const WITHOUT_SOURCE: &[u8] = b"without-source";
-/// Between two looks for the word.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Between two tries of a source that doesn't answer, at first and at most.
 const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(5);
@@ -46,7 +46,6 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 const CATCH_UP_MAX: Duration = Duration::from_secs(60);
 /// Between two lines of the log.
 const TELL_EVERY: Duration = Duration::from_secs(10);
-const WORD_BYTES_MAX: usize = 4096;
 
 /// Why it doesn't follow any more.
 #[derive(Debug, thiserror::Error)]
@@ -87,13 +86,6 @@ pub struct TakenOver {
     pub revision: i64,
     /// From the fence until the data directory was there: nobody could write.
     pub pause: Duration,
-}
-
-/// The word to take over, and how.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Word {
-    Now,
-    WithoutSource,
 }
 
 /// Why a round of following ended.
@@ -150,9 +142,7 @@ impl Follower {
         if !lock.try_lock().map_err(ImportError::io("lock", &path))? {
             return Err(ImportFailure::Refused(format!("another process follows into {}", scratch.display())));
         }
-        for word in [TAKE_OVER, REFUSED] {
-            forget(disk, &scratch.join(word))?;
-        }
+        word::begin(disk, &scratch)?;
         Ok(Self { env, config, remote, fence, scratch, _lock: lock })
     }
 
@@ -268,15 +258,8 @@ impl Follower {
         }
     }
 
-    /// The word, if it was said.
     fn word(&self) -> Result<Option<Word>, FollowError> {
-        let path = self.scratch.join(TAKE_OVER);
-        match read_all(self.env.disk.as_ref(), &path, WORD_BYTES_MAX) {
-            Ok(word) if word == WITHOUT_SOURCE => Ok(Some(Word::WithoutSource)),
-            Ok(_) => Ok(Some(Word::Now)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(ImportError::io("read", &path)(error).into()),
-        }
+        Ok(word::heard(self.env.disk.as_ref(), &self.scratch)?)
     }
 
     /// Takes over, or says why not and follows on.
@@ -298,20 +281,26 @@ impl Follower {
                 Err(error) => error.to_string(),
             },
             Err(Ended::Failed(error)) => error.to_string(),
-            // The word stays: the next round hears it.
-            Err(again) => return Err(again),
-        };
-        if self.fence && word == Word::Now {
-            if let Err(error) = self.remote.unfence().await {
-                tracing::error!(%error, "the source may still refuse writes: etcdctl alarm disarm lets it write again");
+            Err(again) => {
+                self.unfence(word).await;
+                // The word stays: the next round hears it.
+                return Err(again);
             }
-        }
+        };
+        self.unfence(word).await;
         tracing::error!(why, "did not take over; following on");
-        let disk = self.env.disk.as_ref();
-        let refused = self.scratch.join(REFUSED);
-        write_atomic(disk, &refused, why.as_bytes()).map_err(ImportError::io("write", &refused))?;
-        forget(disk, &self.scratch.join(TAKE_OVER))?;
+        word::refuse(self.env.disk.as_ref(), &self.scratch, &why)?;
         Ok(None)
+    }
+
+    /// Lets the source write again, as it was not taken over.
+    async fn unfence(&self, word: Word) {
+        if self.fence
+            && word == Word::Now
+            && let Err(error) = self.remote.unfence().await
+        {
+            tracing::error!(%error, "the source may still refuse writes: etcdctl alarm disarm lets it write again");
+        }
     }
 
     /// Brings the state to the source's last.
@@ -338,7 +327,8 @@ impl Follower {
             }
         }
         if state.store.revision() != last {
-            return Err(Ended::Again("the source has written after its fence".into()));
+            let why = "the source is still written to: leave --fence at true, or stop its writers";
+            return Err(ImportFailure::Refused(why.into()).into());
         }
         let auth = match self.users(state).await? {
             Some(later) => Some(later),
@@ -417,104 +407,4 @@ fn fill(env: &Env, scratch: &Path, file: &Path) -> Result<State, ImportFailure> 
     forget(disk, &base)?;
     forget(disk, file)?;
     Ok(State { store, position, auth_revision })
-}
-
-/// Does what the source did, at the revisions at which it did it.
-async fn apply(state: &mut State, changes: Vec<Change>) -> Result<(), Ended> {
-    if changes.is_empty() {
-        return Ok(());
-    }
-    for revision in changes.chunk_by(|a, b| a.kv.mod_revision == b.kv.mod_revision) {
-        apply_revision(&mut state.store, revision).map_err(Ended::Again)?;
-    }
-    state.position.index = RaftIndex(state.position.index.get() + 1);
-    state.store.publish(state.position)?;
-    let reader = state.store.reader();
-    if reader.values().is_full() {
-        reader.values().flush().await?;
-    }
-    Ok(())
-}
-
-/// One revision: what comes of it has to be what the source says.
-fn apply_revision(store: &mut Store, changes: &[Change]) -> Result<(), String> {
-    let revision = changes.first().map_or(0, |change| change.kv.mod_revision);
-    if revision != store.revision() + 1 {
-        return Err(format!("revision {revision} came after revision {}", store.revision()));
-    }
-    let mut txn = store.begin();
-    for Change { kv, is_delete } in changes {
-        if *is_delete {
-            if txn.delete(&KeyRange::single(kv.key.clone())).len() != 1 {
-                return Err(format!("revision {revision} deletes a key that isn't there"));
-            }
-            continue;
-        }
-        txn.put(kv.key.clone(), kv.value.clone(), kv.lease);
-        let same = txn.meta_of(&kv.key).is_some_and(|meta| {
-            (meta.create, meta.version, meta.modified.main) == (kv.create_revision, kv.version, kv.mod_revision)
-        });
-        if !same {
-            return Err(format!("a key of revision {revision} has another history here than at the source"));
-        }
-    }
-    txn.commit();
-    Ok(())
-}
-
-/// Puts rows in the place of all that a table has.
-fn replace_rows(store: &mut Store, table: Table, rows: Vec<(Bytes, Bytes)>) {
-    let old = store.reader().snapshot().rows().of(table);
-    for (key, _) in old {
-        store.put_meta(table, key, None);
-    }
-    for (key, value) in rows {
-        store.put_meta(table, key, Some(value));
-    }
-}
-
-fn forget(disk: &dyn Disk, path: &Path) -> Result<(), ImportError> {
-    match disk.remove(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other.map_err(ImportError::io("remove", path)),
-    }
-}
-
-/// Tells the process that follows into a data directory to take over, and waits until it has.
-///
-/// # Errors
-/// There is none, or it says why not.
-pub async fn tell_to_take_over(env: &Env, data_dir: &Path, without_source: bool) -> Result<(), ImportFailure> {
-    let disk = env.disk.as_ref();
-    let scratch = data_dir.join(SCRATCH);
-    let is_followed = || -> Result<bool, ImportError> {
-        let path = scratch.join("lock");
-        match disk.open(&path, Access::Read) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            opened => {
-                let lock = opened.map_err(ImportError::io("open", &path))?;
-                lock.try_lock().map(|free| !free).map_err(ImportError::io("lock", &path))
-            }
-        }
-    };
-    if !is_followed()? {
-        return Err(ImportFailure::Refused(format!("no process follows into {}", data_dir.display())));
-    }
-    let (word, refused) = (scratch.join(TAKE_OVER), scratch.join(REFUSED));
-    forget(disk, &refused)?;
-    write_atomic(disk, &word, if without_source { WITHOUT_SOURCE } else { NOW })
-        .map_err(ImportError::io("write", &word))?;
-    loop {
-        tokio::time::sleep(LOOK_EVERY).await;
-        if let Ok(why) = read_all(disk, &refused, WORD_BYTES_MAX) {
-            return Err(ImportFailure::Refused(String::from_utf8_lossy(&why).into_owned()));
-        }
-        let made = data_dir.join("member").join("format");
-        if disk.exists(&made).map_err(ImportError::io("look for", &made))? {
-            return Ok(());
-        }
-        if !is_followed()? {
-            return Err(ImportFailure::Refused("the process that followed has ended".into()));
-        }
-    }
 }
