@@ -183,10 +183,10 @@ impl Follower {
                 match self.remote.feed(state.store.revision() + 1).await {
                     Ok(opened) => feed = Some(opened),
                     Err(error) => {
-                        if let Some(word) = self.word()? {
-                            if let Some(taken) = self.take_over(&mut state, None, word).await? {
-                                return Ok(taken);
-                            }
+                        if let Some(word) = self.word()?
+                            && let Some(taken) = self.take_over(&mut state, None, word).await?
+                        {
+                            return Ok(taken);
                         }
                         self.wait_for(error, &mut pause).await?;
                     }

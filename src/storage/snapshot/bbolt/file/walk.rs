@@ -10,6 +10,9 @@ pub(super) const NESTED_MAX: usize = 16;
 /// A bucket's value: its root page (0 if it follows here) and its sequence.
 const BUCKET_BYTES: usize = 16;
 
+/// What is called with each pair: its key, its value, and whether that is a bucket.
+type Each<'a, E> = dyn FnMut(&[u8], &[u8], bool) -> Result<(), E> + 'a;
+
 /// Which pages were seen.
 pub(super) struct Seen(Vec<u64>);
 
@@ -149,7 +152,7 @@ impl BboltFile {
         &self,
         root: Root,
         seen: &mut Seen,
-        each: &mut dyn FnMut(&[u8], &[u8], bool) -> Result<(), E>,
+        each: &mut Each<'_, E>,
     ) -> Result<(), E> {
         let root = match root {
             Root::Page(id) => self.new_page(id, seen)?,
