@@ -91,7 +91,7 @@ impl Member {
     /// Waits until it serves and has a leader.
     pub(crate) async fn ready(&mut self) {
         let begun = Instant::now();
-        while begun.elapsed() < Duration::from_secs(120) {
+        while begun.elapsed() < Duration::from_secs(600) {
             if let Ok(Some(status)) = self.child.try_wait() {
                 panic!("it ended with {status}:\n{}", self.log());
             }
