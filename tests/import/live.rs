@@ -19,7 +19,7 @@ use tonic::transport::Channel;
 
 use crate::Tools;
 use crate::fill::{content, fill, token};
-use crate::member::{Member, Place, must, rusd, words};
+use crate::member::{Member, Place, must, run, rusd, words};
 
 /// All events from a revision on, until one is of `last`, or later.
 async fn events(channel: Channel, from: i64, last: i64) -> Vec<mvccpb::Event> {
@@ -188,6 +188,33 @@ async fn what_breaks_on_the_way_is_made_good() {
         .status()
         .unwrap();
     assert!(!again.success(), "nobody follows any more");
+}
+
+/// A source that is gone is not taken over by mistake, but on demand with all that is known of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_source_is_taken_over_only_on_demand() {
+    let Some(tools) = Tools::find("a_lost_source_is_taken_over_only_on_demand") else { return };
+    let dir = TempDir::new().unwrap();
+    let (place, data) = (Place::free(), dir.path().join("etcd"));
+    let mut etcd = Member::start(&tools.etcd, place, &place.flags(&data), &dir.path().join("etcd.log")).await;
+    fill(&etcd, false).await;
+    let source = content(&etcd, None).await;
+    let (to, moved) = (Place::free(), dir.path().join("rusd"));
+    let mut follow = words(&format!("import --from {}", place.client()));
+    follow.extend(to.flags(&moved));
+    let log = dir.path().join("rusd.log");
+    let mut follower = Member::spawn(&rusd(), to, &follow, &log);
+    wait_for(&log, "following its changes").await;
+    etcd.kill();
+    let take_over = words(&format!("import take-over --data-dir {}", moved.display()));
+    let refused = run(&rusd(), &take_over);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("the source doesn't answer"), "{said}");
+    assert!(follower.child.try_wait().unwrap().is_none(), "it follows on");
+    must(&rusd(), &[take_over, words("--without-source")].concat());
+    assert!(follower.child.wait().unwrap().success(), "{}", follower.log());
+    let member = Member::start(&rusd(), to, &to.flags(&moved), &log).await;
+    assert_eq!(content(&member, None).await, source);
 }
 
 async fn users(etcd: &Member) {
