@@ -50,6 +50,7 @@ use crate::ops::identity::Identity;
 use crate::ops::join::{self, JoinError};
 use crate::ops::logging::{SERVING_INSECURELY, SERVING_SECURELY, Style};
 use crate::ops::metrics::{Metrics, MetricsOptions};
+use crate::ops::notify;
 use crate::ops::signals::{self, Signal};
 use crate::tls::TlsError;
 use crate::types::RequestError;
@@ -219,6 +220,9 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
     }
     Banner::new(RUSD_VERSION, &config, &data, members, env.clock.now().saturating_duration_since(begun))
         .announce(style);
+    if let Err(error) = notify::ready() {
+        tracing::warn!(%error, "the service manager could not be told that this member is ready");
+    }
 
     let ended = core.wait(signal).await;
     match &ended {
@@ -291,6 +295,7 @@ fn bind(config: &Config, entrances: &tls::Entrances, env: &Env) -> Result<Socket
         keepalive_timeout: member.keep_alive.timeout,
         web: Arc::new(web),
         gateway: member.enable_grpc_gateway,
+        tells_heads: config.logging.http2_heads,
         ..ConnOptions::default()
     };
     let clients = if member.listen_client_http_urls.is_empty() { Serves::All } else { Serves::Grpc };

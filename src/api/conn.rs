@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -32,6 +32,7 @@ use super::grpc::service;
 use super::http::{self as pages, Pages, WebPolicy};
 use super::services::Services;
 use super::socket::Socket;
+use crate::ops::logging::tell_head;
 
 /// Calls that a connection may begin before others get their turn.
 const CALLS_A_TURN: u32 = 64;
@@ -63,6 +64,8 @@ pub struct ConnOptions {
     pub header_timeout: Duration,
     /// What is served.
     pub serves: Serves,
+    /// Whether the head of each HTTP/2 request is told on standard error.
+    pub tells_heads: bool,
     /// Who may call the pages.
     pub web: Arc<WebPolicy>,
     /// Whether the JSON gateway is among the pages (`--enable-grpc-gateway`).
@@ -77,6 +80,7 @@ impl Default for ConnOptions {
             keepalive_timeout: Duration::from_secs(20),
             header_timeout: Duration::from_secs(30),
             serves: Serves::All,
+            tells_heads: false,
             web: Arc::default(),
             gateway: true,
         }
@@ -124,7 +128,7 @@ pub(crate) async fn serve<S>(
         .keep_alive_timeout(options.keepalive_timeout);
     let socket = Socket::new(stream, turn.clone());
     let pages = Pages { serves: options.serves, web: options.web, gateway: options.gateway };
-    let door = Door { services, caller, pages, shutdown: shutdown.clone() };
+    let door = Door { services, caller, pages, tells_heads: options.tells_heads, shutdown: shutdown.clone() };
     let connection = builder.serve_connection(TokioIo::new(socket.clone()), door);
     let mut connection = std::pin::pin!(connection);
     let mut shutdown = std::pin::pin!(super::listen::ended(shutdown));
@@ -153,6 +157,7 @@ struct Door {
     services: Arc<Services>,
     caller: Caller,
     pages: Pages,
+    tells_heads: bool,
     shutdown: watch::Receiver<bool>,
 }
 
@@ -164,6 +169,9 @@ impl hyper::service::Service<Request<Incoming>> for Door {
     fn call(&self, mut request: Request<Incoming>) -> DoorFuture {
         if let Some(identity) = &self.caller.identity {
             request.extensions_mut().insert(identity.clone());
+        }
+        if self.tells_heads && request.version() == Version::HTTP_2 {
+            tell(&request);
         }
         let serves = self.pages.serves;
         let head = match serves {
@@ -180,6 +188,17 @@ impl hyper::service::Service<Request<Incoming>> for Door {
             }
         })
     }
+}
+
+fn tell<B>(request: &Request<B>) {
+    let uri = request.uri();
+    let fields = [
+        (":method", Some(request.method().as_str())),
+        (":scheme", uri.scheme_str()),
+        (":path", Some(uri.path())),
+        (":authority", uri.authority().map(http::uri::Authority::as_str)),
+    ];
+    tell_head(fields.into_iter().filter_map(|(name, value)| Some((name, value?))));
 }
 
 /// An answer to come, which can't fail.

@@ -19,6 +19,12 @@ pub(super) fn config_file(environment: &[(String, String)]) -> Option<PathBuf> {
         .map(|(_, value)| PathBuf::from(value))
 }
 
+/// Whether the heads of HTTP/2 requests are to be told, by the word that programs in Go take for it.
+pub(super) fn http2_heads(environment: &[(String, String)]) -> bool {
+    let words = environment.iter().filter(|(name, _)| name == "GODEBUG").flat_map(|(_, value)| value.split(','));
+    words.into_iter().any(|word| matches!(word, "http2debug=1" | "http2debug=2"))
+}
+
 /// Sets each flag whose variable is set and not empty. One whose flag was given as an argument is refused,
 /// even if it is empty: nobody can know which of the two was meant.
 pub(super) fn apply(

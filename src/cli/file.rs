@@ -15,7 +15,10 @@ use crate::ops::config::flags::{self, Flag, Kind};
 /// A config file is written by hand; this is far beyond any.
 const FILE_BYTES_MAX: usize = 1 << 20;
 
-/// Blocks of the file, and the flag of each key in them.
+/// The one setting that etcd takes from a file alone.
+const CLIENT_ALLOWED_CN: (&str, &str) = ("client-transport-security", "allowed-cn");
+
+/// Blocks of the file, and the flag of each key in them; a dot leads into a block within the block.
 const BLOCKS: [(&str, &[(&str, &str)]); 4] = [
     (
         "client-transport-security",
@@ -45,7 +48,25 @@ const BLOCKS: [(&str, &[(&str, &str)]); 4] = [
             ("skip-client-san-verification", "peer-skip-client-san-verification"),
         ],
     ),
-    ("discovery-config", &[("token", "discovery-token"), ("endpoints", "discovery-endpoints")]),
+    (
+        "discovery-config",
+        &[
+            ("token", "discovery-token"),
+            ("endpoints", "discovery-endpoints"),
+            ("client.endpoints", "discovery-endpoints"),
+            ("client.dial-timeout", "discovery-dial-timeout"),
+            ("client.request-timeout", "discovery-request-timeout"),
+            ("client.keepalive-time", "discovery-keepalive-time"),
+            ("client.keepalive-timeout", "discovery-keepalive-timeout"),
+            ("client.secure.cert", "discovery-cert"),
+            ("client.secure.key", "discovery-key"),
+            ("client.secure.cacert", "discovery-cacert"),
+            ("client.secure.insecure-transport", "discovery-insecure-transport"),
+            ("client.secure.insecure-skip-tls-verify", "discovery-insecure-skip-tls-verify"),
+            ("client.auth.username", "discovery-user"),
+            ("client.auth.password", "discovery-password"),
+        ],
+    ),
     ("socket-options", &[("reuse-port", "socket-reuse-port"), ("reuse-address", "socket-reuse-address")]),
 ];
 
@@ -74,7 +95,7 @@ fn apply_text(text: &str, config: &mut Config, warnings: &mut Vec<Warning>) -> R
             continue;
         };
         if let Some((_, keys)) = BLOCKS.iter().find(|(block, _)| *block == key) {
-            apply_block(key, keys, value, config, warnings)?;
+            apply_block(key, keys, "", value, config, warnings)?;
         } else if let Some(flag) = flags::find(key) {
             set(flag, key, value, config)?;
         } else {
@@ -87,6 +108,7 @@ fn apply_text(text: &str, config: &mut Config, warnings: &mut Vec<Warning>) -> R
 fn apply_block(
     block: &str,
     keys: &[(&str, &str)],
+    within: &str,
     value: &Yaml<'_>,
     config: &mut Config,
     warnings: &mut Vec<Warning>,
@@ -95,20 +117,25 @@ fn apply_block(
         return if value.is_null() { Ok(()) } else { Err(format!("{block}: expected keys and values")) };
     };
     for (key, value) in mapping {
-        let known = key.as_str().and_then(|key| keys.iter().find(|(known, _)| *known == key));
-        match known.and_then(|(_, name)| flags::find(name)) {
-            Some(flag) => set(flag, &format!("{block}.{}", flag.name), value, config)?,
-            None => {
-                let key = format!("{block}.{}", key.as_str().unwrap_or("?"));
-                warnings.push(Warning::UnknownKey { key });
-            }
+        let name = format!("{within}{}", key.as_str().unwrap_or("?"));
+        let inner = format!("{name}.");
+        let shown = format!("{block}.{name}");
+        if (block, name.as_str()) == CLIENT_ALLOWED_CN {
+            config.client_tls.allowed_cn = text(&shown, value)?.split(',').map(str::to_owned).collect();
+            config.client_tls.allowed_cn.retain(|name| !name.is_empty());
+        } else if let Some(flag) = keys.iter().find(|(key, _)| *key == name).and_then(|(_, name)| flags::find(name)) {
+            set(flag, &shown, value, config)?;
+        } else if keys.iter().any(|(key, _)| key.starts_with(&inner)) {
+            apply_block(block, keys, &inner, value, config, warnings)?;
+        } else {
+            warnings.push(Warning::UnknownKey { key: shown });
         }
     }
     Ok(())
 }
 
-/// Sets one flag from a YAML value; null and the empty text leave the default.
-fn set(flag: &'static Flag, key: &str, value: &Yaml<'_>, config: &mut Config) -> Result<(), String> {
+/// A single value, or several with commas between them.
+fn text(key: &str, value: &Yaml<'_>) -> Result<String, String> {
     let text = match value {
         Yaml::Sequence(items) => {
             let items: Option<Vec<_>> = items.iter().map(scalar).collect();
@@ -116,7 +143,12 @@ fn set(flag: &'static Flag, key: &str, value: &Yaml<'_>, config: &mut Config) ->
         }
         other => scalar(other),
     };
-    let text = text.ok_or_else(|| format!("{key}: expected a single value"))?;
+    text.ok_or_else(|| format!("{key}: expected a single value"))
+}
+
+/// Sets one flag from a YAML value; null and the empty text leave the default.
+fn set(flag: &'static Flag, key: &str, value: &Yaml<'_>, config: &mut Config) -> Result<(), String> {
+    let text = text(key, value)?;
     if text.is_empty() {
         return Ok(());
     }
@@ -182,6 +214,29 @@ mod tests {
         let (config, _) = read("wal-dir:\ncors: ''\ncipher-suites:\n").expect("well-formed");
         assert_eq!(config.security.cors, ["*"]);
         assert_eq!(config.member.wal_dir, None);
+    }
+
+    #[test]
+    fn blocks_within_blocks_are_read() {
+        let (config, warnings) = read(
+            "discovery-config:\n  token: t\n  client:\n    endpoints: ['http://a:1', 'http://b:1']\n    \
+             dial-timeout: 3000000000\n    other: 1\n    auth: {username: u, password: p}\n",
+        )
+        .expect("well-formed");
+        assert_eq!(config.discovery.endpoints, ["http://a:1", "http://b:1"]);
+        assert_eq!(config.discovery.dial_timeout, Duration::from_secs(3));
+        assert_eq!((config.discovery.user.as_str(), config.discovery.password.as_str()), ("u", "p"));
+        assert_eq!(warnings, [Warning::UnknownKey { key: "discovery-config.client.other".to_owned() }]);
+        assert!(read("discovery-config: {client: 1}").is_err());
+    }
+
+    #[test]
+    fn names_that_only_a_file_can_allow_are_not_passed_over() {
+        let (config, warnings) = read("client-transport-security:\n  allowed-cn: [alice, bob]\n").expect("well-formed");
+        assert_eq!(config.client_tls.allowed_cn, ["alice", "bob"]);
+        assert_eq!(warnings, []);
+        let (config, _) = read("client-transport-security: {allowed-cn: }").expect("well-formed");
+        assert!(config.client_tls.allowed_cn.is_empty());
     }
 
     #[test]

@@ -64,6 +64,7 @@ pub fn parse(
         }
         environment::apply(&environment, &mut config, &mut warnings)?;
     }
+    config.logging.http2_heads = environment::http2_heads(&environment);
     for (name, text) in DEPRECATED {
         if flags::find(name).is_some_and(|flag| config.is_given(flag.name)) {
             warnings.push(Warning::Deprecated { text });
@@ -122,6 +123,15 @@ mod tests {
         let variables = [("ETCD_ROOT_PASSWORD", "secret"), ("ETCD_VERIFY", "all"), ("PATH", "/bin")];
         let run = run(&[], &variables).expect("valid");
         assert_eq!(run.warnings, [Warning::UnknownVariable { variable: "ETCD_ROOT_PASSWORD".into() }]);
+    }
+
+    #[test]
+    fn heads_are_told_by_the_word_that_go_takes() {
+        for (value, told) in [("http2debug=2", true), ("x=1,http2debug=1", true), ("http2debug=0", false), ("", false)]
+        {
+            let run = run(&[], &[("GODEBUG", value)]).expect("valid");
+            assert_eq!(run.config.logging.http2_heads, told, "{value}");
+        }
     }
 
     #[test]

@@ -73,7 +73,7 @@ pub enum CliError {
         why: String,
     },
     /// A subcommand of etcd that rusd doesn't have.
-    #[error("the subcommand {0:?} is not available yet\n  clients can be pointed at rusd directly")]
+    #[error("the subcommand {0:?} is not offered\n  point clients at the members, or run etcd's own proxy before them")]
     Subcommand(String),
 }
 

@@ -14,6 +14,7 @@ pub mod identity;
 pub mod join;
 pub mod logging;
 pub mod metrics;
+pub mod notify;
 pub mod restart;
 pub mod signals;
 pub mod startup;

@@ -109,6 +109,7 @@ fn for_clients(config: &Config) -> Result<Settings, ServerError> {
         // As in etcd, authorities alone mean that clients need a certificate; the flag only demands that there are any.
         trusted_ca: config.client_tls.trusted_ca_file.clone(),
         crl: config.client_tls.crl_file.clone(),
+        allowed_cn: config.client_tls.allowed_cn.clone(),
         allowed_hostname: config.client_tls.allowed_hostname.clone(),
         ..shared(config)?
     })

@@ -10,6 +10,7 @@ mod bench;
 mod clients;
 mod cluster;
 mod differential;
+mod etcd_suite;
 mod etcdctl;
 mod faults;
 mod golden;
@@ -93,6 +94,21 @@ const COMMANDS: &[Command] = &[
         help: "clients of other languages on etcd and rusd",
         takes: Takes { word: "NAME", options: &[with("--rusd", "PATH")] },
         run: clients::run,
+    },
+    Command {
+        name: "etcd-suite",
+        help: "etcd's own suite, with rusd in etcd's place",
+        takes: Takes {
+            word: "",
+            options: &[
+                with("--run", "REGEX"),
+                with("--part", "I/N"),
+                flag("--real"),
+                flag("--minimal"),
+                with("--rusd", "PATH"),
+            ],
+        },
+        run: etcd_suite::run,
     },
     Command {
         name: "golden",

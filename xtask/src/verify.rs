@@ -1,13 +1,13 @@
 //! `cargo xtask verify [--allow-skips]`: what CI runs, in the order in which a mistake is cheapest to find.
 //!
 //! ```text
-//! fmt ─► clippy ─► supply (licences, sources, bans, advisories) ─► peers (real etcd) ─► all tests, summed up ─► etcdctl ─► simulate
+//! fmt ─► clippy ─► supply (licences, sources, bans, advisories) ─► peers (real etcd) ─► all tests, summed up ─► etcdctl ─► etcd-suite ─► simulate
 //! ```
 //!
 //! A test that skips what it is there for is no success: only what [`MAY_SKIP`] names may. On a machine
 //! without root or without `mkfs.ext4`, `--allow-skips` lets the rest pass.
 
-use crate::{Outcome, etcdctl, peers, sh, simulate, supply, tally};
+use crate::{Outcome, etcd_suite, etcdctl, peers, sh, simulate, supply, tally};
 
 /// What product code must not do and tests may: fail at once, and go round the doors in `env`.
 const FREE_IN_TESTS: [&str; 4] =
@@ -53,10 +53,14 @@ pub(crate) fn run(args: &[String]) -> Outcome {
     if !green || sum.failed > 0 {
         return Err("tests failed".into());
     }
-    if !refused.is_empty() && !args.iter().any(|arg| arg == "--allow-skips") {
+    let may_skip_all = args.iter().any(|arg| arg == "--allow-skips");
+    if !refused.is_empty() && !may_skip_all {
         return Err("tests were skipped: see above, or pass --allow-skips".into());
     }
     etcdctl::run(&[])?;
+    if !etcd_suite::short()?.is_empty() && !may_skip_all {
+        return Err("etcd's own suite was skipped: see above, or pass --allow-skips".into());
+    }
     simulate::short()
 }
 

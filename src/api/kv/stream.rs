@@ -4,6 +4,10 @@
 //! 10 keys ─► 20 ─► 40 … doubled while a chunk is small, halved when it is large; header, count and
 //! more come in the last one
 //! ```
+//! An answer in an order other than the keys' must be known as a whole before it can be sorted: it is one chunk, the
+//! same that Range gives. (etcd sorts each chunk by itself, and goes on behind the last key of that, so that it loses
+//! keys.)
+//!
 //! The snapshot of the start is held for a short time only, so that a client that doesn't read
 //! can't keep old state alive; after that the chunks are read at the pinned revision, and a
 //! compaction past it ends the stream.
@@ -56,7 +60,7 @@ pub(crate) async fn range_stream(call: CallContext, request: pb::RangeRequest) -
     {
         return Err(Status::unimplemented("RangeStream does not support revision filters"));
     }
-    let query = RangeQuery { order: SortOrder::None, target: SortTarget::Key, ..query };
+    let query = RangeQuery { order: SortOrder::None, ..query };
     read::barrier(&call, serializable).await.map_err(|error| errors::status(&error))?;
     let may_read = |access: Access<'_>| access.read(&query.range);
     let permit = call.permit(may_read).map_err(|error| errors::status(&error))?;
@@ -112,7 +116,7 @@ impl Chunks {
             pinned: if query.revision > 0 { query.revision } else { snapshot.revision() },
             held: Some((snapshot, Instant::now())),
             remaining: if query.limit > 0 { query.limit } else { i64::MAX },
-            chunk_keys: FIRST_KEYS,
+            chunk_keys: if query.target == SortTarget::Key { FIRST_KEYS } else { i64::MAX },
             count: None,
             stage: Stage::Chunks,
             query,

@@ -295,6 +295,9 @@ pub struct Logging {
     pub warning_apply_duration: Duration,
     /// `--warning-unary-request-duration`.
     pub warning_unary_request_duration: Duration,
+    /// No flag: the variable `GODEBUG` with `http2debug`, as programs in Go have it. The head of each HTTP/2 request
+    /// is then told on standard error.
+    pub http2_heads: bool,
 }
 
 /// OpenTelemetry.

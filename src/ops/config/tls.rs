@@ -15,6 +15,7 @@ struct Side<'a> {
     /// The flag that asks for authorities to be checked.
     cert_auth: &'static str,
     crl: &'static str,
+    allowed_cn: &'static str,
     allowed_hostname: &'static str,
     client_cert: &'static str,
     client_key: &'static str,
@@ -27,6 +28,8 @@ impl Config {
             tls: &self.client_tls,
             cert_auth: "client-cert-auth",
             crl: "client-crl-file",
+            // No flag: a key of the config file.
+            allowed_cn: "client-transport-security.allowed-cn",
             allowed_hostname: "client-cert-allowed-hostname",
             client_cert: "client-cert-file",
             client_key: "client-key-file",
@@ -39,6 +42,7 @@ impl Config {
             tls: &self.peer_tls,
             cert_auth: "peer-client-cert-auth",
             crl: "peer-crl-file",
+            allowed_cn: "peer-cert-allowed-cn",
             allowed_hostname: "peer-cert-allowed-hostname",
             client_cert: "peer-client-cert-file",
             client_key: "peer-client-key-file",
@@ -211,7 +215,7 @@ impl Side<'_> {
         }
         if !tls.allowed_cn.is_empty() && !tls.allowed_hostname.is_empty() {
             return Err(ConfigError::new(
-                format!("{} and --{}", self.flag("cert-allowed-cn"), self.allowed_hostname),
+                format!("--{} and --{}", self.allowed_cn, self.allowed_hostname),
                 format!(
                     "AllowedCNs and AllowedHostnames are mutually exclusive (cns={:?}, hostnames={:?})",
                     tls.allowed_cn, tls.allowed_hostname
@@ -245,7 +249,7 @@ impl Side<'_> {
             (tls.client_cert_auth, self.cert_auth),
             (tls.crl_file.is_some(), self.crl),
             (!tls.allowed_hostname.is_empty(), self.allowed_hostname),
-            (!tls.allowed_cn.is_empty(), "peer-cert-allowed-cn"),
+            (!tls.allowed_cn.is_empty(), self.allowed_cn),
         ]
         .into_iter()
         .find(|(given, _)| *given)

@@ -5,9 +5,10 @@
 //! ```
 //!
 //! Tools wait for [`READY`] and read every line as JSON, so nothing else writes to standard error
-//! once this is up.
+//! once this is up, but for the heads of requests that `GODEBUG` asks for (see [`tell_head`]).
 
 mod fields;
+mod heads;
 mod json;
 mod outputs;
 mod plain;
@@ -22,6 +23,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use super::config::{Config, LogFormat, LogLevel, LogOutput};
 use outputs::Outputs;
+
+pub use heads::tell_head;
 
 /// What tools wait for.
 pub const READY: &str = "ready to serve client requests";

@@ -1,0 +1,149 @@
+//! `cargo xtask etcd-suite [--run REGEX] [--part I/N] [--real] [--minimal] [--rusd PATH]`: etcd's own suite `common`,
+//! with rusd in etcd's place.
+//!
+//! ```text
+//! etcd-suite/go.mod, go.sum ─► build ─► target/etcd-suite/common.test, its certificates, DIR/{etcd,etcdctl,etcdutl}
+//!                              room: a network and processes of its own, if the system lets us
+//!                              └► common.test -bin-dir=DIR ─► tally: lines as they come, all in a log, the sum
+//! ```
+//!
+//! `--real` runs it on etcd itself, for comparison; `--minimal` is the suite's own short form. The whole takes about
+//! seven minutes on rusd; `--part 1/2` and `--part 2/2` take half of the tests each.
+
+mod build;
+mod room;
+mod tally;
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Instant;
+
+use crate::{Outcome, sh};
+use tally::Tally;
+
+/// Go's own limit: the suite waits without end for a server that doesn't stop.
+const TIME_MAX: &str = "45m";
+
+/// What `verify` runs, in the suite's short form (one member without TLS, three with): one test of each service and
+/// of what a script sees of a server; the slow ones, which wait for leases, are left to the whole run.
+const SHORT: &str = "^(TestAlarm|TestAuthEnable|TestAuthTxn|TestAuthPrefixPerm|TestAuthJWTOnly|TestAuthMemberAdd|\
+     TestAuthority|TestCompact|TestDefragOnline|TestEndpointHashKV|TestEndpointHealth|TestEndpointStatus|\
+     TestKVDelete|TestKVGet|TestKVGetStream|TestKVPut|TestLeaseGrantAndList|TestLeaseGrantRevoke|TestMemberList|\
+     TestMoveLeaderWithRootAuth|TestRoleAdd_Simple|TestSnapshotWithRootAuth|TestStatus|TestTxnSucc|\
+     TestUserAdd_Simple|TestVerifyHashKVAfterCompact|TestWaitLeader|TestWatch)$";
+
+/// What to run.
+struct Asked {
+    /// Go's regular expression of the tests' names.
+    run: String,
+    /// One of so many parts.
+    part: Option<(usize, usize)>,
+    /// On etcd itself.
+    is_real: bool,
+    is_minimal: bool,
+    rusd: Option<PathBuf>,
+}
+
+pub(crate) fn run(args: &[String]) -> Outcome {
+    let asked = Asked {
+        run: sh::option(args, "run")?.unwrap_or_else(|| ".".to_owned()),
+        part: sh::option(args, "part")?.as_deref().map(part).transpose()?,
+        is_real: args.iter().any(|arg| arg == "--real"),
+        is_minimal: args.iter().any(|arg| arg == "--minimal"),
+        rusd: sh::option(args, "rusd")?.map(PathBuf::from),
+    };
+    go(&asked)
+}
+
+/// The part that `verify` runs: two minutes. What could not be run is returned, as one line.
+///
+/// # Errors
+/// A test that fails.
+pub(crate) fn short() -> Result<Vec<String>, Box<dyn std::error::Error>> {
+    if let Err(error) = build::suite() {
+        let skipped = format!("etcd-suite: the suite could not be built: {error}");
+        println!("SKIPPED {skipped}");
+        return Ok(vec![skipped]);
+    }
+    go(&Asked { run: SHORT.to_owned(), part: None, is_real: false, is_minimal: true, rusd: None })?;
+    Ok(Vec::new())
+}
+
+fn go(asked: &Asked) -> Outcome {
+    let begun = Instant::now();
+    let suite = build::suite()?;
+    let side = if asked.is_real { "etcd" } else { "rusd" };
+    let programs = build::programs(side, asked.rusd.as_deref())?;
+    let pattern = match asked.part {
+        None => asked.run.clone(),
+        Some(part) => build::part(&suite, &asked.run, part)?,
+    };
+    let mut run = room::command(&suite.program);
+    run.current_dir(&suite.dir).env_remove("E2E_TEST_MINIMAL");
+    // What the suite hands to its servers must be the suite's own.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("ETCD")) {
+        run.env_remove(name);
+    }
+    if asked.is_minimal {
+        run.env("E2E_TEST_MINIMAL", "true");
+    }
+    run.args(["-test.v", "-test.count=1", "-test.timeout", TIME_MAX, "-test.run", &pattern])
+        .arg(flag("-bin-dir", &programs))
+        .arg(flag("-cert-dir", &suite.certificates));
+    let log = suite.dir.join(format!("{side}.log"));
+    let (tally, is_good) = tally::run(run, &log)?;
+    say(&tally, side, begun);
+    if is_good && tally.failed.is_empty() && tally.passed > 0 {
+        return Ok(());
+    }
+    println!("etcd-suite: all that was printed is in {}", log.display());
+    Err(match (&tally.failed[..], tally.passed) {
+        ([], 0) => "no test ran".into(),
+        ([], _) => "the suite ended in disorder".into(),
+        (failed, _) => format!("failed on {side}: {}", failed.join(", ")).into(),
+    })
+}
+
+fn say(tally: &Tally, side: &str, begun: Instant) {
+    for variant in &tally.variants {
+        println!("etcd-suite: {} passed, {} failed in the variant {}", variant.passed, variant.failed, variant.name);
+    }
+    let secs = begun.elapsed().as_secs();
+    println!("etcd-suite: on {side} in {secs} s");
+    println!("{} passed, {} failed, {} skipped", tally.passed, tally.failed.len(), tally.skipped);
+}
+
+fn flag(name: &str, path: &std::path::Path) -> std::ffi::OsString {
+    let mut text = std::ffi::OsString::from(name);
+    text.push("=");
+    text.push(path);
+    text
+}
+
+/// `I/N`, from 1 to N.
+fn part(text: &str) -> Result<(usize, usize), String> {
+    let numbers = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
+    match numbers {
+        Some((i, n)) if 1 <= i && i <= n => Ok((i, n)),
+        _ => Err(format!("--part {text}: expected I/N, such as 1/2")),
+    }
+}
+
+/// A command of the Go toolchain in the module that pins the suite.
+fn go_command(args: &[&str]) -> Command {
+    sh::program("go", &sh::root().join("xtask/etcd-suite"), args)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_counted_from_one() {
+        assert_eq!(part("1/2"), Ok((1, 2)));
+        assert_eq!(part("3/3"), Ok((3, 3)));
+        for bad in ["0/2", "3/2", "1", "a/b", "1/0", ""] {
+            assert!(part(bad).is_err(), "{bad}");
+        }
+    }
+}
