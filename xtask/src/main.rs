@@ -103,8 +103,8 @@ const COMMANDS: &[Command] = &[
             options: &[
                 with("--run", "REGEX"),
                 with("--part", "I/N"),
+                flag("--fast"),
                 flag("--real"),
-                flag("--minimal"),
                 with("--rusd", "PATH"),
             ],
         },

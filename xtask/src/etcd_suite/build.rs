@@ -26,6 +26,8 @@ pub(super) struct Suite {
     /// All of its tests.
     pub(super) program: PathBuf,
     pub(super) certificates: PathBuf,
+    /// Where it runs: some tests look for the certificates beside this.
+    pub(super) start: PathBuf,
 }
 
 /// Builds the suite unless it is there.
@@ -34,8 +36,9 @@ pub(super) struct Suite {
 /// When Go or the module can't be had.
 pub(super) fn suite() -> Result<Suite, Fault> {
     let dir = sh::target().join("etcd-suite");
-    fs::create_dir_all(&dir)?;
-    let suite = Suite { program: dir.join("common.test"), certificates: dir.join("fixtures"), dir };
+    let (program, certificates, start) = (dir.join("common.test"), dir.join("fixtures"), dir.join("common"));
+    fs::create_dir_all(&start)?;
+    let suite = Suite { dir, program, certificates, start };
     let module = sh::root().join("xtask/etcd-suite");
     let mut stamp = fs::read(module.join("go.mod"))?;
     stamp.extend(fs::read(module.join("go.sum"))?);
@@ -88,7 +91,7 @@ fn link(target: &Path, path: &Path) -> std::io::Result<()> {
 /// The pattern of one part of the tests that `pattern` names: every so-manieth, so that the parts are alike.
 pub(super) fn part(suite: &Suite, pattern: &str, (i, n): (usize, usize)) -> Result<String, Fault> {
     let mut list = std::process::Command::new(&suite.program);
-    list.args(["-test.list", pattern]).current_dir(&suite.dir);
+    list.args(["-test.list", pattern]).current_dir(&suite.start);
     let names = String::from_utf8(sh::output(list)?)?;
     Ok(every(names.lines().filter(|line| line.starts_with("Test")), i, n))
 }
