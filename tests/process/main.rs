@@ -3,6 +3,7 @@
 //! ```text
 //! support/server: etcd, rusd ─► metrics    the same calls on both, then GET /metrics
 //!                          └──► overload   far too much, then kill -9: refused, bounded, nothing lost
+//! manager: rusd under a service manager, from "ready" to the signal that ends it
 //! ```
 
 #![allow(
@@ -16,5 +17,6 @@ mod peers;
 #[path = "../support/server.rs"]
 mod server;
 
+mod manager;
 mod metrics;
 mod overload;
