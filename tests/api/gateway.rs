@@ -167,6 +167,17 @@ async fn a_text_that_is_too_long_is_refused_before_it_is_whole() {
     is_well(&server).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_does_not_come_has_its_time() {
+    let limits = Limits { request_arrival_max: Duration::from_millis(200), ..Limits::default() };
+    let server = Server::with_limits(limits);
+    let mut socket = connect(&server).await;
+    socket.write_all(b"POST /v3/kv/put HTTP/1.1\r\nhost: a\r\ncontent-length: 99\r\n\r\n{\"key\":").await.unwrap();
+    await_text(&mut socket, &mut String::new(), "HTTP/1.1 504").await;
+    assert_eq!(server.services.budgets.requests.used(), 0);
+    is_well(&server).await;
+}
+
 /// A watch and a renewal, to and fro on one HTTP/1.1 connection whose body stays open.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_body_that_stays_open_is_answered_as_it_comes() {

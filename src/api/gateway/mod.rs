@@ -77,7 +77,14 @@ async fn call(
     let text_max = services.message_bytes_max().saturating_mul(TEXT_FACTOR);
     let mut values = Values::new(incoming, text_max, services.budgets.requests.clone());
     // What is wrong with the first value is the answer, also to a stream: etcd's says nothing then, or never ends.
-    let first = std::future::poll_fn(|context| values.poll_next(context)).await.transpose()?;
+    let first = std::future::poll_fn(|context| values.poll_next(context));
+    let first = if route.request_stream {
+        first.await
+    } else {
+        let limit = services.limits.request_arrival_max;
+        tokio::time::timeout(limit, first).await.map_err(|_| service::late(limit))?
+    };
+    let first = first.transpose()?;
     let (request, response) = (known(route.request)?, known(route.response)?);
     let body = if route.request_stream {
         let first = first.map(|value| body::framed(value, request)).transpose()?;

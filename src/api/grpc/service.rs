@@ -271,7 +271,7 @@ where
 }
 
 /// What a call gets whose message doesn't come.
-fn late(limit: Duration) -> Status {
+pub(crate) fn late(limit: Duration) -> Status {
     Status::deadline_exceeded(format!("the request's message did not come within {} s", limit.as_secs()))
 }
 
