@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! a package that depends on it ─► cargo metadata: where is its source? ─► a copy, its endpoint replaced ─► cargo test
+//!                  └► and on a crate that holds protoc, which its build asks for
 //! ```
 
 use std::fs;
@@ -22,17 +23,22 @@ pub(super) fn install(dir: &Path) -> Result<(), String> {
     let io = |error: std::io::Error| error.to_string();
     fs::create_dir_all(asking.join("src")).map_err(io)?;
     let manifest = format!(
-        "[package]\nname = \"asking\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n[dependencies]\netcd-client = \"={VERSION}\"\n\n[workspace]\n"
+        "[package]\nname = \"asking\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n[dependencies]\netcd-client = \"={VERSION}\"\nprotoc-bin-vendored = \"=3.2.0\"\n\n[workspace]\n"
     );
     fs::write(asking.join("Cargo.toml"), manifest).map_err(io)?;
     fs::write(asking.join("src/lib.rs"), "").map_err(io)?;
     let metadata = sh::output(sh::program("cargo", &asking, &["metadata", "--format-version=1"]))?;
     let metadata: serde_json::Value = serde_json::from_slice(&metadata).map_err(|error| error.to_string())?;
     let packages = metadata["packages"].as_array().ok_or("cargo metadata has no packages")?;
-    let found = packages.iter().find(|package| package["name"] == "etcd-client");
-    let manifest = found.and_then(|package| package["manifest_path"].as_str()).ok_or("it isn't among the packages")?;
-    let source = PathBuf::from(manifest).parent().map(Path::to_path_buf).ok_or("a manifest lies somewhere")?;
-    copy(&source, &dir.join("crate")).map_err(io)
+    let source = |name: &str| -> Option<PathBuf> {
+        let found = packages.iter().find(|package| package["name"] == name)?;
+        Path::new(found["manifest_path"].as_str()?).parent().map(Path::to_path_buf)
+    };
+    let arch = std::env::consts::ARCH.replace("aarch64", "aarch_64");
+    let protoc = source(&format!("protoc-bin-vendored-{}-{}", std::env::consts::OS, arch));
+    let protoc = protoc.map(|protoc| protoc.join("bin/protoc")).ok_or("there is no protoc for this machine")?;
+    fs::write(dir.join("protoc"), protoc.as_os_str().as_encoded_bytes()).map_err(io)?;
+    copy(&source("etcd-client").ok_or("it isn't among the packages")?, &dir.join("crate")).map_err(io)
 }
 
 /// Its tests against `url`, one at a time: they share keys.
@@ -46,7 +52,8 @@ pub(super) fn command(dir: &Path, url: &str) -> Result<Command, String> {
     let mut args = vec!["test", "--quiet", "--test", "client", "--test", "namespace", "--", "--test-threads=1"];
     args.extend(LEFT_OUT.iter().flat_map(|(test, _)| ["--skip", test]));
     let mut command = sh::program("cargo", &dir.join("crate"), &args);
-    command.env("CARGO_TARGET_DIR", dir.join("target"));
+    let protoc = fs::read_to_string(dir.join("protoc")).map_err(|error| error.to_string())?;
+    command.env("CARGO_TARGET_DIR", dir.join("target")).env("PROTOC", protoc);
     Ok(command)
 }
 
