@@ -14,7 +14,7 @@ use crate::ops::config::{Config, parse_duration};
 /// A key's file is far smaller.
 const KEY_BYTES_MAX: usize = 1 << 20;
 /// Between two looks for tokens whose time is over.
-const SWEEP_EVERY: Duration = Duration::from_secs(5);
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// Reads the keys of signed tokens; `None` for simple ones.
 ///

@@ -74,7 +74,11 @@ async fn login(call: &CallContext, name: &str, password: &Secret) -> Result<(Str
         let op =
             AuthOp::Issue { name: name.to_owned(), token: token_hash(letters.reveal()), revision: state.revision() };
         match issue(call, op).await {
-            Ok((index, revision)) => return Ok((format!("{}.{}", letters.reveal(), index.get()), revision)),
+            Ok((index, revision)) => {
+                let token = format!("{}.{}", letters.reveal(), index.get());
+                call.auth.tokens.begin(&token, call.env.clock.now());
+                return Ok((token, revision));
+            }
             Err(RequestError::AuthRevisionOld) => {}
             Err(error) => return Err(error),
         }

@@ -54,6 +54,14 @@ impl Tokens {
         }
     }
 
+    /// Begins the time of a token that was given out here: it runs also if nobody ever shows it.
+    pub fn begin(&self, token: &str, now: Instant) {
+        if let Self::Simple { issued, ttl } = self {
+            // To be shown is what begins it.
+            issued.user(token, now, *ttl);
+        }
+    }
+
     /// A signed token for a user whose password was right; `None` if tokens go through the log instead.
     ///
     /// # Errors

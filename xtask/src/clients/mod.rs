@@ -70,6 +70,9 @@ fn ready(probe: &Probe) -> Result<PathBuf, String> {
 /// Runs a probe on a fresh server; the last line that it says.
 fn play(probe: &Probe, dir: &Path, program: &Path) -> Result<String, Box<dyn std::error::Error>> {
     let server = Server::start(program, &dir.join("server"), probe.flags)?;
+    for (path, body) in probe.before {
+        server.post(path, body)?;
+    }
     let mut command = (probe.command)(dir, &server.url())?;
     let output = command.output().map_err(|error| format!("{:?} does not start: {error}", command.get_program()))?;
     let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());

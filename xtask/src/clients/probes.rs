@@ -15,6 +15,8 @@ pub(super) struct Probe {
     pub(super) needs: &'static [(&'static str, &'static str)],
     /// More flags for the server.
     pub(super) flags: &'static [&'static str],
+    /// Calls through the JSON gateway that come first: paths and bodies.
+    pub(super) before: &'static [(&'static str, &'static str)],
     /// Makes it ready in a directory of its own; an error is a reason to skip it.
     pub(super) install: fn(&Path) -> Installed,
     /// Runs it against a URL.
@@ -28,6 +30,7 @@ pub(super) const PROBES: &[Probe] = &[
         name: "curl",
         needs: &[("bash", "--version"), ("curl", "--version")],
         flags: &[],
+        before: &[],
         install: |_| Ok(()),
         command: |_, url| Ok(program("bash", &["tests/clients/curl/probe.sh", url])),
         verdict: last_line,
@@ -36,6 +39,7 @@ pub(super) const PROBES: &[Probe] = &[
         name: "etcd3gw",
         needs: &[("python3", "--version")],
         flags: &[],
+        before: &[],
         install: install_etcd3gw,
         command: |dir, url| Ok(program(text(&dir.join("venv/bin/python"))?, &["tests/clients/etcd3gw/probe.py", url])),
         verdict: last_line,
@@ -44,6 +48,7 @@ pub(super) const PROBES: &[Probe] = &[
         name: "npm",
         needs: &[("node", "--version"), ("npm", "--version")],
         flags: &[],
+        before: &[],
         install: install_npm,
         command: |dir, url| Ok(sh::program("node", dir, &["probe.js", url])),
         verdict: last_line,
@@ -53,6 +58,10 @@ pub(super) const PROBES: &[Probe] = &[
         needs: &[("cargo", "--version")],
         // Two of its tests wait for a token's end.
         flags: &["--auth-token-ttl=2"],
+        before: &[
+            ("/v3/auth/user/add", r#"{"name":"root","password":"rootpwd"}"#),
+            ("/v3/auth/user/grant", r#"{"user":"root","role":"root"}"#),
+        ],
         install: crates::install,
         command: crates::command,
         verdict: crates::verdict,
@@ -61,6 +70,7 @@ pub(super) const PROBES: &[Probe] = &[
         name: "jetcd",
         needs: &[("java", "-version"), ("mvn", "--version")],
         flags: &[],
+        before: &[],
         install: install_jetcd,
         command: |dir, url| {
             let classes = std::fs::read_to_string(dir.join("classpath")).map_err(|error| error.to_string())?;

@@ -1,7 +1,8 @@
 //! A fresh server of one member for one probe, ended at drop.
 
 use std::fs::{self, File};
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -58,17 +59,25 @@ impl Server {
         format!("http://127.0.0.1:{}", self.port)
     }
 
+    /// Makes a call through the JSON gateway.
+    pub(super) fn post(&self, path: &str, body: &str) -> Result<()> {
+        let answer = self.ask("POST", path, body)?;
+        if answer.starts_with("HTTP/1.1 200") { Ok(()) } else { Err(format!("{path}: {answer}").into()) }
+    }
+
     fn is_well(&self) -> bool {
-        use std::io::{Read, Write};
-        let ask = || -> std::io::Result<String> {
-            let mut socket = std::net::TcpStream::connect(("127.0.0.1", self.port))?;
-            socket.set_read_timeout(Some(Duration::from_secs(5)))?;
-            socket.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-            let mut answer = String::new();
-            socket.read_to_string(&mut answer)?;
-            Ok(answer)
-        };
-        ask().is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+        self.ask("GET", "/health", "").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+    }
+
+    fn ask(&self, method: &str, path: &str, body: &str) -> std::io::Result<String> {
+        let mut socket = TcpStream::connect(("127.0.0.1", self.port))?;
+        socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+        let len = body.len();
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len}");
+        socket.write_all(format!("{head}\r\n\r\n{body}").as_bytes())?;
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer)?;
+        Ok(answer)
     }
 }
 
