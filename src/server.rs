@@ -5,6 +5,7 @@
 //! signal, or a fatal error of log, raft or store ─► listeners closed ─► leases written down ─► raft ─► store
 //! ```
 
+mod answers;
 mod compare;
 mod core;
 mod disk;
@@ -199,6 +200,10 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
         // A signal that came meanwhile would be lost.
         Err(ServerError::Open(open::OpenError::SetAside { .. })) => {
             return Ok((&mut signal).now_or_never().map_or(Stopped::SetAside, Stopped::Signal));
+        }
+        // The tries are counted, so this comes to an end.
+        Err(ServerError::Open(open::OpenError::PutBack)) => {
+            return Ok((&mut signal).now_or_never().map_or(Stopped::Healing, Stopped::Signal));
         }
         core => core?,
     };

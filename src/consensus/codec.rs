@@ -15,6 +15,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use openraft::vote::RaftLeaderId;
 
 use super::types::{LogId, Membership, PeerNode, StoredMembership, Vote, log_id};
+use crate::types::Term;
 
 const VOTE_VERSION: u8 = 1;
 const MEMBERSHIP_VERSION: u8 = 2;
@@ -50,6 +51,11 @@ pub(super) fn decode_vote(mut bytes: &[u8]) -> Result<Vote, CodecError> {
     let node = u64_le(&mut bytes)?;
     let committed = u8_of(&mut bytes)? != 0;
     Ok(Vote { leader_id: openraft::impls::leader_id_std::LeaderId::new(term, node), committed })
+}
+
+/// The term of a vote as the log keeps it; `None` if that is none of ours.
+pub fn term_of_vote(bytes: &[u8]) -> Option<Term> {
+    decode_vote(bytes).ok().map(|vote| Term(vote.leader_id().term()))
 }
 
 /// Encodes a membership together with the log id that made it.

@@ -7,7 +7,8 @@
 //!                                  which keys? ─► the state of the next landmark is kept ─► compared part by part
 //! ```
 //! A landmark is an entry at which every member publishes, however its entries come in, so that there is always
-//! a common one. Where no majority says who is right, the CORRUPT alarm stops all, as in etcd (issue 13839).
+//! a common one. A majority says who is right only if its states aren't copies of one (`lineage`). Where none does, the
+//! CORRUPT alarm stops all, as in etcd (issue 13839).
 
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
@@ -15,6 +16,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
 
+use super::lineage::{self, Lineage};
 use crate::auth::AuthView;
 use crate::storage::{Snapshot, StoreReader};
 use crate::types::{KeyRange, RaftIndex};
@@ -115,35 +117,64 @@ pub fn longer(prefix: &[u8], byte: u8) -> Bytes {
     longer.freeze()
 }
 
+/// What one member holds after the entry at which all are compared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Witness {
+    /// The state's digest.
+    pub digest: u64,
+    /// Where the state comes from.
+    pub lineage: Lineage,
+}
+
 /// What the members' digests at one entry say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// All the same.
     Equal,
-    /// These (places in the list) differ from what the majority holds.
+    /// These (places in the list) differ from what the majority holds, and are wrong.
     Minority(Vec<usize>),
+    /// The majority's states may be copies of one that rotted before these (places in the list) came to differ.
+    Copies(Vec<usize>),
     /// No digest is held by a majority of the members.
     Undecided,
 }
 
-/// Judges digests of one entry; each is one member's, of `members` that there are.
-pub fn judge(digests: &[u64], members: usize) -> Verdict {
-    let votes = |digest: &u64| digests.iter().filter(|other| *other == digest).count();
-    let Some(most) = digests.iter().max_by_key(|digest| votes(digest)) else { return Verdict::Equal };
-    match votes(most) {
-        all if all == digests.len() => Verdict::Equal,
-        some if some * 2 > members => {
-            Verdict::Minority((0..digests.len()).filter(|at| digests[*at] != *most).collect())
-        }
-        _ => Verdict::Undecided,
+/// Judges what was held after one entry; each is one member's, of `members` that there are.
+pub fn judge(witnesses: &[Witness], members: usize) -> Verdict {
+    let votes = |digest: u64| witnesses.iter().filter(|other| other.digest == digest).count();
+    let Some(most) = witnesses.iter().map(|witness| witness.digest).max_by_key(|digest| votes(*digest)) else {
+        return Verdict::Equal;
+    };
+    if votes(most) == witnesses.len() {
+        return Verdict::Equal;
+    }
+    if votes(most) * 2 <= members {
+        return Verdict::Undecided;
+    }
+    let alike: Vec<&Lineage> =
+        witnesses.iter().filter(|witness| witness.digest == most).map(|witness| &witness.lineage).collect();
+    let differ: Vec<usize> = (0..witnesses.len()).filter(|place| witnesses[*place].digest != most).collect();
+    if differ.iter().all(|place| lineage::proves(&alike, &witnesses[*place].lineage)) {
+        Verdict::Minority(differ)
+    } else {
+        Verdict::Copies(differ)
     }
 }
 
-/// Whether the digest at a place is the one that more than half of the members hold; `None` if nobody can say.
-pub fn stands(digests: &[u64], place: usize, members: usize) -> Option<bool> {
-    let is_majority = |digest: &u64| digests.iter().filter(|other| *other == digest).count() * 2 > members;
-    let own = digests.get(place)?;
-    if is_majority(own) { Some(true) } else { digests.iter().any(is_majority).then_some(false) }
+/// Whether what the member at a place holds is right, as more than half of the members hold it, and whoever differs is
+/// proven wrong; `None` if nobody can say.
+pub fn stands(witnesses: &[Witness], place: usize, members: usize) -> Option<bool> {
+    match judge(witnesses, members) {
+        Verdict::Equal => (witnesses.len() * 2 > members).then_some(true),
+        Verdict::Minority(places) => Some(!places.contains(&place)),
+        Verdict::Copies(_) | Verdict::Undecided => None,
+    }
+}
+
+/// Whether all members, who hold the same after the entry `index`, should note that (`Node::agree`).
+pub fn should_agree(index: RaftIndex, witnesses: &[Witness]) -> bool {
+    let all: Vec<&Lineage> = witnesses.iter().map(|witness| &witness.lineage).collect();
+    lineage::should_agree(&all, index)
 }
 
 /// The published state's entry and digest, if users and keys of the same entry can be had now.
@@ -162,7 +193,7 @@ mod tests {
     use super::*;
     use crate::auth::AuthState;
     use crate::storage::{AppliedPosition, Store};
-    use crate::types::{LeaseId, Term};
+    use crate::types::{LeaseId, MemberId, Term};
 
     fn state(keys: &[(&'static [u8], &'static [u8])], index: u64) -> Snapshot {
         let mut store = Store::in_memory();
@@ -183,8 +214,32 @@ mod tests {
         assert_ne!(one.digests(), other.digests());
     }
 
+    fn born(at: usize) -> Lineage {
+        Lineage::at(None, MemberId(at as u64), at as u64, RaftIndex(0))
+    }
+
+    /// Members that made their states of the log, and have these digests.
+    fn witnesses(digests: &[u64]) -> Vec<Witness> {
+        digests.iter().enumerate().map(|(at, digest)| Witness { digest: *digest, lineage: born(at) }).collect()
+    }
+
+    /// Cause: the leader's state rots, a follower gets it by a snapshot, and the third, which is sound, differs from
+    /// both. Symptom: it was told that it is wrong, and healed. Now nobody is, whoever looks.
+    #[test]
+    fn a_leader_and_its_copy_are_no_majority() {
+        let mut three = witnesses(&[6, 6, 5]);
+        three[1].lineage = Lineage::at(Some(born(0)), MemberId(1), 77, RaftIndex(500));
+        assert_eq!(judge(&three, 3), Verdict::Copies(vec![2]));
+        assert!((0..3).all(|place| stands(&three, place, 3).is_none()), "nobody is healed by that");
+        // They all held the same since then: what differs now rotted later, and alone.
+        three.iter_mut().for_each(|witness| witness.lineage.agree(RaftIndex(512), 4));
+        assert_eq!(judge(&three, 3), Verdict::Minority(vec![2]));
+        assert_eq!(stands(&three, 2, 3), Some(false));
+    }
+
     #[test]
     fn the_majority_is_right_and_a_tie_is_undecided() {
+        let judge = |digests: &[u64], members| judge(&witnesses(digests), members);
         assert_eq!(judge(&[5, 5, 5], 3), Verdict::Equal);
         assert_eq!(judge(&[5], 1), Verdict::Equal);
         assert_eq!(judge(&[5, 6, 5], 3), Verdict::Minority(vec![1]));
@@ -196,6 +251,7 @@ mod tests {
 
     #[test]
     fn a_member_is_right_only_with_most_of_all_members() {
+        let stands = |digests: &[u64], place, members| stands(&witnesses(digests), place, members);
         assert_eq!(stands(&[5, 5, 6], 0, 3), Some(true));
         assert_eq!(stands(&[5, 5, 6], 2, 3), Some(false));
         assert_eq!(stands(&[5, 5], 0, 3), Some(true), "one is down");

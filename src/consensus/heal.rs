@@ -12,7 +12,7 @@ use super::divergence::DIGEST_EVERY;
 use super::node::Node;
 use super::types::Proposals;
 use crate::apply::codec;
-use crate::types::{MemberId, RequestError};
+use crate::types::{MemberId, RaftIndex, RequestError};
 
 impl Node {
     /// Begins to send `member` the state in place of its own. False if that is under way, for it or for another
@@ -44,6 +44,16 @@ impl Node {
         let vote = self.raft().server_metrics().borrow_watched().vote;
         let sent = self.peers().send_snapshot(member, vote, snapshot, true).await;
         sent.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Notes that all members had this digest after the entry, so that they are witnesses for each other from there on.
+    /// False if this one didn't, or doesn't know any more.
+    ///
+    /// # Errors
+    /// `Stopped` if Raft has ended; those of the store.
+    pub async fn agree(&self, index: RaftIndex, digest: u64) -> Result<bool, RequestError> {
+        let agreed = self.with_machine(move |machine| machine.agree(index, digest)).await?;
+        agreed.map_err(|error| RequestError::Storage(error.to_string()))
     }
 
     /// Has all members come to a landmark soon, by entries without commands, where there are no writes.

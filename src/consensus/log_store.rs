@@ -71,6 +71,9 @@ impl LogStore {
     ) -> Result<Self, io::Error> {
         status.set_logged(Some(wal.last().map_or(RaftIndex(0), |last| last.index)));
         let vote = vote.map(decode_vote).transpose().map_err(io::Error::other)?;
+        if let Some(vote) = &vote {
+            status.set_voted(Term(vote.leader_id.term));
+        }
         Ok(Self { wal, cache, status, vote: Arc::new(parking_lot::Mutex::new(vote)) })
     }
 
@@ -266,6 +269,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             self.synced(|wal, done| wal.save_vote(bytes, done)).await?;
         }
         *self.vote.lock() = Some(*vote);
+        self.status.set_voted(Term(vote.leader_id.term));
         Ok(())
     }
 

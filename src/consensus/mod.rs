@@ -11,6 +11,7 @@ mod divergence;
 mod heal;
 mod index;
 mod lease;
+mod lineage;
 mod log_cache;
 mod log_store;
 mod membership;
@@ -26,7 +27,9 @@ mod types;
 mod waiters;
 
 pub use alone::force_alone;
-pub use divergence::{Landmarks, PARTS, Verdict, judge, longer, stands};
+pub use codec::term_of_vote;
+pub use divergence::{Landmarks, PARTS, Verdict, Witness, judge, longer, should_agree, stands};
+pub use lineage::Lineage;
 pub use log_cache::LogCache;
 pub use log_store::LogStore;
 pub use membership::{MemberChange, MemberRecord, MemberRules, RemovedMembers};

@@ -23,6 +23,7 @@ use tokio::sync::watch;
 use super::codec::{decode_membership, encode_membership};
 use super::divergence::DIGEST_EVERY;
 use super::index::{from_raft, log_id_of, position_of};
+use super::lineage::{LINEAGE_KEY, Lineage};
 use super::log_cache::LogCache;
 use super::membership::{removed_between, removed_key};
 use super::snapshots::{SnapshotBuilder, Snapshots};
@@ -34,7 +35,7 @@ use crate::env::{Clock, may_block};
 use crate::failpoint::{Point, hit};
 use crate::storage::values::Health;
 use crate::storage::{AppliedPosition, EventBatch, Store, StoreReader, Table};
-use crate::types::RequestError;
+use crate::types::{RaftIndex, RequestError};
 
 /// Called after each publish and before anyone is answered: the batch (if keys changed) and the revision.
 pub type OnPublish = Box<dyn FnMut(Option<Arc<EventBatch>>, i64) + Send + Sync>;
@@ -66,6 +67,8 @@ pub struct StateMachine {
     waiters: Option<Arc<Waiters>>,
     applied: Option<LogId>,
     membership: StoredMembership,
+    /// What a state that this member begins with is called.
+    lineage_id: Option<u64>,
 }
 
 impl StateMachine {
@@ -100,9 +103,58 @@ impl StateMachine {
             waiters: None,
             applied,
             membership,
+            lineage_id: None,
         };
         state.note_removed();
         Ok(state)
+    }
+
+    /// Notes where the state comes from, at the start and whenever another one is installed. `id` is this process's, by
+    /// chance; without it this member bears no witness.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub fn tracing(mut self, id: u64) -> Result<Self, io::Error> {
+        self.lineage_id = Some(id);
+        self.adopt()?;
+        Ok(self)
+    }
+
+    /// The state is this member's from here on, wherever it was made.
+    fn adopt(&mut self) -> io::Result<()> {
+        let Some(id) = self.lineage_id else { return Ok(()) };
+        let found = self.reader.snapshot().rows().get(Table::Meta, LINEAGE_KEY).map(Lineage::decode);
+        let position = self.machine.applied();
+        let lineage = Lineage::at(found.clone().flatten(), self.status.member(), id, position.index);
+        if found.flatten().as_ref() != Some(&lineage) {
+            // The first entry's batch is in time for an empty one.
+            self.note_lineage(&lineage, position.index > RaftIndex(0))?;
+        }
+        self.status.set_lineage(lineage);
+        Ok(())
+    }
+
+    /// In the batch after the state's, so that a state is never found with another one's lineage.
+    fn note_lineage(&mut self, lineage: &Lineage, now: bool) -> io::Result<()> {
+        let row = lineage.encode();
+        self.machine.store_mut().put_meta(Table::Meta, Bytes::from_static(LINEAGE_KEY), Some(row));
+        if now {
+            let position = self.machine.applied();
+            self.machine.publish(position).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Notes that all members had this digest after the entry; false if this one didn't, or doesn't know any more.
+    pub(super) fn agree(&mut self, index: RaftIndex, digest: u64) -> io::Result<bool> {
+        let mut lineage = self.status.lineage();
+        if !self.status.landmarks().digests().contains(&(index, digest)) || lineage.since() > index {
+            return Ok(false);
+        }
+        lineage.agree(index, digest);
+        self.note_lineage(&lineage, true)?;
+        self.status.set_lineage(lineage);
+        Ok(true)
     }
 
     /// Answers those whose batches this member forwarded to the leader.
@@ -286,7 +338,10 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             hit(Point::ApplyBeforeOpenSnapshot);
             snapshots.load(store, &snapshot).map_err(|error| Install(io::Error::other(error)))
         };
+        // Before the new state can be seen: what is known is the old one's.
+        self.status.set_lineage(Lineage::default());
         may_block(|| self.machine.install(load)).map_err(|Install(error)| error)?;
+        self.adopt()?;
         self.snapshots.installed(meta.clone(), snapshot);
         self.status.landmarks().clear();
         if let Some(waiters) = &self.waiters {

@@ -1,6 +1,8 @@
 //! What the rest of the server may know of Raft without asking it: a handful of atomics.
 
+use std::fmt;
 use std::io;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -9,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::divergence::Landmarks;
+use super::lineage::Lineage;
 use super::membership::RemovedMembers;
 use super::tenure::Tenure;
 use crate::types::{MemberId, RaftIndex, RequestError, Term};
@@ -47,10 +50,25 @@ pub struct NodeStatus {
     heard_from: AtomicU64,
     removed: RemovedMembers,
     landmarks: Landmarks,
+    lineage: Mutex<Lineage>,
     diverged: AtomicU64,
     disk: Mutex<DiskState>,
+    /// Called once this member is found to differ.
+    when_diverged: Called,
+    /// The term of the last vote that is durable.
+    voted: AtomicU64,
     /// Of whom the keys that differ are searched; it isn't healed before they are named.
     naming: AtomicU64,
+}
+
+/// What is called at an event.
+#[derive(Default)]
+struct Called(OnceLock<Box<dyn Fn() + Send + Sync>>);
+
+impl fmt::Debug for Called {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Called")
+    }
 }
 
 impl NodeStatus {
@@ -76,8 +94,11 @@ impl NodeStatus {
             heard_from: AtomicU64::new(0),
             removed: RemovedMembers::default(),
             landmarks: Landmarks::default(),
+            lineage: Mutex::default(),
             diverged: AtomicU64::new(0),
             disk: Mutex::default(),
+            when_diverged: Called::default(),
+            voted: AtomicU64::new(0),
             naming: AtomicU64::new(0),
         }
     }
@@ -165,6 +186,20 @@ impl NodeStatus {
         &self.landmarks
     }
 
+    /// Where this member's state comes from. Whoever wants to know of which digests has to look at those before.
+    pub fn lineage(&self) -> Lineage {
+        self.lineage.lock().clone()
+    }
+
+    pub(super) fn set_lineage(&self, lineage: Lineage) {
+        *self.lineage.lock() = lineage;
+    }
+
+    /// Has `end` called as soon as this member is found to differ: what it serves must end then. The first one counts.
+    pub fn when_diverged(&self, end: impl Fn() + Send + Sync + 'static) {
+        let _ = self.when_diverged.0.set(Box::new(end));
+    }
+
     /// The entry after which this member's state was found to differ from the others'. It must not serve then.
     pub fn diverged(&self) -> Option<RaftIndex> {
         match self.diverged.load(Ordering::Acquire) {
@@ -181,6 +216,9 @@ impl NodeStatus {
                 %index,
                 "this member's state differs from the others' and is not served any more"
             );
+            if let Some(end) = self.when_diverged.0.get() {
+                end();
+            }
         }
     }
 
@@ -242,10 +280,10 @@ impl NodeStatus {
     pub(super) fn set_leader(&self, leader: Option<MemberId>) {
         let new = leader.map_or(0, MemberId::get);
         let old = self.leader.swap(new, Ordering::AcqRel);
+        if let Some(leader) = leader {
+            self.tenure.seen(leader, self.term(), old == new);
+        }
         if old != new {
-            if let Some(leader) = leader {
-                self.tenure.begins(leader, self.term());
-            }
             self.leader_seen.send_replace(leader);
             if new != 0 {
                 self.leader_changes.fetch_add(1, Ordering::Relaxed);
@@ -269,6 +307,17 @@ impl NodeStatus {
             Ok(Some(_)) => Ok(()),
             _ => Err(io::Error::other("the raft log has failed")),
         }
+    }
+
+    /// Up to which entry this member's log is durable, and the term of the last vote that is; `None` once the log has
+    /// failed.
+    pub fn durable(&self) -> Option<(RaftIndex, Term)> {
+        let last = (*self.logged.borrow())?;
+        Some((last, Term(self.voted.load(Ordering::Acquire))))
+    }
+
+    pub(super) fn set_voted(&self, term: Term) {
+        self.voted.fetch_max(term.get(), Ordering::AcqRel);
     }
 
     /// This member's log is durable up to here; `None` once it has failed.

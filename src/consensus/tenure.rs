@@ -27,8 +27,16 @@ struct Known {
 }
 
 impl Tenure {
-    /// A leader is there, after another one or after none was.
-    pub(super) fn begins(&self, leader: MemberId, term: Term) {
+    /// A leader is there; `still` if it was just before, perhaps in another term.
+    pub(super) fn seen(&self, leader: MemberId, term: Term, still: bool) {
+        let is_known = || self.0.lock().is_some_and(|known| (known.leader, known.term) == (leader, term));
+        if !(still && is_known()) {
+            self.begins(leader, term);
+        }
+    }
+
+    /// A leader is there, after another one or after none was, or is elected again.
+    fn begins(&self, leader: MemberId, term: Term) {
         let now = Instant::now();
         let mut known = self.0.lock();
         *known = Some(match *known {
@@ -52,6 +60,7 @@ impl Tenure {
 
 #[cfg(test)]
 mod tests {
+    use super::super::status::NodeStatus;
     use super::*;
 
     const ELECTION: Duration = Duration::from_secs(1);
@@ -82,5 +91,23 @@ mod tests {
         assert_eq!(tenure.blame(after, ELECTION), RequestError::TimeoutConnectionLost);
         assert_eq!(tenure.blame(before, ELECTION), RequestError::TimeoutLeaderFailure, "as it was");
         assert_eq!(tenure.blame(pass(10).await, ELECTION), RequestError::Timeout, "it began later");
+    }
+
+    /// Cause: a leader that is elected again, before anybody sees that there was none, wasn't noticed. Symptom: what it
+    /// lost with its old term came to nothing for no reason that a client would ask again for.
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_that_is_elected_again_has_failed_before() {
+        let status = NodeStatus::new(MemberId(2));
+        let leads = |term| {
+            status.set_term(Term(term));
+            status.set_leader(Some(MemberId(1)));
+        };
+        leads(1);
+        let before = pass(100).await;
+        leads(1);
+        assert_eq!(status.blame(before, ELECTION), RequestError::Timeout, "nothing has happened");
+        leads(2);
+        assert_eq!(status.blame(before, ELECTION), RequestError::TimeoutLeaderFailure);
+        assert_eq!(status.blame(pass(100).await, ELECTION), RequestError::Timeout);
     }
 }

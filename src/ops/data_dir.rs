@@ -27,7 +27,7 @@ use super::config::Config;
 use super::identity::Identity;
 use crate::env::{Access, Disk, DiskFile, make_dir_durably, read_all, write_atomic};
 
-pub use diverged::Divergence;
+pub use diverged::{Divergence, LogEnd};
 pub use format::{FORMAT_VERSION, Format, FormatError};
 
 /// No file that is read whole here is longer.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::Proposer;
 use crate::apply::Command;
-use crate::consensus::peer::{Asking, LeaseLeft, Questions};
+use crate::consensus::peer::{Asking, LeaseLeft};
 use crate::env::Env;
 use crate::failpoint::{Point, hit};
 use crate::lease::{Lessor, Renewal};
@@ -130,8 +130,9 @@ async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, Request
     tokio::time::timeout(limit, work).await.unwrap_or(Err(RequestError::Timeout))
 }
 
-impl Questions for Leases {
-    fn lease(&self, id: LeaseId, renew: bool) -> Asking<LeaseLeft> {
+impl Leases {
+    /// Answers another member: renews a lease, or says what is left of it; only if this member leads.
+    pub fn asked(&self, id: LeaseId, renew: bool) -> Asking<LeaseLeft> {
         let leases = self.clone();
         Box::pin(async move { within(leases.proposer.limit(), leases.here(id, renew)).await })
     }

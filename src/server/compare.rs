@@ -4,6 +4,7 @@
 //! every second: digests of all ─► equal ─► rest
 //!                               ─► a minority differs ─► it is told, and its alarm raised ─► which keys? ─► named in the log
 //!                               ─► nobody knows who is right ─► the CORRUPT alarm, for whoever differs from the leader
+//! all of them equal, and some the copies of others ─► all note that they were: from then on each is a witness
 //! ```
 
 use std::collections::BTreeSet;
@@ -12,11 +13,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::task::JoinHandle;
 
+use super::answers::Mark;
 use crate::apply::{AlarmKind, AlarmOp, AlarmView, Command};
 use crate::auth::AuthView;
 use crate::consensus::peer::Digests;
-use crate::consensus::{Node, PARTS, Verdict, judge, longer};
-use crate::ops::data_dir::DataDirError;
+use crate::consensus::{Node, PARTS, Verdict, Witness, judge, longer, should_agree};
 use crate::propose::Proposer;
 use crate::types::{MemberId, RaftIndex, RequestError};
 
@@ -28,9 +29,6 @@ pub(super) const ANSWER_MAX: Duration = Duration::from_secs(2);
 const KEYS_MAX: usize = 10;
 /// Rounds in which the state after a landmark is waited for, to name the keys.
 const SEARCH_ROUNDS_MAX: u32 = 20;
-
-/// Writes down after which entry this member's state was found to differ, unless that is noted already.
-pub(super) type Mark = Box<dyn Fn(RaftIndex) -> Result<(), DataDirError> + Send + Sync>;
 
 /// Rounds in which members that don't answer are waited for, as they may say who is right.
 const UNDECIDED_ROUNDS: u32 = 10;
@@ -117,12 +115,17 @@ impl Comparer {
         };
         let answers = futures::future::join_all(others.into_iter().map(ask)).await;
         let mut known: Vec<(MemberId, Digests)> = answers.into_iter().flatten().collect();
-        known.push((me, Digests { digests: landmarks.digests(), kept: landmarks.kept() }));
-        if let Some((index, members, digests)) = common(&known) {
+        known.push((me, own_digests(&self.node)));
+        if let Some(Common { index, members, witnesses }) = common(&known) {
             let mut waits = false;
-            match judge(&digests, count) {
-                // Whoever was healed may come to differ again.
-                Verdict::Equal => self.found.retain(|id| !members.contains(id)),
+            match judge(&witnesses, count) {
+                Verdict::Equal => {
+                    // Whoever was healed may come to differ again.
+                    self.found.retain(|id| !members.contains(id));
+                    if members.len() == count && should_agree(index, &witnesses) {
+                        self.agree(&members, index, witnesses[0].digest).await;
+                    }
+                }
                 Verdict::Minority(places) => {
                     let differs = |id: &MemberId| places.iter().any(|place| members[*place] == *id);
                     self.found.retain(|id| !members.contains(id) || differs(id));
@@ -130,10 +133,16 @@ impl Comparer {
                         self.minority(members[place], index).await;
                     }
                 }
-                Verdict::Undecided if members.len() < count && self.undecided < UNDECIDED_ROUNDS => {
+                Verdict::Undecided | Verdict::Copies(_)
+                    if members.len() < count && self.undecided < UNDECIDED_ROUNDS =>
+                {
                     waits = true;
                 }
-                Verdict::Undecided => self.undecided(&members, &digests, index).await,
+                Verdict::Undecided => self.undecided(&members, &witnesses, index).await,
+                Verdict::Copies(places) => {
+                    self.tell_copies(&members, &witnesses, &places);
+                    self.undecided(&members, &witnesses, index).await;
+                }
             }
             self.undecided = if waits { self.undecided + 1 } else { 0 };
         }
@@ -149,6 +158,7 @@ impl Comparer {
         if member == self.node.status().member() {
             // It hands the lead over, and the next leader finds and names it again.
             self.node.status().set_diverged(index);
+            self.remember();
             return;
         }
         if is_new {
@@ -192,12 +202,37 @@ impl Comparer {
         }
     }
 
-    /// Members differ, and nobody knows who is right.
-    async fn undecided(&mut self, members: &[MemberId], digests: &[u64], index: RaftIndex) {
+    /// All hold the same: what differs later on has rotted later on.
+    async fn agree(&self, members: &[MemberId], index: RaftIndex, digest: u64) {
         let me = self.node.status().member();
-        let own = members.iter().position(|id| *id == me).map(|place| digests[place]);
-        for (member, digest) in members.iter().zip(digests) {
-            if Some(*digest) == own || !self.found.insert(*member) {
+        // Whoever doesn't note it is no worse a witness than before, and all are asked again after another entry.
+        let others = members.iter().filter(|id| **id != me);
+        let asked = others.map(|id| self.node.peers().agree(*id, (index, digest), ANSWER_MAX));
+        let (own, theirs) = tokio::join!(self.node.agree(index, digest), futures::future::join_all(asked));
+        if theirs.iter().chain([&own]).all(|noted| *noted == Ok(true)) {
+            tracing::info!(%index, "all members hold the same, copies of one state among them: noted");
+        }
+    }
+
+    /// A majority that may be one state and its copies proves nothing; said when it is found.
+    fn tell_copies(&self, members: &[MemberId], witnesses: &[Witness], differ: &[usize]) {
+        if differ.iter().all(|place| self.found.contains(&members[*place])) {
+            return;
+        }
+        for (member, witness) in members.iter().zip(witnesses) {
+            if let Some(of) = witness.lineage.copied_from() {
+                let since = witness.lineage.since();
+                tracing::error!(%member, %of, %since, "its state is a copy, which says nothing of what was before that");
+            }
+        }
+    }
+
+    /// Members differ, and nobody knows who is right.
+    async fn undecided(&mut self, members: &[MemberId], witnesses: &[Witness], index: RaftIndex) {
+        let me = self.node.status().member();
+        let own = members.iter().position(|id| *id == me).map(|place| witnesses[place].digest);
+        for (member, witness) in members.iter().zip(witnesses) {
+            if Some(witness.digest) == own || !self.found.insert(*member) {
                 continue;
             }
             tracing::error!(%member, %index, "members' states differ, and no majority says whose is right: CORRUPT");
@@ -259,35 +294,62 @@ impl Comparer {
     }
 }
 
+/// What this member would answer.
+pub(super) fn own_digests(node: &Node) -> Digests {
+    let status = node.status();
+    // In this order, as whatever is known later of the state's lineage holds for the digests, too.
+    let (digests, kept) = (status.landmarks().digests(), status.landmarks().kept());
+    Digests { digests, kept, lineage: status.lineage() }
+}
+
+/// What can be compared.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Common {
+    pub(super) index: RaftIndex,
+    pub(super) members: Vec<MemberId>,
+    /// At the same places.
+    pub(super) witnesses: Vec<Witness>,
+}
+
 /// The newest entry after which more than half of those that answered, and at least two, have a digest.
-pub(super) fn common(known: &[(MemberId, Digests)]) -> Option<(RaftIndex, Vec<MemberId>, Vec<u64>)> {
+pub(super) fn common(known: &[(MemberId, Digests)]) -> Option<Common> {
     let (_, own) = known.last()?;
     own.digests.iter().rev().find_map(|(index, _)| {
         let at = |(id, digests): &(MemberId, Digests)| {
-            digests.digests.iter().find(|(other, _)| other == index).map(|(_, digest)| (*id, *digest))
+            let (_, digest) = digests.digests.iter().find(|(other, _)| other == index)?;
+            // A state that has taken another one's place since then isn't the one that has this digest.
+            (digests.lineage.since() <= *index).then_some(())?;
+            Some((*id, Witness { digest: *digest, lineage: digests.lineage.clone() }))
         };
-        let (members, digests): (Vec<_>, Vec<_>) = known.iter().filter_map(at).unzip();
-        (members.len() >= 2 && members.len() * 2 > known.len()).then_some((*index, members, digests))
+        let (members, witnesses): (Vec<_>, Vec<_>) = known.iter().filter_map(at).unzip();
+        let is_enough = members.len() >= 2 && members.len() * 2 > known.len();
+        is_enough.then_some(Common { index: *index, members, witnesses })
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::consensus::Lineage;
 
     #[test]
     fn the_newest_common_landmark_is_compared() {
         let digests = |list: &[(u64, u64)]| Digests {
             digests: list.iter().map(|(index, digest)| (RaftIndex(*index), *digest)).collect(),
-            kept: None,
+            lineage: Lineage::default().copied(MemberId(7), 7, RaftIndex(200)),
+            ..Digests::default()
         };
-        let known = [
+        let mut known = [
             (MemberId(2), digests(&[(256, 1), (512, 2)])),
             (MemberId(3), digests(&[(256, 1)])),
             (MemberId(1), digests(&[(256, 1), (512, 3), (768, 4)])),
         ];
-        let (index, members, found) = common(&known).expect("512 is known to two of three");
-        assert_eq!((index, members, found), (RaftIndex(512), vec![MemberId(2), MemberId(1)], vec![2, 3]));
+        let found = common(&known).expect("512 is known to two of three");
+        assert_eq!((found.index, found.members), (RaftIndex(512), vec![MemberId(2), MemberId(1)]));
+        assert_eq!(found.witnesses.iter().map(|witness| witness.digest).collect::<Vec<_>>(), [2, 3]);
         assert_eq!(common(&known[2..]), None, "alone there is nothing to compare");
+        // Its digests are of a state that it has no more.
+        known[0].1.lineage = Lineage::default().copied(MemberId(2), 2, RaftIndex(513));
+        assert_eq!(common(&known).map(|common| common.index), Some(RaftIndex(256)));
     }
 }

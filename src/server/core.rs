@@ -10,12 +10,13 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
-use super::compare::{Comparer, Mark};
+use super::answers::{Answers, Mark};
+use super::compare::Comparer;
 use super::disk::DiskWatch;
 use super::door::Door;
 use super::ends::{asked, below_ended, raft_ended, removed};
 use super::gauges::{self, Sources};
-use super::heal::Healer;
+use super::heal::{Healer, streams_end};
 use super::maintain::Keeper;
 use super::meters::{self, CompactionMeter, EngineMeter, LogMeter};
 use super::open::{self, Opening};
@@ -167,6 +168,8 @@ impl Core {
         let hub =
             WatchHub::new(reader.clone(), WatchLimits::new(&limits, config.features.watch_progress_notify_interval));
         let status = Arc::new(NodeStatus::new(data.identity().member));
+        let streams = hub.clone();
+        status.when_diverged(move || streams.end_all(&streams_end()));
         // Others may tell it as soon as the peer port is open, so the status may soon say more than the disk.
         let noted = data.divergence(env.disk.as_ref())?.map(|mark| mark.index);
         if let Some(index) = noted {
@@ -189,6 +192,7 @@ impl Core {
             status.clone(),
             snapshots.clone(),
         )?
+        .tracing(env.rng.next_u64())?
         .forwarding(waiters.clone())
         .timed(env.clock.clone(), meters::on_apply(metrics.clone(), config.logging.warning_apply_duration));
         if config.features.force_new_cluster && !data.is_fresh() {
@@ -234,7 +238,15 @@ impl Core {
         };
         let proposer = Proposer::start(node.clone(), propose_limits, env.clone(), waiters);
         let leases = Leases::new(lessor.clone(), proposer.clone(), env.clone());
-        let peer_port = PeerPort::open(peer_listeners, &node, &peers, leases.clone());
+        let mark: Mark = {
+            let (data, disk) = (data.clone(), env.disk.clone());
+            Arc::new(move |index| match data.divergence(disk.as_ref())? {
+                Some(_) => Ok(()),
+                None => data.note_divergence(disk.as_ref(), &Divergence::found(index)),
+            })
+        };
+        let answers = Answers { leases: leases.clone(), status: status.clone(), mark: mark.clone() };
+        let peer_port = PeerPort::open(peer_listeners, &node, &peers, answers);
         // Alone, a member that isn't ready is of no use to anybody; in a cluster it may be what others wait for.
         let ready_max = if node.members().len() <= 1 { Duration::MAX } else { CLUSTER_READY_MAX };
         tokio::select! {
@@ -291,13 +303,6 @@ impl Core {
             restart: watch::Sender::new(false),
             workers,
         };
-        let mark: Mark = {
-            let (data, disk) = (data.clone(), env.disk.clone());
-            Box::new(move |index| match data.divergence(disk.as_ref())? {
-                Some(_) => Ok(()),
-                None => data.note_divergence(disk.as_ref(), &Divergence::found(index)),
-            })
-        };
         core.start_workers(config, env, log_meter, compaction, care, behind_bytes)?;
         let auth = core.auth.clone();
         let (node, proposer, alarms) = (core.node.clone(), core.proposer.clone(), core.alarms.clone());
@@ -308,7 +313,6 @@ impl Core {
             proposer,
             alarms,
             auth,
-            hub: core.hub.clone(),
             data: data.clone(),
             disk: env.disk.clone(),
             enabled: config.clustering.heal_diverged,

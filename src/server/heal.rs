@@ -7,7 +7,7 @@
 //!                                  └► it still differs ─► once more, a few times
 //! ```
 //! Until the comparison it isn't served, whatever happened before it. The log is right all the time, so the member
-//! keeps its vote.
+//! keeps its vote. A snapshot that has come is counted before anything is done with it, so that the tries come to an end.
 
 mod install;
 
@@ -18,18 +18,18 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::compare::{ANSWER_MAX, common};
+use super::compare::{ANSWER_MAX, Common, common, own_digests};
 use crate::apply::{AlarmKind, AlarmOp, AlarmView, Command};
 use crate::auth::AuthView;
-use crate::consensus::peer::{Digests, HEALING};
+use crate::consensus::peer::HEALING;
 use crate::consensus::{Node, stands};
 use crate::env::Disk;
-use crate::ops::data_dir::{DataDir, Divergence};
+use crate::ops::data_dir::{DataDir, Divergence, LogEnd};
 use crate::propose::Proposer;
 use crate::types::RequestError;
-use crate::watch::{StreamEnd, WatchHub};
+use crate::watch::StreamEnd;
 
-pub(super) use install::{ATTEMPTS_MAX, install};
+pub(super) use install::{ATTEMPTS_MAX, install, put_back};
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_millis(500);
@@ -41,13 +41,17 @@ const ASK_AGAIN_MAX: Duration = Duration::from_secs(120);
 /// gRPC's number for "data loss".
 const DATA_LOSS: i32 = 15;
 
+/// How clients' streams end at a member that differs.
+pub(super) fn streams_end() -> StreamEnd {
+    StreamEnd { code: DATA_LOSS, message: RequestError::Corrupt.to_string() }
+}
+
 /// Looks after this member's own divergence.
 pub(super) struct Healer {
     pub(super) node: Node,
     pub(super) proposer: Proposer,
     pub(super) alarms: AlarmView,
     pub(super) auth: AuthView,
-    pub(super) hub: WatchHub,
     pub(super) data: Arc<DataDir>,
     pub(super) disk: Arc<dyn Disk>,
     /// `--heal-diverged`.
@@ -83,15 +87,11 @@ impl Healer {
                     ask_after: ASK_AGAIN_MIN,
                     given_up: false,
                 });
-                if first {
-                    let end = StreamEnd { code: DATA_LOSS, message: RequestError::Corrupt.to_string() };
-                    self.hub.end_all(&end);
-                    if !self.enabled {
-                        tracing::error!(
-                            "it isn't healed either, as --heal-diverged=false has it: remove this member, and add it \
-                             again with an empty data directory"
-                        );
-                    }
+                if first && !self.enabled {
+                    tracing::error!(
+                        "it isn't healed either, as --heal-diverged=false has it: remove this member, and add it \
+                         again with an empty data directory"
+                    );
                 }
                 self.look(sick).await;
             }
@@ -108,9 +108,7 @@ impl Healer {
         }
         // Not before a start would know it, too: that is the comparer's.
         let Ok(Some(mark)) = self.data.divergence(self.disk.as_ref()) else { return };
-        if !self.enabled || sick.given_up {
-            return;
-        }
+        // Whether or not it may be healed again: what has taken its state's place may be right.
         if mark.healed.is_some() {
             match self.compare().await {
                 Some(true) => return self.healed(&mark),
@@ -118,6 +116,9 @@ impl Healer {
                 // The others don't answer, or there is no common entry yet.
                 None => return,
             }
+        }
+        if !self.enabled || sick.given_up {
+            return;
         }
         if mark.attempts >= ATTEMPTS_MAX {
             sick.given_up = true;
@@ -129,11 +130,21 @@ impl Healer {
             return;
         }
         if self.disk.exists(&self.data.snapshots().join(HEALING)).unwrap_or(false) {
-            tracing::warn!("the others' state has arrived; starting again with it");
-            self.restart.send_replace(true);
+            self.take_in(&mark);
             return;
         }
         self.ask(sick).await;
+    }
+
+    fn take_in(&self, mark: &Divergence) {
+        let Some((last, term)) = self.node.status().durable() else { return };
+        match self.data.note_divergence(self.disk.as_ref(), &mark.with_arrived(LogEnd { last, term })) {
+            Ok(()) => {
+                tracing::warn!("the others' state has arrived; starting again with it");
+                self.restart.send_replace(true);
+            }
+            Err(error) => tracing::warn!(%error, "the others' state has arrived, which could not be noted; it will be"),
+        }
     }
 
     async fn ask(&self, sick: &mut Sick) {
@@ -149,7 +160,8 @@ impl Healer {
         }
     }
 
-    /// Whether more than half of the members hold what this one does; `None` if that can't be said now.
+    /// Whether more than half of the members hold what this one does, and whoever doesn't is wrong; `None` if that
+    /// can't be said now.
     async fn compare(&self) -> Option<bool> {
         let me = self.node.status().member();
         let members = self.node.members();
@@ -157,9 +169,9 @@ impl Healer {
         let ask = |id| async move { Some((id, self.node.peers().digests(id, None, ANSWER_MAX).await.ok()?)) };
         let answers = futures::future::join_all(others.map(ask)).await;
         let mut known: Vec<_> = answers.into_iter().flatten().collect();
-        known.push((me, Digests { digests: self.node.status().landmarks().digests(), kept: None }));
-        let (_, ids, digests) = common(&known)?;
-        stands(&digests, ids.iter().position(|id| *id == me)?, members.len())
+        known.push((me, own_digests(&self.node)));
+        let Common { members: ids, witnesses, .. } = common(&known)?;
+        stands(&witnesses, ids.iter().position(|id| *id == me)?, members.len())
     }
 
     fn healed(&self, mark: &Divergence) {

@@ -16,7 +16,7 @@ use crate::ops::config::{Config, EngineKind};
 use crate::ops::data_dir::{DataDir, DataDirError};
 use crate::storage::backend::{self, Engine};
 use crate::storage::{Opened, Store, StoreConfig};
-use crate::types::{RaftIndex, StorageError};
+use crate::types::{RaftIndex, StorageError, Term};
 use crate::wal::{Recovered, Wal, WalError, WalOptions};
 
 use super::meters::{EngineMeter, LogMeter};
@@ -50,6 +50,27 @@ pub enum OpenError {
         /// What the log ends with.
         last: Option<RaftIndex>,
     },
+    /// The log lost its end after a state had come that was to heal this member.
+    #[error(
+        "the raft log in {log} lost its end: it held entry {had} in term {had_term} when the state came that heals this \
+         member, and ends with entry {last} in term {term} now. Put the right one back (--wal-dir), or remove this \
+         member and add it again with an empty data directory"
+    )]
+    LogEndLost {
+        /// The log's directory.
+        log: String,
+        /// The last entry that it held.
+        had: RaftIndex,
+        /// The term of the vote in it.
+        had_term: Term,
+        /// What it ends with.
+        last: RaftIndex,
+        /// The term of the vote in it.
+        term: Term,
+    },
+    /// A state that was to heal this member could not be read in, and the old one lies in its place again.
+    #[error("the state that differs was put back: start again")]
+    PutBack,
     /// The store was damaged and set aside, and another can't be opened in this process.
     #[error("the damaged store was set aside as {aside}: start again")]
     SetAside {
@@ -94,7 +115,7 @@ pub(super) fn open(
     let owner = format!("member {:x} of cluster {:x}", identity.member.get(), identity.cluster.get());
     let options = WalOptions { owner: Some(owner), observer: Some(log), ..WalOptions::default() };
     let (wal, recovered) = Wal::open(env.clone(), data.wal(), options)?;
-    let healed = heal::install(env, data, &wal, config.clustering.heal_diverged)?;
+    let healed = heal::install(env, data, &wal, &recovered, config.clustering.heal_diverged)?;
     let dir = data.store();
     let (mut store, mut opened) = match open_store(env, config, data, engine.clone()) {
         Err(error @ StorageError::Damaged { .. }) => {
@@ -119,6 +140,10 @@ pub(super) fn open(
         opened = rebuilt;
     }
     let have = opened.position.index;
+    if have < healed && heal::put_back(env.disk.as_ref(), data)? {
+        tracing::error!("the others' state can't be read in: the old one is put back, and isn't served");
+        return Err(OpenError::PutBack);
+    }
     rebuild::finish_received(env, &data.snapshots(), have)?;
     if have < purged {
         return Err(OpenError::Gap { store: dir.display().to_string(), have, purged });
@@ -171,7 +196,6 @@ fn store_config(config: &Config, data: &DataDir, dir: &Path) -> StoreConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::Term;
     use crate::wal::EntryId;
 
     fn log(voted: bool, last: u64) -> Recovered {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tokio::task::JoinHandle;
 
+use super::answers::Answers;
 use super::compare::Comparer;
 use super::scrub::LogCare;
 use super::upkeep::{SnapshotPolicy, Upkeep};
@@ -37,7 +38,8 @@ pub fn finish_received(env: &Env, dir: &Path, have: RaftIndex) -> Result<(), Sto
 
 /// What is behind the peer port.
 pub fn peer_door(node: &Node, peers: &Peers, leases: Leases) -> PeerDoor {
-    let service = Service::new(node.clone(), peers.clone(), Arc::new(leases));
+    let answers = Answers { leases, status: node.status().clone(), mark: Arc::new(|_| Ok(())) };
+    let service = Service::new(node.clone(), peers.clone(), Arc::new(answers));
     PeerDoor::new(service.routes(), peers.cluster(), Arc::new(Vec::new))
 }
 
@@ -82,7 +84,7 @@ pub fn upkeep(
 
 /// Compares the members' states while this one leads, as the server does; nothing is noted on the disk.
 pub fn comparer(node: Node, proposer: Proposer, alarms: AlarmView, auth: AuthView) -> JoinHandle<()> {
-    Comparer::new(node, proposer, (alarms, auth), Box::new(|_| Ok(())), None).spawn()
+    Comparer::new(node, proposer, (alarms, auth), Arc::new(|_| Ok(())), None).spawn()
 }
 
 /// Waits until this member has been removed from its cluster.

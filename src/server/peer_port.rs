@@ -5,10 +5,10 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
+use super::answers::Answers;
 use crate::api::{self, Listener, PeerDoor};
 use crate::consensus::Node;
 use crate::consensus::peer::{Peers, Service};
-use crate::propose::Leases;
 
 /// Connections of other members at a time; each has three, and a broken one may linger.
 const CONNECTIONS_MAX: usize = 1_024;
@@ -21,8 +21,8 @@ pub(super) struct PeerPort {
 
 impl PeerPort {
     /// Begins to serve.
-    pub(super) fn open(listeners: Vec<Listener>, node: &Node, peers: &Peers, leases: Leases) -> Self {
-        let service = Service::new(node.clone(), peers.clone(), Arc::new(leases));
+    pub(super) fn open(listeners: Vec<Listener>, node: &Node, peers: &Peers, answers: Answers) -> Self {
+        let service = Service::new(node.clone(), peers.clone(), Arc::new(answers));
         let (cluster, known) = (peers.cluster(), node.clone());
         let door = PeerDoor::new(service.routes(), cluster, Arc::new(move || known.members()));
         let down = watch::Sender::new(false);

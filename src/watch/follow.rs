@@ -33,7 +33,12 @@ pub struct Follow {
 impl Follow {
     /// Every change that is published from now on will be told.
     pub fn new(hub: &WatchHub, range: KeyRange) -> Self {
-        let mailbox = hub.open(false);
+        Self::open(hub, range, false)
+    }
+
+    /// As [`Follow::new`]; ends as clients' streams do if it `needs_leader` and there is none for a while.
+    pub fn open(hub: &WatchHub, range: KeyRange, needs_leader: bool) -> Self {
+        let mailbox = hub.open(needs_leader);
         let key = GroupKey { range, kinds: Kinds::ALL };
         let (groups, _) = hub.join(&[&key], &mailbox);
         Self { hub: hub.clone(), mailbox, key, groups }

@@ -32,6 +32,7 @@ mod split;
 mod behind;
 mod chaos;
 mod clocks;
+mod copies;
 mod cut_off;
 mod disks;
 mod divergence;

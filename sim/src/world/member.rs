@@ -144,6 +144,7 @@ async fn serve(world: Arc<World>, host: Arc<Host>, life: Life, wire: Wire) -> Re
         status.clone(),
         snapshots.clone(),
     )?
+    .tracing(seed)?
     .forwarding(waiters.clone())
     .timed(env.clock.clone(), on_apply(world.clone()));
     let log = LogStore::new(wal.clone(), recovered.vote.as_deref(), cache, status.clone())?;

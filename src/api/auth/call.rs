@@ -20,6 +20,7 @@ use crate::types::RequestError;
 pub(crate) struct CallContext {
     services: Arc<Services>,
     who: Who,
+    needs_leader: bool,
 }
 
 impl Deref for CallContext {
@@ -31,8 +32,14 @@ impl Deref for CallContext {
 }
 
 impl CallContext {
-    pub(crate) fn new(services: Arc<Services>, who: Who) -> Self {
-        Self { services, who }
+    pub(crate) fn new(services: Arc<Services>, who: Who, needs_leader: bool) -> Self {
+        Self { services, who, needs_leader }
+    }
+
+    /// Whether the client wants an answer only from a member that knows a leader (`hasleader`); a stream ends then when
+    /// there is none.
+    pub(crate) fn needs_leader(&self) -> bool {
+        self.needs_leader
     }
 
     /// What serves the call, to be kept.

@@ -23,13 +23,18 @@ pub(crate) fn admit(services: &Services, method: Method, headers: &HeaderMap) ->
         }
     }
     let standing = services.proposer.standing();
-    if headers.get("hasleader").is_some_and(|wish| wish == "true") && standing.leader.is_none() {
+    if needs_leader(headers) && standing.leader.is_none() {
         return Err(errors::status(&RequestError::NoLeader));
     }
     if standing.is_diverged {
         return diverged(method);
     }
     if standing.is_learner { learner(method) } else { Ok(()) }
+}
+
+/// Whether the client asks for a member that knows a leader.
+pub(crate) fn needs_leader(headers: &HeaderMap) -> bool {
+    headers.get("hasleader").is_some_and(|wish| wish == "true")
 }
 
 /// A member whose state differs from the others' only says who it is, and lets itself be removed.

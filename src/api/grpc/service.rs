@@ -131,7 +131,7 @@ impl Call {
         let certified = self.request.extensions().get::<Arc<ClientIdentity>>();
         let certified = certified.filter(|_| !headers.contains_key("grpcgateway-accept"));
         let who = Who::of(headers, certified.map(|identity| identity.common_name.as_str()));
-        let context = CallContext::new(self.services.clone(), who);
+        let context = CallContext::new(self.services.clone(), who, gate::needs_leader(headers));
         rules::admit(&context, self.method).await.map_err(|error| errors::status(&error))?;
         Ok(context)
     }

@@ -25,7 +25,7 @@ use crate::watch::{Follow, News};
 /// `Observe`.
 pub(crate) async fn observe(call: CallContext, request: pb::LeaderRequest) -> Result<StreamBody, Status> {
     let prefix = prefix(&request.name);
-    let follow = Follow::new(call.watch.hub(), KeyRange::prefix(prefix.clone()));
+    let follow = Follow::open(call.watch.hub(), KeyRange::prefix(prefix.clone()), call.needs_leader());
     let observer = Observer { call, prefix, follow, leader: None, seen: 0, to_look_at: vec![0], told_end: false };
     let frames = futures::stream::unfold(observer, |mut observer| async move {
         if observer.told_end {

@@ -7,6 +7,7 @@ use rusd_proto::rusdpeer as pb;
 
 use super::channels::was_not_sent;
 use super::{Peers, refusal};
+use crate::consensus::lineage::Lineage;
 use crate::consensus::membership::{MemberChange, MemberRecord};
 use crate::consensus::status::DiskState;
 use crate::types::{LeaseId, MemberId, RaftIndex, RequestError};
@@ -29,6 +30,8 @@ pub struct Digests {
     pub digests: Vec<(RaftIndex, u64)>,
     /// After which entry the state is kept.
     pub kept: Option<RaftIndex>,
+    /// Where the state comes from.
+    pub lineage: Lineage,
 }
 
 /// A lease as the leader's clock sees it.
@@ -136,9 +139,11 @@ impl Peers {
         let question = pb::DigestsQuestion { keep: keep == Some(true), look: keep.is_none() };
         let question = pb::question::Question::Digests(question);
         match self.ask(member, question, limit).await? {
-            pb::answer::Answer::Digests(pb::Digests { indexes, digests, kept }) => Ok(Digests {
+            pb::answer::Answer::Digests(pb::Digests { indexes, digests, kept, lineage }) => Ok(Digests {
                 digests: indexes.into_iter().map(RaftIndex).zip(digests).collect(),
                 kept: (kept > 0).then_some(RaftIndex(kept)),
+                // Of a member that says nothing of it nothing is known.
+                lineage: Lineage::decode(&lineage).unwrap_or_default(),
             }),
             _ => Err(RequestError::UnknownMethod),
         }
@@ -180,6 +185,23 @@ impl Peers {
                 pace: (disk.pace_us > 0).then(|| Duration::from_micros(disk.pace_us)),
                 is_full: disk.is_full,
             }),
+            _ => Err(RequestError::UnknownMethod),
+        }
+    }
+
+    /// Has a member note that all had this digest after the entry `index`. False if it didn't.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn agree(
+        &self,
+        member: MemberId,
+        (index, digest): (RaftIndex, u64),
+        limit: Duration,
+    ) -> Result<bool, RequestError> {
+        let agreement = pb::Agreement { index: index.get(), digest };
+        match self.ask(member, pb::question::Question::Agreed(agreement), limit).await? {
+            pb::answer::Answer::Noted(noted) => Ok(noted),
             _ => Err(RequestError::UnknownMethod),
         }
     }

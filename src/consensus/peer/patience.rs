@@ -48,8 +48,9 @@ impl Patience {
         let mut next = self.next.lock();
         let pause = *next;
         *next = (2 * pause).min(PAUSE_MAX);
-        self.silent.store(silent, Ordering::Relaxed);
         self.until.send_replace(Some(Instant::now() + pause));
+        // Not before: whoever is heard of in between must find a pause to end.
+        self.silent.store(silent, Ordering::Release);
     }
 
     /// It took one.
@@ -61,7 +62,7 @@ impl Patience {
 
     /// It answered a heartbeat.
     pub(super) fn heard(&self) {
-        if self.silent.swap(false, Ordering::Relaxed) {
+        if self.silent.swap(false, Ordering::AcqRel) {
             self.until.send_replace(None);
         }
     }

@@ -27,10 +27,14 @@ use crate::types::{LeaseId, MemberId, RaftIndex, RequestError};
 /// An answer to come.
 pub type Asking<T> = Pin<Box<dyn Future<Output = Result<T, RequestError>> + Send>>;
 
-/// What the leader knows and consensus doesn't.
+/// What the server knows and consensus doesn't.
 pub trait Questions: Send + Sync + 'static {
     /// Renews a lease, or says what is left of it; answered only by a member that leads at that time.
     fn lease(&self, id: LeaseId, renew: bool) -> Asking<LeaseLeft>;
+
+    /// This member's state was found to differ after the entry: nothing of it is served from now on, and when this is
+    /// answered well, nothing is after a start either.
+    fn diverged(&self, index: RaftIndex) -> Asking<()>;
 }
 
 /// The peer service of this member.
@@ -188,15 +192,19 @@ impl Peer for Service {
                 let (indexes, digests) =
                     landmarks.digests().into_iter().map(|(index, digest)| (index.get(), digest)).unzip();
                 let kept = landmarks.kept().map_or(0, RaftIndex::get);
-                Ok(Answer::Digests(pb::Digests { indexes, digests, kept }))
+                let lineage = self.node.status().lineage().encode();
+                Ok(Answer::Digests(pb::Digests { indexes, digests, kept, lineage }))
             }
             Some(Question::Parts(pb::PartsQuestion { index, prefix })) => {
                 let parts = self.node.status().landmarks().parts(RaftIndex(index), &prefix);
                 parts.map(|digests| Answer::Parts(pb::Parts { digests })).ok_or(RequestError::UnknownMethod)
             }
             Some(Question::Diverged(index)) => {
-                self.node.status().set_diverged(RaftIndex(index));
-                Ok(Answer::Noted(true))
+                let noted = self.questions.diverged(RaftIndex(index)).await;
+                noted.map(|()| Answer::Noted(true))
+            }
+            Some(Question::Agreed(pb::Agreement { index, digest })) => {
+                self.node.agree(RaftIndex(index), digest).await.map(Answer::Noted)
             }
             Some(Question::Disk(_)) => {
                 let DiskState { pace, is_full } = self.node.status().disk();

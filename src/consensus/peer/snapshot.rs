@@ -90,9 +90,10 @@ impl Peers {
         };
         reading.abort();
         match &sent {
+            // What heals a member is asked for by it, and says nothing of what Raft sends.
+            _ if healing => {}
             Ok(Ok(_)) => channels.patience().succeeded(),
-            // Whoever refuses it for a reason of its own isn't silent.
-            Ok(Err(status)) => channels.patience().failed(matches!(status.code(), Code::Unavailable | Code::Unknown)),
+            Ok(Err(status)) => channels.patience().failed(is_silence(status.code())),
             Err(_) => channels.patience().failed(true),
         }
         match sent {
@@ -229,6 +230,12 @@ pub fn installed_name(path: &Path) -> Option<PathBuf> {
     Some(path.with_file_name(format!("{index}.snapshot")))
 }
 
+/// Whether a transfer that ended so found nobody who had a reason against it: a connection that broke, or a member
+/// that stood still. The others are answers, and stay true for a while.
+fn is_silence(code: Code) -> bool {
+    matches!(code, Code::Unavailable | Code::Unknown | Code::DeadlineExceeded | Code::Cancelled | Code::Internal)
+}
+
 fn failed(action: &str, error: &io::Error) -> Status {
     Status::resource_exhausted(format!("can't {action} a snapshot's file: {error}"))
 }
@@ -261,5 +268,22 @@ async fn read(file: Arc<dyn DiskFile>, size: u64, head: pb::SnapshotHead, chunks
             _ => return,
         }
         offset += len as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Cause: a member that had stood still ended the transfer by itself once it went on, as one that takes too long,
+    /// and that passed for a reason. Symptom: it was left alone for up to a minute, though it answered again.
+    #[test]
+    fn a_transfer_that_stood_still_is_silence_and_a_full_disk_is_an_answer() {
+        for silent in [Code::Unavailable, Code::Unknown, Code::DeadlineExceeded, Code::Cancelled, Code::Internal] {
+            assert!(is_silence(silent), "{silent:?}");
+        }
+        for answer in [Code::ResourceExhausted, Code::InvalidArgument, Code::DataLoss, Code::Aborted] {
+            assert!(!is_silence(answer), "{answer:?}");
+        }
     }
 }

@@ -1,13 +1,14 @@
 //! The mark of a member whose state differs from the others'.
 //!
 //! ```text
-//! found to differ ─► <entry> ─► a snapshot takes the state's place: healed <entry> attempts <n> ─► compared ─► removed
+//! found to differ ─► <entry> ─► a snapshot has come: attempts <n>, log <entry> <term> ─► it takes the state's place:
+//! healed <entry> ─► compared ─► removed
 //! ```
 //! As long as the mark is there, the member isn't served.
 
 use super::{DIVERGED, DataDir, DataDirError, Opener, SMALL_FILE_BYTES_MAX};
 use crate::env::{Disk, read_all, write_atomic};
-use crate::types::RaftIndex;
+use crate::types::{RaftIndex, Term};
 
 /// What the mark says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,14 +17,37 @@ pub struct Divergence {
     pub index: RaftIndex,
     /// The snapshot of which entry has taken its place, or does so at the next start.
     pub healed: Option<RaftIndex>,
-    /// How often one did.
+    /// How often one came that was to.
     pub attempts: u32,
+    /// One has come and is to be taken in by the next start: how far the log and the vote were then.
+    pub arrived: Option<LogEnd>,
+}
+
+/// What a log held durably. A later one is never before it, or its end was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogEnd {
+    /// The last entry.
+    pub last: RaftIndex,
+    /// The term of the last vote: an entry may make room only for one of a later term's leader.
+    pub term: Term,
+}
+
+impl LogEnd {
+    /// Whether this one lacks what an `earlier` one held.
+    pub fn lacks(&self, earlier: &Self) -> bool {
+        (self.term, self.last) < (earlier.term, earlier.last)
+    }
 }
 
 impl Divergence {
     /// One that was just found.
     pub fn found(index: RaftIndex) -> Self {
-        Self { index, healed: None, attempts: 0 }
+        Self { index, healed: None, attempts: 0, arrived: None }
+    }
+
+    /// The same, once a snapshot has come that is to take the state's place.
+    pub fn with_arrived(&self, end: LogEnd) -> Self {
+        Self { attempts: self.attempts.saturating_add(1), arrived: Some(end), ..*self }
     }
 
     /// What can't be read counts as the mark of a member that was found to differ at once.
@@ -35,6 +59,11 @@ impl Divergence {
             match name {
                 "healed" => mark.healed = value.parse().ok().map(RaftIndex),
                 "attempts" => mark.attempts = value.parse().unwrap_or(u32::MAX),
+                "log" => {
+                    let term = words.next().and_then(|word| word.parse().ok()).map(Term);
+                    let last = value.parse().ok().map(RaftIndex);
+                    mark.arrived = last.zip(term).map(|(last, term)| LogEnd { last, term });
+                }
                 _ => {}
             }
         }
@@ -43,7 +72,9 @@ impl Divergence {
 
     fn text(&self) -> String {
         let healed = self.healed.map(|index| format!("healed {}\n", index.get())).unwrap_or_default();
-        format!("{}\n{healed}attempts {}\n", self.index.get(), self.attempts)
+        let arrived =
+            self.arrived.map(|end| format!("log {} {}\n", end.last.get(), end.term.get())).unwrap_or_default();
+        format!("{}\n{healed}attempts {}\n{arrived}", self.index.get(), self.attempts)
     }
 }
 
@@ -108,6 +139,9 @@ mod tests {
         let again = open();
         assert_eq!(again.divergence(&RealDisk).expect("read"), Some(found));
         let healed = Divergence { healed: Some(RaftIndex(700)), attempts: 2, ..found };
+        let arrived = found.with_arrived(LogEnd { last: RaftIndex(710), term: Term(4) });
+        again.note_divergence(&RealDisk, &arrived).expect("written");
+        assert_eq!(again.divergence(&RealDisk).expect("read"), Some(arrived));
         again.note_divergence(&RealDisk, &healed).expect("written");
         assert_eq!(again.divergence(&RealDisk).expect("read"), Some(healed));
         again.clear_divergence(&RealDisk).expect("removed");
@@ -116,10 +150,19 @@ mod tests {
     }
 
     #[test]
+    fn a_log_lacks_its_end_unless_a_later_term_took_its_place() {
+        let end = |last, term| LogEnd { last: RaftIndex(last), term: Term(term) };
+        assert!(end(9, 3).lacks(&end(10, 3)) && end(20, 2).lacks(&end(10, 3)) && end(0, 0).lacks(&end(1, 1)));
+        assert!(!end(10, 3).lacks(&end(10, 3)) && !end(11, 3).lacks(&end(10, 3)));
+        assert!(!end(9, 4).lacks(&end(10, 3)), "a new leader's entries may be fewer");
+    }
+
+    #[test]
     fn a_mark_that_cannot_be_read_counts() {
         assert_eq!(Divergence::parse(""), Divergence::found(RaftIndex(1)));
         assert_eq!(Divergence::parse("512\n"), Divergence::found(RaftIndex(512)), "of an older version");
         assert_eq!(Divergence::parse("512\nattempts x\n").attempts, u32::MAX, "rather never healed than for ever");
         assert_eq!(Divergence::parse("512 new 7 healed 9").healed, Some(RaftIndex(9)));
+        assert_eq!(Divergence::parse("512\nlog 7\n").arrived, None);
     }
 }

@@ -36,3 +36,16 @@ async fn what_it_has_no_room_for_is_told_as_lost_and_it_goes_on() {
     world.hub.end_all(&end);
     assert_eq!(follow.next().await, Err(end));
 }
+
+/// Cause: a stream of `Observe` was opened as one that needs no leader, whatever its client had asked for. Symptom: at a
+/// member that is cut off it stayed open and silent for ever.
+#[tokio::test]
+async fn it_ends_without_a_leader_if_it_needs_one() {
+    let world = World::new();
+    let mut any = Follow::new(&world.hub, KeyRange::prefix("a/"));
+    let mut needs = Follow::open(&world.hub, KeyRange::prefix("a/"), true);
+    let end = StreamEnd { code: 14, message: "no leader".to_owned() };
+    world.hub.end_leader_streams(&end);
+    assert_eq!(needs.next().await, Err(end));
+    assert!(any.next().now_or_never().is_none());
+}

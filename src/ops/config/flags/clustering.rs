@@ -119,8 +119,8 @@ pub(super) const FLAGS: &[Flag] = &[
     Flag {
         name: "heal-diverged",
         kind: Kind::Bool,
-        default: "false",
-        help: "rusd's own: a member whose state differs takes the leader's",
+        default: "true",
+        help: "rusd's own: a member whose state differs and is proven wrong takes the leader's",
         set: |config, text| {
             config.clustering.heal_diverged = value::boolean(text)?;
             Ok(())

@@ -15,19 +15,33 @@ use crate::env::{Access, DiskFile, RealDisk};
 use crate::ops::config::Config;
 use crate::storage::Store;
 use crate::types::{LeaseId, Term};
-use crate::wal::{EntryId, WalEntry, WalOptions};
+use crate::wal::{EntryId, Recovered, WalEntry, WalOptions};
 
 /// Where the snapshot stands.
 const AT: u64 = 15;
 
-/// The real disk, which changes no name any more after so many changes.
+/// The real disk, which changes no name any more after so many changes, or only fails to make the next one.
 #[derive(Debug)]
-struct Dying(AtomicU64);
+struct Dying {
+    left: Arc<AtomicU64>,
+    recovers: bool,
+}
+
+/// From then on none fails.
+const RECOVERED: u64 = u64::MAX;
 
 impl Dying {
     fn step(&self) -> io::Result<()> {
-        let left = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
-        left.map(drop).map_err(|_| io::Error::other("killed"))
+        let step = |left: u64| match left {
+            RECOVERED => None,
+            0 if self.recovers => Some(RECOVERED),
+            left => left.checked_sub(1),
+        };
+        match self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step) {
+            Err(RECOVERED) => Ok(()),
+            Ok(0) | Err(_) => Err(io::Error::other("killed")),
+            Ok(_) => Ok(()),
+        }
     }
 }
 
@@ -73,7 +87,7 @@ impl Disk for Dying {
 }
 
 struct Member {
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
     env: Env,
     data: DataDir,
     wal: Wal,
@@ -103,7 +117,8 @@ fn member(entries: std::ops::RangeInclusive<u64>, term: u64) -> Member {
     let (done, written) = std::sync::mpsc::channel();
     wal.append(entries.map(entry).collect(), move |result| done.send(result).unwrap());
     written.recv().unwrap().unwrap();
-    data.note_divergence(&RealDisk, &Divergence::found(RaftIndex(10))).unwrap();
+    let end = LogEnd { last: wal.last().unwrap().index, term: Term(0) };
+    data.note_divergence(&RealDisk, &Divergence::found(RaftIndex(10)).with_arrived(end)).unwrap();
     std::fs::write(data.store().join("engine"), b"differs").unwrap();
     std::fs::create_dir(data.diverged_store()).unwrap();
     std::fs::write(data.diverged_store().join("engine"), b"long ago").unwrap();
@@ -111,14 +126,27 @@ fn member(entries: std::ops::RangeInclusive<u64>, term: u64) -> Member {
     std::fs::rename(made, data.snapshots().join(HEALING)).unwrap();
     // A newer one than the one that was fetched: it must not be taken for it.
     std::fs::write(data.snapshots().join("0000000000000012.snapshot"), b"made of what differs").unwrap();
-    Member { _dir: dir, env, data, wal }
+    Member { dir, env, data, wal }
 }
 
 impl Member {
     fn install(&self, enabled: bool) -> RaftIndex {
+        self.start(&self.env, enabled).unwrap()
+    }
+
+    fn start(&self, env: &Env, enabled: bool) -> Result<RaftIndex, OpenError> {
         // As each start does.
         RealDisk.create_dir_all(&self.data.store()).unwrap();
-        install(&self.env, &self.data, &self.wal, enabled).unwrap()
+        let recovered = Recovered { last: self.wal.last(), ..Recovered::default() };
+        install(env, &self.data, &self.wal, &recovered, enabled)
+    }
+
+    fn mark(&self) -> Divergence {
+        self.data.divergence(&RealDisk).unwrap().unwrap()
+    }
+
+    fn differs(&self) {
+        assert_eq!(std::fs::read(self.data.store().join("engine")).unwrap(), b"differs");
     }
 
     fn names(&self) -> Vec<OsString> {
@@ -126,17 +154,17 @@ impl Member {
     }
 
     fn is_untouched(&self) {
-        assert_eq!(std::fs::read(self.data.store().join("engine")).unwrap(), b"differs");
+        self.differs();
         assert_eq!(self.names(), ["0000000000000012.snapshot"], "what is of no use was removed");
-        assert_eq!(self.data.divergence(&RealDisk).unwrap(), Some(Divergence::found(RaftIndex(10))));
+        assert_eq!(self.mark(), Divergence { attempts: 1, ..Divergence::found(RaftIndex(10)) });
     }
 
     fn is_installed(&self) {
         assert_eq!(std::fs::read(self.data.diverged_store().join("engine")).unwrap(), b"differs");
         assert_eq!(RealDisk.list(&self.data.store()).unwrap(), Vec::<OsString>::new());
         assert_eq!(self.names(), [format!("{AT:016x}.snapshot").as_str()]);
-        let mark = Divergence { index: RaftIndex(10), healed: Some(RaftIndex(AT)), attempts: 1 };
-        assert_eq!(self.data.divergence(&RealDisk).unwrap(), Some(mark));
+        let mark = Divergence { healed: Some(RaftIndex(AT)), attempts: 1, ..Divergence::found(RaftIndex(10)) };
+        assert_eq!(self.mark(), mark);
     }
 }
 
@@ -144,17 +172,92 @@ impl Member {
 fn killed_anywhere_it_is_whole_after_the_next_start() {
     for steps in 0.. {
         let member = member(1..=20, 2);
-        let dying = Env { disk: Arc::new(Dying(AtomicU64::new(steps))), ..member.env.clone() };
-        let first = install(&dying, &member.data, &member.wal, true);
+        let left = Arc::new(AtomicU64::new(steps));
+        let disk = Dying { left: left.clone(), recovers: false };
+        // What it makes of the errors doesn't come to the disk.
+        let _ = member.start(&Env { disk: Arc::new(disk), ..member.env.clone() }, true);
         // A file system may have made all of it durable, or none: the process was killed, the machine lives.
         assert_eq!(member.install(true), RaftIndex(AT), "killed after {steps} steps");
         member.is_installed();
         assert_eq!(member.install(true), RaftIndex(AT), "until it was compared");
         member.is_installed();
-        if first.is_ok() {
+        if left.load(Ordering::Relaxed) > 0 {
             assert!(steps > 8, "nothing was killed");
             return;
         }
+    }
+}
+
+/// Cause: an error of the disk, of one moment or lasting. Symptom: a member that didn't start, and with it a vote less.
+/// Now it goes on with what it had, which isn't served, and fetches another one.
+#[test]
+fn an_error_of_the_disk_leaves_the_old_store_in_its_place() {
+    for steps in 0.. {
+        let member = member(1..=20, 2);
+        let left = Arc::new(AtomicU64::new(steps));
+        let disk = Dying { left: left.clone(), recovers: true };
+        let at = member.start(&Env { disk: Arc::new(disk), ..member.env.clone() }, true).unwrap();
+        assert_eq!(member.mark().attempts, 1, "it counts, after {steps} steps");
+        if !matches!(left.load(Ordering::Relaxed), 0 | RECOVERED) {
+            assert!(steps > 8, "nothing failed");
+            return;
+        }
+        if at == RaftIndex(AT) {
+            // Done before it failed, or all but a note that the next start makes.
+            assert_eq!(member.install(true), at);
+            member.is_installed();
+            continue;
+        }
+        assert_eq!(at, RaftIndex(0));
+        member.differs();
+        assert_eq!((member.mark().healed, member.mark().arrived), (None, None), "after {steps} steps");
+        assert!(!member.names().iter().any(|name| *name == HEALING), "after {steps} steps");
+    }
+}
+
+/// The same for what fails later, when the snapshot is read into a store.
+#[test]
+fn a_state_that_cannot_be_read_in_makes_room_for_the_old_one() {
+    let member = member(1..=20, 2);
+    assert_eq!(member.install(true), RaftIndex(AT));
+    std::fs::write(member.data.store().join("engine"), b"half of it").unwrap();
+    assert!(put_back(&RealDisk, &member.data).unwrap());
+    member.differs();
+    assert_eq!(member.mark(), Divergence { attempts: 1, ..Divergence::found(RaftIndex(10)) });
+    assert_eq!(member.names(), Vec::<OsString>::new());
+    assert!(!put_back(&RealDisk, &member.data).unwrap(), "there is none to put back");
+}
+
+/// Cause: without writes each snapshot is of the same entry, and the same entry was no further try. Symptom: a member
+/// that differs after each of them starts again for ever.
+#[test]
+fn every_snapshot_that_comes_is_a_try() {
+    let member = member(1..=20, 2);
+    assert_eq!(member.install(true), RaftIndex(AT));
+    for attempts in 2..4 {
+        let made = snapshot_at(&member.env, member.dir.path());
+        std::fs::rename(&made, member.data.snapshots().join(HEALING)).unwrap();
+        assert_eq!(member.install(true), RaftIndex(AT), "what nobody counted isn't taken");
+        assert_eq!(member.mark().attempts, attempts - 1);
+        let made = snapshot_at(&member.env, member.dir.path());
+        std::fs::rename(&made, member.data.snapshots().join(HEALING)).unwrap();
+        let end = LogEnd { last: RaftIndex(20), term: Term(0) };
+        member.data.note_divergence(&RealDisk, &member.mark().with_arrived(end)).unwrap();
+        assert_eq!(member.install(true), RaftIndex(AT));
+        assert_eq!((member.mark().attempts, member.mark().arrived), (attempts, None));
+    }
+}
+
+/// Cause: a snapshot ahead of the log was taken for one that Raft had installed. Symptom: a member whose log had lost
+/// its end meanwhile started all the same, and had forgotten what it had acknowledged.
+#[test]
+fn a_snapshot_does_not_hide_that_the_log_lost_its_end() {
+    for (last, term) in [(6, 0), (5, 1)] {
+        let member = member(1..=5, 2);
+        let end = LogEnd { last: RaftIndex(last), term: Term(term) };
+        member.data.note_divergence(&RealDisk, &Divergence::found(RaftIndex(10)).with_arrived(end)).unwrap();
+        assert!(matches!(member.start(&member.env, true), Err(OpenError::LogEndLost { .. })));
+        member.differs();
     }
 }
 
