@@ -96,6 +96,7 @@ fn remote(env: &Env, flags: RemoteFlags) -> Result<Remote, ToolError> {
         client_pair: flags.cert.zip(flags.key).map(|(cert, key)| Pair { cert, key }),
         trusted_ca: flags.cacert,
         trust_anyone: flags.trust_anyone,
+        http2: true,
         ..Settings::default()
     };
     let is_tls = flags.endpoints.iter().any(|url| url.starts_with("https://") || url.starts_with("unixs://"));

@@ -104,6 +104,9 @@ fn make(settings: &Settings, files: &Files, before: Option<&Shown>, env: &Env) -
         Some(Choice { shown, fault }) => (config.with_client_cert_resolver(shown.resolver.clone()), Some(shown), fault),
         None => (config.with_no_client_auth(), None, None),
     };
+    if settings.http2 {
+        config.alpn_protocols = vec![b"h2".to_vec()];
+    }
     // One connection lives long; what it would save is not worth a session that outlives its certificate.
     config.resumption = rustls::client::Resumption::disabled();
     Ok(Made { value: Arc::new(config), shown, fault })

@@ -32,6 +32,8 @@ pub struct Settings {
     pub check_address: bool,
     /// Whether connections take any certificate: members whose certificates come from no authority.
     pub trust_anyone: bool,
+    /// Whether connections say that they speak HTTP/2 alone: servers written in Go speak HTTP/1 to whoever doesn't.
+    pub http2: bool,
     /// Oldest version.
     pub version_min: Version,
     /// Newest version.

@@ -264,3 +264,59 @@ async fn what_is_damaged_is_refused_and_nothing_is_made() {
     let output = run(&rusd(), &running);
     assert!(String::from_utf8_lossy(&output.stderr).contains("is in use"));
 }
+
+/// A certificate of an authority of the test's own, with its key.
+fn certificates(dir: &Path) -> [String; 3] {
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+    let path = |name: &str| dir.join(name).display().to_string();
+    let mut authority = CertificateParams::default();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    // Whoever serves shows the same as whoever asks.
+    params.extended_key_usages =
+        vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth, rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+    let cert = params.signed_by(&key, &authority).unwrap();
+    std::fs::write(path("ca.pem"), authority.pem()).unwrap();
+    std::fs::write(path("cert.pem"), cert.pem()).unwrap();
+    std::fs::write(path("key.pem"), key.serialize_pem()).unwrap();
+    [path("ca.pem"), path("cert.pem"), path("key.pem")]
+}
+
+/// Cause: a server written in Go speaks HTTP/1 with whoever doesn't say in the handshake that it speaks HTTP/2.
+/// Symptom: "frame with invalid size". Here etcd wants a client's certificate, too.
+#[tokio::test]
+async fn a_snapshot_is_saved_over_tls() {
+    let Some(tools) = Tools::find("a_snapshot_is_saved_over_tls") else { return };
+    let dir = TempDir::new().unwrap();
+    let [ca, cert, key] = certificates(dir.path());
+    let (place, data) = (Place::free(), dir.path().join("etcd"));
+    let url = place.client().replace("http://", "https://");
+    let flags = words(&format!(
+        "--listen-client-urls={url} --advertise-client-urls={url} --listen-peer-urls={} --cert-file={cert} \
+         --key-file={key} --trusted-ca-file={ca} --client-cert-auth",
+        place.peer()
+    ));
+    let flags = [place.identity(&data), flags].concat();
+    let mut etcd = Member::spawn(&tools.etcd, place, &flags, &dir.path().join("etcd.log"));
+    let file = dir.path().join("etcd.db");
+    let save = |rest: &str| run(&rusd(), &words(&format!("snapshot save {} --endpoints {url} {rest}", file.display())));
+    let with_all = format!("--cacert {ca} --cert {cert} --key {key}");
+    let mut last = save(&with_all);
+    for _ in 0..100 {
+        if last.status.success() {
+            break;
+        }
+        assert!(etcd.child.try_wait().unwrap().is_none(), "{}", etcd.log());
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        last = save(&with_all);
+    }
+    assert!(last.status.success(), "{}", String::from_utf8_lossy(&last.stderr));
+    must(&rusd(), &words(&format!("snapshot verify {}", file.display())));
+    std::fs::remove_file(&file).unwrap();
+    for without in ["", &format!("--cacert {ca}"), &format!("--cert {cert} --key {key}")] {
+        assert!(!save(without).status.success() && !file.exists(), "{without:?}");
+    }
+    assert!(save(&format!("--insecure-skip-tls-verify --cert {cert} --key {key}")).status.success());
+}

@@ -72,11 +72,12 @@ pub(in crate::server) fn human(bytes: u64) -> String {
         value /= 1000.0;
         unit += 1;
     }
-    if unit == 0 || value >= 9.95 {
-        format!("{value:.0} {}", UNITS[unit])
-    } else {
-        format!("{value:.1} {}", UNITS[unit])
+    if unit == 0 {
+        return format!("{bytes} {}", UNITS[unit]);
     }
+    // Rounded twice, as theirs are: 364.544 is 364.5, and that 364.
+    let tenths = (value * 10.0 + 0.5).floor() / 10.0;
+    if tenths < 10.0 { format!("{tenths:.1} {}", UNITS[unit]) } else { format!("{tenths:.0} {}", UNITS[unit]) }
 }
 
 #[cfg(test)]
@@ -85,7 +86,14 @@ mod tests {
 
     #[test]
     fn sizes_read_as_etcds_do() {
-        let sizes = [(0, "0 B"), (999, "999 B"), (1_000, "1.0 kB"), (20_480, "20 kB"), (2_150_000, "2.1 MB")];
+        let sizes = [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1_000, "1.0 kB"),
+            (20_480, "20 kB"),
+            (364_544, "364 kB"),
+            (2_140_000, "2.1 MB"),
+        ];
         for (bytes, text) in sizes {
             assert_eq!(human(bytes), text);
         }
