@@ -163,11 +163,13 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
         }
     }
     let config = Arc::new(config);
-    let imported = if is_made {
+    let connector = tls::connector(&config, &env)?;
+    // Before an import, too: what etcd left says nothing about what this member promised since it was taken over.
+    let joined = if is_made { None } else { join::ask(&config, connector.as_ref()).await? };
+    if is_made {
         if let Some(path) = &config.member.import_from {
             tracing::info!(path = %path.display(), "--import-from is ignored: this member has its data already");
         }
-        false
     } else {
         tokio::select! {
             biased;
@@ -175,9 +177,7 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
             signal = &mut signal => return Ok(Stopped::Signal(signal)),
             imported = import_first(&env, &config) => imported?,
         }
-    };
-    let connector = tls::connector(&config, &env)?;
-    let joined = if is_made || imported { None } else { join::ask(&config, connector.as_ref()).await? };
+    }
     let data = Arc::new(open_data(&env, &config, joined).await?);
     let metrics = Arc::new(Metrics::new(&MetricsOptions {
         member: data.identity().member,
@@ -245,15 +245,15 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
     ended
 }
 
-/// Does what `--import-from` asks for; whether it did.
-async fn import_first(env: &Env, config: &Arc<Config>) -> Result<bool, ServerError> {
+/// Does what `--import-from` asks for.
+async fn import_first(env: &Env, config: &Arc<Config>) -> Result<(), ServerError> {
     if config.member.import_from.is_none() {
-        return Ok(false);
+        return Ok(());
     }
     let (env, config) = (env.clone(), config.clone());
     let import = tokio::task::spawn_blocking(move || import::at_first_start(&env, &config)).await;
     import.map_err(|error| ServerError::Fatal(format!("the import: {error}")))??;
-    Ok(true)
+    Ok(())
 }
 
 /// How long a directory that another process holds is waited for: one that was killed lets go of it only when the

@@ -320,3 +320,37 @@ async fn a_snapshot_is_saved_over_tls() {
     }
     assert!(save(&format!("--insecure-skip-tls-verify --cert {cert} --key {key}")).status.success());
 }
+
+/// A member that lost its disk isn't one that begins: another that knows it as started keeps it from importing.
+#[test]
+fn who_was_there_before_does_not_import_again() {
+    use std::io::{Read as _, Write as _};
+    let dir = TempDir::new().unwrap();
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let there = format!("http://{}", other.local_addr().unwrap());
+    let place = Place::free();
+    let mut config = rusd::ops::config::Config::default();
+    let cluster = format!("--initial-cluster=a={there},b={}", place.peer());
+    for (name, value) in [("name", "b"), ("initial-cluster", &cluster[18..])] {
+        config.set(rusd::ops::config::flags::find(name).unwrap(), value).unwrap();
+    }
+    let own = rusd::ops::identity::Identity::bootstrap(&config).member;
+    let body =
+        format!(r#"[{{"id":{},"peerURLs":["{}"],"name":"b","clientURLs":["http://h:8"]}}]"#, own.get(), place.peer());
+    std::thread::spawn(move || {
+        for socket in other.incoming() {
+            let mut socket = socket.unwrap();
+            let _ = socket.read(&mut [0; 1024]);
+            let head =
+                "HTTP/1.0 200 OK\r\nContent-Type: application/json\r\nX-Etcd-Cluster-ID: cdf818194e3a8c32\r\n\r\n";
+            let _ = socket.write_all(format!("{head}{body}").as_bytes());
+        }
+    });
+    let mut flags = words(&format!("--name=b --data-dir={}", dir.path().join("b").display()));
+    flags.extend([format!("--initial-advertise-peer-urls={}", place.peer()), cluster]);
+    flags.extend(place.listeners());
+    flags.push(format!("--import-from={}", dir.path().join("left.db").display()));
+    let output = run(&rusd(), &flags);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    assert!(!output.status.success() && said.contains("has already been bootstrapped"), "{said}");
+}

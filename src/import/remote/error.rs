@@ -8,9 +8,12 @@ pub enum RemoteError {
     /// It can't be reached, or has no leader: later it may be.
     #[error("the source doesn't answer: {0}")]
     Unreachable(String),
-    /// It says no.
+    /// It says no, now.
     #[error("the source refuses: {0}")]
     Refused(String),
+    /// It says no, and will: this user may not, or it doesn't know such a call.
+    #[error("the source refuses: {0}")]
+    Denied(String),
     /// The history that was asked for is gone there.
     #[error("the source's history before revision {0} was compacted")]
     Compacted(i64),
@@ -29,12 +32,17 @@ impl RemoteError {
     }
 
     pub(super) fn says(&self, text: &str) -> bool {
-        matches!(self, Self::Refused(said) if said.contains(text))
+        matches!(self, Self::Refused(said) | Self::Denied(said) if said.contains(text))
     }
 
-    /// Whether it may answer later.
+    /// Of a watch that the source ended.
+    pub(super) fn canceled(reason: String) -> Self {
+        if reason.contains("permission denied") { Self::Denied(reason) } else { Self::Refused(reason) }
+    }
+
+    /// Whether it may answer otherwise later.
     pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Unreachable(_))
+        !matches!(self, Self::Denied(_))
     }
 }
 
@@ -48,6 +56,11 @@ impl From<Status> for RemoteError {
         }
         match status.code() {
             Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => Self::Unreachable(said),
+            Code::PermissionDenied | Code::Unimplemented => Self::Denied(said),
+            // All that is wrong with a name and a password.
+            Code::InvalidArgument if said.contains("user name is empty") || said.contains("invalid user ID") => {
+                Self::Denied(said)
+            }
             _ => Self::Refused(said),
         }
     }

@@ -13,6 +13,7 @@ mod save;
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
@@ -66,22 +67,44 @@ pub struct RemoteOptions {
 pub struct Remote {
     channel: Channel,
     user: Option<Arc<(String, Secret)>>,
+    ways: Arc<Ways>,
+}
+
+/// The ways to the source.
+#[derive(Debug)]
+struct Ways {
+    dial: Arc<dyn Dial>,
+    endpoints: Vec<String>,
+    limit: Duration,
+    /// The endpoint that is tried first next time: the one after that which was taken last.
+    first: AtomicUsize,
 }
 
 impl Remote {
     /// Nothing is asked yet: a connection is made when it is needed, and again after it broke.
     pub fn new(options: RemoteOptions) -> Self {
         let dial: Arc<dyn Dial> = Arc::new(SocketDial::new(options.connector));
-        let (endpoints, limit) = (Arc::new(options.endpoints), options.dial_timeout);
-        let connect = move |_: Uri| reach(dial.clone(), endpoints.clone(), limit);
-        let channel = Endpoint::from_static("http://etcd")
+        let ways = Ways { dial, endpoints: options.endpoints, limit: options.dial_timeout, first: AtomicUsize::new(0) };
+        let ways = Arc::new(ways);
+        Self { channel: Self::channel(&ways), user: options.user.map(Arc::new), ways }
+    }
+
+    /// The same source, by the next endpoint: the one so far may answer, and be of no use.
+    #[must_use]
+    pub fn elsewhere(&self) -> Self {
+        Self { channel: Self::channel(&self.ways), ..self.clone() }
+    }
+
+    fn channel(ways: &Arc<Ways>) -> Channel {
+        let ways = ways.clone();
+        let connect = move |_: Uri| reach(ways.clone());
+        Endpoint::from_static("http://etcd")
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE)
             .keep_alive_while_idle(true)
             .initial_stream_window_size(8 << 20)
             .initial_connection_window_size(8 << 20)
-            .connect_with_connector_lazy(tower::service_fn(connect));
-        Self { channel, user: options.user.map(Arc::new) }
+            .connect_with_connector_lazy(tower::service_fn(connect))
     }
 
     /// A call in this user's name.
@@ -197,15 +220,13 @@ async fn within<T>(call: impl Future<Output = Result<tonic::Response<T>, tonic::
     }
 }
 
-/// Tries all endpoints, one after the other.
-async fn reach(
-    dial: Arc<dyn Dial>,
-    endpoints: Arc<Vec<String>>,
-    limit: Duration,
-) -> io::Result<TokioIo<Box<dyn Stream>>> {
+/// Tries all endpoints, one after the other, and notes that the next one comes first next time.
+async fn reach(ways: Arc<Ways>) -> io::Result<TokioIo<Box<dyn Stream>>> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "no endpoint is named");
-    for endpoint in endpoints.iter() {
-        match tokio::time::timeout(limit, dial.dial(endpoint)).await {
+    for _ in &ways.endpoints {
+        let at = ways.first.fetch_add(1, Ordering::Relaxed) % ways.endpoints.len();
+        let endpoint = &ways.endpoints[at];
+        match tokio::time::timeout(ways.limit, ways.dial.dial(endpoint)).await {
             Ok(Ok(stream)) => return Ok(TokioIo::new(stream)),
             Ok(Err(error)) => last = io::Error::new(error.kind(), format!("{endpoint}: {error}")),
             Err(_) => last = io::Error::new(io::ErrorKind::TimedOut, format!("{endpoint}: no connection in time")),

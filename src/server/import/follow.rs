@@ -9,6 +9,7 @@
 //! Nothing is served meanwhile. The word to take over is a file, so that another process can say it.
 
 mod apply;
+mod take_over;
 mod word;
 
 use std::io;
@@ -20,30 +21,26 @@ use bytes::Bytes;
 
 pub use word::tell_to_take_over;
 
-use super::build::{check_unused, make, remove_dir, write_snapshot};
+use super::build::{check_unused, remove_dir, write_snapshot};
 use super::{ImportFailure, Progress};
-use apply::{apply, replace_rows};
+use apply::apply;
 use word::{LOOK_EVERY, Word, forget};
 
-use crate::consensus::seed_membership;
 use crate::env::{Access, DiskFile, Env, make_dir_durably, unblock};
 use crate::import::remote::{Feed, Remote, RemoteError, SaveError};
 use crate::import::{Database, ImportError};
-use crate::lease::LeaseRecord;
 use crate::ops::config::Config;
-use crate::server::{core, rebuild};
+use crate::server::rebuild;
 use crate::storage::backend::Engine;
-use crate::storage::snapshot::MEMBERSHIP_KEY;
-use crate::storage::{AppliedPosition, Store, StoreConfig, StoreReader, Table};
-use crate::types::RaftIndex;
+use crate::storage::{AppliedPosition, Store, StoreConfig};
 
 /// Where the state lies while it follows, inside the data directory that it becomes.
 pub(super) const SCRATCH: &str = "follow.tmp";
 /// Between two tries of a source that doesn't answer, at first and at most.
 const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(5);
-/// How long the last revisions may take to come after the source was fenced.
-const CATCH_UP_MAX: Duration = Duration::from_secs(60);
+/// Tries to let the source write again before this process ends.
+const LAST_TRIES: u32 = 5;
 /// Between two lines of the log.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
@@ -108,6 +105,8 @@ pub struct Follower {
     remote: Remote,
     /// Whether the source is kept from writing at the take-over.
     fence: bool,
+    /// The source may be kept from writing, and wasn't taken over.
+    may_be_fenced: bool,
     scratch: PathBuf,
     _lock: Arc<dyn DiskFile>,
 }
@@ -116,7 +115,7 @@ pub struct Follower {
 struct State {
     store: Store,
     position: AppliedPosition,
-    /// The source's count of changes of users and roles, as of the snapshot.
+    /// The source's count of changes of users and roles, as of those in the store.
     auth_revision: u64,
 }
 
@@ -143,20 +142,23 @@ impl Follower {
             return Err(ImportFailure::Refused(format!("another process follows into {}", scratch.display())));
         }
         word::begin(disk, &scratch)?;
-        Ok(Self { env, config, remote, fence, scratch, _lock: lock })
+        Ok(Self { env, config, remote, fence, may_be_fenced: false, scratch, _lock: lock })
     }
 
     /// Follows until it has taken over.
     ///
     /// # Errors
     /// What the source refuses for good, and what goes wrong on this side.
-    pub async fn run(self) -> Result<TakenOver, FollowError> {
+    pub async fn run(mut self) -> Result<TakenOver, FollowError> {
         let mut pause = RETRY_MIN;
         loop {
+            self.unfence().await;
             match self.round().await {
                 Ok(taken) => {
-                    let scratch = self.scratch.clone();
-                    remove_dir(self.env.disk.as_ref(), &scratch)?;
+                    // The member is made: what is left over doesn't undo that.
+                    if let Err(error) = remove_dir(self.env.disk.as_ref(), &self.scratch) {
+                        tracing::warn!(%error, "taken over; remove this by hand");
+                    }
                     return Ok(taken);
                 }
                 Err(Ended::Again(why)) => tracing::warn!(why, "beginning again with a new snapshot"),
@@ -164,16 +166,26 @@ impl Follower {
                     tracing::warn!(%error, again_in = ?pause, "no snapshot of the source; will try again");
                     tokio::time::sleep(pause).await;
                     pause = (2 * pause).min(RETRY_MAX);
+                    self.remote = self.remote.elsewhere();
                 }
-                Err(Ended::Failed(error)) => return Err(error),
+                Err(Ended::Failed(error)) => {
+                    for _ in 0..LAST_TRIES {
+                        if self.unfence().await {
+                            break;
+                        }
+                        tokio::time::sleep(RETRY_MIN).await;
+                    }
+                    return Err(error);
+                }
             }
         }
     }
 
     /// From a snapshot on, until it was taken over.
-    async fn round(&self) -> Result<TakenOver, Ended> {
+    async fn round(&mut self) -> Result<TakenOver, Ended> {
         let mut state = self.begin().await?;
         let mut told = self.env.clock.now();
+        let mut unfence_again: Instant = told;
         let mut pause = RETRY_MIN;
         let mut feed: Option<Feed> = None;
         let mut look = tokio::time::interval(LOOK_EVERY);
@@ -184,7 +196,7 @@ impl Follower {
                     Ok(opened) => feed = Some(opened),
                     Err(error) => {
                         if let Some(word) = self.word()?
-                            && let Some(taken) = self.take_over(&mut state, None, word).await?
+                            && let Some(taken) = self.take_over(&mut state, &mut feed, word).await?
                         {
                             return Ok(taken);
                         }
@@ -196,9 +208,14 @@ impl Follower {
             tokio::select! {
                 biased;
                 _ = look.tick() => {
-                    let Some(word) = self.word()? else { continue };
-                    if let Some(taken) = self.take_over(&mut state, Some(open), word).await? {
-                        return Ok(taken);
+                    if let Some(word) = self.word()? {
+                        if let Some(taken) = self.take_over(&mut state, &mut feed, word).await? {
+                            return Ok(taken);
+                        }
+                        unfence_again = self.env.clock.now() + RETRY_MAX;
+                    } else if self.may_be_fenced && self.env.clock.now() >= unfence_again {
+                        self.unfence().await;
+                        unfence_again = self.env.clock.now() + RETRY_MAX;
                     }
                 }
                 next = open.next() => match next {
@@ -245,13 +262,15 @@ impl Follower {
     }
 
     /// After an error of the watch: waits if it passes, says how to go on if not.
-    async fn wait_for(&self, error: RemoteError, pause: &mut Duration) -> Result<(), Ended> {
+    async fn wait_for(&mut self, error: RemoteError, pause: &mut Duration) -> Result<(), Ended> {
         match error {
             RemoteError::Compacted(at) => Err(Ended::Again(format!("the source compacted its history up to {at}"))),
             error if error.is_passing() => {
                 tracing::warn!(%error, again_in = ?*pause, "the watch of the source broke; will go on where it stood");
+                self.unfence().await;
                 tokio::time::sleep(*pause).await;
                 *pause = (2 * *pause).min(RETRY_MAX);
+                self.remote = self.remote.elsewhere();
                 Ok(())
             }
             error => Err(error.into()),
@@ -261,129 +280,6 @@ impl Follower {
     fn word(&self) -> Result<Option<Word>, FollowError> {
         Ok(word::heard(self.env.disk.as_ref(), &self.scratch)?)
     }
-
-    /// Takes over, or says why not and follows on.
-    async fn take_over(
-        &self,
-        state: &mut State,
-        feed: Option<&mut Feed>,
-        word: Word,
-    ) -> Result<Option<TakenOver>, Ended> {
-        let begun = self.env.clock.now();
-        tracing::info!(revision = state.store.revision(), "told to take over");
-        let last = self.last_state(state, feed, word).await;
-        let why = match last {
-            Ok(()) => match self.finish(state).await {
-                Ok(()) => {
-                    let pause = self.env.clock.now().saturating_duration_since(begun);
-                    return Ok(Some(TakenOver { revision: state.store.revision(), pause }));
-                }
-                Err(error) => error.to_string(),
-            },
-            Err(Ended::Failed(error)) => error.to_string(),
-            Err(again) => {
-                self.unfence(word).await;
-                // The word stays: the next round hears it.
-                return Err(again);
-            }
-        };
-        self.unfence(word).await;
-        tracing::error!(why, "did not take over; following on");
-        word::refuse(self.env.disk.as_ref(), &self.scratch, &why)?;
-        Ok(None)
-    }
-
-    /// Lets the source write again, as it was not taken over.
-    async fn unfence(&self, word: Word) {
-        if self.fence
-            && word == Word::Now
-            && let Err(error) = self.remote.unfence().await
-        {
-            tracing::error!(%error, "the source may still refuse writes: etcdctl alarm disarm lets it write again");
-        }
-    }
-
-    /// Brings the state to the source's last.
-    async fn last_state(&self, state: &mut State, feed: Option<&mut Feed>, word: Word) -> Result<(), Ended> {
-        if word == Word::WithoutSource {
-            tracing::warn!(revision = state.store.revision(), "taking over what is known, without the source");
-            return Ok(());
-        }
-        let feed = feed.ok_or_else(|| RemoteError::Unreachable("its watch is broken".into()))?;
-        // Users first: a whole snapshot may be needed for them, which is better taken while the source still writes.
-        let fresh = self.users(state).await?;
-        let last = if self.fence { self.remote.fence().await? } else { self.remote.revision().await? };
-        let fenced: Instant = self.env.clock.now();
-        while state.store.revision() < last {
-            let left = CATCH_UP_MAX.saturating_sub(self.env.clock.now().saturating_duration_since(fenced));
-            let next = tokio::time::timeout(left, feed.next()).await;
-            let next = next.map_err(|_| RemoteError::Unreachable("its last changes don't come".into()))?;
-            match next {
-                Ok((changes, _)) => apply(state, changes).await?,
-                Err(RemoteError::Compacted(at)) => {
-                    return Err(Ended::Again(format!("the source compacted its history up to {at}")));
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        if state.store.revision() != last {
-            let why = "the source is still written to: leave --fence at true, or stop its writers";
-            return Err(ImportFailure::Refused(why.into()).into());
-        }
-        let auth = match self.users(state).await? {
-            Some(later) => Some(later),
-            None => fresh,
-        };
-        if let Some(rows) = auth {
-            replace_rows(&mut state.store, Table::Auth, rows);
-        }
-        let leases = self.remote.leases().await?;
-        let rows = leases.iter().map(|(id, record)| (LeaseRecord::key(*id), record.encode()));
-        replace_rows(&mut state.store, Table::Lease, rows.collect());
-        Ok(())
-    }
-
-    /// Users and roles by a new snapshot, if they were changed since the last one.
-    async fn users(&self, state: &mut State) -> Result<Option<Vec<(Bytes, Bytes)>>, Ended> {
-        if self.remote.auth_revision().await? == state.auth_revision {
-            return Ok(None);
-        }
-        let file = self.scratch.join("users.db");
-        self.download(&file).await?;
-        let disk = self.env.disk.clone();
-        let read = unblock(move || -> Result<_, ImportError> {
-            let database = Database::open(disk.as_ref(), &file)?;
-            Ok((database.auth()?, database.auth_revision()?))
-        });
-        let (rows, revision) = read.await.map_err(|error| ended_task(&error))??;
-        state.auth_revision = revision;
-        Ok(Some(rows))
-    }
-
-    /// Makes the data directory of the state.
-    async fn finish(&self, state: &mut State) -> Result<(), FollowError> {
-        let position = AppliedPosition { index: RaftIndex(state.position.index.get() + 1), ..state.position };
-        let membership = seed_membership(position, core::initial(&self.config));
-        let membership = membership.map_err(|error| ImportFailure::Refused(error.to_string()))?;
-        state.store.put_meta(Table::Meta, Bytes::from_static(MEMBERSHIP_KEY), Some(membership));
-        state.store.publish(position)?;
-        state.position = position;
-        let (env, config, reader) = (self.env.clone(), self.config.clone(), state.store.reader());
-        let made = unblock(move || finish_files(&env, &config, position, &reader)).await;
-        made.map_err(|error| ended_task(&error))?.map_err(FollowError::from)
-    }
-}
-
-fn finish_files(
-    env: &Env,
-    config: &Config,
-    position: AppliedPosition,
-    reader: &StoreReader,
-) -> Result<(), ImportFailure> {
-    make(env, config, position, &mut |draft| {
-        rebuild::save(env.clone(), reader.clone(), draft.snapshots())()?;
-        Ok(())
-    })
 }
 
 fn ended_task(error: &io::Error) -> FollowError {

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::{Ended, State};
 use crate::import::remote::Change;
 use crate::storage::{Store, Table};
-use crate::types::{KeyRange, RaftIndex};
+use crate::types::{KeyRange, RaftIndex, StorageError};
 
 /// Does what the source did, at the revisions at which it did it.
 pub(super) async fn apply(state: &mut State, changes: Vec<Change>) -> Result<(), Ended> {
@@ -50,15 +50,17 @@ fn apply_revision(store: &mut Store, changes: &[Change]) -> Result<(), String> {
     Ok(())
 }
 
-/// Puts rows in the place of all that a table has.
-pub(super) fn replace_rows(store: &mut Store, table: Table, rows: Vec<(Bytes, Bytes)>) {
-    let old = store.reader().snapshot().rows().of(table);
+/// Puts rows in the place of all that a table has; published, so that the next call finds these as the old ones.
+pub(super) fn replace_rows(state: &mut State, table: Table, rows: Vec<(Bytes, Bytes)>) -> Result<(), StorageError> {
+    let old = state.store.reader().snapshot().rows().of(table);
     for (key, _) in old {
-        store.put_meta(table, key, None);
+        state.store.put_meta(table, key, None);
     }
     for (key, value) in rows {
-        store.put_meta(table, key, Some(value));
+        state.store.put_meta(table, key, Some(value));
     }
+    state.position.index = RaftIndex(state.position.index.get() + 1);
+    state.store.publish(state.position).map(drop)
 }
 
 #[cfg(test)]
