@@ -34,7 +34,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("tls", &["env", "types"]),
     ("ops", &["env", "tls", "types"]),
     ("discovery", &["env", "ops", "types"]),
-    ("cli", &["env", "ops", "types"]),
+    ("cli", &["auth", "env", "ops", "types"]),
     (
         "api",
         &["admit", "apply", "auth", "consensus", "env", "lease", "ops", "propose", "storage", "tls", "types", "watch"],

@@ -35,10 +35,10 @@ pub fn parse(
     if let Some(command @ ("gateway" | "grpc-proxy")) = arguments.first().map(String::as_str) {
         return Err(CliError::Subcommand(command.to_owned()));
     }
-    if let Some(tool) = tools::parse(&arguments)? {
+    let environment: Vec<_> = environment.into_iter().collect();
+    if let Some(tool) = tools::parse(&arguments, &environment)? {
         return Ok(Action::Tool(Box::new(tool)));
     }
-    let environment: Vec<_> = environment.into_iter().collect();
     let given = match args::split(&arguments)? {
         args::Split::Version => return Ok(Action::Print(version::text())),
         args::Split::Help => return Ok(Action::Print(help::text())),

@@ -6,12 +6,13 @@
 //! import take-over --data-dir DIR
 //! ```
 //! What makes a data directory takes the server's flags, too, so that a member is imported by the flags it is started
-//! with. Variables aren't looked at, as by etcd's tools.
+//! with. Of variables only etcdctl's for the user and the password are looked at.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::CliError;
+use crate::auth::Secret;
 use crate::ops::Config;
 use crate::ops::config::flags::{self, Flag, Kind};
 use crate::ops::config::parse_duration;
@@ -93,10 +94,10 @@ pub enum Format {
 pub struct RemoteFlags {
     /// `--endpoints`, or `--from`.
     pub endpoints: Vec<String>,
-    /// `--user`, the part before the colon.
+    /// `--user`, or `ETCDCTL_USER`: the part before the colon.
     pub user: String,
-    /// `--password`, or the part of `--user` after the colon.
-    pub password: String,
+    /// The part after the colon, or `--password`, or `ETCDCTL_PASSWORD`, which isn't seen in a list of processes.
+    pub password: Secret,
     /// `--cacert`.
     pub cacert: Option<PathBuf>,
     /// `--cert`.
@@ -142,7 +143,7 @@ const FOLLOW: [Own; 3] = [own("from", true), own("serve", false), own("fence", f
 const TAKE_OVER: [Own; 2] = [own("data-dir", true), own("without-source", false)];
 
 const USAGE: &str = "\
-rusd snapshot save FILE [--endpoints URL] [--user NAME:PASSWORD] [--cacert F] [--cert F] [--key F]
+rusd snapshot save FILE [--endpoints URL] [--user NAME] (ETCDCTL_PASSWORD, or --password P) [--cacert F] [--cert F] [--key F]
   rusd snapshot status FILE [-w simple|table|json|fields]
   rusd snapshot verify FILE [--skip-hash-check]
   rusd snapshot restore FILE [--data-dir D] [--name N] [--initial-cluster …] [--initial-cluster-token T]
@@ -155,10 +156,10 @@ rusd snapshot save FILE [--endpoints URL] [--user NAME:PASSWORD] [--cacert F] [-
 ///
 /// # Errors
 /// [`CliError::Usage`] for what can't be read, [`CliError::Invalid`] for settings that contradict each other.
-pub(super) fn parse(arguments: &[String]) -> Result<Option<Tool>, CliError> {
+pub(super) fn parse(arguments: &[String], environment: &[(String, String)]) -> Result<Option<Tool>, CliError> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let tool = match &words[..] {
-        ["snapshot", "save", rest @ ..] => save(Given::split(rest, &[&REMOTE])?)?,
+        ["snapshot", "save", rest @ ..] => save(Given::split(rest, &[&REMOTE])?, environment)?,
         ["snapshot", "status", rest @ ..] => {
             let given = Given::split(rest, &[&STATUS])?;
             let format = match given.text("write-out").or(given.text("w")).unwrap_or("simple") {
@@ -184,7 +185,7 @@ pub(super) fn parse(arguments: &[String]) -> Result<Option<Tool>, CliError> {
         ["import", rest @ ..] => {
             let is_live = rest.iter().any(|word| word.trim_start_matches('-').split('=').next() == Some("from"));
             match is_live {
-                true => follow(Given::split(rest, &[&REMOTE, &FOLLOW])?)?,
+                true => follow(Given::split(rest, &[&REMOTE, &FOLLOW])?, environment)?,
                 false => import(Given::split(rest, &[&IMPORT])?)?,
             }
         }
@@ -198,9 +199,9 @@ fn usage(what: String) -> CliError {
     CliError::Usage { what, hint: USAGE.to_owned() }
 }
 
-fn save(given: Given<'_>) -> Result<Tool, CliError> {
+fn save(given: Given<'_>, environment: &[(String, String)]) -> Result<Tool, CliError> {
     let endpoints = given.text("endpoints").unwrap_or("http://127.0.0.1:2379").to_owned();
-    Ok(Tool::Save { file: given.one()?.into(), remote: remote(&given, &endpoints)? })
+    Ok(Tool::Save { file: given.one()?.into(), remote: remote(&given, &endpoints, environment)? })
 }
 
 fn import(given: Given<'_>) -> Result<Tool, CliError> {
@@ -215,20 +216,22 @@ fn import(given: Given<'_>) -> Result<Tool, CliError> {
     })
 }
 
-fn follow(given: Given<'_>) -> Result<Tool, CliError> {
+fn follow(given: Given<'_>, environment: &[(String, String)]) -> Result<Tool, CliError> {
     given.none()?;
     let from = given.text("from").unwrap_or_default().to_owned();
     Ok(Tool::Follow {
-        remote: remote(&given, &from)?,
+        remote: remote(&given, &from, environment)?,
         serve: given.is_on("serve")?,
         fence: given.text("fence").is_none() || given.is_on("fence")?,
         config: given.config()?,
     })
 }
 
-fn remote(given: &Given<'_>, endpoints: &str) -> Result<RemoteFlags, CliError> {
-    let user = given.text("user").unwrap_or_default();
-    let (user, password) = user.split_once(':').unwrap_or((user, given.text("password").unwrap_or_default()));
+fn remote(given: &Given<'_>, endpoints: &str, environment: &[(String, String)]) -> Result<RemoteFlags, CliError> {
+    let variable = |name| environment.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str());
+    let text = |flag, name| given.text(flag).or_else(|| variable(name)).unwrap_or_default();
+    let user = text("user", "ETCDCTL_USER");
+    let (user, password) = user.split_once(':').unwrap_or((user, text("password", "ETCDCTL_PASSWORD")));
     let path = |name| given.text(name).map(PathBuf::from);
     let (cert, key) = (path("cert"), path("key"));
     if cert.is_some() != key.is_some() {
@@ -242,7 +245,7 @@ fn remote(given: &Given<'_>, endpoints: &str) -> Result<RemoteFlags, CliError> {
     Ok(RemoteFlags {
         endpoints,
         user: user.to_owned(),
-        password: password.to_owned(),
+        password: Secret::new(password),
         cacert: path("cacert"),
         cert,
         key,
@@ -350,7 +353,7 @@ mod tests {
     use super::*;
 
     fn parsed(text: &str) -> Result<Option<Tool>, CliError> {
-        parse(&text.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+        parse(&text.split_whitespace().map(str::to_owned).collect::<Vec<_>>(), &[])
     }
 
     #[test]
@@ -379,8 +382,28 @@ mod tests {
         };
         let (remote, serve, fence) = follow("import --from=a:1,https://b:2 --user root:p:w --serve --data-dir d");
         assert_eq!(remote.endpoints, ["http://a:1", "https://b:2"]);
-        assert_eq!((remote.user.as_str(), remote.password.as_str(), serve, fence), ("root", "p:w", true, true));
+        assert_eq!((remote.user.as_str(), remote.password.reveal(), serve, fence), ("root", "p:w", true, true));
         assert!(!follow("import --from a:1 --fence=false").2);
+    }
+
+    #[test]
+    fn a_password_may_come_by_a_variable() {
+        let variables = [("ETCDCTL_USER", "ann"), ("ETCDCTL_PASSWORD", "p")].map(|(a, b)| (a.to_owned(), b.to_owned()));
+        let user = |text: &str| {
+            let arguments: Vec<_> = text.split_whitespace().map(str::to_owned).collect();
+            match parse(&arguments, &variables).expect("valid") {
+                Some(Tool::Save { remote, .. }) => {
+                    assert!(!format!("{remote:?}").contains("\"p"), "{remote:?}");
+                    (remote.user, remote.password.reveal().to_owned())
+                }
+                other => panic!("{other:?}"),
+            }
+        };
+        let is = |user: &str, password: &str| (user.to_owned(), password.to_owned());
+        assert_eq!(user("snapshot save f"), is("ann", "p"));
+        assert_eq!(user("snapshot save f --user root"), is("root", "p"));
+        assert_eq!(user("snapshot save f --user root --password pw"), is("root", "pw"));
+        assert_eq!(user("snapshot save f --user root:pw"), is("root", "pw"));
     }
 
     #[test]

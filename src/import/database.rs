@@ -16,7 +16,6 @@ use rusd_proto::{authpb, mvccpb};
 
 use super::ImportError;
 use super::error::Stop;
-use super::remote::FENCE;
 use crate::apply::{AlarmKind, Alarms};
 use crate::auth::{self, PasswordHash, Permission, PermissionKind, Role, User};
 use crate::env::Disk;
@@ -30,6 +29,8 @@ pub type Rows = Vec<(Table, Bytes, Bytes)>;
 
 /// An index beyond this is none that a log can have come to.
 const INDEX_MAX: u64 = 1 << 62;
+/// A revision beyond this is none that a store can have come to, and there must be room for more.
+pub const REVISION_MAX: i64 = 1 << 62;
 /// A key of the bucket `key`, without the mark of a tombstone.
 const REVISION_BYTES: usize = 17;
 
@@ -165,7 +166,7 @@ impl Database {
         let at = |key: &'static [u8]| -> Result<i64, ImportError> {
             let Some(value) = self.get("meta", key)? else { return Ok(-1) };
             let bytes = value.first_chunk::<8>().filter(|_| value.len() >= REVISION_BYTES);
-            let main = bytes.map(|bytes| i64::from_be_bytes(*bytes)).filter(|main| *main >= 0);
+            let main = bytes.map(|bytes| i64::from_be_bytes(*bytes)).filter(|main| (0..=REVISION_MAX).contains(main));
             // Nothing is lost below the first revision there can be.
             main.map(|main| if main == 0 { -1 } else { main })
                 .ok_or_else(|| self.pair("meta", "a revision that is none"))
@@ -178,7 +179,7 @@ impl Database {
         })
     }
 
-    /// The rows of all small tables.
+    /// The rows of all small tables, with the alarm of an import's fence, if it is there.
     ///
     /// # Errors
     /// Damage.
@@ -205,10 +206,6 @@ impl Database {
                 2 => AlarmKind::Corrupt,
                 other => return Err(self.pair("alarm", format!("an alarm of kind {other}, which isn't known"))),
             };
-            if alarm.member == FENCE.get() {
-                // One that an import raised, so that nobody writes there any more.
-                return Ok(());
-            }
             rows.push((Table::Meta, Alarms::meta_key(MemberId(alarm.member), kind), Bytes::new()));
             Ok(())
         })?;
@@ -247,7 +244,11 @@ impl Database {
     /// # Errors
     /// Damage.
     pub fn auth_revision(&self) -> Result<u64, ImportError> {
-        Ok(self.number("auth", b"authRevision")?.unwrap_or(1))
+        let revision = self.number("auth", b"authRevision")?.unwrap_or(1);
+        if revision > REVISION_MAX as u64 {
+            return Err(self.pair("auth", "a count of changes that can't be"));
+        }
+        Ok(revision)
     }
 
     fn name(&self, bucket: &'static str, name: &[u8]) -> Result<String, ImportError> {
@@ -285,9 +286,14 @@ impl Database {
         &self,
         mut each: impl FnMut(Revision, Record) -> Result<(), ImportError>,
     ) -> Result<(), ImportError> {
-        self.each("key", |key, value| match self.record(key, value)? {
-            Some((at, record)) => each(at, record),
-            None => Ok(()),
+        let mut last = None;
+        self.each("key", |key, value| {
+            let Some((at, record)) = self.record(key, value)? else { return Ok(()) };
+            // One may be there as a value and as a deletion.
+            if last.replace(at).is_some_and(|last| at <= last) {
+                return Err(self.pair("key", format!("two changes at revision {at:?}")));
+            }
+            each(at, record)
         })
     }
 
@@ -329,7 +335,8 @@ impl Database {
                 _ => return None,
             };
             let at = Revision::new(i64::from_be_bytes(*main), i64::from_be_bytes(*sub));
-            (at.main > 0 && at.sub >= 0).then_some((at, is_tombstone))
+            let is_one = (1..=REVISION_MAX).contains(&at.main) && (0..=REVISION_MAX).contains(&at.sub);
+            is_one.then_some((at, is_tombstone))
         };
         read().ok_or_else(|| self.pair("key", "a key that is no revision"))
     }

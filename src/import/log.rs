@@ -72,6 +72,12 @@ struct RaftEntry {
 }
 
 #[derive(Clone, PartialEq, Message)]
+struct WalSnapshot {
+    #[prost(uint64, tag = "1")]
+    index: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
 struct HardState {
     #[prost(uint64, tag = "1")]
     term: u64,
@@ -93,16 +99,18 @@ impl Log {
     /// Reads the log in `dir`: all entries after `after`, which must be of `term` if the log still holds it.
     ///
     /// # Errors
-    /// Damage, a gap after `after`, and a log that doesn't belong to the database.
+    /// Damage, a gap after `after`, a log that doesn't belong to the database, and one of a member that was killed
+    /// between noting a snapshot that it was sent and taking it in.
     pub fn read(disk: &dyn Disk, dir: &Path, after: u64, term: u64) -> Result<Self, ImportError> {
         let mut files = files(disk, dir)?;
         files.sort_unstable();
-        let mut tail = Tail { log: Self::default(), after, term, bytes: 0 };
+        let mut tail = Tail { log: Self::default(), after, term, bytes: 0, last: 0, snapshots: Vec::new() };
         let mut crc = None;
         for (at, (_, path)) in files.iter().enumerate() {
             let is_last = at + 1 == files.len();
             read_file(disk, path, is_last, &mut crc, &mut tail)?;
         }
+        tail.check().map_err(|why| ImportError::Refused(format!("{}: {why}", dir.display())))?;
         Ok(tail.log)
     }
 }
@@ -125,9 +133,45 @@ struct Tail {
     after: u64,
     term: u64,
     bytes: usize,
+    /// The last entry that there is, or that a snapshot stands for.
+    last: u64,
+    /// Snapshots later than the database.
+    snapshots: Vec<u64>,
 }
 
 impl Tail {
+    /// Looks at the whole: the log has to go on where the database ends.
+    fn check(&self) -> Result<(), String> {
+        if self.last < self.after {
+            return Err(format!(
+                "the log ends at entry {}, and the database holds up to {}: they don't belong together, or files of \
+                 the log are missing",
+                self.last, self.after
+            ));
+        }
+        if self.log.committed > self.last {
+            return Err(format!(
+                "entry {} was committed, and the log ends at {}: its end is missing",
+                self.log.committed, self.last
+            ));
+        }
+        match self.snapshots.iter().find(|index| **index <= self.log.committed) {
+            Some(index) => Err(format!(
+                "a snapshot up to entry {index} was received, and the database holds up to {} only: start etcd once, and \
+                 stop it",
+                self.after
+            )),
+            None => Ok(()),
+        }
+    }
+
+    fn note_snapshot(&mut self, index: u64) {
+        self.last = self.last.max(index);
+        if index > self.after {
+            self.snapshots.push(index);
+        }
+    }
+
     /// What a record is isn't covered by its checksum, so an entry has to look like one.
     fn take(&mut self, entry: RaftEntry) -> Result<(), String> {
         if !ENTRY_KINDS.contains(&entry.kind) || entry.index == 0 || entry.term == 0 {
@@ -139,6 +183,7 @@ impl Tail {
                 entry.index, entry.term, self.term
             ));
         }
+        self.last = entry.index;
         let Some(place) = entry.index.checked_sub(self.after + 1) else {
             // What comes after it is void, too.
             self.log.entries.clear();
@@ -215,7 +260,12 @@ fn read_file(
                 }
                 tail.log.committed = tail.log.committed.max(state.commit);
             }
-            METADATA | CHECKSUM | SNAPSHOT => {}
+            SNAPSHOT => {
+                let snapshot = WalSnapshot::decode(record.data);
+                let snapshot = snapshot.map_err(|error| damaged(format!("a snapshot's note: {error}")))?;
+                tail.note_snapshot(snapshot.index);
+            }
+            METADATA | CHECKSUM => {}
             other => return Err(damaged(format!("a record of kind {other}"))),
         }
         at += taken;

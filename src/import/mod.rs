@@ -19,7 +19,7 @@ mod trailer;
 #[cfg(test)]
 mod tests;
 
-pub use database::{Database, Rows};
+pub use database::{Database, REVISION_MAX, Rows};
 pub use error::ImportError;
 pub use log::{Log, LogEntry};
 pub use replay::commands;

@@ -4,8 +4,9 @@
 //! entry ─► InternalRaftRequest ─► put, delete, txn, compaction, lease, alarm, users ─► Command, on behalf of its user
 //!                              └► the cluster's version, members' names, tokens ─► nothing: they aren't taken over
 //! ```
-//! etcd looked at a request's shape before it entered the log, and at everything else when it is applied, as is done
-//! here. So one that is refused here was refused there.
+//! etcd looked at a request's shape before it entered the log, so one of another shape ends the import. At everything
+//! else it looks when it applies it, as is done here: what is refused here was refused there. Nobody hears the answers,
+//! so none are made: they might be too large.
 
 use std::sync::Arc;
 
@@ -15,12 +16,14 @@ use rusd_proto::etcdserverpb as pb;
 
 use super::{ImportError, LogEntry};
 use crate::api::convert;
-use crate::apply::{AlarmKind, AlarmOp, Command};
+use crate::apply::{AlarmKind, AlarmOp, Command, DeleteOp, Op, PutOp, TxnOp};
 use crate::auth::{AuthOp, Caller, PasswordHash, PermissionKind};
 use crate::types::{LeaseId, MemberId, RequestError};
 
 /// etcd raises a shorter one to this where it is granted, with its default election timeout.
 const LEASE_SECS_MIN: i64 = 2;
+/// And refuses a longer one there.
+const LEASE_SECS_MAX: i64 = 9_000_000_000;
 
 #[derive(Clone, PartialEq, Message)]
 struct Header {
@@ -89,11 +92,25 @@ pub fn commands(entry: &LogEntry) -> Result<Vec<Command>, ImportError> {
     let command = match command(request) {
         Ok(command) => command,
         Err(Unusable::Refused) => None,
+        Err(Unusable::Odd(what)) => return Err(refused(format!("a request that etcd lets nobody make: {what}"))),
         Err(Unusable::Old) => {
             return Err(refused("a plain password, as before etcd 3.5: start etcd once, and stop it".into()));
         }
     };
     let caller = match header.username {
+        // etcd looks at who asks for these before they enter the log, and no more where they are applied.
+        _ if matches!(
+            command,
+            Some(
+                Command::Compact { .. }
+                    | Command::Alarm(_)
+                    | Command::LeaseGrant { .. }
+                    | Command::LeaseCheckpoint { .. }
+            )
+        ) =>
+        {
+            Caller::Member
+        }
         name if name.is_empty() => Caller::Nobody,
         name => Caller::User { name: Arc::from(name), revision: header.auth_revision },
     };
@@ -106,20 +123,31 @@ enum Unusable {
     Refused,
     /// Its form is of an etcd that is too old.
     Old,
+    /// etcd can't have let it in.
+    Odd(String),
 }
 
 impl From<RequestError> for Unusable {
-    fn from(_: RequestError) -> Self {
-        Self::Refused
+    fn from(error: RequestError) -> Self {
+        Self::Odd(error.to_string())
     }
 }
 
 fn command(request: Request) -> Result<Option<Command>, Unusable> {
     Ok(Some(match request {
-        Request { put: Some(put), .. } => Command::Put(convert::put(put)),
-        Request { delete_range: Some(delete), .. } => Command::DeleteRange(convert::delete(delete)),
-        Request { txn: Some(txn), .. } => Command::Txn(convert::txn(txn, usize::MAX)?),
+        Request { put: Some(put), .. } => Command::Put(PutOp { prev_kv: false, ..convert::put(put) }),
+        Request { delete_range: Some(delete), .. } => {
+            Command::DeleteRange(DeleteOp { prev_kv: false, ..convert::delete(delete) })
+        }
+        Request { txn: Some(txn), .. } => {
+            let mut txn = convert::txn(txn, usize::MAX)?;
+            hush(&mut txn);
+            Command::Txn(txn)
+        }
         Request { compaction: Some(compaction), .. } => Command::Compact { revision: compaction.revision },
+        Request { lease_grant: Some(grant), .. } if grant.ttl > LEASE_SECS_MAX || grant.id == 0 => {
+            return Err(Unusable::Refused);
+        }
         Request { lease_grant: Some(grant), .. } => {
             Command::LeaseGrant { id: LeaseId(grant.id), ttl_secs: grant.ttl.max(LEASE_SECS_MIN) }
         }
@@ -136,6 +164,18 @@ fn command(request: Request) -> Result<Option<Command>, Unusable> {
             None => return Ok(None),
         },
     }))
+}
+
+/// Takes what only makes answers larger from a transaction; what its ranges are refused for stays.
+fn hush(txn: &mut TxnOp) {
+    for op in txn.success.iter_mut().chain(&mut txn.failure) {
+        match op {
+            Op::Range(query) => query.count_only = true,
+            Op::Put(put) => put.prev_kv = false,
+            Op::Delete(delete) => delete.prev_kv = false,
+            Op::Txn(txn) => hush(txn),
+        }
+    }
 }
 
 fn alarm_of(alarm: &pb::AlarmRequest) -> Option<AlarmOp> {
@@ -177,7 +217,7 @@ fn auth(request: Request) -> Result<Option<AuthOp>, Unusable> {
                 0 => PermissionKind::Read,
                 1 => PermissionKind::Write,
                 2 => PermissionKind::ReadWrite,
-                _ => return Err(Unusable::Refused),
+                other => return Err(Unusable::Odd(format!("a permission of kind {other}"))),
             };
             AuthOp::RoleGrant { role: grant.name, kind, key: permission.key, range_end: permission.range_end }
         }

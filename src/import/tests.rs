@@ -247,6 +247,101 @@ fn any_byte_of_a_log_may_be_wrong() {
 }
 
 #[test]
+fn a_log_that_does_not_reach_the_database_is_refused() {
+    let (disk, files) = log();
+    put(&disk, &files);
+    let says = |after, term, text: &str| {
+        let refused = entries(&disk, after, term).unwrap_err().to_string();
+        assert!(refused.contains(text), "{refused}");
+    };
+    says(10, 3, "the log ends at entry 9");
+    disk.remove(&Path::new(WAL).join(FILES[1])).unwrap();
+    assert_eq!(entries(&disk, 3, 2).unwrap().0.len(), 2);
+    says(6, 3, "the log ends at entry 5");
+    // It says that more was committed than there is.
+    let mut first = Writer::new(0);
+    first.entry(2, 1, b"1");
+    first.state(2, 3);
+    disk.set_bytes(&Path::new(WAL).join(FILES[0]), first.bytes);
+    says(1, 2, "entry 3 was committed");
+}
+
+#[test]
+fn a_snapshot_that_was_received_and_not_taken_in_is_refused() {
+    let (disk, _) = log();
+    disk.remove(&Path::new(WAL).join(FILES[1])).unwrap();
+    let write = |commit| {
+        let mut first = Writer::new(0);
+        first.entry(2, 1, b"1");
+        first.record(5, &[8, 40, 16, 2]);
+        first.state(2, commit);
+        disk.set_bytes(&Path::new(WAL).join(FILES[0]), first.bytes);
+    };
+    write(40);
+    assert!(entries(&disk, 1, 2).unwrap_err().to_string().contains("a snapshot up to entry 40 was received"));
+    assert_eq!(entries(&disk, 40, 2).unwrap().0, vec![], "the database is that far");
+    write(1);
+    assert_eq!(entries(&disk, 1, 2).unwrap().0, vec![], "it was never committed");
+}
+
+fn commands_of(tag: u32, request: &impl Message, user: &str) -> Result<Vec<crate::apply::Command>, ImportError> {
+    let mut data = Vec::new();
+    prost::encoding::bytes::encode(tag, &request.encode_to_vec(), &mut data);
+    let mut header = Vec::new();
+    prost::encoding::string::encode(2, &user.to_owned(), &mut header);
+    prost::encoding::uint64::encode(3, &4, &mut header);
+    prost::encoding::bytes::encode(100, &header, &mut data);
+    commands(&LogEntry { index: 1, term: 1, is_request: true, data: data.into() })
+}
+
+/// Those that etcd asks nobody for where it applies them are done, whoever asked, and whatever changed since.
+#[test]
+fn requests_are_applied_as_etcd_applies_them() {
+    use crate::apply::{Command, Op};
+    use crate::auth::Caller;
+    use rusd_proto::etcdserverpb as pb;
+    let one = |commands: Result<Vec<Command>, ImportError>| commands.unwrap().pop().unwrap();
+    let compact = Command::Compact { revision: 5 };
+    let asked = pb::CompactionRequest { revision: 5, physical: true };
+    assert_eq!(one(commands_of(7, &asked, "ann")), compact.by(Caller::Member));
+    let grant = |ttl| commands_of(8, &pb::LeaseGrantRequest { id: 3, ttl }, "");
+    let granted = Command::LeaseGrant { id: LeaseId(3), ttl_secs: 9_000_000_000 };
+    assert_eq!(one(grant(9_000_000_000)), granted.by(Caller::Member));
+    assert_eq!(grant(9_000_000_001).unwrap(), vec![], "refused, as there");
+    let put = pb::PutRequest { key: "k".into(), prev_kv: true, ..Default::default() };
+    let Command::As(on_behalf) = one(commands_of(4, &put, "ann")) else { panic!("nobody's") };
+    assert_eq!(on_behalf.caller, Caller::User { name: "ann".into(), revision: 4 });
+    assert!(matches!(&on_behalf.command, Command::Put(put) if !put.prev_kv), "nobody hears it");
+    let operation = |request| pb::RequestOp { request: Some(request) };
+    let range = pb::RangeRequest { key: "k".into(), revision: 9, ..Default::default() };
+    let success = vec![operation(pb::request_op::Request::RequestRange(range))];
+    let Command::Txn(txn) = one(commands_of(6, &pb::TxnRequest { success, ..Default::default() }, "")) else {
+        panic!("no transaction")
+    };
+    assert!(matches!(&txn.success[..], [Op::Range(query)] if query.count_only && query.revision == 9));
+    let odd = pb::TxnRequest { success: vec![pb::RequestOp { request: None }], ..Default::default() };
+    assert!(commands_of(6, &odd, "").is_err(), "what etcd can't have let in isn't passed over");
+}
+
+#[test]
+fn revisions_beyond_all_are_refused() {
+    let (disk, bytes) = file();
+    disk.set_bytes(Path::new("/d/db"), bytes);
+    let database = Database::open(&disk, Path::new("/d/db")).unwrap();
+    for (main, is_one) in [(REVISION_MAX, true), (REVISION_MAX + 1, false), (i64::MAX, false), (0, false)] {
+        let key = [&main.to_be_bytes()[..], b"_", &0i64.to_be_bytes()].concat();
+        let kv = rusd_proto::mvccpb::KeyValue {
+            key: "k".into(),
+            create_revision: 1,
+            mod_revision: main,
+            version: 1,
+            ..Default::default()
+        };
+        assert_eq!(database.record(&key, &kv.encode_to_vec()).is_ok(), is_one, "{main}");
+    }
+}
+
+#[test]
 fn entries_of_any_bytes_never_panic() {
     bolero::check!().with_iterations(20_000).for_each(|bytes: &[u8]| {
         let data = Bytes::copy_from_slice(bytes);

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use super::import::{self, FollowError, Follower, ImportFailure, ImportOptions, Progress, Source};
-use crate::auth::Secret;
 use crate::cli::{Format, RemoteFlags, Tool};
 use crate::env::{Access, Env};
 use crate::import::remote::{Remote, RemoteOptions, SaveError};
@@ -67,8 +66,9 @@ pub fn run(tool: Tool) -> Result<Done, ToolError> {
             );
             if imported.replayed > 0 {
                 said += &format!(
-                    "{} requests of etcd's log were not in its database yet; {} of them it didn't know to be committed\n",
-                    imported.replayed, imported.uncertain
+                    "{} requests of etcd's log were not in its database yet; {} of them it didn't know to be committed, \
+                     and {} are refused, as by etcd\n",
+                    imported.replayed, imported.uncertain, imported.refused
                 );
             }
             Ok(Done::Said(said))
@@ -104,7 +104,7 @@ fn remote(env: &Env, flags: RemoteFlags) -> Result<Remote, ToolError> {
         true => Some(Connector::new("connections to the source", settings, env.clone())?),
         false => None,
     };
-    let user = (!flags.user.is_empty()).then(|| (flags.user, Secret::new(flags.password)));
+    let user = (!flags.user.is_empty()).then(|| (flags.user, flags.password));
     Ok(Remote::new(RemoteOptions { endpoints: flags.endpoints, user, connector, dial_timeout: flags.dial_timeout }))
 }
 

@@ -3,15 +3,18 @@
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::follow::SCRATCH;
+use super::follow::{SCRATCH, is_followed};
 use super::{ImportFailure, ImportOptions, Progress, Source};
-use crate::apply::Machine;
+use crate::apply::{AlarmKind, Alarms, Command, Machine};
+use crate::auth::Caller;
 use crate::consensus::{seed_log, seed_membership};
 use crate::env::{Access, Disk, Env, make_dir_durably};
-use crate::import::{Database, ImportError, commands};
+use crate::import::remote::FENCE;
+use crate::import::{Database, ImportError, REVISION_MAX, commands};
 use crate::lease::Lessor;
 use crate::ops::config::{ClusterState, Config};
 use crate::ops::data_dir::DataDir;
@@ -25,6 +28,9 @@ use crate::wal::{Wal, WalOptions};
 /// Where a data directory is made, inside the one that it becomes.
 pub(super) const DRAFT: &str = "import.tmp";
 const BUFFER_BYTES: usize = 256 << 10;
+/// Tries to make a finished member's name durable.
+const SYNC_TRIES: u32 = 10;
+const SYNC_PAUSE: Duration = Duration::from_millis(100);
 
 /// What was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +43,8 @@ pub struct Imported {
     pub replayed: u64,
     /// Those among them that the member didn't know to be committed.
     pub uncertain: u64,
+    /// Those among them that were refused, as etcd refuses them where it applies them.
+    pub refused: u64,
 }
 
 /// Makes the data directory of `config` of a source; durable at return. Blocks for as long as that takes.
@@ -50,12 +58,12 @@ pub fn build(env: &Env, config: &Config, source: &Source, options: ImportOptions
     let membership = seed_membership(position, core::initial(config)).map_err(|error| {
         ImportFailure::Refused(format!("the members of --initial-cluster can't be a cluster: {error}"))
     })?;
-    let mut imported = Imported { revision: 0, position, replayed: 0, uncertain: 0 };
+    let mut imported = Imported { revision: 0, position, replayed: 0, uncertain: 0, refused: 0 };
     make(env, config, position, &mut |draft| {
         if source.log.entries.is_empty() {
             let path = rebuild::path_of(&draft.snapshots(), position.index);
             let bump = options.bump_revision;
-            imported.revision = write_snapshot(env, &source.database, position, &membership, bump, &path)?;
+            imported.revision = write_snapshot(env, &source.database, position, &membership, bump, Fence::Down, &path)?;
         } else {
             replay(env, source, draft, position, &membership, options, &mut imported)?;
         }
@@ -64,7 +72,17 @@ pub fn build(env: &Env, config: &Config, source: &Source, options: ImportOptions
     Ok(imported)
 }
 
-/// Makes the data directory of `config`: `fill` puts a snapshot at `position` into it, all else is done here.
+/// Whether the alarm by which an import keeps a source from writing is taken over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fence {
+    /// As the source has it: what its log holds was refused under it.
+    Kept,
+    /// A member begins without.
+    Down,
+}
+
+/// Makes the data directory of `config`: `fill` puts a snapshot at `position` into it, all else is done here. Once the
+/// member is there, nothing is an error any more.
 pub(super) fn make(
     env: &Env,
     config: &Config,
@@ -89,9 +107,23 @@ pub(super) fn make(
     drop(wal);
     let (from, to) = (staged.join("member"), root.join("member"));
     disk.sync_dir(&from).map_err(ImportError::io("sync", &from))?;
-    rebuild::rename(disk, &from, &to)?;
+    disk.rename(&from, &to).map_err(ImportError::io("rename", &from))?;
+    sync_made(disk, root);
     drop(draft);
-    remove_dir(disk, &staged)
+    if let Err(error) = remove_dir(disk, &staged) {
+        tracing::warn!(%error, "the data directory is made; remove this by hand");
+    }
+    Ok(())
+}
+
+/// Makes the member's name durable. It is there already and may be started, so this is tried, and told of.
+#[expect(clippy::disallowed_methods, reason = "waits for a disk, on a thread for blocking work")]
+fn sync_made(disk: &dyn Disk, root: &Path) {
+    for _ in 0..SYNC_TRIES {
+        let Err(error) = disk.sync_dir(root) else { return };
+        tracing::error!(%error, dir = %root.display(), "the data directory is made, and may not be durable; syncing again");
+        std::thread::sleep(SYNC_PAUSE);
+    }
 }
 
 /// Refuses what would be replaced, and options that contradict each other.
@@ -104,6 +136,11 @@ fn check(disk: &dyn Disk, config: &Config, options: ImportOptions) -> Result<(),
     }
     if config.clustering.initial_cluster_state == ClusterState::Existing {
         return refused("a state that comes from elsewhere begins a cluster: leave --initial-cluster-state at new");
+    }
+    if is_followed(disk, &config.member.data_dir.join(SCRATCH))? {
+        return refused(
+            "another process follows a running etcd into this directory (rusd import --from): stop it first",
+        );
     }
     check_unused(disk, config)
 }
@@ -155,9 +192,14 @@ pub(super) fn write_snapshot(
     position: AppliedPosition,
     membership: &Bytes,
     bump_revision: u64,
+    fence: Fence,
     path: &Path,
 ) -> Result<i64, ImportFailure> {
     let mut rows = database.rows()?;
+    if fence == Fence::Down {
+        let fence = fence_row();
+        rows.retain(|(table, key, _)| (*table, key) != (Table::Meta, &fence));
+    }
     let mut header = SnapshotHeader {
         position,
         revision: database.revision()?,
@@ -166,6 +208,7 @@ pub(super) fn write_snapshot(
     };
     if bump_revision > 0 {
         let bumped = i64::try_from(bump_revision).ok().and_then(|bump| header.revision.checked_add(bump));
+        let bumped = bumped.filter(|bumped| *bumped <= REVISION_MAX);
         let bumped = bumped.ok_or_else(|| ImportFailure::Refused("--bump-revision is beyond all revisions".into()))?;
         let (key, value) = compact_row(bumped, -1);
         rows.retain(|(table, other, _)| (*table, other) != (Table::Meta, &key));
@@ -196,6 +239,10 @@ pub(super) fn write_snapshot(
     Ok(revision)
 }
 
+fn fence_row() -> Bytes {
+    Alarms::meta_key(FENCE, AlarmKind::Corrupt)
+}
+
 /// Applies what the log holds beyond the database, and writes what comes of it.
 fn replay(
     env: &Env,
@@ -215,26 +262,41 @@ fn replay(
     let scratch = draft.root().join("scratch");
     make_dir_durably(disk, &scratch).map_err(ImportError::io("make", &scratch))?;
     let base = scratch.join("base.snapshot");
-    write_snapshot(env, &source.database, source.database.position()?, membership, 0, &base)?;
+    write_snapshot(env, &source.database, source.database.position()?, membership, 0, Fence::Kept, &base)?;
     let (mut store, _) = Store::open(env, StoreConfig::new(Engine::Redb, scratch.join("store")))?;
     let opened = rebuild::install(env, &mut store, &base)?;
     let (leases, _) = Lessor::new(env.clock.now());
     let mut machine = Machine::open(store, &opened, leases)?;
     for entry in &source.log.entries {
         let position = AppliedPosition { index: entry.index.into(), term: entry.term.into() };
-        let commands = commands(entry)?;
+        let commands: Vec<_> = commands(entry)?.into_iter().map(|command| as_applied(command, &machine)).collect();
         imported.replayed += u64::from(!commands.is_empty());
         imported.uncertain += u64::from(!commands.is_empty() && entry.index > source.log.committed);
-        machine.apply(position, &commands)?;
+        let outcomes = machine.apply(position, &commands)?;
+        imported.refused += outcomes.iter().filter(|outcome| outcome.result.is_err()).count() as u64;
         machine.publish(position)?;
         wait_for_room(&machine)?;
     }
     machine.store_mut().put_meta(Table::Meta, Bytes::from_static(MEMBERSHIP_KEY), Some(membership.clone()));
+    machine.store_mut().put_meta(Table::Meta, fence_row(), None);
     machine.publish(end)?;
     imported.revision = machine.store_mut().revision();
     rebuild::save(env.clone(), machine.reader(), draft.snapshots())()?;
     drop(machine);
     remove_dir(disk, &scratch)
+}
+
+/// A lease's end as etcd applies it: whoever has the role of root may, even if users changed since it was asked for.
+fn as_applied(command: Command, machine: &Machine) -> Command {
+    match command {
+        Command::As(on_behalf)
+            if matches!(on_behalf.command, Command::LeaseRevoke { .. })
+                && machine.auth().look().check_admin(&on_behalf.caller).is_ok() =>
+        {
+            on_behalf.command.by(Caller::Member)
+        }
+        other => other,
+    }
 }
 
 /// Waits until the store has brought enough to the disk to take more.
@@ -244,4 +306,24 @@ pub(super) fn wait_for_room(machine: &Machine) -> Result<(), StorageError> {
         futures::executor::block_on(reader.values().flush())?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::MemDisk;
+
+    #[test]
+    fn nothing_is_made_where_another_process_follows() {
+        let disk = MemDisk::new();
+        let mut config = Config::default();
+        config.member.data_dir = "/d".into();
+        let scratch = config.member.data_dir.join(SCRATCH);
+        disk.create_dir_all(&scratch).unwrap();
+        let lock = disk.open(&scratch.join("lock"), Access::Create).unwrap();
+        assert!(check(&disk, &config, ImportOptions::default()).is_ok(), "nobody does");
+        assert!(lock.try_lock().unwrap());
+        let refused = check(&disk, &config, ImportOptions::default()).unwrap_err().to_string();
+        assert!(refused.contains("another process follows"), "{refused}");
+    }
 }

@@ -17,6 +17,7 @@ pub(in crate::server) fn at_first_start(env: &Env, config: &Arc<Config>) -> Resu
         revision = imported.revision,
         replayed = imported.replayed,
         uncertain = imported.uncertain,
+        refused = imported.refused,
         "took over what was there"
     );
     Ok(())

@@ -19,9 +19,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+pub(super) use word::is_followed;
 pub use word::tell_to_take_over;
 
-use super::build::{check_unused, remove_dir, write_snapshot};
+use super::build::{Fence, check_unused, remove_dir, write_snapshot};
 use super::{ImportFailure, Progress};
 use apply::apply;
 use word::{LOOK_EVERY, Word, forget};
@@ -296,7 +297,7 @@ fn fill(env: &Env, scratch: &Path, file: &Path) -> Result<State, ImportFailure> 
     let position = database.position()?;
     let base = scratch.join("base.snapshot");
     forget(disk, &base)?;
-    write_snapshot(env, &database, position, &Bytes::new(), 0, &base)?;
+    write_snapshot(env, &database, position, &Bytes::new(), 0, Fence::Down, &base)?;
     let (mut store, _) = Store::open(env, StoreConfig::new(Engine::Redb, &dir))?;
     rebuild::install(env, &mut store, &base)?;
     let auth_revision = database.auth_revision()?;

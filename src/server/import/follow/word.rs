@@ -62,6 +62,18 @@ pub(super) fn forget(disk: &dyn Disk, path: &Path) -> Result<(), ImportError> {
     }
 }
 
+/// Whether a process follows into the data directory that this scratch directory is in.
+pub(in crate::server::import) fn is_followed(disk: &dyn Disk, scratch: &Path) -> Result<bool, ImportError> {
+    let path = scratch.join("lock");
+    match disk.open(&path, Access::Read) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        opened => {
+            let lock = opened.map_err(ImportError::io("open", &path))?;
+            lock.try_lock().map(|free| !free).map_err(ImportError::io("lock", &path))
+        }
+    }
+}
+
 /// Tells the process that follows into a data directory to take over, and waits until it has.
 ///
 /// # Errors
@@ -69,17 +81,7 @@ pub(super) fn forget(disk: &dyn Disk, path: &Path) -> Result<(), ImportError> {
 pub async fn tell_to_take_over(env: &Env, data_dir: &Path, without_source: bool) -> Result<(), ImportFailure> {
     let disk = env.disk.as_ref();
     let scratch = data_dir.join(SCRATCH);
-    let is_followed = || -> Result<bool, ImportError> {
-        let path = scratch.join("lock");
-        match disk.open(&path, Access::Read) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            opened => {
-                let lock = opened.map_err(ImportError::io("open", &path))?;
-                lock.try_lock().map(|free| !free).map_err(ImportError::io("lock", &path))
-            }
-        }
-    };
-    if !is_followed()? {
+    if !is_followed(disk, &scratch)? {
         return Err(ImportFailure::Refused(format!("no process follows into {}", data_dir.display())));
     }
     let (word, refused) = (scratch.join(TAKE_OVER), scratch.join(REFUSED));
@@ -95,7 +97,7 @@ pub async fn tell_to_take_over(env: &Env, data_dir: &Path, without_source: bool)
         if disk.exists(&made).map_err(ImportError::io("look for", &made))? {
             return Ok(());
         }
-        if !is_followed()? {
+        if !is_followed(disk, &scratch)? {
             return Err(ImportFailure::Refused("the process that followed has ended".into()));
         }
     }

@@ -21,7 +21,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use check::Checked;
-use page::{META, Page};
+use page::{BRANCH, META, Page};
 
 use crate::env::{Access, Disk, DiskFile};
 
@@ -35,6 +35,9 @@ const PAGE_BYTES_MIN: u64 = 512;
 const PAGE_BYTES_MAX: u64 = 1 << 24;
 /// A page with its overflow is read as a whole: the largest value there can be, or the largest free list, with room.
 const RUN_BYTES_MAX: u64 = 256 << 20;
+/// A page of branches is split before it is much larger than a page: only long keys make it longer. A walk holds one of
+/// each level.
+const BRANCH_RUN_BYTES_MAX: u64 = 1 << 20;
 /// The free list's page where there is none.
 const NO_FREELIST: u64 = u64::MAX;
 
@@ -126,7 +129,11 @@ impl BboltFile {
         let mut bytes = vec![0; self.meta.page_bytes as usize];
         self.file.read_exact_at(&mut bytes, at)?;
         let overflow = u64::from(page::overflow(&bytes));
-        let run = (overflow + 1).checked_mul(self.meta.page_bytes).filter(|run| *run <= RUN_BYTES_MAX);
+        let run_max = match page::flags(&bytes) & BRANCH {
+            0 => RUN_BYTES_MAX,
+            _ => BRANCH_RUN_BYTES_MAX.max(self.meta.page_bytes),
+        };
+        let run = (overflow + 1).checked_mul(self.meta.page_bytes).filter(|run| *run <= run_max);
         let run = run.ok_or_else(|| damaged("it takes more pages than any value can"))?;
         if overflow >= self.meta.end - id {
             return Err(damaged("its overflow is out of bounds"));

@@ -131,6 +131,21 @@ fn circles_end() {
     }
 }
 
+/// A walk holds a page of each level: they must be small.
+#[test]
+fn a_page_of_branches_is_bounded() {
+    let (disk, _) = disk(2_000, 20);
+    let path = Path::new(PATH);
+    let mut bytes = disk.bytes(path).unwrap();
+    let branch = (2..bytes.len() / 4096).find(|page| bytes[page * 4096 + 8] == 1).unwrap() * 4096;
+    for (overflow, says) in [(255u32, "its overflow is out of bounds"), (256, "it takes more pages")] {
+        bytes[branch + 12..branch + 16].copy_from_slice(&overflow.to_le_bytes());
+        disk.set_bytes(path, bytes.clone());
+        let refused = all(&BboltFile::open(&disk, path).unwrap(), b"key").unwrap_err().to_string();
+        assert!(refused.contains(says), "{refused}");
+    }
+}
+
 #[test]
 fn arbitrary_bytes_never_panic() {
     bolero::check!().with_iterations(2_000).for_each(|bytes: &[u8]| {
