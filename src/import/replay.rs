@@ -33,6 +33,17 @@ struct Header {
     auth_revision: u64,
 }
 
+/// A request of etcd's API v2: up to 3.5 members tell each other their names and the cluster's version by these.
+#[derive(Clone, PartialEq, Message)]
+struct RequestV2 {
+    #[prost(string, tag = "2")]
+    method: String,
+    #[prost(string, tag = "3")]
+    path: String,
+}
+
+const METHODS_V2: [&str; 5] = ["PUT", "POST", "DELETE", "QGET", "SYNC"];
+
 /// What an entry holds; those that aren't named change nothing that is taken over.
 #[derive(Clone, PartialEq, Message)]
 struct Request {
@@ -84,6 +95,9 @@ struct Request {
 /// A request that can't be read.
 pub fn commands(entry: &LogEntry) -> Result<Vec<Command>, ImportError> {
     if !entry.is_request || entry.data.is_empty() {
+        return Ok(Vec::new());
+    }
+    if RequestV2::decode(entry.data.clone()).is_ok_and(|request| METHODS_V2.contains(&request.method.as_str())) {
         return Ok(Vec::new());
     }
     let refused = |what: String| ImportError::Refused(format!("entry {} of etcd's log: {what}", entry.index));

@@ -324,6 +324,15 @@ fn requests_are_applied_as_etcd_applies_them() {
 }
 
 #[test]
+fn a_name_that_was_told_by_the_old_api_changes_nothing() {
+    let mut data = Vec::new();
+    for (tag, text) in [(2, "PUT"), (3, "/0/members/8e9e05c52164694d/attributes"), (4, r#"{"name":"a"}"#)] {
+        prost::encoding::string::encode(tag, &text.to_owned(), &mut data);
+    }
+    assert_eq!(commands(&LogEntry { index: 1, term: 1, is_request: true, data: data.into() }).unwrap(), vec![]);
+}
+
+#[test]
 fn revisions_beyond_all_are_refused() {
     let (disk, bytes) = file();
     disk.set_bytes(Path::new("/d/db"), bytes);
