@@ -344,7 +344,10 @@ impl<'a> Given<'a> {
                 hint: format!("expected {}", bad.expected),
             })?;
         }
-        Ok(Box::new(config.finish().map_err(CliError::Invalid)?))
+        let config = config.finish().map_err(CliError::Invalid)?;
+        // What is made here is made for a first start.
+        config.check_first().map_err(CliError::Invalid)?;
+        Ok(Box::new(config))
     }
 }
 

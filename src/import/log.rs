@@ -104,7 +104,8 @@ impl Log {
     pub fn read(disk: &dyn Disk, dir: &Path, after: u64, term: u64) -> Result<Self, ImportError> {
         let mut files = files(disk, dir)?;
         files.sort_unstable();
-        let mut tail = Tail { log: Self::default(), after, term, bytes: 0, last: 0, snapshots: Vec::new() };
+        let mut tail =
+            Tail { log: Self::default(), after, term, bytes: 0, last: 0, strange: None, snapshots: Vec::new() };
         let mut crc = None;
         for (at, (_, path)) in files.iter().enumerate() {
             let is_last = at + 1 == files.len();
@@ -135,6 +136,8 @@ struct Tail {
     bytes: usize,
     /// The last entry that there is, or that a snapshot stands for.
     last: u64,
+    /// The term of the entry that the database ends with, if that is another one there.
+    strange: Option<u64>,
     /// Snapshots later than the database.
     snapshots: Vec<u64>,
 }
@@ -142,6 +145,12 @@ struct Tail {
 impl Tail {
     /// Looks at the whole: the log has to go on where the database ends.
     fn check(&self) -> Result<(), String> {
+        if let Some(term) = self.strange {
+            return Err(format!(
+                "entry {} is of term {term}, that in the database of term {}: they don't belong together",
+                self.after, self.term
+            ));
+        }
         if self.last < self.after {
             return Err(format!(
                 "the log ends at entry {}, and the database holds up to {}: they don't belong together, or files of \
@@ -177,11 +186,9 @@ impl Tail {
         if !ENTRY_KINDS.contains(&entry.kind) || entry.index == 0 || entry.term == 0 {
             return Err("an entry that can't be".into());
         }
-        if entry.index == self.after && entry.term != self.term {
-            return Err(format!(
-                "entry {} is of term {}, that in the database of term {}: they don't belong together",
-                entry.index, entry.term, self.term
-            ));
+        if entry.index <= self.after {
+            // One that comes again takes the place of the first.
+            self.strange = (entry.index == self.after && entry.term != self.term).then_some(entry.term);
         }
         self.last = entry.index;
         let Some(place) = entry.index.checked_sub(self.after + 1) else {

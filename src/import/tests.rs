@@ -255,9 +255,11 @@ fn a_log_that_does_not_reach_the_database_is_refused() {
         assert!(refused.contains(text), "{refused}");
     };
     says(10, 3, "the log ends at entry 9");
+    assert_eq!(entries(&disk, 6, 3).unwrap().0.len(), 3, "entry 6 was another one before");
+    says(6, 2, "is of term 3");
     disk.remove(&Path::new(WAL).join(FILES[1])).unwrap();
     assert_eq!(entries(&disk, 3, 2).unwrap().0.len(), 2);
-    says(6, 3, "the log ends at entry 5");
+    says(7, 3, "the log ends at entry 5");
     // It says that more was committed than there is.
     let mut first = Writer::new(0);
     first.entry(2, 1, b"1");

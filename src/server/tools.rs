@@ -104,7 +104,7 @@ fn remote(env: &Env, flags: RemoteFlags) -> Result<Remote, ToolError> {
         true => Some(Connector::new("connections to the source", settings, env.clone())?),
         false => None,
     };
-    let user = (!flags.user.is_empty()).then(|| (flags.user, flags.password));
+    let user = (!flags.user.is_empty()).then_some((flags.user, flags.password));
     Ok(Remote::new(RemoteOptions { endpoints: flags.endpoints, user, connector, dial_timeout: flags.dial_timeout }))
 }
 
