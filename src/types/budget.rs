@@ -34,6 +34,19 @@ impl Budget {
         (before == 0 || before.saturating_add(bytes) <= self.max).then_some(held)
     }
 
+    /// Lets `held`, of this budget, hold `bytes` more; false if they are too many now. Whoever is alone may, as before.
+    pub fn grow(&self, held: &mut Held, bytes: usize) -> bool {
+        debug_assert!(Arc::ptr_eq(&self.used, &held.used), "a holder of another budget");
+        let before = self.used.fetch_add(bytes, Ordering::Relaxed);
+        let fits = before <= held.bytes || before.saturating_add(bytes) <= self.max;
+        if fits {
+            held.bytes += bytes;
+        } else {
+            self.used.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        fits
+    }
+
     /// Holds `bytes` even if they are too many: for what can't be refused any more.
     pub fn hold(&self, bytes: usize) -> Held {
         self.used.fetch_add(bytes, Ordering::Relaxed);
@@ -84,6 +97,14 @@ mod tests {
         let alone = budget.take(99).expect("whoever is alone may hold more");
         assert!(budget.take(1).is_none());
         drop(alone);
-        assert!(budget.take(1).is_some());
+        let mut grown = budget.take(1).unwrap();
+        assert!(budget.grow(&mut grown, 99), "whoever is alone may grow beyond the limit");
+        assert_eq!((grown.bytes(), budget.used()), (100, 100));
+        drop(grown);
+        let mut one = budget.take(4).unwrap();
+        let other = budget.take(4).unwrap();
+        assert!(budget.grow(&mut one, 2) && !budget.grow(&mut one, 1), "two share what there is");
+        drop((one, other));
+        assert_eq!(budget.used(), 0);
     }
 }

@@ -178,6 +178,160 @@ async fn a_body_that_does_not_come_has_its_time() {
     is_well(&server).await;
 }
 
+/// Calls of a method that were begun, and that are over.
+fn calls(server: &Server, method: &str) -> (f64, f64) {
+    let text = (server.services.metrics_text)();
+    let of = |name: &str| {
+        let lines = text.lines().filter(|line| {
+            line.starts_with(name)
+                && line.contains(&format!("\"{method}\""))
+                && (method != "Watch" || line.contains("etcdserverpb.Watch"))
+        });
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>()
+    };
+    (of("grpc_server_started_total"), of("grpc_server_handled_total"))
+}
+
+/// A call waits for the end of its body, so that its client is seen to leave.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_leaves_while_waiting_for_a_lock_has_no_place() {
+    let server = Server::with_limits(Limits::default());
+    let count = async || {
+        let (_, body) = post(&server, "/v3/kv/range", br#"{"key":"bC8=","range_end":"bDA=","count_only":true}"#).await;
+        serde_json::from_str::<serde_json::Value>(&body).unwrap()["count"].as_str().unwrap_or("0").to_owned()
+    };
+    let (status, body) = post(&server, "/v3/lock/lock", br#"{"name":"bA=="}"#).await;
+    assert_eq!(status, 200, "{body}");
+    let mut socket = connect(&server).await;
+    socket.write_all(b"POST /v3/lock/lock HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n").await.unwrap();
+    socket.write_all(b"f\r\n{\"name\":\"bA==\"}\r\n").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(calls(&server, "Lock").0, 1.0, "a call without its body's end");
+    socket.write_all(b"2\r\n\n\n\r\n0\r\n\r\n").await.unwrap();
+    until(|| calls(&server, "Lock").0 > 1.0, "the waiter's call begins").await;
+    while count().await != "2" {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    drop(socket);
+    until(|| calls(&server, "Lock").1 > 1.0, "the waiter's call ends").await;
+    let begun = std::time::Instant::now();
+    while count().await != "1" {
+        assert!(begun.elapsed() < ANSWER_MAX, "its place stays");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_behind_a_value_is_passed_by_up_to_a_bound() {
+    let server = Server::with_limits(Limits::default());
+    let body = |behind: usize| [br#"{"key":"Zm9v"}"#.to_vec(), vec![b' '; behind]].concat();
+    let (status, text) = post(&server, "/v3/kv/range", &body(3_000_000)).await;
+    assert!(status == 200 && text.contains("header"), "{status} {text}");
+    let mut socket = connect(&server).await;
+    socket.write_all(b"POST /v3/kv/range HTTP/1.1\r\nhost: a\r\ncontent-length: 99999999\r\n\r\n").await.unwrap();
+    let (mut read, mut write) = socket.into_split();
+    let endless = tokio::spawn(async move {
+        let mut piece = body(0);
+        while write.write_all(&piece).await.is_ok() {
+            piece = vec![b' '; 65_536];
+        }
+    });
+    let mut answer = vec![0; 4_096];
+    let len = tokio::time::timeout(ANSWER_MAX, read.read(&mut answer)).await.expect("it is refused").unwrap();
+    let answer = String::from_utf8_lossy(&answer[..len]).into_owned();
+    assert!(answer.starts_with("HTTP/1.1 429") && answer.contains("follow the request"), "{answer}");
+    endless.abort();
+}
+
+/// A request that breaks off is none, wherever it does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_breaks_is_no_request() {
+    let server = Server::with_limits(Limits::default());
+    for (path, method) in
+        [("/v3/lease/grant", "LeaseGrant"), ("/v3/auth/disable", "AuthDisable"), ("/v3/watch", "Watch")]
+    {
+        for (rest, closes) in [
+            ("content-length: 99\r\n\r\n", true),
+            ("content-length: 99\r\n\r\n ", true),
+            ("transfer-encoding: chunked\r\n\r\nzz\r\n", false),
+            ("transfer-encoding: chunked\r\n\r\n5\r\n{", true),
+        ] {
+            let mut socket = connect(&server).await;
+            socket.write_all(format!("POST {path} HTTP/1.1\r\nhost: a\r\n{rest}").as_bytes()).await.unwrap();
+            if closes {
+                socket.shutdown().await.unwrap();
+            }
+            let mut answer = String::new();
+            let _ = tokio::time::timeout(ANSWER_MAX, socket.read_to_string(&mut answer)).await.expect("it is over");
+            assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400"), "{path} {rest}: {answer}");
+            assert!(answer.is_empty() || answer.contains("unexpected EOF"), "{path} {rest}: {answer}");
+            assert_eq!(calls(&server, method).0, 0.0, "{path} {rest}");
+        }
+    }
+    for whole in ["{\"TTL\":\"9\"}", "{}"] {
+        let mut socket = connect(&server).await;
+        let head = format!("POST /v3/lease/grant HTTP/1.1\r\nhost: a\r\ncontent-length: 99\r\n\r\n{whole}");
+        socket.write_all(head.as_bytes()).await.unwrap();
+        socket.shutdown().await.unwrap();
+        let mut answer = String::new();
+        let _ = tokio::time::timeout(ANSWER_MAX, socket.read_to_string(&mut answer)).await.expect("it is over");
+        assert!(!answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert_eq!(calls(&server, "LeaseGrant").0, 0.0, "a value, and no end");
+    }
+    is_well(&server).await;
+}
+
+/// Half values on streams have their time, whether or not the stream has begun, and hold nothing after it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_values_on_streams_have_their_time() {
+    let limits = Limits {
+        request_arrival_max: Duration::from_millis(500),
+        requests_pending_bytes_max: 200_000,
+        ..Limits::default()
+    };
+    let server = Server::with_limits(limits);
+    let half = format!("{{\"create_request\":{{\"key\":\"{}", "A".repeat(100_000));
+    for (path, first, last) in [
+        ("/v3/watch", "", "HTTP/1.1 504"),
+        ("/v3/watch", "{\"create_request\":{\"key\":\"YQ==\"}}", "{\"error\":{\"code\":4"),
+        ("/v3/lease/keepalive", "{\"ID\":\"7\"}", "{\"error\":{\"code\":4"),
+    ] {
+        let mut socket = connect(&server).await;
+        let head = format!("POST {path} HTTP/1.1\r\nhost: a\r\ncontent-length: 999999\r\n\r\n{first}");
+        socket.write_all(head.as_bytes()).await.unwrap();
+        let mut seen = String::new();
+        if !first.is_empty() {
+            await_text(&mut socket, &mut seen, "{\"result\":").await;
+            // Idle for longer than a value may take.
+            tokio::time::sleep(Duration::from_millis(800)).await;
+        }
+        let method = if path == "/v3/watch" { "Watch" } else { "LeaseKeepAlive" };
+        let (begun, over) = calls(&server, method);
+        socket.write_all(half.as_bytes()).await.unwrap();
+        await_text(&mut socket, &mut seen, last).await;
+        until(|| server.services.budgets.requests.used() == 0, "nothing is held").await;
+        if !first.is_empty() {
+            until(|| calls(&server, method) == (begun, over + 1.0), "the stream ends").await;
+        }
+    }
+    is_well(&server).await;
+}
+
+/// The client's time is that of the body, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clients_time_covers_the_body() {
+    let server = Server::with_limits(Limits::default());
+    for path in ["/v3/kv/put", "/v3/watch", "/v3/election/observe"] {
+        let mut socket = connect(&server).await;
+        let head = format!("POST {path} HTTP/1.1\r\nhost: a\r\ngrpc-timeout: 200m\r\ncontent-length: 99\r\n\r\n{{\"");
+        socket.write_all(head.as_bytes()).await.unwrap();
+        let mut seen = String::new();
+        await_text(&mut socket, &mut seen, "HTTP/1.1 504").await;
+        assert!(seen.contains("context deadline exceeded"), "{seen}");
+    }
+    assert_eq!(server.services.budgets.requests.used(), 0);
+}
+
 /// A watch and a renewal, to and fro on one HTTP/1.1 connection whose body stays open.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_body_that_stays_open_is_answered_as_it_comes() {
@@ -212,16 +366,7 @@ async fn await_text(socket: &mut TcpStream, seen: &mut String, expected: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_ends_with_its_client() {
     let server = Server::with_limits(Limits::default());
-    let streams = || {
-        let text = (server.services.metrics_text)();
-        let of = |name: &str| {
-            let lines = text.lines().filter(|line| {
-                line.starts_with(name) && line.contains("\"Watch\"") && line.contains("etcdserverpb.Watch")
-            });
-            lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>()
-        };
-        (of("grpc_server_started_total"), of("grpc_server_handled_total"))
-    };
+    let streams = || calls(&server, "Watch");
     for body in ["{}", "{\"create_request\":{\"key\":\"YQ==\"}}"] {
         let mut socket = connect(&server).await;
         let head = format!("POST /v3/watch HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n{body}", body.len());

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Once  one message, for a call that takes one
-//! Many  a message for each JSON value that comes; one that is wrong ends the client's half, as in etcd
+//! Many  a message for each JSON value that comes; one that is wrong, or cut, ends the stream and says why
 //! ```
 
 use std::pin::Pin;
@@ -21,13 +21,15 @@ use crate::types::Held;
 /// A framed message, and what its text holds of the budget.
 pub(super) type Framed = (Bytes, Option<Held>);
 
-/// The message of type `shape` that a JSON value means.
+/// The message of type `shape`, up to `max` bytes long, that a JSON value means.
 ///
 /// # Errors
-/// `InvalidArgument`, in protojson's words.
-pub(super) fn framed((json, held): Value, shape: &'static Shape) -> Result<Framed, Status> {
-    let message = parse::to_wire(&json, shape).map_err(|fault| Status::invalid_argument(fault.0))?;
-    Ok((message.into(), held))
+/// `InvalidArgument`, in protojson's words; `ResourceExhausted`, with the message's length.
+pub(super) fn framed((json, held): Value, shape: &'static Shape, max: usize) -> Result<Framed, Status> {
+    let message = parse::to_wire(&json, shape, max).map_err(|fault| Status::invalid_argument(fault.0))?;
+    let too_large =
+        |len| Status::resource_exhausted(format!("grpc: received message larger than max ({len} vs. {max})"));
+    Ok((message.framed().map_err(too_large)?.into(), held))
 }
 
 /// One message.
@@ -38,8 +40,9 @@ pub(super) struct Once {
 }
 
 impl Once {
-    pub(super) fn new((message, held): Framed) -> Self {
-        Self { message: Some(message), _held: held }
+    pub(super) fn new(message: Option<Framed>) -> Self {
+        let (message, held) = message.unzip();
+        Self { message, _held: held.flatten() }
     }
 }
 
@@ -61,13 +64,14 @@ pub(super) struct Many<B> {
     first: Option<Bytes>,
     values: Values<B>,
     shape: &'static Shape,
+    message_max: usize,
     is_over: bool,
 }
 
 impl<B> Many<B> {
-    /// `first` was read of `values` already; without one there is none.
-    pub(super) fn new(first: Option<Framed>, values: Values<B>, shape: &'static Shape) -> Self {
-        Self { is_over: first.is_none(), first: first.map(|(message, _)| message), values, shape }
+    /// `first` was read of `values` already; without one there is none. Messages have up to `message_max` bytes.
+    pub(super) fn new(first: Option<Framed>, values: Values<B>, shape: &'static Shape, message_max: usize) -> Self {
+        Self { is_over: first.is_none(), first: first.map(|(message, _)| message), values, shape, message_max }
     }
 }
 
@@ -89,13 +93,10 @@ where
             return Poll::Ready(None);
         }
         let next = ready!(self.values.poll_next(context));
-        let shape = self.shape;
-        let message = next.map(|value| value.and_then(|value| framed(value, shape))).transpose();
-        let message = message.unwrap_or_else(|status| {
-            tracing::debug!(error = status.message(), "a value on a stream of the gateway is no request");
-            None
-        });
-        self.is_over = message.is_none();
-        Poll::Ready(message.map(|(message, _)| Ok(Frame::data(message))))
+        let (shape, max) = (self.shape, self.message_max);
+        let message = next.map(|value| value.and_then(|value| framed(value, shape, max)));
+        self.is_over = !matches!(message, Some(Ok(_)));
+        // The status goes along as it is: it is the stream's end.
+        Poll::Ready(message.map(|message| Ok(Frame::data(message?.0))))
     }
 }

@@ -46,22 +46,20 @@ pub(super) fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Status> {
 /// `None` outside for what is no timeout, inside for one of zero, which is none.
 fn parse(text: &str) -> Option<Option<Duration>> {
     let (count, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let unit = match unit {
-        "H" => Duration::from_secs(3600),
-        "M" => Duration::from_secs(60),
-        "S" => Duration::from_secs(1),
-        "m" => Duration::from_millis(1),
-        "u" => Duration::from_micros(1),
-        "n" => Duration::from_nanos(1),
-        _ => return None,
-    };
-    let count: i64 = count.parse().ok()?;
+    let count: i64 = if matches!(unit, "H" | "M" | "S" | "m" | "u" | "n") { count.parse().ok()? } else { return None };
     if count == 0 {
         return Some(None);
     }
     // A time before now is one that is over.
-    let count = u32::try_from(count.max(0)).unwrap_or(u32::MAX);
-    Some(Some(unit.saturating_mul(count)))
+    let count = u64::try_from(count).unwrap_or(0);
+    Some(Some(match unit {
+        "H" => Duration::from_secs(count.saturating_mul(3600)),
+        "M" => Duration::from_secs(count.saturating_mul(60)),
+        "S" => Duration::from_secs(count),
+        "m" => Duration::from_millis(count),
+        "u" => Duration::from_micros(count),
+        _ => Duration::from_nanos(count),
+    }))
 }
 
 #[cfg(test)]
@@ -98,6 +96,8 @@ mod tests {
             ("+5m", Some(Some(Duration::from_millis(5)))),
             ("0S", Some(None)),
             ("-1S", Some(Some(Duration::ZERO))),
+            ("5000000000n", Some(Some(Duration::from_secs(5)))),
+            ("5000000000u", Some(Some(Duration::from_secs(5_000)))),
             ("x", None),
             ("5", None),
             ("1s", None),

@@ -21,21 +21,28 @@ mod scan;
 mod text;
 mod values;
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
+use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Request, Response, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use hyper::body::Incoming;
 use rusd_proto::{Route, Shape, shape};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::Status;
 
+use self::body::Framed;
 use self::values::Values;
 use super::grpc::body::ReplyBody;
-use super::grpc::request::CallBody;
+use super::grpc::request::{CallBody, Translated};
 use super::grpc::service;
 use super::services::Services;
+use super::{errors, methods};
+use crate::types::RequestError;
 
 pub(super) use self::path::is_served;
 
@@ -44,75 +51,136 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// How much longer than a message its text may be.
 const TEXT_FACTOR: usize = 2;
 
+/// A request that became a call's message.
+struct Asked {
+    route: &'static Route,
+    path: PathAndQuery,
+    metadata: HeaderMap,
+    /// When the client's time is over.
+    deadline: Option<Instant>,
+    first: Option<Framed>,
+}
+
+/// What is refused before the call is made.
+enum Refused {
+    /// As no request.
+    Request(Status),
+    /// As a call would have been.
+    Stream(Status),
+}
+
+impl From<Status> for Refused {
+    fn from(status: Status) -> Self {
+        Self::Request(status)
+    }
+}
+
 /// Serves a request to a path of the gateway.
 pub(super) async fn serve(
     services: Arc<Services>,
     shutdown: watch::Receiver<bool>,
     request: Request<Incoming>,
 ) -> Response<ReplyBody> {
-    let Some(route) = path::route(request.uri().path()) else {
-        return failure::response(&Status::not_found("Not Found"));
+    let (parts, incoming) = request.into_parts();
+    let text_max = services.message_bytes_max().saturating_mul(TEXT_FACTOR);
+    let (arrival_max, budget) = (services.limits.request_arrival_max, services.budgets.requests.clone());
+    let mut values = Values::new(incoming, text_max, arrival_max, budget);
+    let answer = match asked(&services, &parts, &mut values).await {
+        Ok(asked) => {
+            return call(&services, &shutdown, asked, values).await.unwrap_or_else(|status| failure::response(&status));
+        }
+        Err(Refused::Request(status)) => failure::response(&status),
+        Err(Refused::Stream(status)) => failure::stream_response(&status),
     };
-    if request.method() != Method::POST {
-        return failure::response(&Status::unimplemented("Method Not Allowed"));
+    values.discard();
+    answer
+}
+
+/// Reads what is asked: the whole body, or a stream's first value.
+async fn asked(services: &Arc<Services>, parts: &Parts, values: &mut Values<Incoming>) -> Result<Asked, Refused> {
+    let begun = Instant::now();
+    let route = path::route(parts.uri.path()).ok_or_else(|| Status::not_found("Not Found"))?;
+    if parts.method != Method::POST {
+        return Err(Status::unimplemented("Method Not Allowed").into());
     }
-    match call(&services, &shutdown, route, request).await {
-        Ok(response) => response,
-        Err(status) => failure::response(&status),
+    let deadline = head::timeout(&parts.headers)?.and_then(|timeout| begun.checked_add(timeout));
+    let metadata = head::metadata(&parts.headers);
+    let path = format!("/{}/{}", route.service, route.method);
+    let method = methods::Method::of_path(&path).ok_or_else(|| methods::unknown(&path))?;
+    let path = path.parse().map_err(|_| Status::internal("a method's path is none"))?;
+    // Whoever may not call it at all has nothing held.
+    let foreseen = in_time(deadline, None, service::foresee(services, method, &metadata)).await;
+    foreseen.map_err(|status| if route.response_stream { Refused::Stream(status) } else { status.into() })?;
+    let limit = (!route.request_stream).then_some(services.limits.request_arrival_max);
+    let first = in_time(deadline, limit, async {
+        let first = poll_fn(|context| values.poll_next(context)).await.transpose()?;
+        if !route.request_stream {
+            // Over HTTP/1.1 nobody sees a client leave whose request goes on.
+            values.pass_rest().await?;
+        }
+        Ok(first)
+    });
+    // What is wrong with the first value is the answer, also to a stream: etcd's says nothing then, or never ends.
+    let mut first = first.await?;
+    if !route.request_stream {
+        first = first.or_else(|| Some((Bytes::from_static(b"{}"), None)));
+    }
+    let request = known(route.request)?;
+    let first = first.map(|value| body::framed(value, request, services.message_bytes_max())).transpose()?;
+    Ok(Asked { route, path, metadata, deadline, first })
+}
+
+/// What comes within the client's time and, if it has one, a limit of its own.
+async fn in_time<T>(
+    deadline: Option<Instant>,
+    limit: Option<Duration>,
+    coming: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
+    let by_limit = limit.and_then(|limit| Some((Instant::now().checked_add(limit)?, service::late(limit))));
+    let by_client = deadline.map(|deadline| (deadline, errors::status(&RequestError::DeadlineExceeded)));
+    match by_client.into_iter().chain(by_limit).min_by_key(|(until, _)| *until) {
+        Some((until, late)) => tokio::time::timeout_at(until, coming).await.unwrap_or(Err(late)),
+        None => coming.await,
     }
 }
 
 /// Makes the call and translates its answer.
 ///
 /// # Errors
-/// What is refused before the call is made.
+/// A message without a shape.
 async fn call(
     services: &Arc<Services>,
     shutdown: &watch::Receiver<bool>,
-    route: &Route,
-    request: Request<Incoming>,
+    asked: Asked,
+    values: Values<Incoming>,
 ) -> Result<Response<ReplyBody>, Status> {
-    let (parts, incoming) = request.into_parts();
-    let timeout = head::timeout(&parts.headers)?;
-    let text_max = services.message_bytes_max().saturating_mul(TEXT_FACTOR);
-    let mut values = Values::new(incoming, text_max, services.budgets.requests.clone());
-    // What is wrong with the first value is the answer, also to a stream: etcd's says nothing then, or never ends.
-    let first = std::future::poll_fn(|context| values.poll_next(context));
-    let first = if route.request_stream {
-        first.await
-    } else {
-        let limit = services.limits.request_arrival_max;
-        tokio::time::timeout(limit, first).await.map_err(|_| service::late(limit))?
-    };
-    let first = first.transpose()?;
+    let Asked { route, path, metadata, deadline, first } = asked;
     let (request, response) = (known(route.request)?, known(route.response)?);
-    let body = if route.request_stream {
-        let first = first.map(|value| body::framed(value, request)).transpose()?;
-        CallBody::Translated(Box::pin(body::Many::new(first, values, request)))
+    let body: Translated = if route.request_stream {
+        Box::pin(body::Many::new(first, values, request, services.message_bytes_max()))
     } else {
-        drop(values);
-        let value = first.unwrap_or((bytes::Bytes::from_static(b"{}"), None));
-        let (message, held) = body::framed(value, request)?;
-        // These may wait for hours, and keep no more than a name.
-        let held = held.filter(|_| !matches!(route.method, "Lock" | "Campaign"));
-        CallBody::Translated(Box::pin(body::Once::new((message, held))))
+        // Some may wait for hours, and keep no more than a name.
+        let waits = matches!(route.method, "Lock" | "Campaign");
+        Box::pin(body::Once::new(first.map(|(message, held)| (message, held.filter(|_| !waits)))))
     };
-    let mut call = Request::new(body);
+    let mut call = Request::new(CallBody::Translated(body));
     *call.method_mut() = Method::POST;
-    let path: PathAndQuery = format!("/{}/{}", route.service, route.method)
-        .parse()
-        .map_err(|_| Status::internal("a method's path is none"))?;
     *call.uri_mut() = Uri::from(path);
-    *call.headers_mut() = head::metadata(&parts.headers);
+    *call.headers_mut() = metadata;
     let budget = &services.budgets.answers;
     if !route.response_stream {
-        let answer = service::serve(services, shutdown, call, timeout).await;
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let answer = service::serve(services, shutdown, call, left).await;
         return Ok(answer::unary(answer, response, budget).await);
     }
-    let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-    let deadline = deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
-    let answer = service::serve(services, shutdown, call, None).await;
-    Ok(answer::stream(answer, response, deadline, budget).await)
+    let answer = service::serve(services, shutdown, call, None);
+    match in_time(deadline, None, async { Ok(answer.await) }).await {
+        Ok(answer) => {
+            let deadline = deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
+            Ok(answer::stream(answer, response, deadline, budget).await)
+        }
+        Err(late) => Ok(failure::stream_response(&late)),
+    }
 }
 
 /// The shape of a route's message; a test looks that each has one.

@@ -8,55 +8,89 @@
 use crate::api::grpc::frame::HEAD_LEN;
 use crate::api::wire::varint_len;
 
-/// A message in the making.
-#[derive(Debug, Default)]
+/// A message in the making, of up to so many bytes. A larger one is forgotten, and only counted on: a refusal says
+/// its length.
+#[derive(Debug)]
 pub(super) struct Nested {
-    /// Everything but the lengths.
+    /// Everything but the lengths; nothing once it is too large.
     out: Vec<u8>,
     /// Where a length belongs, and how much it says; in the order of the places.
     lengths: Vec<(usize, u64)>,
-    /// The messages that are open: their lengths' numbers, and `inserted` as they began.
-    open: Vec<(usize, usize)>,
+    /// The messages that are open.
+    open: Vec<Begun>,
+    /// Bytes of everything but the lengths.
+    written: usize,
     /// Bytes of the lengths of all messages that were closed.
+    inserted: usize,
+    max: usize,
+    is_forgotten: bool,
+}
+
+/// How it stood as a message began.
+#[derive(Clone, Copy, Debug)]
+struct Begun {
+    /// Its length's number.
+    number: usize,
+    written: usize,
     inserted: usize,
 }
 
 impl Nested {
+    /// Nothing yet, and up to `max` bytes.
+    pub(super) fn new(max: usize) -> Self {
+        let (out, lengths, open) = (Vec::new(), Vec::new(), Vec::new());
+        Self { out, lengths, open, written: 0, inserted: 0, max, is_forgotten: false }
+    }
+
     /// Begins a message as a field.
     pub(super) fn open(&mut self, field: u32) {
         self.tag(field, 2);
-        self.open.push((self.lengths.len(), self.inserted));
-        self.lengths.push((self.out.len(), 0));
+        self.open.push(Begun { number: self.lengths.len(), written: self.written, inserted: self.inserted });
+        if !self.is_forgotten {
+            self.lengths.push((self.out.len(), 0));
+        }
     }
 
     /// Ends the message that was begun last.
     pub(super) fn close(&mut self) {
-        let Some((number, inserted)) = self.open.pop() else { return };
-        let (at, length) = &mut self.lengths[number];
-        *length = (self.out.len() - *at + self.inserted - inserted) as u64;
-        self.inserted += varint_len(*length);
+        let Some(begun) = self.open.pop() else { return };
+        let length = (self.written - begun.written + self.inserted - begun.inserted) as u64;
+        if let Some((_, place)) = self.lengths.get_mut(begun.number) {
+            *place = length;
+        }
+        self.inserted += varint_len(length);
+        self.bound();
     }
 
     /// A field that is a number.
     pub(super) fn number(&mut self, field: u32, value: u64) {
         self.tag(field, 0);
-        put_varint(&mut self.out, value);
+        self.varint(value);
     }
 
     /// A field that is text or bytes.
     pub(super) fn bytes(&mut self, field: u32, value: &[u8]) {
         self.tag(field, 2);
-        put_varint(&mut self.out, value.len() as u64);
-        self.out.extend_from_slice(value);
+        self.varint(value.len() as u64);
+        self.written += value.len();
+        self.bound();
+        if !self.is_forgotten {
+            self.out.extend_from_slice(value);
+        }
     }
 
     /// The message with gRPC's head.
-    pub(super) fn framed(self) -> Vec<u8> {
-        let len = self.out.len() + self.inserted;
+    ///
+    /// # Errors
+    /// The message's length, if that is too much.
+    pub(super) fn framed(self) -> Result<Vec<u8>, usize> {
+        let len = self.written + self.inserted;
+        if self.is_forgotten {
+            return Err(len);
+        }
         let mut framed = Vec::with_capacity(HEAD_LEN + len);
         framed.push(0);
-        // A text is bounded far below that, and a message is hardly longer than its text.
-        framed.extend_from_slice(&u32::try_from(len).unwrap_or(u32::MAX).to_be_bytes());
+        framed.extend_from_slice(&u32::try_from(len).map_err(|_| len)?.to_be_bytes());
         let mut done = 0;
         for (at, length) in self.lengths {
             framed.extend_from_slice(&self.out[done..at]);
@@ -64,11 +98,27 @@ impl Nested {
             done = at;
         }
         framed.extend_from_slice(&self.out[done..]);
-        framed
+        Ok(framed)
     }
 
     fn tag(&mut self, field: u32, wire_type: u8) {
-        put_varint(&mut self.out, u64::from(field) << 3 | u64::from(wire_type));
+        self.varint(u64::from(field) << 3 | u64::from(wire_type));
+    }
+
+    fn varint(&mut self, value: u64) {
+        self.written += varint_len(value);
+        self.bound();
+        if !self.is_forgotten {
+            put_varint(&mut self.out, value);
+        }
+    }
+
+    /// Forgets the message once it is too large.
+    fn bound(&mut self) {
+        if !self.is_forgotten && self.written + self.inserted > self.max {
+            self.is_forgotten = true;
+            (self.out, self.lengths) = (Vec::new(), Vec::new());
+        }
     }
 }
 
@@ -130,11 +180,18 @@ mod tests {
     fn lengths_are_what_prost_writes() {
         for levels in [0, 1, 2, 3, 40] {
             let txn = deep(levels);
-            let mut out = Nested::default();
+            let mut out = Nested::new(usize::MAX);
             write(&mut out, &txn);
-            let (framed, expected) = (out.framed(), txn.encode_to_vec());
+            let (framed, expected) = (out.framed().unwrap(), txn.encode_to_vec());
             assert_eq!(framed[..HEAD_LEN], [&[0], &(expected.len() as u32).to_be_bytes()[..]].concat());
             assert_eq!(framed[HEAD_LEN..], expected, "{levels} levels");
+            for max in [0, 1, expected.len() / 2, expected.len().saturating_sub(1), expected.len()] {
+                let mut out = Nested::new(max);
+                write(&mut out, &txn);
+                assert!(out.out.len() <= max);
+                let whole = max >= expected.len();
+                assert_eq!(out.framed(), if whole { Ok(framed.clone()) } else { Err(expected.len()) }, "{max}");
+            }
         }
     }
 }

@@ -40,13 +40,13 @@ impl Object {
     }
 }
 
-/// The message of type `shape` that `json`, one whole value, means; with gRPC's head.
+/// The message of type `shape` that `json`, one whole value, means, if it has `max` bytes at most.
 ///
 /// # Errors
 /// What protojson says to it.
-pub(super) fn to_wire(json: &[u8], shape: &'static Shape) -> Result<Vec<u8>, Fault> {
+pub(super) fn to_wire(json: &[u8], shape: &'static Shape, max: usize) -> Result<Nested, Fault> {
     let mut text = Text::new(json);
-    let mut out = Nested::default();
+    let mut out = Nested::new(max);
     open(&mut text)?;
     let mut levels = vec![Level::Object(Object::new(shape))];
     while let Some(level) = levels.last_mut() {
@@ -72,7 +72,7 @@ pub(super) fn to_wire(json: &[u8], shape: &'static Shape) -> Result<Vec<u8>, Fau
         };
         levels.extend(inner);
     }
-    Ok(out.framed())
+    Ok(out)
 }
 
 /// One member of an object; what is to be read next if it isn't done with it.
@@ -217,7 +217,8 @@ mod tests {
     use super::*;
 
     fn parsed<M: Message + Default>(name: &str, json: &str) -> Result<M, String> {
-        let framed = to_wire(json.as_bytes(), shape(name).unwrap()).map_err(|fault| fault.0)?;
+        let message = to_wire(json.as_bytes(), shape(name).unwrap(), usize::MAX).map_err(|fault| fault.0)?;
+        let framed = message.framed().unwrap();
         Ok(M::decode(&framed[5..]).expect("what is written can be read"))
     }
 
@@ -307,6 +308,6 @@ mod tests {
         let Some(pb::watch_request::RequestUnion::CreateRequest(create)) = watch.request_union else { panic!() };
         assert_eq!((create.filters, create.watch_id), (vec![0, 1, 1], 5));
         let deep = format!("{}{{}}{}", r#"{"success":[{"request_txn":"#.repeat(3_000), "}]}".repeat(3_000));
-        assert!(to_wire(deep.as_bytes(), shape("etcdserverpb.TxnRequest").unwrap()).is_ok());
+        assert!(to_wire(deep.as_bytes(), shape("etcdserverpb.TxnRequest").unwrap(), 1 << 20).is_ok());
     }
 }

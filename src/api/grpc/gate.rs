@@ -22,6 +22,14 @@ pub(crate) fn admit(services: &Services, method: Method, headers: &HeaderMap) ->
             services.metrics.client_request(streaming, Some(version));
         }
     }
+    look(services, method, headers)
+}
+
+/// The same for a call that isn't made yet, and doesn't count.
+///
+/// # Errors
+/// Those of [`admit`], but for the version.
+pub(crate) fn look(services: &Services, method: Method, headers: &HeaderMap) -> Result<(), Status> {
     let standing = services.proposer.standing();
     if needs_leader(headers) && standing.leader.is_none() {
         return Err(errors::status(&RequestError::NoLeader));

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, header::CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
 use http_body::Body;
 use http_body_util::BodyExt;
 use tokio::sync::watch;
@@ -110,6 +110,27 @@ pub(crate) fn serve(
         Method::HealthList => unary(call, health::list),
         Method::HealthWatch => server_stream(call, shutdown(), health::watch),
     }
+}
+
+/// Whether a call whose message is still to come would be let in; if not, it counts as one that was refused.
+///
+/// # Errors
+/// Those that the call would end with.
+pub(crate) async fn foresee(services: &Arc<Services>, method: Method, headers: &HeaderMap) -> Result<(), Status> {
+    let look = async {
+        gate::look(services, method, headers)?;
+        let context = CallContext::new(services.clone(), Who::of(headers, None), gate::needs_leader(headers));
+        // What this member knows is enough to wait for a message.
+        if rules::admit_again(&context, method).is_err() {
+            rules::admit(&context, method).await.map_err(|error| errors::status(&error))?;
+        }
+        Ok(())
+    };
+    let looked: Result<(), Status> = look.await;
+    if let Err(status) = &looked {
+        CallGuard::start(&services.metrics, method).finish(status.code());
+    }
+    looked
 }
 
 /// A call that has just come in.

@@ -174,8 +174,13 @@ impl KeepAlive {
                         self.messages.push(data);
                     }
                 }
-                // The client's half is over, in order or with its connection.
-                Poll::Ready(None | Some(Err(_))) => self.requests = None,
+                Poll::Ready(Some(Err(error))) => match error.downcast::<Status>() {
+                    // What the gateway can't make a message of.
+                    Ok(status) => self.fail(&status),
+                    Err(_) => self.requests = None,
+                },
+                // The client's half is over.
+                Poll::Ready(None) => self.requests = None,
             }
         }
     }
