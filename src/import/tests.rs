@@ -184,7 +184,10 @@ fn put(disk: &MemDisk, files: &[Vec<u8>; 2]) {
     }
 }
 
-fn entries(disk: &MemDisk, after: u64, term: u64) -> Result<(Vec<(u64, u64, Bytes)>, u64), ImportError> {
+/// Index, term and data of each entry, and up to where they are committed.
+type Found = (Vec<(u64, u64, Bytes)>, u64);
+
+fn entries(disk: &MemDisk, after: u64, term: u64) -> Result<Found, ImportError> {
     let log = Log::read(disk, Path::new(WAL), after, term)?;
     Ok((log.entries.into_iter().map(|entry| (entry.index, entry.term, entry.data)).collect(), log.committed))
 }

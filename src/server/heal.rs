@@ -89,7 +89,7 @@ impl Healer {
                 });
                 if first && !self.enabled {
                     tracing::error!(
-                        "it isn't healed either, as --heal-diverged=false has it: remove this member, and add it \
+                        "it isn't healed either, for want of --heal-diverged: remove this member, and add it \
                          again with an empty data directory"
                     );
                 }

@@ -123,7 +123,7 @@ fn tamper_with(cluster: &Cluster, member: usize, value: String) {
 /// refuses everything, also after a restart, and the keys are named.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_differs_is_found_and_not_served() {
-    let mut cluster = Cluster::rusd(3, &["--backend=redb", "--heal-diverged=false"]).await;
+    let mut cluster = Cluster::rusd(3, &["--backend=redb"]).await;
     let leader = cluster.leader().await;
     let (bad, good) = ((leader + 1) % 3, (leader + 2) % 3);
     puts(&cluster, leader, 20).await;
@@ -166,7 +166,7 @@ async fn a_member_that_differs_is_found_and_not_served() {
 /// divergence is found, named and healed without any help of clients. The alarm is raised meanwhile and stops nobody.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_differs_is_healed_from_the_leader() {
-    let (cluster, bad) = with_a_bad_one(&["--backend=redb"]).await;
+    let (cluster, bad) = with_a_bad_one(&["--backend=redb", "--heal-diverged"]).await;
     let good = (bad + 1) % 3;
     let id = cluster.status(bad).await.unwrap().header.unwrap().member_id;
     let begun = Instant::now();
@@ -193,7 +193,7 @@ async fn a_member_that_differs_is_healed_from_the_leader() {
 /// new one, or nothing for ever. It is killed as soon as a file of each step is seen, and at other times.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_is_killed_while_it_heals_heals_later() {
-    let (mut cluster, bad) = with_a_bad_one(&["--backend=redb"]).await;
+    let (mut cluster, bad) = with_a_bad_one(&["--backend=redb", "--heal-diverged"]).await;
     let writer = (bad + 1) % 3;
     let member = cluster.data(bad).join("member");
     let steps = [member.join("diverged"), member.join("snap/healing.ready"), member.join("store.diverged")];
@@ -222,7 +222,7 @@ async fn a_member_that_is_killed_while_it_heals_heals_later() {
 /// was switched off was never served again, though it held what the others do.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_was_healed_is_served_though_it_may_heal_no_more() {
-    let mut cluster = Cluster::rusd(3, &["--backend=redb", "--heal-diverged=false"]).await;
+    let mut cluster = Cluster::rusd(3, &["--backend=redb"]).await;
     let leader = cluster.leader().await;
     let healed = (leader + 1) % 3;
     puts(&cluster, leader, 20).await;
@@ -241,7 +241,7 @@ async fn a_member_that_was_healed_is_served_though_it_may_heal_no_more() {
 /// A leader that differs hands over, whoever made it the leader, and whether or not it may heal.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_differs_hands_over() {
-    let (cluster, bad) = with_a_bad_one(&["--backend=redb", "--heal-diverged=false"]).await;
+    let (cluster, bad) = with_a_bad_one(&["--backend=redb"]).await;
     refuses(&cluster, bad).await;
     let id = cluster.status(bad).await.unwrap().header.unwrap().member_id;
     let leader = cluster.leader().await;
@@ -258,7 +258,7 @@ async fn a_leader_that_differs_hands_over() {
 /// Where each holds something else, nobody knows what is right: the alarm stops all, and nobody is healed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn members_that_all_differ_are_not_healed() {
-    let mut cluster = Cluster::rusd(3, &["--backend=redb"]).await;
+    let mut cluster = Cluster::rusd(3, &["--backend=redb", "--heal-diverged"]).await;
     let leader = cluster.leader().await;
     puts(&cluster, leader, 20).await;
     for member in 0..3 {
