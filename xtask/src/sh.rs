@@ -69,6 +69,15 @@ pub(crate) fn option(args: &[String], name: &str) -> Result<Option<String>, Stri
     Ok(None)
 }
 
+/// The server to try: `--rusd PATH`, or a debug build made now.
+pub(crate) fn rusd(args: &[String]) -> Result<PathBuf, Box<dyn std::error::Error>> {
+    if let Some(path) = option(args, "rusd")? {
+        return Ok(PathBuf::from(path));
+    }
+    run(cargo(&["build", "--package", "rusd"]))?;
+    Ok(target().join("debug/rusd"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

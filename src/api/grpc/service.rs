@@ -7,11 +7,12 @@
 //! ```
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::poll_immediate;
 use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
 use http_body::Body;
 use http_body_util::BodyExt;
@@ -278,9 +279,17 @@ where
     let max = call.services.message_bytes_max();
     let mut messages = frame::Messages::new(call.request.headers(), max);
     let budget = &call.services.budgets.requests;
-    let message = frame::read_one(&mut messages, call.request.body_mut(), budget);
-    let limit = call.services.limits.request_arrival_max;
-    let (message, held) = tokio::time::timeout(limit, message).await.map_err(|_| late(limit))??;
+    let (message, held) = {
+        let mut read = pin!(frame::read_one(&mut messages, call.request.body_mut(), budget));
+        // Nearly always it is there already, and then no timer is made.
+        match poll_immediate(read.as_mut()).await {
+            Some(read) => read?,
+            None => {
+                let limit = call.services.limits.request_arrival_max;
+                tokio::time::timeout(limit, read).await.map_err(|_| late(limit))??
+            }
+        }
+    };
     // Its client decides when a message comes, and by then others may do what the method does.
     rules::admit_again(&context, call.method).map_err(|error| errors::status(&error))?;
     // These may wait for hours, and keep no more than a name.

@@ -18,13 +18,7 @@ use server::Server;
 
 pub(crate) fn run(args: &[String]) -> Outcome {
     peers::run(&[])?;
-    let rusd = match sh::option(args, "rusd")? {
-        Some(path) => PathBuf::from(path),
-        None => {
-            sh::run(sh::cargo(&["build", "--package", "rusd"]))?;
-            sh::target().join("debug/rusd")
-        }
-    };
+    let rusd = sh::rusd(args)?;
     let wanted = args.iter().find(|arg| PROBES.iter().any(|probe| probe.name == arg.as_str()));
     let (mut played, mut skipped, mut failed) = (0, 0, Vec::new());
     for probe in PROBES.iter().filter(|probe| wanted.is_none_or(|wanted| wanted == probe.name)) {

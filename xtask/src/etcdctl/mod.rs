@@ -13,20 +13,12 @@ mod normal;
 mod session;
 mod side;
 
-use std::path::PathBuf;
-
 use crate::{Outcome, peers, sh};
 use side::Side;
 
 pub(crate) fn run(args: &[String]) -> Outcome {
     peers::run(&[])?;
-    let rusd = match sh::option(args, "rusd")? {
-        Some(path) => PathBuf::from(path),
-        None => {
-            sh::run(sh::cargo(&["build", "--package", "rusd"]))?;
-            sh::target().join("debug/rusd")
-        }
-    };
+    let rusd = sh::rusd(args)?;
     let backend = sh::option(args, "backend")?.unwrap_or_else(|| "sled".to_owned());
     let etcd = peers::directory().join("etcd");
     let sides = [Side::start("etcd", &etcd, &[])?, Side::start("rusd", &rusd, &[format!("--backend={backend}")])?];
