@@ -33,7 +33,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("propose", &["apply", "auth", "consensus", "env", "failpoint", "lease", "storage", "types"]),
     ("tls", &["env", "types"]),
     ("ops", &["env", "tls", "types"]),
-    ("discovery", &["env", "ops", "types"]),
+    ("discovery", &["env", "ops", "tls", "types"]),
     ("cli", &["auth", "env", "ops", "types"]),
     (
         "api",
@@ -53,7 +53,10 @@ const DOORS: &[(&str, &[&str])] = &[
     ("sled", &["src/storage/backend/sled", "src/storage/backend/mod.rs"]),
     ("redb", &["src/storage/backend/redb", "src/storage/backend/mod.rs"]),
     ("openraft", &["src/consensus/"]),
-    ("tonic", &["src/api/", "src/consensus/peer/", "src/discovery/registry.rs", "src/import/remote/"]),
+    (
+        "tonic",
+        &["src/api/", "src/consensus/peer/", "src/discovery/registry.rs", "src/discovery/way.rs", "src/import/remote/"],
+    ),
     ("axum", &["src/api/"]),
     ("bcrypt", &["src/auth/password"]),
     ("ring", &["src/auth/tokens/", "src/tls/"]),

@@ -1,7 +1,7 @@
 //! Who the first members of a cluster are, where no flag lists them.
 //!
 //! ```text
-//! --discovery-token, -endpoints ─► registry: another etcd or rusd, in which each member writes itself down
+//! --discovery-token, -endpoints ─► way ─► registry: another etcd or rusd, in which each member writes itself down
 //! --discovery-srv               ─► srv ─► dns: records that name them all
 //!                                          └► --initial-cluster, as if it had been typed
 //! ```
@@ -10,9 +10,11 @@
 mod dns;
 mod registry;
 mod srv;
+mod way;
 
 use crate::env::Env;
 use crate::ops::config::{Config, InitialCluster};
+use crate::tls::TlsError;
 
 /// Why the members could not be found; each says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +27,9 @@ pub enum DiscoveryError {
         /// A sentence that says what to do.
         instead: &'static str,
     },
+    /// Files that TLS to the registry needs are not as they should be.
+    #[error("TLS to the discovery service: {0}. Correct --discovery-cert, --discovery-key or --discovery-cacert")]
+    Tls(#[from] TlsError),
     /// The records can't be had.
     #[error("error setting up initial cluster: {why}. Correct the records, --discovery-srv or --discovery-srv-name")]
     Records {
@@ -58,7 +63,7 @@ pub async fn find(config: &mut Config, env: &Env) -> Result<(), DiscoveryError> 
     let cluster: InitialCluster = if config.discovery.token.is_empty() {
         srv::find(config, env).await?
     } else {
-        let found = registry::find(config).await?;
+        let found = registry::find(config, env).await?;
         // It keeps clusters with equal URLs apart, as etcd has it.
         config.clustering.initial_cluster_token.clone_from(&config.discovery.token);
         found

@@ -11,10 +11,11 @@ use rusd_proto::etcdserverpb as pb;
 use rusd_proto::etcdserverpb::auth_client::AuthClient;
 use rusd_proto::etcdserverpb::kv_client::KvClient;
 use tonic::metadata::AsciiMetadataValue;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Request, Status};
 
-use super::DiscoveryError;
+use super::{DiscoveryError, way};
+use crate::env::Env;
 use crate::ops::config::{Config, InitialCluster};
 use crate::ops::identity::member_id;
 
@@ -37,8 +38,8 @@ struct Listed {
 }
 
 /// Writes this member down and waits until all of them are.
-pub(super) async fn find(config: &Config) -> Result<InitialCluster, DiscoveryError> {
-    let registry = Registry::new(config)?;
+pub(super) async fn find(config: &Config, env: &Env) -> Result<InitialCluster, DiscoveryError> {
+    let registry = Registry::new(config, env)?;
     let urls = &config.clustering.initial_advertise_peer_urls;
     let id = member_id(urls, &config.discovery.token, None);
     let own = format!("{}/members/{id}", registry.root);
@@ -107,24 +108,8 @@ impl From<Status> for Failure {
 }
 
 impl Registry {
-    fn new(config: &Config) -> Result<Self, DiscoveryError> {
+    fn new(config: &Config, env: &Env) -> Result<Self, DiscoveryError> {
         let discovery = &config.discovery;
-        let endpoint = |text: &String| {
-            let url = if text.contains("://") { text.clone() } else { format!("http://{text}") };
-            let endpoint = Endpoint::from_shared(url).map_err(|error| DiscoveryError::Registry {
-                why: format!("the endpoint {text}: {error}"),
-                instead: "Type --discovery-endpoints=http://host:port",
-            })?;
-            let endpoint = endpoint.connect_timeout(discovery.dial_timeout).tcp_nodelay(true);
-            let endpoint = if discovery.keepalive_time.is_zero() {
-                endpoint
-            } else {
-                endpoint
-                    .http2_keep_alive_interval(discovery.keepalive_time)
-                    .keep_alive_timeout(discovery.keepalive_timeout)
-            };
-            Ok(endpoint.connect_lazy())
-        };
         let user = match discovery.user.split_once(':') {
             Some((name, password)) => Some((name.to_owned(), password.to_owned())),
             None if discovery.user.is_empty() => None,
@@ -132,7 +117,7 @@ impl Registry {
         };
         Ok(Self {
             root: format!("/_etcd/registry/{}", discovery.token),
-            endpoints: discovery.endpoints.iter().map(endpoint).collect::<Result<_, _>>()?,
+            endpoints: way::channels(discovery, env)?,
             limit: discovery.request_timeout,
             user,
         })
@@ -149,7 +134,7 @@ impl Registry {
                 Ok(done) => return Ok(done),
                 Err(Failure::Never(error)) => return Err(error),
                 Err(Failure::Later(status)) => {
-                    tracing::warn!(error = %status, again_in = ?pause, "the registry doesn't answer; will try again");
+                    tracing::warn!(error = way::told(&status), again_in = ?pause, "the registry doesn't answer; will try again");
                 }
             }
             tokio::time::sleep(pause).await;

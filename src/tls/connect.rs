@@ -15,7 +15,7 @@ use super::material::{Choice, Shown};
 use super::reload::{Made, Reloading, wall};
 use super::settings::Settings;
 use super::verify::{Anyone, NoOne, Servers, Terms};
-use super::{accept, material, suites};
+use super::{material, suites};
 use crate::env::Env;
 
 /// A stream to a server after the handshake.
@@ -54,15 +54,6 @@ impl Connector {
     ) -> io::Result<ClientStream<S>> {
         let config = self.config.current().await;
         tokio_rustls::TlsConnector::from(config).connect(server_name(address)?, stream).await
-    }
-}
-
-/// What the server said when it refused this one, if that is why a stream failed. With TLS 1.3 it comes only with
-/// the first read: the server sees a client's certificate when the client's handshake is done.
-pub fn refusal(error: &io::Error) -> Option<String> {
-    match error.get_ref()?.downcast_ref::<rustls::Error>()? {
-        rustls::Error::AlertReceived(alert) => Some(accept::told(*alert)),
-        _ => None,
     }
 }
 

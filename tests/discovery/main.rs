@@ -1,7 +1,7 @@
 //! Clusters whose members find each other: by a token in another server, or by DNS records.
 //!
 //! ```text
-//! registry (rusd, or the real etcd) ◄─ size, members ─► m1 m2 m3, started without --initial-cluster ─► one cluster
+//! registry (rusd, or the real etcd; TLS) ◄─ size, members ─► m1 m2 m3, started without --initial-cluster ─► one cluster
 //! dns (here) ─► SRV records ───────────────────────────┘
 //! ```
 
@@ -10,6 +10,9 @@
 
 mod dns;
 
+#[allow(dead_code, reason = "tests of other things ask it for more")]
+#[path = "../tls/authority.rs"]
+mod authority;
 #[path = "../support/peers.rs"]
 mod peers;
 #[path = "../support/ports.rs"]
@@ -25,6 +28,8 @@ use rusd_proto::etcdserverpb::kv_client::KvClient;
 use rusd_proto::etcdserverpb::{MemberListRequest, PutRequest, RangeRequest};
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
+
+use authority::{Authority, Issued, Wanted};
 
 const COMES_MAX: Duration = Duration::from_secs(60);
 
@@ -204,6 +209,76 @@ async fn members_find_each_other_by_a_token_in_rusd() {
 async fn members_find_each_other_by_a_token_in_etcd() {
     if let Some(etcd) = peers::peer("etcd", "members_find_each_other_by_a_token_in_etcd") {
         members_find_each_other_in(etcd).await;
+    }
+}
+
+/// The registry demands a certificate that a member shows, and shows one that the member trusts.
+async fn members_find_each_other_over_tls_in(program: PathBuf) {
+    let dir = TempDir::new().unwrap();
+    let (known, other) = (Authority::new("known"), Authority::new("other"));
+    let (ca, other_ca) = (known.write(dir.path(), "ca"), other.write(dir.path(), "other-ca"));
+    let served = known.issue(dir.path(), "served", &Wanted::default());
+    let shown = known.issue(dir.path(), "shown", &Wanted { common_name: "member", ..Wanted::default() });
+    let mut registry = Server::new(dir.path(), "registry", program, &[]);
+    let tls = ports::free();
+    registry.flags.extend([
+        format!("--initial-cluster=registry=http://127.0.0.1:{}", registry.peer),
+        format!("--listen-client-urls=http://127.0.0.1:{},https://127.0.0.1:{tls}", registry.client),
+        format!("--cert-file={}", served.cert.display()),
+        format!("--key-file={}", served.key.display()),
+        format!("--trusted-ca-file={}", ca.display()),
+        "--client-cert-auth".to_owned(),
+    ]);
+    registry.flags.retain(|flag| *flag != format!("--listen-client-urls=http://127.0.0.1:{}", registry.client));
+    registry.spawn();
+    registry.put("/_etcd/registry/t0k/_config/size", "2").await;
+    let member = |name: &str, endpoint: String, ca: &Path, pair: Option<&Issued>| {
+        let mut flags = vec![
+            "--discovery-token=t0k".to_owned(),
+            format!("--discovery-endpoints={endpoint}"),
+            format!("--discovery-cacert={}", ca.display()),
+        ];
+        if let Some(pair) = pair {
+            flags.push(format!("--discovery-cert={}", pair.cert.display()));
+            flags.push(format!("--discovery-key={}", pair.key.display()));
+        }
+        let mut member = Server::rusd(dir.path(), name, &flags);
+        member.spawn();
+        member
+    };
+    // Whoever doesn't trust the registry, and whom it doesn't trust, wait with the reason in the log.
+    let wary = member("wary", format!("https://localhost:{tls}"), &other_ca, Some(&shown));
+    let unknown = member("unknown", format!("https://localhost:{tls}"), &ca, None);
+    let refused = "no TLS with the registry";
+    for (waiting, what, why) in
+        [(&wary, "the registry doesn't answer", "UnknownIssuer"), (&unknown, refused, "certificate")]
+    {
+        let begun = Instant::now();
+        let said = || waiting.log().lines().any(|line| line.contains(what) && line.contains(why));
+        while !said() {
+            assert!(begun.elapsed() < COMES_MAX, "{}\n{}", waiting.name, waiting.log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    // With a scheme, and without: the files ask for TLS then.
+    let members = [
+        member("m1", format!("https://127.0.0.1:{tls}"), &ca, Some(&shown)),
+        member("m2", format!("localhost:{tls}"), &ca, Some(&shown)),
+    ];
+    for member in &members {
+        member.is_in(&["m1", "m2"]).await;
+    }
+}
+
+#[tokio::test]
+async fn members_find_each_other_over_tls_in_rusd() {
+    members_find_each_other_over_tls_in(PathBuf::from(env!("CARGO_BIN_EXE_rusd"))).await;
+}
+
+#[tokio::test]
+async fn members_find_each_other_over_tls_in_etcd() {
+    if let Some(etcd) = peers::peer("etcd", "members_find_each_other_over_tls_in_etcd") {
+        members_find_each_other_over_tls_in(etcd).await;
     }
 }
 

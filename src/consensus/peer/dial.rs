@@ -13,8 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 
-use super::told::Told;
-use crate::tls::Connector;
+use crate::tls::{Connector, Telling};
 
 /// A connection, whatever it runs over.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
@@ -49,11 +48,11 @@ impl SocketDial {
 
 /// When the last failure of each URL was logged.
 #[derive(Debug, Default)]
-pub(super) struct Failures(Mutex<HashMap<String, Instant>>);
+struct Failures(Mutex<HashMap<String, Instant>>);
 
 impl Failures {
     /// Logs that there is no TLS: a wrong certificate mends itself less often than a dead connection.
-    pub(super) fn log(&self, url: &str, error: &str) {
+    fn log(&self, url: &str, error: &str) {
         let (mut logged, now) = (self.0.lock(), Instant::now());
         logged.retain(|_, last| now.saturating_duration_since(*last) < LOG_EVERY);
         if !logged.contains_key(url) {
@@ -100,7 +99,8 @@ async fn secured<S: Stream>(
     let Some(connector) = connector else { return Ok(Box::new(stream)) };
     let secured = connector.connect(address, stream).await;
     let stream = secured.inspect_err(|error| failures.log(url, &error.to_string()))?;
-    Ok(Box::new(Told::new(stream, url.to_owned(), failures)))
+    let url = url.to_owned();
+    Ok(Box::new(Telling::new(stream, move |why| failures.log(&url, why))))
 }
 
 fn unsupported(what: String) -> io::Error {

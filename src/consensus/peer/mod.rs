@@ -19,7 +19,6 @@ mod patience;
 mod refusal;
 mod service;
 mod snapshot;
-mod told;
 mod wire;
 
 use std::collections::BTreeMap;

@@ -15,29 +15,13 @@ struct Missing {
     asked: fn(&Config) -> bool,
 }
 
-const MISSING: [Missing; 2] = [
-    Missing {
-        what: "--discovery",
-        flags: &["discovery"],
-        why: "etcd's old discovery service is not available",
-        instead: "Use --discovery-token and --discovery-endpoints, or name the members by --initial-cluster",
-        asked: |config| !config.discovery.legacy.is_empty(),
-    },
-    Missing {
-        what: "TLS to the discovery service",
-        flags: &["discovery-"],
-        why: "TLS to the discovery service is not available yet",
-        instead: "Use http:// endpoints, and leave --discovery-insecure-transport at true",
-        asked: |config| {
-            let discovery = &config.discovery;
-            [&discovery.tls.cert_file, &discovery.tls.key_file, &discovery.tls.trusted_ca_file]
-                .into_iter()
-                .any(Option::is_some)
-                || !discovery.insecure_transport
-                || discovery.endpoints.iter().any(|endpoint| endpoint.starts_with("https://"))
-        },
-    },
-];
+const MISSING: [Missing; 1] = [Missing {
+    what: "--discovery",
+    flags: &["discovery"],
+    why: "etcd's old discovery service is not available",
+    instead: "Use --discovery-token and --discovery-endpoints, or name the members by --initial-cluster",
+    asked: |config| !config.discovery.legacy.is_empty(),
+}];
 
 /// Refuses the first thing asked for that isn't there.
 pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
@@ -65,15 +49,11 @@ mod tests {
 
     #[test]
     fn what_matters_for_safety_is_never_ignored() {
-        for (name, value) in
-            [("discovery", "http://h:1"), ("discovery-cacert", "ca.pem"), ("discovery-insecure-transport", "false")]
-        {
-            let mut config = Config::default();
-            let flag = flags::find(name).expect("a known flag");
-            config.set(flag, value).expect("a well-formed value");
-            let error = config.finish().expect_err(name);
-            assert!(error.why.contains("not available"), "{name}: {error}");
-            assert!(error.what.contains(name), "{name}: {error}");
-        }
+        let mut config = Config::default();
+        let flag = flags::find("discovery").expect("a known flag");
+        config.set(flag, "http://h:1").expect("a well-formed value");
+        let error = config.finish().expect_err("the old service");
+        assert!(error.why.contains("not available"), "{error}");
+        assert!(error.what.contains("--discovery"), "{error}");
     }
 }

@@ -8,7 +8,6 @@ use super::{Config, GATES};
 const RAFT: &str = "there is nothing to set: members always ask before they vote, and keep times of their own";
 const DISCOVERY: &str = "etcd's old discovery service is not available";
 const ENGINE: &str = "there is no bbolt here: --backend chooses the engine, and it times its flushes by itself";
-const TLS: &str = "TLS to the discovery service is not available yet";
 const TRACING: &str = "traces are not sent yet";
 
 /// Why, and the flags.
@@ -25,7 +24,6 @@ const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
     ),
     (DISCOVERY, &["discovery-fallback", "discovery-proxy"]),
     (ENGINE, &["backend-batch-interval", "backend-batch-limit", "backend-bbolt-freelist-type"]),
-    (TLS, &["discovery-insecure-skip-tls-verify"]),
     (
         TRACING,
         &[
