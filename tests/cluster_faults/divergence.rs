@@ -10,6 +10,8 @@ use rusd::types::LeaseId;
 use rusd_proto::etcdserverpb::kv_client::KvClient;
 use rusd_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use rusd_proto::etcdserverpb::{AlarmMember, AlarmRequest, MoveLeaderRequest, PutRequest, RangeRequest};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tonic::Code;
 
 use crate::cluster::{COMES_MAX, Cluster};
@@ -43,6 +45,16 @@ pub(crate) async fn refuses(cluster: &Cluster, member: usize) {
 pub(crate) async fn alarms(cluster: &Cluster, member: usize) -> Vec<AlarmMember> {
     let mut client = MaintenanceClient::new(cluster.channel(member));
     client.alarm(AlarmRequest::default()).await.unwrap().into_inner().alarms
+}
+
+/// What `/health` answers at a member.
+async fn health(cluster: &Cluster, member: usize) -> u16 {
+    let url = cluster.url(member);
+    let mut socket = TcpStream::connect(url.trim_start_matches("http://")).await.unwrap();
+    socket.write_all(b"GET /health HTTP/1.1\r\nhost: m\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.unwrap();
+    answer.split(' ').nth(1).unwrap().parse().unwrap()
 }
 
 /// What the changed key is at a member, if that answers.
@@ -141,7 +153,9 @@ async fn a_member_that_differs_is_found_and_not_served() {
     assert_eq!(read(&cluster, bad, false).await, Err(Code::DataLoss));
     for member in [leader, good] {
         assert_eq!(read(&cluster, member, false).await, Ok(()), "the majority goes on");
+        assert_eq!(health(&cluster, member).await, 200, "and is told to be well");
     }
+    assert_eq!(health(&cluster, bad).await, 503);
 
     // Which keys: known after one landmark more.
     let begun = Instant::now();

@@ -108,7 +108,11 @@ pub(super) async fn health(services: &Arc<Services>, query: &str) -> Response<Re
 }
 
 async fn unhealthy(services: &Services, query: &str) -> Option<String> {
-    for (_, kind) in services.alarms.load().list(None) {
+    for (member, kind) in services.alarms.load().list(None) {
+        // It stops nobody but the member that differs.
+        if kind == AlarmKind::Diverged && member != services.info.member_id {
+            continue;
+        }
         let name = kind_name(kind);
         if !query_values(query, "exclude").any(|excluded| excluded == name) {
             return Some(format!("ALARM {name}"));
