@@ -35,6 +35,7 @@ pub mod env;
 pub mod failpoint;
 pub mod import;
 pub mod lease;
+pub mod operator;
 pub mod ops;
 pub mod propose;
 pub mod server;

@@ -50,6 +50,11 @@ fn use_tool(tool: Tool, begun: Instant) -> ExitCode {
             let _ = std::io::stdout().write_all(text.as_bytes());
             ExitCode::SUCCESS
         }
+        Ok(Done::Found { text, is_fine }) => {
+            // As above.
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            if is_fine { ExitCode::SUCCESS } else { ExitCode::from(FAILED) }
+        }
         Ok(Done::Serve(config, style)) => serve(*config, style, begun),
         Err(error) => {
             eprintln!("Error: {error}");

@@ -40,6 +40,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &["admit", "apply", "auth", "consensus", "env", "lease", "ops", "propose", "storage", "tls", "types", "watch"],
     ),
     ("import", &["api", "apply", "auth", "consensus", "env", "lease", "storage", "tls", "types"]),
+    ("operator", &["auth", "consensus", "env", "tls", "types"]),
     ("merge", &["env", "storage", "types"]),
     ("federation", &["env", "storage", "types"]),
 ];
@@ -55,7 +56,14 @@ const DOORS: &[(&str, &[&str])] = &[
     ("openraft", &["src/consensus/"]),
     (
         "tonic",
-        &["src/api/", "src/consensus/peer/", "src/discovery/registry.rs", "src/discovery/way.rs", "src/import/remote/"],
+        &[
+            "src/api/",
+            "src/consensus/peer/",
+            "src/discovery/registry.rs",
+            "src/discovery/way.rs",
+            "src/import/remote/",
+            "src/operator/",
+        ],
     ),
     ("axum", &["src/api/"]),
     ("bcrypt", &["src/auth/password"]),
@@ -65,9 +73,20 @@ const DOORS: &[(&str, &[&str])] = &[
     ("tokio_rustls", &["src/tls/"]),
     ("rcgen", &["src/tls/"]),
     ("x509_parser", &["src/tls/"]),
+    ("clap", &["src/cli/shell.rs"]),
+    ("clap_complete", &["src/cli/shell.rs"]),
+    ("clap_mangen", &["src/cli/shell.rs"]),
     (
         "rusd_proto",
-        &["src/api/", "src/consensus/peer/", "src/discovery/registry.rs", "src/import/", "src/propose/", "src/watch/"],
+        &[
+            "src/api/",
+            "src/consensus/peer/",
+            "src/discovery/registry.rs",
+            "src/import/",
+            "src/operator/",
+            "src/propose/",
+            "src/watch/",
+        ],
     ),
 ];
 

@@ -1,7 +1,7 @@
 //! The command line: what was typed becomes a [`Config`], a text to print, or a refusal.
 //!
 //! ```text
-//! args ─► tools::parse ─► Action::Tool
+//! args ─► tools::parse ─► Action::Tool, or a text
 //!      └► args::split ─┬─► --version, --help ─► Action::Print
 //!                      ├─► --config-file ─► file ─┐
 //!                      └─► flags, then variables ─┴─► Config::finish ─► Action::Run
@@ -11,14 +11,16 @@
 
 mod args;
 mod environment;
+mod explain;
 mod file;
 mod help;
 mod outcome;
+mod shell;
 mod tools;
 pub mod version;
 
 pub use outcome::{Action, CliError, Run, Warning};
-pub use tools::{Format, RemoteFlags, Tool};
+pub use tools::{Format, RemoteFlags, StatusFlags, Tool};
 
 use crate::ops::Config;
 use crate::ops::config::flags;
@@ -36,8 +38,8 @@ pub fn parse(
         return Err(CliError::Subcommand(command.to_owned()));
     }
     let environment: Vec<_> = environment.into_iter().collect();
-    if let Some(tool) = tools::parse(&arguments, &environment)? {
-        return Ok(Action::Tool(Box::new(tool)));
+    if let Some(action) = tools::parse(&arguments, &environment)? {
+        return Ok(action);
     }
     let given = match args::split(&arguments)? {
         args::Split::Version => return Ok(Action::Print(version::text())),

@@ -10,6 +10,7 @@
 pub mod banner;
 pub mod config;
 pub mod data_dir;
+pub mod doctor;
 pub mod identity;
 pub mod join;
 pub mod logging;

@@ -1,13 +1,18 @@
 //! What the subcommands do, and what they say.
 
+mod health;
+
 use std::path::Path;
 
 use super::import::{self, FollowError, Follower, ImportFailure, ImportOptions, Progress, Source};
+use crate::auth::Secret;
 use crate::cli::{Format, RemoteFlags, Tool};
 use crate::env::{Access, Env};
 use crate::import::remote::{Remote, RemoteOptions, SaveError};
 use crate::import::{Database, ImportError, Status, Trailer, check_trailer};
+use crate::operator::{Way, WayOptions};
 use crate::ops::config::Config;
+use crate::ops::doctor;
 use crate::ops::logging::{self, Style};
 use crate::tls::{Connector, Pair, Settings, TlsError};
 
@@ -16,6 +21,13 @@ use crate::tls::{Connector, Pair, Settings, TlsError};
 pub enum Done {
     /// What to print.
     Said(String),
+    /// The same, and whether what was found is as it should be.
+    Found {
+        /// What to print.
+        text: String,
+        /// The process ends with 0 if so, with 1 if not.
+        is_fine: bool,
+    },
     /// The process goes on as a server, which speaks like this.
     Serve(Box<Config>, Style),
 }
@@ -50,6 +62,15 @@ pub enum ToolError {
 pub fn run(tool: Tool) -> Result<Done, ToolError> {
     let env = Env::real();
     match tool {
+        Tool::Health { remote, flags } => runtime()?.block_on(async {
+            let endpoints = remote.endpoints.clone();
+            health::run(way(&env, remote)?, endpoints, flags).await
+        }),
+        Tool::Doctor { data_dir, wal_dir, json } => {
+            let findings = doctor::examine(&env, &data_dir, wal_dir.as_deref());
+            let text = if json { doctor::as_json(&findings) } else { doctor::as_text(&findings) };
+            Ok(Done::Found { text, is_fine: !findings.iter().any(doctor::Finding::is_bad) })
+        }
         Tool::Status { file, format } => status(&env, &file, format).map(Done::Said),
         Tool::Verify { file, skip_hash_check } => verify(&env, &file, skip_hash_check).map(Done::Said),
         Tool::Import { source, wal, config, bump_revision, mark_compacted, skip_hash_check } => {
@@ -92,20 +113,41 @@ fn runtime() -> Result<tokio::runtime::Runtime, ToolError> {
 }
 
 fn remote(env: &Env, flags: RemoteFlags) -> Result<Remote, ToolError> {
+    let (connector, user) = (connector(env, &flags)?, user(&flags));
+    Ok(Remote::new(RemoteOptions { endpoints: flags.endpoints, user, connector, dial_timeout: flags.dial_timeout }))
+}
+
+/// The way to a cluster that is looked after.
+fn way(env: &Env, flags: RemoteFlags) -> Result<Way, ToolError> {
+    Ok(Way::new(WayOptions {
+        user: user(&flags),
+        connector: connector(env, &flags)?,
+        dial_timeout: flags.dial_timeout,
+        call_timeout: flags.command_timeout,
+        clock: env.clock.clone(),
+    }))
+}
+
+fn user(flags: &RemoteFlags) -> Option<(String, Secret)> {
+    (!flags.user.is_empty()).then(|| (flags.user.clone(), flags.password.clone()))
+}
+
+fn connector(env: &Env, flags: &RemoteFlags) -> Result<Option<Connector>, ToolError> {
     let settings = Settings {
-        client_pair: flags.cert.zip(flags.key).map(|(cert, key)| Pair { cert, key }),
-        trusted_ca: flags.cacert,
+        client_pair: flags.cert.clone().zip(flags.key.clone()).map(|(cert, key)| Pair { cert, key }),
+        trusted_ca: flags.cacert.clone(),
         trust_anyone: flags.trust_anyone,
         http2: true,
         ..Settings::default()
     };
-    let is_tls = flags.endpoints.iter().any(|url| url.starts_with("https://") || url.starts_with("unixs://"));
-    let connector = match is_tls {
-        true => Some(Connector::new("connections to the source", settings, env.clone())?),
-        false => None,
-    };
-    let user = (!flags.user.is_empty()).then_some((flags.user, flags.password));
-    Ok(Remote::new(RemoteOptions { endpoints: flags.endpoints, user, connector, dial_timeout: flags.dial_timeout }))
+    // Members that the endpoints tell of may speak TLS where these don't.
+    let is_tls = flags.endpoints.iter().any(|url| url.starts_with("https://") || url.starts_with("unixs://"))
+        || settings.trusted_ca.is_some()
+        || settings.trust_anyone;
+    match is_tls {
+        true => Ok(Some(Connector::new("connections to servers", settings, env.clone())?)),
+        false => Ok(None),
+    }
 }
 
 fn save(env: &Env, path: &Path, flags: RemoteFlags) -> Result<String, ToolError> {

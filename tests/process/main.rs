@@ -20,3 +20,4 @@ mod server;
 mod manager;
 mod metrics;
 mod overload;
+mod status;
