@@ -90,6 +90,38 @@ const DOORS: &[(&str, &[&str])] = &[
     ),
 ];
 
+/// What a page must name: rusd's own flags and the errors that a request can be refused with.
+#[test]
+fn the_pages_name_every_flag_of_our_own_and_every_error() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| fs::read_to_string(root.join(path)).expect("it is there");
+    let (readme, guide) = (read("README.md"), read("INTEGRATION_GUIDE.md"));
+    let flags = read("src/ops/config/flags/features.rs");
+    let (_, own) = flags.split_once("pub(super) const OWN").expect("the table");
+    let flags: Vec<_> = own.split("name: \"").skip(1).filter_map(|row| row.split('"').next()).collect();
+    assert!(flags.contains(&"backend"), "{flags:?}");
+    let errors = read("src/types/error.rs");
+    let (_, all) = errors.split_once("pub enum RequestError {").expect("the errors");
+    let (all, _) = all.split_once("\n}").expect("their end");
+    let is_name =
+        |line: &&str| line.starts_with("    ") && line.trim_start().starts_with(|c: char| c.is_ascii_uppercase());
+    let errors: Vec<_> = all
+        .lines()
+        .filter(is_name)
+        .filter(|line| !line.starts_with("     "))
+        .filter_map(|line| line.trim().split(|c: char| !c.is_ascii_alphanumeric()).next())
+        .collect();
+    assert!(errors.contains(&"EmptyKey") && errors.contains(&"Storage"), "{errors:?}");
+    for flag in flags {
+        for (page, text) in [("README.md", &readme), ("INTEGRATION_GUIDE.md", &guide)] {
+            assert!(text.contains(&format!("`--{flag}`")), "{page} doesn't name --{flag}");
+        }
+    }
+    for error in errors {
+        assert!(guide.contains(&format!("`{error}`")), "the guide doesn't name {error}");
+    }
+}
+
 struct Source {
     /// Relative to the repository's root, with `/`.
     path: String,

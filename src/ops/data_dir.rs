@@ -276,8 +276,11 @@ impl Opener<'_> {
             return Err(DataDirError::InUse { root: self.root.to_owned(), holder });
         }
         let holder = format!("rusd, process {}\n", std::process::id());
-        file.set_len(0).and_then(|()| file.write_at(holder.as_bytes(), 0)).map_err(self.io("write", path))?;
-        Ok(file)
+        match file.set_len(0).and_then(|()| file.write_at(holder.as_bytes(), 0)) {
+            // The text is a courtesy: what lies on a full disk must still be readable.
+            Err(error) if error.kind() != io::ErrorKind::StorageFull => Err(self.io("write", path)(error)),
+            _ => Ok(file),
+        }
     }
 
     fn create(&self, config: &Config, path: &Path, joined: Option<Identity>) -> Result<Format, DataDirError> {

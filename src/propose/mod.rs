@@ -201,7 +201,7 @@ impl Proposer {
     /// answered was published before. Otherwise all reads that wait share one confirmation.
     ///
     /// # Errors
-    /// `Timeout`, `NoLeader` or `LeaderChanged` as etcd answers them.
+    /// `Timeout` or `NoLeader` as etcd answers them. Where etcd answers `LeaderChanged` the new leader is asked.
     pub async fn read_barrier(&self) -> Result<(), RequestError> {
         let status = self.inner.node.status();
         if status.is_sole_leader() || is_planted(Bug::StaleRead) {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -22,7 +23,7 @@ use super::meters::{self, CompactionMeter, EngineMeter, LogMeter};
 use super::open::{self, Opening};
 use super::peer_port::PeerPort;
 use super::room::Room;
-use super::scrub::{LogCare, Scrub};
+use super::scrub::{Care, Scrub, StoreScrub};
 use super::upkeep::{SnapshotPolicy, Upkeep};
 use super::{ServerError, Stopped, publish, rebuild, tokens};
 use crate::api::watch::{WatchService, end_streams_without_leader};
@@ -267,7 +268,7 @@ impl Core {
         if node.status().is_sole_leader() {
             lessor.promote(env.clock.now(), config.member.election_timeout);
         }
-        let care = Arc::new(LogCare::default());
+        let care = Arc::new(Care::default());
         let compaction = Arc::new(CompactionMeter::new(metrics.clone()));
         let sources = Sources {
             status,
@@ -303,7 +304,7 @@ impl Core {
             restart: watch::Sender::new(false),
             workers,
         };
-        core.start_workers(config, env, log_meter, compaction, care, behind_bytes)?;
+        core.start_workers(config, env, log_meter, compaction, (data.snapshots(), care), behind_bytes)?;
         let auth = core.auth.clone();
         let (node, proposer, alarms) = (core.node.clone(), core.proposer.clone(), core.alarms.clone());
         core.workers
@@ -328,7 +329,7 @@ impl Core {
         env: &Env,
         log: Arc<LogMeter>,
         meter: Arc<CompactionMeter>,
-        care: Arc<LogCare>,
+        (dir, care): (PathBuf, Arc<Care>),
         behind_bytes: u64,
     ) -> Result<(), ServerError> {
         let election = config.member.election_timeout;
@@ -387,6 +388,8 @@ impl Core {
         };
         self.workers.push(disk.spawn());
         self.workers.push(Scrub { wal: self.wal.clone(), care: care.clone() }.spawn());
+        let scrub = StoreScrub { env: env.clone(), reader: self.reader.clone(), snapshots: dir, care: care.clone() };
+        self.workers.push(scrub.spawn());
         let upkeep = Upkeep { node, snapshots, reader, policy, behind_bytes, care };
         self.workers.push(upkeep.spawn(move || log.bytes.load(Ordering::Relaxed)));
         Ok(())

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use tokio::sync::Semaphore;
 
 use super::meters::{CompactionMeter, LogMeter};
-use super::scrub::LogCare;
+use super::scrub::Care;
 use crate::api::RpcMetrics;
 use crate::auth::AuthView;
 use crate::consensus::NodeStatus;
@@ -30,7 +30,7 @@ pub(super) struct Sources {
     pub(super) log: Arc<LogMeter>,
     pub(super) wal: Arc<Wal>,
     pub(super) compaction: Arc<CompactionMeter>,
-    pub(super) care: Arc<LogCare>,
+    pub(super) care: Arc<Care>,
 }
 
 fn flag(value: bool) -> f64 {
@@ -60,7 +60,11 @@ pub(super) fn connect(metrics: &Metrics, sources: Sources) {
     leases(metrics, lessor);
     let checked = care.clone();
     metrics.sample(Figure::WalChecked, move || checked.checked_bytes.load(Ordering::Relaxed) as f64);
-    metrics.sample(Figure::WalDamage, move || care.damaged.load(Ordering::Relaxed) as f64);
+    let damaged = care.clone();
+    metrics.sample(Figure::WalDamage, move || damaged.damaged.load(Ordering::Relaxed) as f64);
+    let checked = care.clone();
+    metrics.sample(Figure::StoreChecked, move || checked.store_checked_bytes.load(Ordering::Relaxed) as f64);
+    metrics.sample(Figure::SnapshotDamage, move || care.snapshots_damaged.load(Ordering::Relaxed) as f64);
     store(metrics, reader);
     watch(metrics, hub);
 }

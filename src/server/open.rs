@@ -26,7 +26,7 @@ use super::{heal, rebuild};
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The store.
-    #[error("opening the store: {0}")]
+    #[error("opening the store: {0}{instead}", instead = instead(.0))]
     Store(#[from] StorageError),
     /// The log.
     #[error(transparent)]
@@ -166,6 +166,14 @@ pub(super) fn is_log_lost(have: RaftIndex, snapshot: RaftIndex, has_served: bool
     let is_blank = recovered.vote.is_none() && recovered.last.is_none();
     let installed = recovered.vote.is_some() && snapshot == have;
     (has_served && is_blank) || snapshot > have.max(last) || (have > last && !installed)
+}
+
+/// What to do about an error that a person can mend.
+fn instead(error: &StorageError) -> &'static str {
+    match error {
+        StorageError::Full { .. } => ". Nothing is lost: make room on that disk and start again",
+        _ => "",
+    }
 }
 
 fn ends(last: Option<RaftIndex>) -> String {

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::answers::Answers;
 use super::compare::Comparer;
-use super::scrub::LogCare;
+use super::scrub::Care;
 use super::upkeep::{SnapshotPolicy, Upkeep};
 use super::{ends, open, rebuild};
 use crate::api::PeerDoor;
@@ -78,7 +78,7 @@ pub fn upkeep(
     keep_entries: u64,
 ) -> JoinHandle<()> {
     let policy = SnapshotPolicy { entries_min: entries, bytes_min: 0, keep_entries };
-    let care = Arc::new(LogCare::default());
+    let care = Arc::new(Care::default());
     Upkeep { node, snapshots, reader, policy, behind_bytes: 0, care }.spawn(|| 0)
 }
 

@@ -17,6 +17,7 @@ use std::sync::mpsc;
 use crate::consensus::peer::installed_name;
 use crate::consensus::{Load, Save, SavedSnapshot};
 use crate::env::{Disk, Env};
+use crate::storage::backend::BackendConfig;
 use crate::storage::snapshot::{self, SnapshotHeader};
 use crate::storage::{Opened, Store, StoreReader};
 use crate::types::{RaftIndex, StorageError};
@@ -28,6 +29,9 @@ const KEPT: usize = 2;
 /// Items on their way from the file to the store.
 const ITEMS_AHEAD: usize = 1_024;
 
+/// What a snapshot leaves free for the log.
+const LOG_RESERVE_BYTES: u64 = BackendConfig::RESERVE_BYTES_DEFAULT / 4;
+
 /// Where the snapshot after entry `index` lies.
 pub(super) fn path_of(dir: &Path, index: RaftIndex) -> PathBuf {
     dir.join(format!("{:016x}{ENDING}", index.get()))
@@ -37,6 +41,7 @@ pub(super) fn path_of(dir: &Path, index: RaftIndex) -> PathBuf {
 pub(super) fn save(env: Env, reader: StoreReader, dir: PathBuf) -> Save {
     Box::new(move || {
         // Held until the file is whole: what it reads must not be compacted away meanwhile.
+        check_room(&env, &dir, reader.logical_size())?;
         let pinned = reader.snapshot_pinned();
         let frozen = futures::executor::block_on(reader.values().freeze())?;
         let path = path_of(&dir, frozen.position.index);
@@ -45,6 +50,16 @@ pub(super) fn save(env: Env, reader: StoreReader, dir: PathBuf) -> Save {
         remove_older(&env, &dir)?;
         Ok(saved(header, path))
     })
+}
+
+/// Whether a snapshot of `bytes`, which is never larger than what it is of, leaves what the log needs to go on. That is
+/// less than what writes leave: a snapshot is what the log is purged by, and so makes room.
+fn check_room(env: &Env, dir: &Path, bytes: u64) -> Result<(), StorageError> {
+    match env.disk.free_bytes(dir) {
+        Ok(free) if free < bytes.saturating_add(LOG_RESERVE_BYTES) => Err(StorageError::Full { path: dir.to_owned() }),
+        // A disk that can't be asked says so when it is written to.
+        _ => Ok(()),
+    }
 }
 
 /// Reads snapshots that Raft wants installed.
@@ -87,7 +102,7 @@ fn saved(header: SnapshotHeader, path: PathBuf) -> SavedSnapshot {
 }
 
 /// Snapshot files, the newest first.
-fn files(disk: &dyn Disk, dir: &Path) -> Result<Vec<PathBuf>, StorageError> {
+pub(super) fn files(disk: &dyn Disk, dir: &Path) -> Result<Vec<PathBuf>, StorageError> {
     let names = disk.list(dir).map_err(|error| StorageError::io("list", dir, error))?;
     let is_ours = |name: &OsString| name.to_str().is_some_and(|name| name.ends_with(ENDING));
     let mut names: Vec<_> = names.into_iter().filter(is_ours).collect();
@@ -100,6 +115,13 @@ fn remove_older(env: &Env, dir: &Path) -> Result<(), StorageError> {
         env.disk.remove(path).map_err(|error| StorageError::io("remove", path, error))?;
     }
     Ok(())
+}
+
+/// Removes a snapshot, durably.
+pub(super) fn remove(disk: &dyn Disk, path: &Path) -> Result<(), StorageError> {
+    disk.remove(path).map_err(|error| StorageError::io("remove", path, error))?;
+    let dir = path.parent().unwrap_or(path);
+    disk.sync_dir(dir).map_err(|error| StorageError::io("sync", dir, error))
 }
 
 /// Removes all snapshots, durably.
@@ -232,6 +254,26 @@ mod tests {
         }
         let found = newest(&env, dir).expect("listed").expect("two were installed");
         assert_eq!(found.position.index, RaftIndex(18));
+    }
+
+    #[test]
+    fn no_snapshot_takes_the_room_that_the_log_needs() {
+        let disk = MemDisk::new();
+        let env = Env { disk: Arc::new(disk.clone()), ..Env::real() };
+        let dir = Path::new("/snap");
+        env.disk.create_dir_all(dir).expect("a directory");
+        let mut store = Store::in_memory();
+        let mut txn = store.begin();
+        txn.put("k".into(), vec![0; 1 << 20].into(), crate::types::LeaseId::NONE);
+        txn.commit();
+        store.publish(AppliedPosition { index: RaftIndex(7), term: Term(1) }).expect("published");
+        let save_with = |free| {
+            disk.set_capacity(Some(free));
+            save(env.clone(), store.reader(), dir.to_owned())().map(drop)
+        };
+        let needed = store.reader().logical_size() + LOG_RESERVE_BYTES;
+        assert!(matches!(save_with(needed - 1), Err(StorageError::Full { .. })));
+        save_with(needed).expect("there is room");
     }
 
     /// Seed 910057 of the simulation: a process was killed between the rename and the sync, the next one purged

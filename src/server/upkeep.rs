@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! log grew by more than the state is large ─► snapshot ─► durable? ─► purge the log, but for a tail
-//! a part of the log is damaged ─────────────┘                         and not beyond what is damaged
+//! a part of the log is damaged ─────────────┤                         and not beyond what is damaged
+//! the newest snapshot is ───────────────────┘
 //! ```
 
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::scrub::LogCare;
+use super::scrub::Care;
 use crate::consensus::{Node, Snapshots};
 use crate::storage::StoreReader;
 use crate::types::RaftIndex;
@@ -45,7 +46,7 @@ pub(super) struct Upkeep {
     /// Bytes of log behind the newest snapshot at the start. Were they not counted, a member that is
     /// started again and again would never be due, and its log never purged.
     pub(super) behind_bytes: u64,
-    pub(super) care: Arc<LogCare>,
+    pub(super) care: Arc<Care>,
 }
 
 impl SnapshotPolicy {
@@ -76,8 +77,7 @@ impl Upkeep {
             let bytes = log_bytes().saturating_sub(bytes_at_last).saturating_add(behind_bytes);
             let grown = self.policy.bytes_min == 0 || bytes >= self.policy.bytes_min.max(self.reader.logical_size());
             let damaged = self.care.damaged_until();
-            let force = damaged > done
-                && self.node.status().applied() >= damaged
+            let force = (self.care.is_snapshot_bad() || (damaged > done && self.node.status().applied() >= damaged))
                 && forced.is_none_or(|forced| forced.elapsed() >= AGAIN);
             pause = pause.saturating_sub(1);
             if pause == 0 && (force || (grown && entries >= self.policy.entries_min)) {
@@ -88,6 +88,7 @@ impl Upkeep {
                 match self.snapshots.save_now().await {
                     Ok(()) => {
                         (bytes_at_last, behind_bytes) = (bytes_now, 0);
+                        self.care.snapshot_written();
                         tracing::info!("saved snapshot");
                         if self.node.trigger_snapshot().await.is_err() {
                             return;

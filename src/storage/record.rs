@@ -27,6 +27,11 @@ pub struct VersionRecord {
 }
 
 impl Record {
+    /// Bytes of key and value.
+    pub fn size(&self) -> usize {
+        self.key.len() + self.version.as_ref().map_or(0, |version| version.value.len())
+    }
+
     /// The pair as clients see it; `None` for a tombstone.
     pub fn key_value(&self, at: Revision) -> Option<KeyValue> {
         self.version.as_ref().map(|version| KeyValue {

@@ -27,6 +27,7 @@ use super::super::types::{TypeConfig, Vote};
 use super::{Peers, link, wire};
 use crate::env::{Access, DiskFile, may_block};
 use crate::failpoint::{Point, hit};
+use crate::storage::backend::BackendConfig;
 use crate::storage::snapshot;
 use crate::types::MemberId;
 
@@ -166,6 +167,16 @@ impl Peers {
     }
 
     async fn write(&self, path: &Path, size: u64, chunks: &mut Streaming<pb::SnapshotChunk>) -> Result<(), Status> {
+        let dir = &self.options().snapshot_dir;
+        let needed = size.saturating_add(BackendConfig::RESERVE_BYTES_DEFAULT);
+        // What is sent must not take the room in which this member goes on with what it has.
+        if let Ok(free) = self.inner.env.disk.free_bytes(dir)
+            && free < needed
+        {
+            return Err(Status::resource_exhausted(format!(
+                "a snapshot of {size} bytes finds {free} bytes free, {needed} are needed"
+            )));
+        }
         let file = self.inner.env.disk.open(path, Access::CreateNew).map_err(|error| failed("make", &error))?;
         let mut offset = 0_u64;
         while let Some(chunk) = next(chunks).await? {
@@ -182,7 +193,6 @@ impl Peers {
         if offset != size {
             return Err(Status::aborted(format!("a snapshot of {size} bytes ended after {offset}")));
         }
-        let dir = &self.options().snapshot_dir;
         hit(Point::RaftBeforeSaveSnap);
         let synced = may_block(|| file.sync_all().and_then(|()| self.inner.env.disk.sync_dir(dir)));
         synced.map_err(|error| failed("sync", &error))

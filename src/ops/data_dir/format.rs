@@ -1,4 +1,4 @@
-//! `member/format`: lines of `name value` that say what the directory is.
+//! `member/format`: lines of `name value` that say what the directory is, the last one a checksum of those before it.
 
 use std::fmt;
 
@@ -8,6 +8,9 @@ use crate::types::{ClusterId, MemberId};
 
 /// The layout that this version writes and reads.
 pub const FORMAT_VERSION: u32 = 1;
+
+/// What begins the last line. Files of builds before it lack it.
+const CRC: &str = "crc ";
 
 /// What a data directory is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +32,9 @@ pub enum FormatError {
     /// A line is missing or unreadable.
     #[error("member/format is damaged: no usable line {0:?}. Restore the directory from a backup")]
     Damaged(&'static str),
+    /// A byte isn't what was written.
+    #[error("member/format is damaged: its checksum doesn't fit. Restore the directory from a backup")]
+    Checksum,
 }
 
 impl Format {
@@ -37,6 +43,11 @@ impl Format {
     /// # Errors
     /// [`FormatError`].
     pub fn parse(text: &str) -> Result<Self, FormatError> {
+        if let Some((lines, crc)) = text.rsplit_once(CRC)
+            && u32::from_str_radix(crc.trim_end(), 16) != Ok(crc32c::crc32c(lines.as_bytes()))
+        {
+            return Err(FormatError::Checksum);
+        }
         let line = |name: &'static str| {
             text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).ok_or(FormatError::Damaged(name))
         };
@@ -58,9 +69,11 @@ impl Format {
 impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Identity { cluster, member } = self.identity;
-        writeln!(f, "rusd data directory\nformat {FORMAT_VERSION}\nengine {}", self.engine.name())?;
-        writeln!(f, "cluster {cluster}\nmember {member}")?;
-        if self.joined { writeln!(f, "joined yes") } else { Ok(()) }
+        let (engine, joined) = (self.engine.name(), if self.joined { "joined yes\n" } else { "" });
+        let lines = format!(
+            "rusd data directory\nformat {FORMAT_VERSION}\nengine {engine}\ncluster {cluster}\nmember {member}\n{joined}"
+        );
+        writeln!(f, "{lines}{CRC}{:08x}", crc32c::crc32c(lines.as_bytes()))
     }
 }
 
@@ -75,6 +88,24 @@ mod tests {
             let format = Format { engine: EngineKind::Redb, identity, joined };
             assert_eq!(Format::parse(&format.to_string()), Ok(format));
         }
+    }
+
+    /// A digit of an id that flips would make another member of it, and a letter of `joined` one that may begin a cluster.
+    #[test]
+    fn a_changed_byte_is_damage_or_nothing() {
+        let identity = Identity { cluster: ClusterId(0x0123_4567), member: MemberId(0x89ab_cdef) };
+        let format = Format { engine: EngineKind::Sled, identity, joined: true };
+        let text = format.to_string();
+        for at in 0..text.len() {
+            for bit in 0..7 {
+                let mut bytes = text.clone().into_bytes();
+                bytes[at] ^= 1 << bit;
+                let read = Format::parse(&String::from_utf8_lossy(&bytes));
+                assert!(read.is_err() || read == Ok(format), "byte {at}, bit {bit}: {read:?}");
+            }
+        }
+        let (older, _) = text.rsplit_once(CRC).expect("a checksum");
+        assert_eq!(Format::parse(older), Ok(format), "of a build before it");
     }
 
     #[test]

@@ -77,6 +77,8 @@ figures! {
     WalQueued GAUGE "rusd_wal_queued_bytes" "Bytes of entries that wait for the log thread.";
     WalChecked COUNTER "rusd_wal_checked_bytes_total" "Bytes of finished log files that were read again and are whole.";
     WalDamage COUNTER "rusd_wal_damage_total" "Times that a finished log file was found changed on disk.";
+    StoreChecked COUNTER "rusd_store_checked_bytes_total" "Bytes of snapshots and records that were read again and are whole.";
+    SnapshotDamage COUNTER "rusd_snapshot_damage_total" "Times that a snapshot was found changed on disk.";
     Leases GAUGE "rusd_lease_count" "Leases that live.";
     WatchOverflows COUNTER "rusd_watch_overflows_total" "Times that a stream was too slow for its mailbox.";
     WatchReplays COUNTER "rusd_watch_replays_total" "Rounds of reading history for watchers.";

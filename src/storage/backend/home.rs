@@ -16,7 +16,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::{Backend, BackendConfig, Engine};
-use crate::env::{Access, DiskFile, Env, read_all, write_atomic};
+use crate::env::{Access, DiskFile, Env, make_dir_durably, read_all, write_atomic};
 use crate::storage::AppliedPosition;
 use crate::types::{RaftIndex, StorageError, Term};
 
@@ -47,7 +47,8 @@ impl Home {
         if !home.on_disk() {
             return Ok(home);
         }
-        env.disk.create_dir_all(&config.dir).map_err(|error| StorageError::io("make", &config.dir, error))?;
+        // Its name lasts before anything in it is said to be durable: who embeds a store forgets its own log then.
+        make_dir_durably(&*env.disk, &config.dir).map_err(|error| StorageError::io("make", &config.dir, error))?;
         let names = env.disk.list(&config.dir).map_err(|error| StorageError::io("list", &config.dir, error))?;
         let names: Vec<_> = names.iter().map(|name| name.to_string_lossy()).collect();
         if names.iter().any(|name| name == MARK) {

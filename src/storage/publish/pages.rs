@@ -36,13 +36,8 @@ impl Pages {
             return Ok(Some(page));
         };
         self.next = Revision::new(last.main, last.sub.saturating_add(1));
-        let average = page.iter().map(|(_, record)| size(record)).sum::<usize>() / page.len();
+        let average = page.iter().map(|(_, record)| record.size()).sum::<usize>() / page.len();
         self.records_max = (PAGE_BYTES / average.max(1)).clamp(1, RECORDS_MAX).min(page.len() * 4);
         Ok(Some(page))
     }
-}
-
-/// Bytes of a record's key and value.
-pub(super) fn size(record: &Record) -> usize {
-    record.key.len() + record.version.as_ref().map_or(0, |version| version.value.len())
 }

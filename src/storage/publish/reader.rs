@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::counts::StoreCounts;
-use super::pages::{Pages, size};
+use super::pages::Pages;
 use super::snapshot::{self, Disk, ReadError, Snapshot};
 use super::{Published, Shared};
 use crate::storage::values::ValueReader;
@@ -198,7 +198,7 @@ impl Taken {
                 self.revisions_left -= 1;
                 self.main = at.main;
             }
-            self.bytes_left = self.bytes_left.saturating_sub(size(&record));
+            self.bytes_left = self.bytes_left.saturating_sub(record.size());
             self.events.push(record.event(at));
         }
     }

@@ -5,10 +5,10 @@
 //!                                                     read_snapshot ─► items ─► values::Replacement
 //! ```
 //!
-//! Both ends hold one chunk in memory. The bytes are a function of the state alone, so that two
-//! members write the same file. [`bbolt`] writes the same state as etcd's tools read it.
+//! Both ends hold one chunk in memory. The bytes are a function of the rows and records alone. [`bbolt`] writes the same state as etcd's tools read it.
 
 pub mod bbolt;
+mod check;
 mod chunk;
 mod file;
 mod read;
@@ -23,6 +23,7 @@ use crate::storage::{AppliedPosition, Table};
 use crate::types::StorageError;
 
 pub use crate::storage::mvcc::SnapshotItem;
+pub use check::SnapshotCheck;
 pub use file::{FileStream, open_snapshot, save_snapshot};
 pub use read::{read_header, read_snapshot};
 pub use write::{SnapshotWriter, write_snapshot};

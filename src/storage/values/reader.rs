@@ -248,6 +248,12 @@ impl ValueReader {
         self.shared.fail(why.to_owned());
     }
 
+    /// Takes a record away from under the engine, as a disk does that lost it.
+    #[cfg(test)]
+    pub(crate) fn lose(&self, at: Revision) {
+        self.shared.engine().remove(Table::Kv, &[at.to_bytes().to_vec()]).expect("an engine");
+    }
+
     /// Bytes in the pending map and in the hot cache.
     pub fn memory(&self) -> (u64, u64) {
         (self.shared.pending.bytes(), self.shared.hot.bytes())

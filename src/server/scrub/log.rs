@@ -1,5 +1,4 @@
-//! Reading the finished part of the Raft log again, slowly: that a disk has lost bytes is noticed
-//! while what they held is still elsewhere.
+//! The finished part of the Raft log.
 //!
 //! ```text
 //! finished segment ─► every byte checked ─► whole: the next, after a pause
@@ -10,12 +9,12 @@
 //! applied, so a snapshot takes its place.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
-use crate::types::RaftIndex;
+use super::Care;
 use crate::wal::{Scrubbed, Wal};
 
 /// Between two segments: 64 MiB a minute are read at most.
@@ -23,23 +22,7 @@ const PAUSE: Duration = Duration::from_secs(60);
 /// Between two passes over the log. A start has just read all of it.
 const PASS: Duration = Duration::from_secs(600);
 
-/// What is known of the log's files.
-#[derive(Debug, Default)]
-pub(super) struct LogCare {
-    /// Bytes checked since the start.
-    pub(super) checked_bytes: AtomicU64,
-    /// Times that damage was met.
-    pub(super) damaged: AtomicU64,
-    /// The last entry of damaged segments; 0 if there was none.
-    damaged_until: AtomicU64,
-}
-
-impl LogCare {
-    /// Up to where the log must go since a part of it is damaged.
-    pub(super) fn damaged_until(&self) -> RaftIndex {
-        RaftIndex(self.damaged_until.load(Ordering::Relaxed))
-    }
-
+impl Care {
     /// Takes a result; where to go on.
     fn note(&self, found: Option<Scrubbed>) -> u64 {
         let Some(Scrubbed { segment, last, result }) = found else { return 0 };
@@ -62,14 +45,14 @@ impl LogCare {
 }
 
 /// Checks the log's finished segments one after the other.
-pub(super) struct Scrub {
-    pub(super) wal: Arc<Wal>,
-    pub(super) care: Arc<LogCare>,
+pub(in crate::server) struct Scrub {
+    pub(in crate::server) wal: Arc<Wal>,
+    pub(in crate::server) care: Arc<Care>,
 }
 
 impl Scrub {
     /// Runs until the task is aborted.
-    pub(super) fn spawn(self) -> JoinHandle<()> {
+    pub(in crate::server) fn spawn(self) -> JoinHandle<()> {
         tokio::spawn(self.run())
     }
 
@@ -94,7 +77,7 @@ mod tests {
 
     use super::*;
     use crate::env::{Disk, Env, MemDisk};
-    use crate::types::Term;
+    use crate::types::{RaftIndex, Term};
     use crate::wal::{EntryId, WalEntry, WalOptions};
 
     fn id(index: u64) -> EntryId {
@@ -123,7 +106,7 @@ mod tests {
         let dir = Path::new("/wal");
         let options = WalOptions { segment_bytes: 1024, ..WalOptions::default() };
         let (wal, _) = Wal::open(env.clone(), dir, options.clone()).unwrap();
-        let (wal, care) = (Arc::new(wal), Arc::new(LogCare::default()));
+        let (wal, care) = (Arc::new(wal), Arc::new(Care::default()));
         append(&wal, 0..30).await;
         let task = Scrub { wal: wal.clone(), care: care.clone() }.spawn();
         let all = wal.scrub().unwrap();
