@@ -114,7 +114,7 @@ impl Node {
     ///
     /// # Errors
     /// As [`Node::change_members`]; `UnhealthyCluster` at once for an addition while nobody leads,
-    /// `DeadlineExceeded` for others that found no leader in time.
+    /// others that found no leader in time end with `NoLeader` if they promote, and with `DeadlineExceeded`.
     pub async fn request_change(&self, change: MemberChange) -> Result<Vec<MemberRecord>, RequestError> {
         let deadline = Instant::now() + self.desk().rules.timeout;
         loop {
@@ -133,7 +133,10 @@ impl Node {
                 result => return result,
             }
             if Instant::now() + ASK_AGAIN_AFTER >= deadline {
-                return Err(RequestError::DeadlineExceeded);
+                return Err(match change {
+                    MemberChange::Promote { .. } => RequestError::NoLeader,
+                    _ => RequestError::DeadlineExceeded,
+                });
             }
             tokio::time::sleep(ASK_AGAIN_AFTER).await;
         }

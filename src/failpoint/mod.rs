@@ -38,6 +38,8 @@ pub enum Point {
     RaftAfterApplySnap,
     /// Its file is about to be opened for that.
     ApplyBeforeOpenSnapshot,
+    /// It has been read, and the state isn't it yet.
+    ApplyAfterOpenSnapshot,
     /// Files of the log that a snapshot made useless are gone.
     RaftAfterWalRelease,
     /// The log is about to be synced.
@@ -68,10 +70,12 @@ pub enum Point {
     CompactAfterSetFinishedCompact,
     /// A lease's time is about to be looked up.
     BeforeLookupWhenLeaseTimeToLive,
+    /// A renewal is about to take a lease's checkpoint back.
+    BeforeCheckpointInLeaseRenew,
 }
 
 /// Every point's name, in the order of [`Point`].
-pub const NAMES: [&str; 24] = [
+pub const NAMES: [&str; 26] = [
     "raftBeforeSave",
     "raftAfterSave",
     "raftBeforeLeaderSend",
@@ -81,6 +85,7 @@ pub const NAMES: [&str; 24] = [
     "raftBeforeApplySnap",
     "raftAfterApplySnap",
     "applyBeforeOpenSnapshot",
+    "applyAfterOpenSnapshot",
     "raftAfterWALRelease",
     "walBeforeSync",
     "walAfterSync",
@@ -96,6 +101,7 @@ pub const NAMES: [&str; 24] = [
     "compactBeforeSetFinishedCompact",
     "compactAfterSetFinishedCompact",
     "beforeLookupWhenLeaseTimeToLive",
+    "beforeCheckpointInLeaseRenew",
 ];
 
 /// Does here what the point was told to do; nothing, mostly.

@@ -182,6 +182,8 @@ impl Proposer {
         let (reply, outcome) = oneshot::channel();
         inner.queue.send(Queued { command, reply, bytes, held, term }).map_err(|_| RequestError::Stopped)?;
         let begun = Instant::now();
+        // As in etcd, what was handed to a leader that is lost later timed out; what found none was never taken.
+        let had_leader = inner.node.status().leader().is_some();
         match tokio::time::timeout(inner.limits.timeout, outcome).await {
             Ok(Ok(result)) => result,
             // The entry is gone without an outcome: it may or may not be committed later.
@@ -190,7 +192,7 @@ impl Proposer {
                 inner.node.sees_other_leader().await;
                 Err(inner.node.timed_out(begun))
             }
-            Err(_) if inner.node.status().leader().is_none() => Err(RequestError::DeadlineExceeded),
+            Err(_) if !had_leader && inner.node.status().leader().is_none() => Err(RequestError::DeadlineExceeded),
             Err(_) => Err(inner.node.timed_out(begun)),
         }
     }
@@ -225,7 +227,12 @@ impl Proposer {
         if self.inner.node.status().is_sole_leader() {
             return Ok(());
         }
-        self.inner.lead.wait().await?;
+        match self.inner.lead.wait().await {
+            Err(RequestError::Timeout) if self.inner.node.status().leader().is_none() => {
+                return Err(RequestError::NoLeader);
+            }
+            waited => waited?,
+        }
         if self.inner.node.status().term() == term { Ok(()) } else { Err(RequestError::NoLeader) }
     }
 

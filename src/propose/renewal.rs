@@ -41,7 +41,7 @@ impl Leases {
     /// is the leader's was confirmed afterwards.
     ///
     /// # Errors
-    /// `Timeout` if no leader answers in time, `Stopped`.
+    /// `NoLeader` if there was none at the end of the time, `Timeout` if it didn't answer in time, `Stopped`.
     pub async fn renew(&self, id: LeaseId) -> Result<i64, RequestError> {
         self.at_the_leader(id, true).await.map(|left| if left.granted_secs < 0 { 0 } else { left.remaining_secs })
     }
@@ -74,7 +74,10 @@ impl Leases {
                 }
             }
         };
-        within(limit, asking).await
+        match within(limit, asking).await {
+            Err(RequestError::Timeout) if status.leader().is_none() => Err(RequestError::NoLeader),
+            result => result,
+        }
     }
 
     /// By this member's clock, if it is the leader's, which is confirmed afterwards: a leader that was paused and
@@ -111,6 +114,7 @@ impl Leases {
             match self.lessor.renew(id, self.env.clock.now()) {
                 Renewal::Renewed { reset_checkpoint: true, .. } if resets_left > 0 => {
                     resets_left -= 1;
+                    hit(Point::BeforeCheckpointInLeaseRenew);
                     let command = Command::LeaseCheckpoint { remaining: vec![(id, 0)] };
                     let term = self.proposer.node().status().term();
                     self.proposer.propose_as_leader(command, term).await?.outcome.result?;

@@ -16,8 +16,8 @@ use crate::settings;
 const WORKERS: usize = 8;
 /// A point that the load doesn't come by within this is a fault.
 const REACHED_MAX: Duration = Duration::from_secs(60);
-/// What one member never does: it sends nothing, gets no snapshot, and the load asks for no lease's time.
-const NOT_ALONE: [&str; 8] = [
+/// What one member never does: it sends nothing, gets no snapshot, and the load asks for no lease's time and renews none for long.
+const NOT_ALONE: [&str; 10] = [
     "raftBeforeLeaderSend",
     "raftBeforeFollowerSend",
     "raftBeforeSaveSnap",
@@ -25,7 +25,9 @@ const NOT_ALONE: [&str; 8] = [
     "raftBeforeApplySnap",
     "raftAfterApplySnap",
     "applyBeforeOpenSnapshot",
+    "applyAfterOpenSnapshot",
     "beforeLookupWhenLeaseTimeToLive",
+    "beforeCheckpointInLeaseRenew",
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -60,7 +62,7 @@ async fn an_end_at_each_failpoint_loses_nothing() {
     let follower = history.follow(member.url());
     let mut load = Load::new(settings::seed(), WORKERS);
     let mut channel = member.start().await;
-    for round in 0..settings::rounds(1) {
+    for round in 0..settings::rounds_or(1, 3) {
         for name in NAMES.iter().filter(|name| !NOT_ALONE.contains(name)) {
             // It is passed at the start only, when the member makes itself known.
             if *name == "beforeApplyOneConfChange" {

@@ -32,7 +32,7 @@ pub(crate) async fn disable(call: CallContext, _: pb::AuthDisableRequest) -> Res
 
 /// `AuthStatus`.
 pub(crate) async fn status(call: CallContext, _: pb::AuthStatusRequest) -> Result<ReplyBody, Status> {
-    kv::barrier(&call, false).await.map_err(|error| errors::status(&error))?;
+    kv::barrier_as_logged(&call).await.map_err(|error| errors::status(&error))?;
     let state = call.auth.view.load();
     Ok(ReplyBody::unary(&Prost(pb::AuthStatusResponse {
         header: call.message_header(call.reader.revision()),

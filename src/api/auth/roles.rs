@@ -32,7 +32,7 @@ pub(crate) async fn role_get(call: CallContext, request: pb::AuthRoleGetRequest)
 }
 
 async fn get(call: &CallContext, name: &str) -> Result<Role, RequestError> {
-    kv::barrier(call, false).await?;
+    kv::barrier_as_logged(call).await?;
     let state = call.auth.view.load();
     let caller = call.caller(&state)?;
     let is_own = || caller.name().and_then(|caller| state.user(caller)).is_some_and(|user| user.roles.contains(name));
@@ -60,7 +60,7 @@ pub(super) fn permissions(role: &Role) -> Vec<authpb::Permission> {
 
 /// `RoleList`.
 pub(crate) async fn role_list(call: CallContext, _: pb::AuthRoleListRequest) -> Result<ReplyBody, Status> {
-    kv::barrier(&call, false).await.map_err(|error| errors::status(&error))?;
+    kv::barrier_as_logged(&call).await.map_err(|error| errors::status(&error))?;
     call.check_admin_here().map_err(|error| errors::status(&error))?;
     let roles = call.auth.view.load().roles().map(|(name, _)| name.to_owned()).collect();
     let header = call.message_header(call.reader.revision());

@@ -32,7 +32,7 @@ pub(crate) async fn user_get(call: CallContext, request: pb::AuthUserGetRequest)
 }
 
 async fn get(call: &CallContext, name: &str) -> Result<Vec<String>, RequestError> {
-    kv::barrier(call, false).await?;
+    kv::barrier_as_logged(call).await?;
     let state = call.auth.view.load();
     let caller = call.caller(&state)?;
     if let Err(refused) = state.check_admin(&caller)
@@ -46,7 +46,7 @@ async fn get(call: &CallContext, name: &str) -> Result<Vec<String>, RequestError
 
 /// `UserList`.
 pub(crate) async fn user_list(call: CallContext, _: pb::AuthUserListRequest) -> Result<ReplyBody, Status> {
-    kv::barrier(&call, false).await.map_err(|error| errors::status(&error))?;
+    kv::barrier_as_logged(&call).await.map_err(|error| errors::status(&error))?;
     call.check_admin_here().map_err(|error| errors::status(&error))?;
     let users = call.auth.view.load().users().map(|(name, _)| name.to_owned()).collect();
     let header = call.message_header(call.reader.revision());

@@ -81,6 +81,24 @@ pub(crate) async fn barrier(services: &Services, serializable: bool) -> Result<(
     }
 }
 
+/// The same for a read that etcd gets through the log: where no leader is there to take it, its time is over as a
+/// write's is.
+pub(crate) async fn barrier_as_logged(services: &Services) -> Result<(), RequestError> {
+    let had_leader = services.proposer.standing().leader.is_some();
+    match barrier(services, false).await {
+        Err(error) if !had_leader => Err(if_leaderless(services, error, RequestError::DeadlineExceeded)),
+        waited => waited,
+    }
+}
+
+/// `error`, or `leaderless` in the place of a time that is over without a leader.
+pub(crate) fn if_leaderless(services: &Services, error: RequestError, leaderless: RequestError) -> RequestError {
+    match error {
+        RequestError::Timeout if services.proposer.standing().leader.is_none() => leaderless,
+        error => error,
+    }
+}
+
 /// Runs `read` on `snapshot` here, or where it may block, then on what is published by then; with what the
 /// result holds in memory if that is much.
 pub(crate) async fn run<T, F>(

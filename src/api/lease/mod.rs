@@ -86,7 +86,8 @@ async fn run_revoke(call: &CallContext, id: LeaseId) -> Result<i64, RequestError
 
 /// `LeaseTimeToLive`: the leader's clock knows; an unknown lease has −1 and no error.
 pub(crate) async fn time_to_live(call: CallContext, request: pb::LeaseTimeToLiveRequest) -> Result<ReplyBody, Status> {
-    kv::barrier(&call, false).await.map_err(|error| errors::status(&error))?;
+    let seen = kv::barrier(&call, false).await;
+    seen.map_err(|error| errors::status(&kv::if_leaderless(&call, error, RequestError::NoLeader)))?;
     let id = LeaseId(request.id);
     call.check_known().map_err(|error| errors::status(&error))?;
     let left = call.proposer.lease_left(id).await.map_err(|error| errors::status(&error))?;

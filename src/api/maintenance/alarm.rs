@@ -1,4 +1,4 @@
-//! `Alarm`: a get is answered here, the others go through the log. An unknown action is refused
+//! `Alarm`: a get is a linearizable read, the others go through the log. An unknown action is refused
 //! (etcd 3.7.1 ends with a panic at it).
 
 use rusd_proto::etcdserverpb as pb;
@@ -32,17 +32,19 @@ async fn run(call: &CallContext, request: &pb::AlarmRequest) -> Result<(Alarms, 
         2 => Some(AlarmKind::Corrupt),
         _ => None,
     };
-    let raised = call.alarms.load();
     let activate = match request.action {
         0 => {
+            kv::barrier_as_logged(call).await?;
             call.check_known()?;
             // Kind 0 asks for all; an unknown kind names alarms that nobody has.
             let known = request.alarm == 0 || kind.is_some();
+            let raised = call.alarms.load();
             let list = if known { listed(&raised, kind) } else { Vec::new() };
             return Ok((list, call.reader.revision()));
         }
         action => action == 1,
     };
+    let raised = call.alarms.load();
     let is_raised = |kind| raised.list(Some(kind)).iter().any(|(member, _)| member.get() == request.member_id);
     // Clients see one kind of alarm where there are two; whoever clears it means the one that they see.
     if !activate && kind == Some(AlarmKind::Corrupt) && !is_raised(AlarmKind::Corrupt) && is_raised(AlarmKind::Diverged)

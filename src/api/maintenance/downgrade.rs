@@ -6,13 +6,16 @@ use tonic::Status;
 use crate::api::auth::CallContext;
 use crate::api::grpc::body::ReplyBody;
 use crate::api::reply::Prost;
-use crate::api::{errors, version};
+use crate::api::{errors, kv, version};
 use crate::types::RequestError;
 
 /// `Downgrade`.
 pub(crate) async fn downgrade(call: CallContext, request: pb::DowngradeRequest) -> Result<ReplyBody, Status> {
     match request.action {
-        0 => check_target(&request.version)?,
+        0 => {
+            kv::barrier(&call, false).await.map_err(|error| errors::status(&error))?;
+            check_target(&request.version)?;
+        }
         1 => {
             check_target(&request.version)?;
             return Err(errors::not_served("a downgrade"));

@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 use tonic::Status;
 
 use super::auth::CallContext;
-use super::{kv, lease};
+use super::{errors, kv, lease};
 use crate::apply::TxnResult;
 use crate::apply::{Command, Compare, CompareResult, CompareTarget, DeleteOp, Op, OpResult, PutOp, Response, TxnOp};
 use crate::storage::{RangeQuery, SortOrder, SortTarget};
@@ -33,9 +33,13 @@ pub(crate) use observe::observe;
 /// The time to live of the lease that a caller without one gets, in seconds. Nobody keeps it alive.
 const SESSION_TTL_SECS: i64 = 60;
 
-/// etcd runs these through a client of its own, so that whatever goes wrong inside comes out as `Unknown`.
+/// etcd runs these through a client of its own, so that whatever goes wrong inside comes out as `Unknown`, but for the
+/// end of a wait for a leader, which gRPC knows.
 fn unknown(error: &RequestError) -> Status {
-    Status::unknown(error.to_string())
+    match error {
+        RequestError::DeadlineExceeded => errors::status(error),
+        _ => Status::unknown(error.to_string()),
+    }
 }
 
 /// The lease to contend with: the caller's, or a new one.
