@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! run ─► data directory ─► store and log ─► machine ─► raft ─► proposer ─► services ─► listeners ─► ready
-//! signal, or a fatal error of log, raft or store ─► listeners closed ─► leases written down ─► raft ─► store
+//! signal ─► leases written down ─► the lead handed over ─┬► listeners closed ─► raft ─► store
+//!         a fatal error of log, raft or store ─────────────┘
 //! ```
 
 mod answers;
@@ -207,9 +208,9 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
         }
         core => core?,
     };
-    if let Err(error) = data.mark_served(env.disk.as_ref()) {
-        // As on a disk that is full; the next start tries again.
-        tracing::warn!(%error, "that this member has served could not be noted");
+    // One that joined has its log from the leader, if that has come by; or else the next start notes it.
+    if core.node.status().has_log() {
+        data.mark_served(env.disk.as_ref())?;
     }
     let shutdown = watch::Sender::new(false);
     let services = core.services(&config, &data, &env, &metrics, signed)?;
@@ -236,11 +237,15 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
         Ok(stopped) => tracing::info!(reason = ?stopped, "received signal; shutting down"),
         Err(error) => tracing::error!(%error, "ending: the server can't go on"),
     }
+    if ended.is_ok() {
+        core.leave(&env).await;
+    }
     shutdown.send_replace(true);
     core.hub.end_all(&StreamEnd { code: UNAVAILABLE, message: RequestError::Stopped.to_string() });
     if serving.await.is_err() {
         tracing::warn!("the listeners ended with a panic");
     }
+    tracing::info!("the clients' connections have ended");
     core.stop(&env, ended.is_ok()).await;
     ended
 }

@@ -58,6 +58,11 @@ pub fn term_of_vote(bytes: &[u8]) -> Option<Term> {
     decode_vote(bytes).ok().map(|vote| Term(vote.leader_id().term()))
 }
 
+/// How many members the stored membership has; `None` if it is none of ours.
+pub fn members_of(bytes: &[u8]) -> Option<usize> {
+    decode_membership(bytes).ok().map(|stored| stored.membership().nodes().count())
+}
+
 /// Encodes a membership together with the log id that made it.
 pub(super) fn encode_membership(stored: &StoredMembership) -> Bytes {
     let mut out = BytesMut::with_capacity(256);

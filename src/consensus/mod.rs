@@ -27,7 +27,7 @@ mod types;
 mod waiters;
 
 pub use alone::force_alone;
-pub use codec::term_of_vote;
+pub use codec::{members_of, term_of_vote};
 pub use divergence::{Landmarks, PARTS, Verdict, Witness, judge, longer, should_agree, stands};
 pub use lineage::Lineage;
 pub use log_cache::LogCache;

@@ -110,7 +110,11 @@ impl Node {
         if pristine && !config.initial.is_empty() {
             let members: BTreeMap<_, _> = config.initial.into_iter().map(|(id, node)| (id.get(), node)).collect();
             match node.raft.initialize(members).await {
-                Ok(()) => {}
+                // What is promised by it, as a vote, is no promise before it is durable; nor is it begun.
+                Ok(()) => {
+                    let begun = node.status.wait_logged(RaftIndex(1)).await;
+                    begun.map_err(|error| StartError::Raft(error.to_string()))?;
+                }
                 // Another member was faster, and its leader has sent the same already.
                 Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
                 Err(error) => return Err(StartError::Raft(error.to_string())),
@@ -327,13 +331,14 @@ impl Node {
             .map_err(|_| RequestError::Stopped)
     }
 
-    /// The members as far as this one knows that they are committed, by id.
+    /// The members as of what is published here, by id: Raft's own word of them comes later than that.
     pub fn members(&self) -> Vec<MemberRecord> {
-        let metrics = self.raft.server_metrics().borrow_watched().clone();
-        let committed = metrics.committed_membership_config.membership();
-        // Before the first commit of all, what the flags say.
-        let is_first = committed.nodes().next().is_none();
-        records(if is_first { metrics.membership_config.membership() } else { committed })
+        let published = self.status.membership();
+        if published.nodes().next().is_some() {
+            return records(&published);
+        }
+        // Before the first entry of all, what the flags say.
+        records(self.raft.server_metrics().borrow_watched().membership_config.membership())
     }
 
     /// Ends Raft in order; what was appended is on disk already.

@@ -67,6 +67,8 @@ pub struct StateMachine {
     waiters: Option<Arc<Waiters>>,
     applied: Option<LogId>,
     membership: StoredMembership,
+    /// Whether that isn't published yet.
+    members_changed: bool,
     /// What a state that this member begins with is called.
     lineage_id: Option<u64>,
 }
@@ -103,8 +105,10 @@ impl StateMachine {
             waiters: None,
             applied,
             membership,
+            members_changed: false,
             lineage_id: None,
         };
+        state.status.set_membership(state.membership.membership());
         state.note_removed();
         Ok(state)
     }
@@ -209,6 +213,7 @@ impl StateMachine {
         }
         self.status.removed().note(removed);
         self.membership = new;
+        self.members_changed = true;
     }
 
     /// Who was removed, as the published meta table has it.
@@ -250,6 +255,10 @@ impl StateMachine {
         self.wait_for_room().await;
         let batch = self.machine.publish(position).map_err(failed)?;
         (self.on_publish)(batch, self.machine.store_mut().revision());
+        // First: whoever waited for the entry reads the members as of it.
+        if std::mem::take(&mut self.members_changed) {
+            self.status.set_membership(self.membership.membership());
+        }
         self.status.set_applied(position.index);
         let keep_bytes = if self.membership.membership().nodes().nth(1).is_some() { CACHE_KEEP_BYTES } else { 0 };
         self.cache.trim(from_raft(position.index), keep_bytes);
@@ -303,14 +312,20 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 }
             }
             self.applied = Some(log_id);
-            if let Some(responder) = responder {
-                responder.send(());
-            }
+            let changes_members = matches!(entry.payload, EntryPayload::Membership(_));
             unpublished += 1;
             let is_landmark = position.index.get().is_multiple_of(DIGEST_EVERY);
-            if is_landmark || unpublished == ENTRIES_PER_PUBLISH_MAX || bytes >= BYTES_PER_PUBLISH_MAX {
+            if is_landmark
+                || changes_members
+                || unpublished == ENTRIES_PER_PUBLISH_MAX
+                || bytes >= BYTES_PER_PUBLISH_MAX
+            {
                 self.publish(position, &mut answers).await?;
                 (unpublished, bytes) = (0, 0);
+            }
+            // Whoever changed the members may ask for them next, and finds them changed.
+            if let Some(responder) = responder {
+                responder.send(());
             }
             if is_landmark {
                 let users = self.machine.auth_digest();
@@ -336,7 +351,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let snapshots = Arc::clone(&self.snapshots);
         let load = |store: &mut Store| {
             hit(Point::ApplyBeforeOpenSnapshot);
-            snapshots.load(store, &snapshot).map_err(|error| Install(io::Error::other(error)))
+            let loaded = snapshots.load(store, &snapshot).map_err(|error| Install(io::Error::other(error)))?;
+            hit(Point::ApplyAfterOpenSnapshot);
+            Ok(loaded)
         };
         // Before the new state can be seen: what is known is the old one's.
         self.status.set_lineage(Lineage::default());
@@ -349,6 +366,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         }
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
+        self.status.set_membership(self.membership.membership());
         self.note_removed();
         (self.on_publish)(None, self.machine.store_mut().revision());
         self.status.set_applied(self.machine.applied().index);

@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::io;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -14,6 +14,7 @@ use super::divergence::Landmarks;
 use super::lineage::Lineage;
 use super::membership::RemovedMembers;
 use super::tenure::Tenure;
+use super::types::Membership;
 use crate::types::{MemberId, RaftIndex, RequestError, Term};
 
 /// How a member's disk does.
@@ -49,6 +50,8 @@ pub struct NodeStatus {
     heard: AtomicU64,
     heard_from: AtomicU64,
     removed: RemovedMembers,
+    /// Who is a member, as of the last entry that is published.
+    membership: Mutex<Arc<Membership>>,
     landmarks: Landmarks,
     lineage: Mutex<Lineage>,
     diverged: AtomicU64,
@@ -93,6 +96,7 @@ impl NodeStatus {
             heard: AtomicU64::new(0),
             heard_from: AtomicU64::new(0),
             removed: RemovedMembers::default(),
+            membership: Mutex::default(),
             landmarks: Landmarks::default(),
             lineage: Mutex::default(),
             diverged: AtomicU64::new(0),
@@ -179,6 +183,15 @@ impl NodeStatus {
     /// Who was removed from the cluster; this member among them has to end.
     pub fn removed(&self) -> &RemovedMembers {
         &self.removed
+    }
+
+    /// The membership as of [`NodeStatus::applied`] or a later entry; nobody before the first one.
+    pub(super) fn membership(&self) -> Arc<Membership> {
+        self.membership.lock().clone()
+    }
+
+    pub(super) fn set_membership(&self, published: &Membership) {
+        *self.membership.lock() = Arc::new(published.clone());
     }
 
     /// The digests of this member's state.
@@ -314,6 +327,11 @@ impl NodeStatus {
     pub fn durable(&self) -> Option<(RaftIndex, Term)> {
         let last = (*self.logged.borrow())?;
         Some((last, Term(self.voted.load(Ordering::Acquire))))
+    }
+
+    /// Whether this member's log holds anything, durably: from then on it must never begin with an empty one.
+    pub fn has_log(&self) -> bool {
+        self.durable().is_some_and(|(last, voted)| last > RaftIndex(0) || voted > Term(0))
     }
 
     pub(super) fn set_voted(&self, term: Term) {

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use super::index::from_raft;
 use super::peer::{NoDial, PeerOptions, Peers};
 use super::state_machine::StateMachine;
-use super::types::{Entry, LogData, TypeConfig, Vote, log_id};
+use super::types::{Entry, LogData, Membership, TypeConfig, Vote, log_id};
 use super::*;
 use crate::apply::{Command, Machine, PutOp, codec};
 use crate::env::{CrashStyle, Env, MemDisk};
@@ -227,6 +227,32 @@ async fn large_entries_are_published_before_many_have_come() {
     };
     machine.apply(futures::stream::iter((1..=10).map(entry))).await.expect("it is applied");
     assert_eq!(*published.lock(), [5, 9, 11]);
+}
+
+/// Cause: a list of the members was Raft's own word, which has an order of its own with what is applied, and a change
+/// was acknowledged before it was published. Now each is published by itself, and known with its entry.
+#[tokio::test]
+async fn members_are_known_as_of_the_entry_that_is_published() {
+    let (published, status) = (Arc::new(AtomicU64::new(0)), Arc::new(NodeStatus::new(MemberId(1))));
+    let notify: OnPublish = {
+        let published = published.clone();
+        Box::new(move |_, _| drop(published.fetch_add(1, Ordering::Relaxed)))
+    };
+    let (leases, _lessor) = Lessor::new(Env::real().clock.now());
+    let machine = Machine::open(Store::in_memory(), &Default::default(), leases).expect("an empty store");
+    let (cache, snapshots) = (Arc::new(LogCache::default()), snapshots(&self::env(&SHARED), machine.reader()));
+    let mut machine =
+        StateMachine::new(machine, AppliedPosition::default(), None, notify, cache, status.clone(), snapshots)
+            .expect("no membership to read");
+    assert_eq!(status.membership().nodes().count(), 0);
+    let members = |count: u64| {
+        let nodes = (1..=count).map(|id| (id, PeerNode::default())).collect::<BTreeMap<_, _>>();
+        let membership = Membership::new(vec![[1].into()], nodes).expect("one votes");
+        Ok((Entry { log_id: log_id(1, count), payload: EntryPayload::Membership(membership) }, None))
+    };
+    machine.apply(futures::stream::iter((1..=3).map(members))).await.expect("they are applied");
+    assert_eq!(published.load(Ordering::Relaxed), 3, "each before it is acknowledged");
+    assert_eq!((status.membership().nodes().count(), status.applied()), (3, RaftIndex(4)));
 }
 
 /// A seed of the simulation found openraft sending from where it had purged: what came after the hole was next.

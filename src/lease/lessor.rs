@@ -14,7 +14,7 @@ use crate::types::LeaseId;
 use crate::types::planted::{Bug, is_planted};
 
 /// Shards; a power of two, and at most the bits of the mask of fresh ones.
-const SHARDS: usize = 64;
+pub const SHARDS: usize = 64;
 
 /// How long a proposal to end a lease counts as under way: after that an expired one is handed out
 /// again, and one that a client wanted revoked can be renewed again. etcd's request timeout.
@@ -287,8 +287,8 @@ impl Lessor {
     }
 
     /// Up to `max` leases whose remaining seconds should be written down, to be proposed as
-    /// `LeaseCheckpoint`. Each call looks at one shard of 64; call it about twice a second, and
-    /// [`Lessor::checkpoints_done`] when the outcome is known.
+    /// `LeaseCheckpoint` at once. Each call looks at one of [`SHARDS`] shards; call it about twice a second, or
+    /// once for each before an orderly stop, and [`Lessor::checkpoints_done`] when the outcome is known.
     pub fn checkpoints(&self, now: Instant, max: usize) -> Vec<(LeaseId, i64)> {
         if !self.is_leading() {
             return Vec::new();
@@ -323,20 +323,6 @@ impl Lessor {
         }
         // Who came first and found a lease run out asks again.
         self.announce();
-    }
-
-    /// What every lease has left that lost much, for an orderly stop or a transfer of leadership: by the rule of
-    /// [`Lessor::checkpoints`], so that no stop is harder on a lease than a crash; to be proposed
-    /// in several `LeaseCheckpoint`s if it is long.
-    pub fn checkpoints_at_stop(&self, now: Instant) -> Vec<(LeaseId, i64)> {
-        if !self.is_leading() {
-            return Vec::new();
-        }
-        let (mut all, grace_secs) = (Vec::new(), self.grace_secs());
-        for shard in &self.shards {
-            all.extend(shard.lock().candidates(self.ms(now)).filter_map(|lease| lease.checkpoint(grace_secs)));
-        }
-        all
     }
 
     /// What a promotion adds to deadlines, rounded up.

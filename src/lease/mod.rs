@@ -21,6 +21,6 @@ mod writer;
 pub use checkpoint::CHECKPOINT_SHRINK_SECS_MIN;
 pub use counts::LeaseCounts;
 pub use keys::Pass;
-pub use lessor::{EXPIRE_RETRY, LeaseStatus, Lessor, Renewal};
+pub use lessor::{EXPIRE_RETRY, LeaseStatus, Lessor, Renewal, SHARDS};
 pub use record::LeaseRecord;
 pub use writer::LeaseWriter;

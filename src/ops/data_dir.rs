@@ -5,7 +5,7 @@
 //!   member/
 //!     lock               held for as long as the process lives; names who holds it
 //!     format             version, engine and identity; written first, never changed
-//!     served             there once this member has served: from then on its log is never empty
+//!     served             there once this member's log has begun: from then on it is never empty
 //!     diverged           there once its state was found to differ from the other members': it isn't served
 //!     wal/               the Raft log (or --wal-dir)
 //!     store/             the engine
@@ -32,7 +32,7 @@ pub use format::{FORMAT_VERSION, Format, FormatError};
 
 /// No file that is read whole here is longer.
 const SMALL_FILE_BYTES_MAX: usize = 4096;
-/// The mark that this member has served.
+/// The mark that this member's log has begun.
 const SERVED: &str = "served";
 /// The mark that this member's state was found to differ from the others'.
 const DIVERGED: &str = "diverged";
@@ -196,12 +196,12 @@ impl DataDir {
         self.format.identity
     }
 
-    /// Whether this member has served before: its log then held something, if only its vote.
+    /// Whether this member's log had begun before: it held something then, if only a vote.
     pub fn has_served(&self) -> bool {
         self.served
     }
 
-    /// Notes durably that this member serves.
+    /// Notes durably that this member's log has begun; to be done before anybody is told what is in it.
     ///
     /// # Errors
     /// Those of the disk.

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use super::Proposer;
 use crate::apply::Command;
 use crate::env::Env;
-use crate::lease::Lessor;
+use crate::lease::{Lessor, SHARDS};
 use crate::types::{LeaseId, RequestError, Term};
 
 /// How often expired leases are looked for.
@@ -171,15 +171,24 @@ impl LeaseKeeper {
         }
     }
 
-    /// Writes down what is left of the leases that lost much; for an orderly stop.
+    /// Writes down what is left of the leases that lost much; for an orderly stop. What comes of it while clients renew
+    /// is that of the usual checkpoints: each is proposed as soon as it is made.
     pub async fn checkpoint_all(lessor: &Lessor, proposer: &Proposer, env: &Env) {
         let term = proposer.node().status().term();
-        let all = lessor.checkpoints_at_stop(env.clock.now());
-        for part in all.chunks(CHECKPOINT_MAX) {
-            let command = Command::LeaseCheckpoint { remaining: part.to_vec() };
-            if let Err(error) = proposer.propose_as_leader(command, term).await {
-                tracing::warn!(%error, "lease checkpoint at stop not taken");
-                return;
+        let mut remaining = Vec::new();
+        for shard in 1..=SHARDS {
+            remaining.extend(lessor.checkpoints(env.clock.now(), usize::MAX));
+            if remaining.is_empty() || (remaining.len() < CHECKPOINT_MAX && shard < SHARDS) {
+                continue;
+            }
+            let remaining = std::mem::take(&mut remaining);
+            let ids: Vec<_> = remaining.iter().map(|(id, _)| *id).collect();
+            match proposer.propose_as_leader(Command::LeaseCheckpoint { remaining }, term).await {
+                Ok(_) => lessor.checkpoints_done(ids),
+                Err(error) => {
+                    tracing::warn!(%error, "lease checkpoint at stop not taken");
+                    return;
+                }
             }
         }
     }

@@ -55,6 +55,9 @@ use crate::watch::{HeaderIds, HeaderSource, WatchHub, WatchLimits};
 const LARGE_READS_MAX: usize = 4;
 /// How long a member of a cluster waits for it before it serves clients; etcd's default.
 const CLUSTER_READY_MAX: Duration = Duration::from_secs(5);
+/// How long a leader that ends writes down what leases have left before it hands over; those that it doesn't come to
+/// have their full time, as after a crash.
+const CHECKPOINT_MAX: Duration = Duration::from_millis(200);
 /// How long a leader that ends waits until another member leads.
 const HAND_OVER_MAX: Duration = Duration::from_secs(1);
 /// How long the parts get to end after the listeners have.
@@ -231,6 +234,10 @@ impl Core {
             error = below_ended(&wal, &reader) => return Err(error),
             node = Node::start(node_config, log, state, status.clone(), peers.clone()) => node?,
         };
+        // Before anybody can ask for a vote: a member whose log is lost later must know that there was one.
+        if status.has_log() {
+            data.mark_served(env.disk.as_ref())?;
+        }
         let propose_limits = ProposeLimits {
             pending_max: limits.proposals_pending_max,
             pending_bytes_max: limits.requests_pending_bytes_max,
@@ -458,6 +465,22 @@ impl Core {
         }
     }
 
+    /// Hands the lead over, if there is anybody to take it: writes go on elsewhere while this member, which forwards
+    /// what still comes in, ends its connections.
+    pub(super) async fn leave(&self, env: &Env) {
+        let status = self.node.status();
+        if !status.is_leader() || status.is_sole_leader() {
+            return;
+        }
+        let checkpoints = LeaseKeeper::checkpoint_all(&self.lessor, &self.proposer, env);
+        if tokio::time::timeout(CHECKPOINT_MAX, checkpoints).await.is_err() {
+            tracing::debug!("not all leases were written down before the lead is handed over");
+        }
+        if let Some(leader) = self.node.hand_over(HAND_OVER_MAX).await {
+            tracing::info!(%leader, "handed the lead over");
+        }
+    }
+
     /// Ends all of it; `orderly` if it still works.
     pub(super) async fn stop(self, env: &Env, orderly: bool) {
         for worker in &self.workers {
@@ -465,9 +488,8 @@ impl Core {
         }
         let stopping = async {
             if orderly {
-                LeaseKeeper::checkpoint_all(&self.lessor, &self.proposer, env).await;
-                if let Some(leader) = self.node.hand_over(HAND_OVER_MAX).await {
-                    tracing::info!(%leader, "handed the lead over");
+                if self.node.status().is_sole_leader() {
+                    LeaseKeeper::checkpoint_all(&self.lessor, &self.proposer, env).await;
                 }
                 if let Err(error) = self.reader.values().flush().await {
                     tracing::warn!(%error, "the store was not flushed; the log will bring the rest back");

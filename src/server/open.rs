@@ -11,6 +11,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::consensus::{MEMBERSHIP_KEY, members_of};
 use crate::env::Env;
 use crate::ops::config::{Config, EngineKind};
 use crate::ops::data_dir::{DataDir, DataDirError};
@@ -21,6 +22,11 @@ use crate::wal::{Recovered, Wal, WalError, WalOptions};
 
 use super::meters::{EngineMeter, LogMeter};
 use super::{heal, rebuild};
+
+/// What is left to do for a member that is alone.
+const RESTORE: &str = "restore a snapshot into a new data directory";
+/// And for one of several.
+const JOIN_AGAIN: &str = "remove this member and add it again with an empty data directory";
 
 /// Why the data can't be opened.
 #[derive(Debug, thiserror::Error)]
@@ -37,8 +43,7 @@ pub enum OpenError {
     /// The log was lost, as a whole or its end.
     #[error(
         "the raft log in {log} is lost or was replaced: the store holds entry {have}, the newest snapshot entry \
-         {snapshot}, the log {last}. Put the right one back (--wal-dir), or restore a snapshot into a new data \
-         directory", last = ends(*last)
+         {snapshot}, the log {last}. Put the right one back (--wal-dir), or {instead}", last = ends(*last)
     )]
     LogLost {
         /// The log's directory.
@@ -49,6 +54,8 @@ pub enum OpenError {
         snapshot: RaftIndex,
         /// What the log ends with.
         last: Option<RaftIndex>,
+        /// What to do without it.
+        instead: &'static str,
     },
     /// The log lost its end after a state had come that was to heal this member.
     #[error(
@@ -80,7 +87,7 @@ pub enum OpenError {
     /// The store was damaged or lost, and what is left can't bring it back.
     #[error(
         "the store in {store} can't be rebuilt: it stands after entry {have}, and the log begins after entry {purged}. \
-         Restore a snapshot into a new data directory, or put the old one back"
+         Put the old one back, or {instead}"
     )]
     Gap {
         /// The store's directory.
@@ -89,6 +96,8 @@ pub enum OpenError {
         have: RaftIndex,
         /// What the log has dropped.
         purged: RaftIndex,
+        /// What to do without it.
+        instead: &'static str,
     },
 }
 
@@ -145,13 +154,20 @@ pub(super) fn open(
         return Err(OpenError::PutBack);
     }
     rebuild::finish_received(env, &data.snapshots(), have)?;
+    // For one of several, a restored snapshot would be another cluster.
+    let stored = opened.meta.iter().find(|(key, _)| key == MEMBERSHIP_KEY);
+    let is_alone = match stored.and_then(|(_, membership)| members_of(membership)) {
+        Some(members) => members <= 1,
+        None => !data.has_joined() && config.clustering.initial_cluster.len() <= 1,
+    };
+    let instead = if is_alone { RESTORE } else { JOIN_AGAIN };
     if have < purged {
-        return Err(OpenError::Gap { store: dir.display().to_string(), have, purged });
+        return Err(OpenError::Gap { store: dir.display().to_string(), have, purged, instead });
     }
     let snapshot = rebuild::newest(env, &data.snapshots())?.map_or(RaftIndex(0), |newest| newest.position.index);
     if is_log_lost(have, snapshot, data.has_served(), &recovered) {
         let last = recovered.last.map(|id| id.index);
-        return Err(OpenError::LogLost { log: data.wal().display().to_string(), have, snapshot, last });
+        return Err(OpenError::LogLost { log: data.wal().display().to_string(), have, snapshot, last, instead });
     }
     Ok(Opening { store, opened, wal: Arc::new(wal), recovered })
 }
