@@ -236,7 +236,9 @@ async fn members_are_known_as_of_the_entry_that_is_published() {
     let (published, status) = (Arc::new(AtomicU64::new(0)), Arc::new(NodeStatus::new(MemberId(1))));
     let notify: OnPublish = {
         let published = published.clone();
-        Box::new(move |_, _| drop(published.fetch_add(1, Ordering::Relaxed)))
+        Box::new(move |_, _| {
+            published.fetch_add(1, Ordering::Relaxed);
+        })
     };
     let (leases, _lessor) = Lessor::new(Env::real().clock.now());
     let machine = Machine::open(Store::in_memory(), &Default::default(), leases).expect("an empty store");

@@ -8,6 +8,7 @@ use rusd_proto::etcdserverpb::kv_client::KvClient;
 
 use crate::cluster::{COMES_MAX, Cluster};
 use crate::run::Run;
+use crate::settings::rounds_or;
 
 /// Snapshots and purges all the time.
 const EAGER: [&str; 3] = ["--snapshot-count=20", "--snapshot-log-mb=0", "--snapshot-catchup-entries=10"];
@@ -57,6 +58,25 @@ async fn a_member_that_was_paused_comes_back_through_a_snapshot() {
     run.cluster.resume(follower);
     until("a snapshot", || said_by_all(&run.cluster, INSTALLED) > before).await;
     run.load.goes_on(100).await;
+    run.finish().await;
+}
+
+/// etcd 18055: a follower that was sent a snapshot while the last one had just been taken in, and ended with a panic.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_takes_one_snapshot_after_the_other() {
+    let run = Run::start("behind, twice", 3, &EAGER).await;
+    for _ in 0..rounds_or(1, 20) {
+        let follower = (run.cluster.leader().await + 1) % 3;
+        for _ in 0..3 {
+            let before = said_by_all(&run.cluster, INSTALLED);
+            run.cluster.pause(follower);
+            run.load.goes_on(300).await;
+            run.cluster.resume(follower);
+            // It stands still again as soon as it is there, and the next one is due.
+            until("a snapshot", || said_by_all(&run.cluster, INSTALLED) > before).await;
+        }
+    }
+    run.load.goes_on(50).await;
     run.finish().await;
 }
 

@@ -92,10 +92,10 @@ async fn play(name: &'static str, members: usize, rounds: u32) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn chaos_among_three() {
-    play("chaos, three", 3, settings::rounds(4)).await;
+    play("chaos, three", 3, settings::rounds_or(4, 40)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn chaos_among_five() {
-    play("chaos, five", 5, settings::rounds(2)).await;
+    play("chaos, five", 5, settings::rounds_or(2, 20)).await;
 }

@@ -20,7 +20,8 @@ use tempfile::TempDir;
 
 use crate::cluster::Cluster;
 use crate::leases::{Renewed, ends_in_time, grant, is_there, renew};
-use crate::run::{Run, rounds_or};
+use crate::run::Run;
+use crate::settings::rounds_or;
 
 const DAY_SECS: i64 = 86_400;
 /// Some years, so that a log line tells.

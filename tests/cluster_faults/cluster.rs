@@ -146,6 +146,12 @@ impl Cluster {
         self.make(at, None).await
     }
 
+    /// Puts one in a place more.
+    pub(crate) fn push(&mut self, process: Process) {
+        self.doors.lock().unwrap().push((self.made - 1, process.channel.clone()));
+        self.members.push(process);
+    }
+
     /// Puts a process in a place; gives the one that was there.
     pub(crate) fn replaced(&mut self, at: usize, by: Process) -> Process {
         self.doors.lock().unwrap()[at] = (self.made - 1, by.channel.clone());

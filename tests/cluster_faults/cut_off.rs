@@ -7,7 +7,8 @@ use rusd_proto::etcdserverpb::{PutRequest, RangeRequest};
 use tonic::Code;
 
 use crate::cluster::Cluster;
-use crate::run::{Run, rounds_or};
+use crate::run::Run;
+use crate::settings::rounds_or;
 
 /// Leader and term as a member has them.
 async fn reign(cluster: &Cluster, member: usize) -> (u64, u64) {

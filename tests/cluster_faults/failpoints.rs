@@ -3,9 +3,14 @@
 //! Only with the feature `failpoints`: `cargo xtask failpoints`.
 
 use std::fs;
+use std::time::{Duration, Instant};
+
+use rusd_proto::etcdserverpb::PutRequest;
+use rusd_proto::etcdserverpb::kv_client::KvClient;
 
 use crate::cluster::Cluster;
 use crate::failpoint::{PANICKED, ask};
+use crate::leases::{ends_in_time, grant, renew};
 use crate::run::Run;
 use crate::settings;
 
@@ -23,8 +28,14 @@ const POINTS: [(&str, Option<bool>); 9] = [
 ];
 
 /// Where a member that gets a snapshot comes by.
-const SNAPSHOT_POINTS: [&str; 5] =
-    ["raftBeforeSaveSnap", "raftAfterSaveSnap", "raftBeforeApplySnap", "applyBeforeOpenSnapshot", "raftAfterApplySnap"];
+const SNAPSHOT_POINTS: [&str; 6] = [
+    "raftBeforeSaveSnap",
+    "raftAfterSaveSnap",
+    "raftBeforeApplySnap",
+    "applyBeforeOpenSnapshot",
+    "applyAfterOpenSnapshot",
+    "raftAfterApplySnap",
+];
 
 /// Snapshots and purges all the time.
 const EAGER: [&str; 3] = ["--snapshot-count=20", "--snapshot-log-mb=0", "--snapshot-catchup-entries=10"];
@@ -32,7 +43,7 @@ const EAGER: [&str; 3] = ["--snapshot-count=20", "--snapshot-log-mb=0", "--snaps
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_ends_at_each_failpoint() {
     let mut run = Run::start("failpoints", 3, &[]).await;
-    for round in 0..settings::rounds(1) {
+    for round in 0..settings::rounds_or(1, 3) {
         for (at, (name, leads)) in POINTS.into_iter().enumerate() {
             let leader = run.cluster.leader().await;
             let wants_leader = leads.unwrap_or((at + round as usize).is_multiple_of(2));
@@ -52,7 +63,7 @@ async fn a_member_ends_at_each_failpoint() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_ends_at_each_failpoint_of_a_snapshot() {
     let mut run = Run::start("failpoints of a snapshot", 3, &EAGER).await;
-    for _ in 0..settings::rounds(1) {
+    for _ in 0..settings::rounds_or(1, 3) {
         for name in SNAPSHOT_POINTS {
             let follower = (run.cluster.leader().await + 1) % 3;
             run.cluster.kill(follower);
@@ -92,6 +103,46 @@ async fn a_failpoint_before_the_cluster_began_and_other_flags_then() {
     }
     for member in 0..3 {
         cluster.serves(member).await;
+    }
+    cluster.agree().await;
+}
+
+/// etcd 15247: a leader stood in its disk while another one was elected. Its clocks ran on and heard of no renewal, and
+/// when the disk let go of it, all leases were revoked, through its successor.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failpoint_holds_a_leader_in_its_disk_and_it_revokes_no_lease() {
+    const TTL_SECS: i64 = 3;
+    let cluster = Cluster::rusd(3, &[]).await;
+    let old = cluster.leader().await;
+    let other = cluster.channel((old + 1) % 3);
+    let leases = 1..=20;
+    let mut renewed = Vec::new();
+    for id in leases.clone() {
+        renewed.push(vec![grant(&other, id, TTL_SECS).await.unwrap()]);
+    }
+    assert_eq!(ask(cluster.failpoints(old), "PUT", "walBeforeSync", "sleep(9000)").0, 204);
+    let mut stuck = KvClient::new(cluster.channel(old));
+    tokio::spawn(async move { stuck.put(PutRequest { key: "k".into(), ..PutRequest::default() }).await });
+    cluster.net.isolate(old, 3);
+    let begun = Instant::now();
+    // Longer than each has to live, by the old one's clock as well, and than the disk holds it.
+    let mut healed = false;
+    while begun.elapsed() < Duration::from_secs(14) {
+        for (id, renewed) in leases.clone().zip(&mut renewed) {
+            if let Ok(renewal) = renew(&other, id).await {
+                renewed.push(renewal.expect("a lease that is renewed lives"));
+            }
+        }
+        if !healed && begun.elapsed() > Duration::from_secs(7) {
+            assert_eq!(ask(cluster.failpoints(old), "DELETE", "walBeforeSync", "").0, 204);
+            cluster.net.heal();
+            healed = true;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    for (id, renewed) in leases.zip(&renewed) {
+        assert!(renewed.len() > 5, "lease {id} was renewed {} times", renewed.len());
+        ends_in_time(&cluster, (old + 1) % 3, id, renewed).await;
     }
     cluster.agree().await;
 }

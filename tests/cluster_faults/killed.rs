@@ -10,7 +10,7 @@ use crate::settings;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_leader_is_killed_and_comes_back() {
     let mut run = Run::start("leader killed", 3, &[]).await;
-    for _ in 0..settings::rounds(2) {
+    for _ in 0..settings::rounds_or(2, 20) {
         let leader = run.cluster.leader().await;
         run.cluster.kill(leader);
         run.cluster.leader_but(Some(leader)).await;
@@ -26,7 +26,7 @@ async fn the_leader_is_killed_and_comes_back() {
 async fn a_follower_is_killed_and_comes_back() {
     let mut run = Run::start("follower killed", 3, &[]).await;
     let leader = run.cluster.leader().await;
-    for round in 0..settings::rounds(2) {
+    for round in 0..settings::rounds_or(2, 20) {
         let follower = (leader + 1 + round as usize % 2) % 3;
         run.cluster.kill(follower);
         run.load.goes_on(200).await;
@@ -43,7 +43,7 @@ async fn a_follower_is_killed_and_comes_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_are_killed_at_once() {
     let mut run = Run::start("all killed", 3, &[]).await;
-    for _ in 0..settings::rounds(8) {
+    for _ in 0..settings::rounds_or(8, 80) {
         for member in 0..3 {
             run.cluster.kill(member);
         }

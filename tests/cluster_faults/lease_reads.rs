@@ -22,7 +22,7 @@ async fn put(cluster: &Cluster, member: usize, value: u64) -> bool {
 }
 
 /// Writes at a member until it takes it.
-async fn put_surely(cluster: &Cluster, member: usize, value: u64) {
+pub(crate) async fn put_surely(cluster: &Cluster, member: usize, value: u64) {
     let begun = Instant::now();
     while !put(cluster, member, value).await {
         assert!(begun.elapsed() < COMES_MAX, "nothing can be written");

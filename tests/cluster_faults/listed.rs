@@ -17,7 +17,7 @@ async fn a_list_is_never_older_than_a_change_that_was_acknowledged() {
     let own = cluster.members(leader).await.into_iter().find(|member| member.id == id).unwrap().peer_ur_ls;
     for update in 1..=UPDATES {
         let second = format!("http://127.0.0.1:{update}");
-        let peer_ur_ls = [&own[..], &[second.clone()]].concat();
+        let peer_ur_ls = [&own[..], std::slice::from_ref(&second)].concat();
         let asked = usize::from(update) % 3;
         ClusterClient::new(cluster.channel(asked)).member_update(MemberUpdateRequest { id, peer_ur_ls }).await.unwrap();
         let lists = futures::future::join_all((0..3).map(|member| cluster.members(member))).await;

@@ -29,6 +29,7 @@ mod process;
 mod run;
 mod split;
 
+mod addresses;
 mod behind;
 mod chaos;
 mod clocks;
@@ -43,7 +44,9 @@ mod failpoint;
 #[cfg(feature = "failpoints")]
 mod failpoints;
 mod killed;
+mod learners;
 mod lease_reads;
+mod listed;
 mod majority;
 mod paused;
 mod replaced;
@@ -51,6 +54,9 @@ mod restarted;
 mod rolled;
 #[cfg(feature = "failpoints")]
 mod slow_disk;
+mod stale_reads;
+mod stopped;
+mod without_quorum;
 
 #[path = "../support/client.rs"]
 mod client;

@@ -13,7 +13,7 @@ use crate::settings;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_paused_leader_gives_no_stale_read() {
     let run = Run::start("leader paused", 3, &[]).await;
-    for _ in 0..settings::rounds(2) {
+    for _ in 0..settings::rounds_or(2, 20) {
         let leader = run.cluster.leader().await;
         run.cluster.pause(leader);
         run.cluster.leader_but(Some(leader)).await;

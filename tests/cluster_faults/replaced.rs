@@ -13,8 +13,8 @@ use rusd_proto::etcdserverpb::PutRequest;
 use rusd_proto::etcdserverpb::kv_client::KvClient;
 
 use crate::process::Process;
-use crate::run::{Run, rounds_or};
-use crate::settings;
+use crate::run::Run;
+use crate::settings::{self, rounds_or};
 
 /// Snapshots all the time: a new member can't have its state from the log alone.
 const EAGER: [&str; 3] = ["--snapshot-count=60", "--snapshot-log-mb=0", "--snapshot-catchup-entries=20"];

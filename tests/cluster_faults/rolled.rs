@@ -6,7 +6,8 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use crate::cluster::{Cluster, Setup};
-use crate::run::{Run, rounds_or};
+use crate::run::Run;
+use crate::settings::rounds_or;
 
 const OLD: &str = "RUSD_FAULT_OLD";
 

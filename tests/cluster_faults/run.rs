@@ -15,11 +15,6 @@ use crate::settings;
 /// Workers at each member.
 const WORKERS: usize = 3;
 
-/// Rounds of a story that `cargo xtask faults` runs for longer, which it says by `RUSD_FAULT_LONG`.
-pub(crate) fn rounds_or(usually: u32, long: u32) -> u32 {
-    settings::rounds(if std::env::var_os("RUSD_FAULT_LONG").is_some() { long } else { usually })
-}
-
 /// All of it.
 pub(crate) struct Run {
     pub(crate) cluster: Cluster,

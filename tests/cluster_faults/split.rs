@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use crate::cluster::{Cluster, Setup};
 use crate::namespaces::Namespaces;
-use crate::run::{Run, rounds_or};
+use crate::run::Run;
+use crate::settings::rounds_or;
 
 async fn start(name: &'static str, members: usize) -> Option<Run> {
     let space = Namespaces::new(members, name)?;

@@ -99,7 +99,7 @@ async fn store_damaged(backend: &str) {
     let mut rig = Rig::new(&settings::eager(backend));
     let begun = Instant::now();
     let mut rebuilt = 0;
-    let rounds = settings::rounds(5);
+    let rounds = settings::rounds_or(5, 50);
     let mut channel = rig.member.start().await;
     for round in 0..rounds {
         rig.work(&channel, Duration::from_millis(400)).await;

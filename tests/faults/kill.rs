@@ -24,7 +24,7 @@ async fn killed_under_load(backend: &str) {
     let follower = history.follow(member.url());
     let mut load = Load::new(seed, WORKERS);
     let begun = Instant::now();
-    let rounds = settings::rounds(8);
+    let rounds = settings::rounds_or(8, 100);
     let mut channel = member.start().await;
     for round in 0..rounds {
         let running = load.start(&channel, &history);

@@ -31,7 +31,7 @@ async fn cut(backend: &str) {
     let follower = history.follow(member.url());
     let mut load = Load::new(seed, WORKERS);
     let begun = Instant::now();
-    let rounds = settings::rounds(3);
+    let rounds = settings::rounds_or(3, 30);
     let mut cuts = 0;
     let mut channel = member.start().await;
     for round in 0..rounds {

@@ -3,7 +3,7 @@
 #[path = "../support/settings.rs"]
 mod shared;
 
-pub(crate) use shared::{rounds, seed};
+pub(crate) use shared::{rounds_or, seed};
 
 /// The engines to try; one if `RUSD_FAULT_BACKEND` names it.
 pub(crate) fn backends() -> Vec<String> {

@@ -10,6 +10,11 @@ pub(crate) fn rounds(usually: u32) -> u32 {
     }
 }
 
+/// The same, or `long` where `cargo xtask faults` runs for longer, which it says by `RUSD_FAULT_LONG`.
+pub(crate) fn rounds_or(usually: u32, long: u32) -> u32 {
+    rounds(if std::env::var_os("RUSD_FAULT_LONG").is_some() { long } else { usually })
+}
+
 /// The seed of what is random here; another one at each run, and printed. The timing is real, so it
 /// narrows a failure down and does not repeat it exactly.
 pub(crate) fn seed() -> u64 {

@@ -1,0 +1,120 @@
+//! Linearizable reads at a leader while it stops to be one, without `--lease-reads`.
+//!
+//! ```text
+//! readers at the old leader, all the time ──► it is paused, or hands over ──► another one takes a write ──► it goes on
+//! ```
+//! Every read that began after the write was acknowledged must see it, however long it waited at the old leader.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rusd_proto::etcdserverpb::kv_client::KvClient;
+use rusd_proto::etcdserverpb::maintenance_client::MaintenanceClient;
+use rusd_proto::etcdserverpb::{MoveLeaderRequest, RangeRequest};
+use tokio::task::JoinSet;
+
+use crate::cluster::Cluster;
+use crate::lease_reads::put_surely;
+use crate::settings;
+
+/// Reads under way at a time.
+const READERS: usize = 32;
+
+/// Reads at one member.
+struct Readers {
+    ends: Arc<AtomicBool>,
+    /// When each began, and what it found.
+    reading: JoinSet<Vec<(Instant, u64)>>,
+}
+
+impl Readers {
+    fn start(cluster: &Cluster, member: usize) -> Self {
+        let mut readers = Self { ends: Arc::default(), reading: JoinSet::new() };
+        for _ in 0..READERS {
+            readers.add(cluster, member);
+        }
+        readers
+    }
+
+    /// One more, which begins now.
+    fn add(&mut self, cluster: &Cluster, member: usize) {
+        let (mut client, ends) = (KvClient::new(cluster.channel(member)), self.ends.clone());
+        self.reading.spawn(async move {
+            let mut found = Vec::new();
+            loop {
+                let begun = Instant::now();
+                let range = RangeRequest { key: "k".into(), ..RangeRequest::default() };
+                // What isn't answered wasn't answered wrongly.
+                if let Ok(range) = client.range(range).await {
+                    let value = String::from_utf8_lossy(&range.get_ref().kvs[0].value).parse().unwrap();
+                    found.push((begun, value));
+                }
+                if ends.load(Ordering::Relaxed) {
+                    return found;
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        });
+    }
+
+    /// Checks all of them; `new` was acknowledged `at` that time. How many began after that and were answered.
+    async fn saw(mut self, new: u64, at: Instant) -> usize {
+        self.ends.store(true, Ordering::Relaxed);
+        let mut after = 0;
+        while let Some(found) = self.reading.join_next().await {
+            for (begun, value) in found.unwrap().into_iter().filter(|(begun, _)| *begun > at) {
+                let late = begun.duration_since(at);
+                assert_eq!(value, new, "stale: begun {late:?} after the write was acknowledged");
+                after += 1;
+            }
+        }
+        after
+    }
+}
+
+/// etcd 20418 and 21417: reads wait at a leader that stands still; when it goes on, before it has heard of its
+/// successor, it answers them from what it had.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_that_wait_at_a_paused_leader_are_not_stale() {
+    let cluster = Cluster::rusd(3, &[]).await;
+    for round in 1..=u64::from(settings::rounds_or(3, 30)) {
+        let old = cluster.leader().await;
+        put_surely(&cluster, old, 2 * round).await;
+        let mut readers = Readers::start(&cluster, old);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        cluster.pause(old);
+        put_surely(&cluster, (old + 1) % 3, 2 * round + 1).await;
+        let acknowledged = Instant::now();
+        // In its socket, to be read before anything else is heard.
+        for _ in 0..READERS {
+            readers.add(&cluster, old);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        cluster.resume(old);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let answered = readers.saw(2 * round + 1, acknowledged).await;
+        println!("  round {round}: {answered} reads after the write");
+        assert!(answered > 0, "none was answered");
+    }
+}
+
+/// etcd 21378: the same across a change of the leader that was asked for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_at_a_leader_that_hands_over_are_not_stale() {
+    let cluster = Cluster::rusd(3, &[]).await;
+    for round in 1..=u64::from(settings::rounds_or(8, 80)) {
+        let old = cluster.leader().await;
+        put_surely(&cluster, old, 2 * round).await;
+        let new = (old + 1) % 3;
+        let target_id = cluster.id(new).await;
+        let readers = Readers::start(&cluster, old);
+        let mut client = MaintenanceClient::new(cluster.channel(old));
+        let moving = tokio::spawn(async move { client.move_leader(MoveLeaderRequest { target_id }).await });
+        put_surely(&cluster, new, 2 * round + 1).await;
+        let acknowledged = Instant::now();
+        moving.await.unwrap().unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(readers.saw(2 * round + 1, acknowledged).await > 0, "none was answered");
+    }
+}
