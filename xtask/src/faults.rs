@@ -27,11 +27,22 @@ pub(crate) fn failpoints(args: &[String]) -> Outcome {
     test("failpoint", &all, "rounds")
 }
 
+/// A round of each of those, for `verify`.
+pub(crate) fn failpoints_once() -> Outcome {
+    run_tests("failpoint", &["--features".to_owned(), "failpoints".to_owned()], "rounds", false)
+}
+
 fn test(name: &str, args: &[String], rounds: &str) -> Outcome {
+    run_tests(name, args, rounds, true)
+}
+
+fn run_tests(name: &str, args: &[String], rounds: &str, long: bool) -> Outcome {
     let features = sh::option(args, "features")?.unwrap_or_default();
     let mut test = sh::cargo(&["test", "--no-fail-fast", "--features", &features, "--test", "faults"]);
     test.args(["--test", "cluster_faults", "--", "--nocapture", "--test-threads=1", name]);
-    test.env("RUSD_FAULT_LONG", "1");
+    if long {
+        test.env("RUSD_FAULT_LONG", "1");
+    }
     for (option, variable) in [(rounds, "RUSD_FAULT_ROUNDS"), ("seed", "RUSD_FAULT_SEED")] {
         if let Some(value) = sh::option(args, option)? {
             value.parse::<u64>().map_err(|_| format!("--{option} {value}: not a number"))?;

@@ -22,6 +22,8 @@ use crate::{Outcome, sh};
 const AT_A_TIME: usize = 2;
 /// Seeds that `verify` runs: about two minutes on two cores.
 const SHORT_SEEDS: u64 = 40;
+/// Seeds among which `verify` looks for each planted error.
+const PLANTED_SEEDS: u64 = 60;
 /// Without which a run can't be repeated.
 const FLAGS: &str = "--cfg tokio_unstable --cfg rusd_sim";
 /// Each must be found within [`PLANTED_MAX`].
@@ -87,9 +89,12 @@ pub(crate) fn run(args: &[String]) -> Outcome {
     simulate(&Asked { minutes, seed: number("seed")?, members: number("members")?, planted, first: None })
 }
 
-/// About two minutes of it, for `verify`: the same seeds on every machine, however fast it is.
+/// A few minutes of it, for `verify`: the same seeds on every machine, however fast it is, and each planted error.
 pub(crate) fn short() -> Outcome {
-    simulate(&Asked { minutes: 0.0, seed: None, members: None, planted: false, first: Some(SHORT_SEEDS) })
+    sh::run(cargo(&["clippy", "--package", "rusd-sim", "--profile", "sim", "--locked", "--", "-D", "warnings"]))?;
+    let short = Asked { minutes: 0.0, seed: None, members: None, planted: false, first: Some(SHORT_SEEDS) };
+    simulate(&short)?;
+    simulate(&Asked { planted: true, first: Some(PLANTED_SEEDS), ..short })
 }
 
 fn simulate(asked: &Asked) -> Outcome {
@@ -129,8 +134,12 @@ fn planted(binary: &Path, asked: &Asked) -> Outcome {
     for bug in BUGS {
         let begun = Instant::now();
         let members = asked.members.unwrap_or(3);
-        let queue = Mutex::new((VecDeque::new(), Some((asked.seed.unwrap_or(1), Some(members)))));
-        let ran = run_all(binary, &queue, begun + PLANTED_MAX, &["--plant", bug]);
+        let first = asked.seed.unwrap_or(1);
+        let queue: Queue = match asked.first {
+            Some(count) => ((first..first + count).map(|seed| Seed { seed, members }).collect(), None),
+            None => (VecDeque::new(), Some((first, Some(members)))),
+        };
+        let ran = run_all(binary, &Mutex::new(queue), begun + PLANTED_MAX, &["--plant", bug]);
         match ran.iter().find(|ran| !ran.good) {
             Some(found) => println!(
                 "planted {bug}: found after {:.0} s, {} seeds, by seed {}: {}",
@@ -142,7 +151,8 @@ fn planted(binary: &Path, asked: &Asked) -> Outcome {
             None => missed.push(bug),
         }
     }
-    if missed.is_empty() { Ok(()) } else { Err(format!("not found in two minutes: {missed:?}").into()) }
+    println!("simulate: {} planted errors, {} not found", BUGS.len(), missed.len());
+    if missed.is_empty() { Ok(()) } else { Err(format!("planted, and not found: {missed:?}").into()) }
 }
 
 /// Seeds that wait, and where the new ones begin, with their members (`None`: three and five by turns).
@@ -204,11 +214,19 @@ fn run_one(binary: &Path, seed: Seed, more: &[&str]) -> Ran {
 }
 
 fn build() -> Result<PathBuf, String> {
-    let target = sh::target().join("sim");
-    let mut cargo = sh::cargo(&["build", "--package", "rusd-sim", "--profile", "sim", "--locked"]);
-    cargo.env("RUSTFLAGS", FLAGS).env("CARGO_TARGET_DIR", &target);
-    sh::run(cargo)?;
-    Ok(target.join("sim").join("rusd-sim"))
+    sh::run(cargo(&["build", "--package", "rusd-sim", "--profile", "sim", "--locked"]))?;
+    Ok(target().join("sim").join("rusd-sim"))
+}
+
+fn target() -> PathBuf {
+    sh::target().join("sim")
+}
+
+/// Cargo with the simulation's own flags and target directory.
+fn cargo(args: &[&str]) -> Command {
+    let mut cargo = sh::cargo(args);
+    cargo.env("RUSTFLAGS", FLAGS).env("CARGO_TARGET_DIR", target());
+    cargo
 }
 
 fn file() -> PathBuf {

@@ -1,13 +1,14 @@
 //! `cargo xtask verify [--allow-skips]`: what CI runs, in the order in which a mistake is cheapest to find.
 //!
 //! ```text
-//! fmt ─► clippy ─► supply (licences, sources, bans, advisories) ─► peers (real etcd) ─► all tests, summed up ─► etcdctl ─► etcd-suite ─► simulate
+//! fmt ─► clippy ─► supply (licences, sources, bans, advisories) ─► peers (real etcd) ─► all tests, summed up
+//!   ─► failpoints ─► etcdctl ─► etcd-suite ─► simulate (with its lints and the planted errors)
 //! ```
 //!
 //! A test that skips what it is there for is no success: only what [`MAY_SKIP`] names may. On a machine
 //! without root or without `mkfs.ext4`, `--allow-skips` lets the rest pass.
 
-use crate::{Outcome, etcd_suite, etcdctl, peers, sh, simulate, supply, tally};
+use crate::{Outcome, etcd_suite, etcdctl, faults, peers, sh, simulate, supply, tally};
 
 /// What product code must not do and tests may: fail at once, and go round the doors in `env`.
 const FREE_IN_TESTS: [&str; 4] =
@@ -60,6 +61,7 @@ pub(crate) fn run(args: &[String]) -> Outcome {
     if !refused.is_empty() && !may_skip_all {
         return Err("tests were skipped: see above, or pass --allow-skips".into());
     }
+    faults::failpoints_once()?;
     etcdctl::run(&[])?;
     if !etcd_suite::short()?.is_empty() && !may_skip_all {
         return Err("etcd's own suite was skipped: see above, or pass --allow-skips".into());

@@ -11,6 +11,8 @@ pub struct Published {
     pub revision: i64,
     /// The digest of all living keys.
     pub digest: u64,
+    /// The digest of what lies beside them: leases, users, the compaction. It changes without a revision.
+    pub beside: u64,
 }
 
 /// Everything that members have said so far.
@@ -73,7 +75,7 @@ impl Members {
 mod tests {
     use super::*;
 
-    const FIRST: Published = Published { index: 5, revision: 3, digest: 9 };
+    const FIRST: Published = Published { index: 5, revision: 3, digest: 9, beside: 1 };
 
     #[test]
     fn members_that_agree_pass() {
@@ -92,7 +94,7 @@ mod tests {
     fn a_member_that_goes_back_in_one_life_is_found() {
         let mut members = Members::default();
         members.published(0, 1, FIRST).unwrap();
-        assert!(members.published(0, 1, Published { index: 6, revision: 2, digest: 1 }).is_err());
+        assert!(members.published(0, 1, Published { index: 6, revision: 2, digest: 1, ..FIRST }).is_err());
     }
 
     #[test]
@@ -100,7 +102,9 @@ mod tests {
         let mut members = Members::default();
         members.published(0, 1, FIRST).unwrap();
         assert!(members.published(1, 1, Published { digest: 8, ..FIRST }).is_err());
-        assert!(members.published(1, 1, Published { index: 7, revision: 3, digest: 8 }).is_err());
+        assert!(members.published(1, 1, Published { beside: 2, ..FIRST }).is_err());
+        assert!(members.published(1, 1, Published { index: 6, beside: 2, ..FIRST }).is_ok(), "a lease more");
+        assert!(members.published(1, 1, Published { index: 7, digest: 8, ..FIRST }).is_err());
     }
 
     #[test]

@@ -2,5 +2,6 @@
 
 pub mod leases;
 pub mod linear;
+pub mod lives;
 pub mod members;
 pub mod watches;

@@ -1,10 +1,12 @@
 //! A client: one call after the other at this or that member, kept with its times and its outcome.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rusd::types::LeaseId;
 use rusd_sim::history::{Answer, Call, Op, Outcome};
 use rusd_sim::random::Rand;
 use tokio::sync::oneshot;
@@ -66,8 +68,25 @@ pub(crate) async fn run_last(world: Arc<World>, number: usize) -> turmoil::Resul
                 other => client.world.fault(format!("after the healing, m{member} answers {call:?} with {other:?}")),
             }
         }
+        leases(&client.world, member).await;
     }
     Ok(())
+}
+
+/// A member that has just read linearizably must have the leases that live, and no others.
+async fn leases(world: &World, member: usize) {
+    let before = world.known.lock().lives.alive();
+    let (reply, answer) = oneshot::channel();
+    let asked = world.hosts[member].port.lock().as_ref().is_some_and(|port| port.send(Request::Leases(reply)).is_ok());
+    let Ok(found) = answer.await else {
+        return world.fault(format!("after the healing, m{member} doesn't tell its leases (asked: {asked})"));
+    };
+    let after = world.known.lock().lives.alive();
+    let found: BTreeSet<i64> = found.into_iter().map(LeaseId::get).collect();
+    // One may run out meanwhile.
+    if !(found.is_superset(&after) && found.is_subset(&before)) {
+        world.fault(format!("m{member} has the leases {found:?}; those that live are {after:?}, and were {before:?}"));
+    }
 }
 
 impl Client {

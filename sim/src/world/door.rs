@@ -26,6 +26,8 @@ pub(crate) enum Request {
     /// Who is in the cluster, as of now.
     Members(oneshot::Sender<Result<Vec<MemberRecord>, RequestError>>),
     Change(MemberChange, oneshot::Sender<Result<Vec<MemberRecord>, RequestError>>),
+    /// The leases that live there.
+    Leases(oneshot::Sender<Vec<LeaseId>>),
     /// Hand the lead over.
     Move(MemberId, oneshot::Sender<Result<(), RequestError>>),
     Watch {
@@ -63,6 +65,7 @@ impl Door {
                     let node = door.proposer.node();
                     let _ = reply.send(door.proposer.read_barrier().await.map(|()| node.members()));
                 })),
+                Request::Leases(reply) => drop(reply.send(door.lessor.ids())),
                 Request::Change(change, reply) => drop(tokio::spawn(async move {
                     let _ = reply.send(door.proposer.node().request_change(change).await);
                 })),

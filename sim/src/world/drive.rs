@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use rusd::env::DiskOp;
-use rusd_sim::check::{leases, linear};
+use rusd_sim::check::{leases, linear, lives};
 use rusd_sim::random::Rand;
 use turmoil::Sim;
 
@@ -37,6 +37,7 @@ enum Repair {
     OneWay(usize, usize),
     Release(usize, usize),
     Disk(usize),
+    Room(usize),
     Latency,
 }
 
@@ -53,6 +54,8 @@ struct Trap {
     is_armed: bool,
 }
 
+/// How long after the healing what went wrong before may still end a member.
+const EXCUSED: Duration = Duration::from_secs(2);
 /// The dead leader's last words have come by then, and no election has.
 const TRAP_ARMED: Duration = Duration::from_millis(350);
 const TRAP_OVER: Duration = Duration::from_secs(5);
@@ -65,8 +68,10 @@ struct Driver<'a> {
     boots: Vec<Option<Boot>>,
     rand: Rand,
     repairs: Vec<(Duration, Repair)>,
-    /// By member: since when a disk error may be the reason of its end.
+    /// By member: a disk error may be the reason of its end.
     excused: Vec<bool>,
+    /// When everything was healed; a little later no end has an excuse any more.
+    healed: Option<Duration>,
     faults_made: u64,
     trap: Option<Trap>,
 }
@@ -111,8 +116,17 @@ pub(crate) fn run(settings: Settings, origin: Instant) -> (Arc<World>, Verdict) 
     let excused = vec![false; world.hosts.len()];
     let rand = Rand::new(settings.seed, 2);
     let boots = world.hosts.iter().map(|_| None).collect();
-    let mut driver =
-        Driver { world: world.clone(), sim, boots, rand, repairs: Vec::new(), excused, faults_made: 0, trap: None };
+    let mut driver = Driver {
+        world: world.clone(),
+        sim,
+        boots,
+        rand,
+        repairs: Vec::new(),
+        excused,
+        healed: None,
+        faults_made: 0,
+        trap: None,
+    };
     for at in 0..settings.members {
         driver.boot(at);
     }
@@ -124,6 +138,8 @@ pub(crate) fn run(settings: Settings, origin: Instant) -> (Arc<World>, Verdict) 
     if known.faults.is_empty() {
         known.faults.extend(linear::check(&known.history, &known.ledger));
         known.faults.extend(leases::check(&known.history, &known.expiries, &known.ledger));
+        let over = simulated.as_micros() as u64;
+        known.faults.extend(lives::check(&known.history, &known.lives, &known.ledger, over));
     }
     let answered = known.history.iter().filter(|op| matches!(op.outcome, rusd_sim::history::Outcome::Ok(_))).count();
     if known.faults.is_empty() && answered == 0 {
@@ -270,7 +286,8 @@ impl Driver<'_> {
                     self.retire(at);
                     continue;
                 }
-                if !self.excused[at] {
+                let is_healed = self.healed.is_some_and(|healed| now > healed + EXCUSED);
+                if !self.excused[at] || is_healed {
                     self.world.fault(format!("{} ended without a cause: {why}", host.name));
                 }
                 // A disk that failed a sync has lost what it should have kept; the machine is started again.
@@ -359,12 +376,14 @@ impl Driver<'_> {
                 Repair::OneWay(a, b) => self.sim.repair_oneway(name(a), name(b)),
                 Repair::Release(a, b) => self.sim.release(name(a), name(b)),
                 Repair::Disk(at) => self.world.hosts[at].disk().set_gap(QUICK.0, QUICK.1),
+                Repair::Room(at) => self.world.hosts[at].disk().set_capacity(None),
                 Repair::Latency => self.sim.set_max_message_latency(Duration::from_millis(5)),
             }
         }
     }
 
     fn heal(&mut self, now: Duration) {
+        self.healed = Some(now);
         self.trap = None;
         self.world.note(format_args!("all is healed"));
         self.repair(now, true);
@@ -427,6 +446,10 @@ impl Driver<'_> {
                 hosts[member].disk().set_gap(Duration::from_millis(1), most);
                 self.repairs.push((now + lasts, Repair::Disk(member)));
             }
+            Fault::Full { member, lasts } => {
+                hosts[member].disk().set_capacity(Some(0));
+                self.repairs.push((now + lasts, Repair::Room(member)));
+            }
             Fault::Fail { member, op, after, errno } => {
                 hosts[member].disk().fail(op, after, errno);
                 self.excused[member] = true;
@@ -480,7 +503,8 @@ impl Driver<'_> {
             places.into_iter().map(|at| known.members.last(at, self.world.hosts[at].boot())).collect()
         };
         let same = |state: &Option<rusd_sim::check::members::Published>| {
-            state.map(|state| (state.revision, state.digest)) == states[0].map(|state| (state.revision, state.digest))
+            let told = |state: rusd_sim::check::members::Published| (state.revision, state.digest, state.beside);
+            state.map(told) == states[0].map(told)
         };
         if states.first().is_none_or(Option::is_none) || !states.iter().all(same) {
             self.world.fault(format!("members differ at the end: {states:?}"));

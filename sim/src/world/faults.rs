@@ -29,6 +29,8 @@ pub(crate) enum Fault {
     VoteTrap,
     /// A slow disk.
     Slow { member: usize, most: Duration, lasts: Duration },
+    /// A disk without a byte left, for a while.
+    Full { member: usize, lasts: Duration },
     /// An operation to come fails.
     Fail { member: usize, op: DiskOp, after: u64, errno: i32 },
     /// Two members don't hear each other.
@@ -57,6 +59,7 @@ impl Fault {
             | Self::Kill { member, .. }
             | Self::CutAt { member, .. }
             | Self::Slow { member, .. }
+            | Self::Full { member, .. }
             | Self::Fail { member, .. }
             | Self::Pause { member, .. }
             | Self::Jump { member, .. } => Some(*member),
@@ -104,7 +107,8 @@ pub(crate) fn choose(rand: &mut Rand, places: usize, members: usize) -> Fault {
             let after = rand.chance(50);
             Fault::CutAllAt { point: Point { op: DiskOp::Sync, left: rand.below(6), after } }
         }
-        33..41 => Fault::Slow { member, most: millis(rand, 5, 60), lasts },
+        33..38 => Fault::Slow { member, most: millis(rand, 5, 60), lasts },
+        38..41 => Fault::Full { member, lasts },
         41..46 => {
             let op = [DiskOp::Write, DiskOp::Sync, DiskOp::Open, DiskOp::Rename, DiskOp::SyncDir][rand.index(5)];
             let errno = if rand.chance(50) { EIO } else { ENOSPC };

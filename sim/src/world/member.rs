@@ -151,7 +151,7 @@ async fn serve(world: Arc<World>, host: Arc<Host>, life: Life, wire: Wire) -> Re
     let first = world.hosts.iter().take(world.settings.members);
     let first = first.map(|host| (id_of(host.at), net::peer_node(&host.name)));
     let config = NodeConfig {
-        lease_reads: false,
+        lease_reads: world.lease_reads,
         member: id,
         initial: if disks.joins { BTreeMap::new() } else { first.collect() },
         heartbeat: HEARTBEAT,
@@ -271,8 +271,8 @@ impl Ears {
             }
         }
         let shown = self.reader.snapshot();
-        let state =
-            Published { index: shown.position().index.get(), revision: shown.revision(), digest: shown.digest() };
+        let (digest, beside) = (shown.digest(), shown.digest_beside_keys());
+        let state = Published { index: shown.position().index.get(), revision: shown.revision(), digest, beside };
         self.world.published(&self.host, self.boot, blocks, state);
     }
 }
@@ -325,9 +325,17 @@ fn on_apply(world: Arc<World>) -> OnApply {
             if let Command::Alarm(AlarmOp { activate: true, kind: Some(AlarmKind::Corrupt), member }) = command {
                 known.faults.push(format!("member {member} is said to be corrupt"));
             }
-            let Command::LeaseExpire { ids } = command else { continue };
-            for id in ids {
-                known.expiries.entry(id.get()).or_insert(now);
+            match command {
+                Command::LeaseGrant { id, .. } => known.lives.grant(id.get(), now),
+                Command::LeaseRevoke { id } => known.lives.end(id.get(), now),
+                Command::LeaseExpire { ids } => {
+                    for id in ids {
+                        known.expiries.entry(id.get()).or_insert(now);
+                        known.lives.end(id.get(), now);
+                    }
+                }
+                Command::Compact { revision } => known.lives.compact(*revision),
+                _ => {}
             }
         }
     })
@@ -346,7 +354,11 @@ async fn watch_leadership(world: Arc<World>, host: Arc<Host>, status: Arc<NodeSt
         if status.is_leader() && term != last {
             last = term;
             world.note(format_args!("{} leads in term {term}", host.name));
-            let led = world.known.lock().members.leads(host.at, term);
+            let now = world.now();
+            let mut known = world.known.lock();
+            known.lives.lead(now);
+            let led = known.members.leads(host.at, term);
+            drop(known);
             if let Err(fault) = led {
                 world.fault(fault);
             }

@@ -30,6 +30,7 @@ use parking_lot::Mutex;
 use rusd::storage::backend::MemoryImage;
 use rusd::types::MemberId;
 use rusd_sim::check::leases::Expiries;
+use rusd_sim::check::lives::Lives;
 use rusd_sim::check::members::{Members, Published};
 use rusd_sim::history::{Micros, Op};
 use rusd_sim::ledger::{Change, Ledger};
@@ -145,6 +146,8 @@ pub(crate) struct World {
     pub(crate) is_settled: AtomicBool,
     /// The membership changes in this run.
     pub(crate) changes: bool,
+    /// Members read by the leader's lease in this run.
+    pub(crate) lease_reads: bool,
     pub(crate) orders: Mutex<Vec<(usize, Order)>>,
     pub(crate) cluster: Mutex<Cluster>,
     pub(crate) known: Mutex<Known>,
@@ -156,6 +159,7 @@ pub(crate) struct Known {
     pub(crate) ledger: Ledger,
     pub(crate) members: Members,
     pub(crate) expiries: Expiries,
+    pub(crate) lives: Lives,
     /// Snapshots that members got from others.
     pub(crate) installs: u64,
     /// Times in which a member stood still.
@@ -193,6 +197,7 @@ impl World {
             is_over: AtomicBool::new(false),
             is_settled: AtomicBool::new(false),
             changes,
+            lease_reads: Rand::new(settings.seed, 4).chance(30),
             orders: Mutex::default(),
             cluster: Mutex::new(Cluster {
                 ids: (0..settings.members).map(member::id_of).collect(),

@@ -103,6 +103,9 @@ fn take(world: &World, watcher: &mut Watcher, answer: &WatchResponse) -> Result<
         if answer.compact_revision == 0 {
             return Err(format!("cancelled: {}", answer.cancel_reason));
         }
+        if !world.known.lock().lives.is_compacted(answer.compact_revision) {
+            return Err(format!("cancelled by a compaction at {} that nobody asked for", answer.compact_revision));
+        }
         watcher.compacted(answer.compact_revision)?;
         return Ok(true);
     }

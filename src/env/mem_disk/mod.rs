@@ -211,7 +211,10 @@ impl State {
 
     fn make_room(&self, more: usize) -> io::Result<()> {
         match self.capacity {
-            Some(capacity) if self.used() + more as u64 > capacity => Err(io::Error::from_raw_os_error(ENOSPC)),
+            // What is there already may be written over on the fullest disk.
+            Some(capacity) if more > 0 && self.used() + more as u64 > capacity => {
+                Err(io::Error::from_raw_os_error(ENOSPC))
+            }
             _ => Ok(()),
         }
     }
@@ -401,5 +404,8 @@ mod tests {
         file.write_at(b"ok", 0).unwrap();
         assert_eq!(file.write_at(b"broken", 0).unwrap_err().raw_os_error(), Some(EIO));
         file.write_at(b"ok", 0).unwrap();
+        disk.set_capacity(Some(0));
+        file.write_at(b"over", 0).unwrap();
+        assert_eq!(file.write_at(b"behind", 900).unwrap_err().raw_os_error(), Some(ENOSPC));
     }
 }

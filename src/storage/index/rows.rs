@@ -15,6 +15,8 @@ use crate::storage::Table;
 #[derive(Clone, Debug, Default)]
 pub struct Rows {
     tree: Tree<Bytes>,
+    /// Sum of the hashes of the rows that are the same on every member: those of the tables of leases and users.
+    digest: u64,
 }
 
 impl Item for Bytes {
@@ -41,12 +43,24 @@ impl Item for Bytes {
 impl Rows {
     /// Sets a row, or removes it with `None`.
     pub fn set(&mut self, table: Table, key: &[u8], value: Option<Bytes>) {
-        self.tree.edit(&place(table, key), |slot| *slot = value);
+        let place = place(table, key);
+        let is_shared = matches!(table, Table::Lease | Table::Auth);
+        let hash = |row: &Option<Bytes>| row.as_ref().filter(|_| is_shared).map_or(0, |value| hash(&place, value));
+        let digest = &mut self.digest;
+        self.tree.edit(&place, |slot| {
+            *digest = digest.wrapping_sub(hash(slot)).wrapping_add(hash(&value));
+            *slot = value;
+        });
     }
 
     /// The value of a row.
     pub fn get(&self, table: Table, key: &[u8]) -> Option<&[u8]> {
         self.tree.get(&place(table, key)).map(|(value, _)| value)
+    }
+
+    /// The digest of all leases, users and roles: the same on every member after the same entry.
+    pub fn digest(&self) -> u64 {
+        self.digest
     }
 
     /// How many rows there are.
@@ -77,9 +91,40 @@ fn place(table: Table, key: &[u8]) -> Vec<u8> {
     [&[table.id()], key].concat()
 }
 
+fn hash(place: &[u8], value: &[u8]) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&(place.len() as u64).to_be_bytes()).update(place).update(value);
+    let mut first = [0; 8];
+    first.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+    u64::from_be_bytes(first)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_digest_is_of_what_is_there_and_not_of_how_it_came() {
+        let row = |text: &'static str| Some(Bytes::from(text));
+        let mut rows = Rows::default();
+        rows.set(Table::Lease, b"1", row("a"));
+        let one = rows.digest();
+        assert_ne!(one, 0);
+        rows.set(Table::Meta, b"own", row("each member's"));
+        assert_eq!(rows.digest(), one);
+        rows.set(Table::Auth, b"1", row("a"));
+        assert_ne!(rows.digest(), one.wrapping_mul(2), "another table");
+        rows.set(Table::Lease, b"1", row("b"));
+        let other = rows.digest();
+        rows.set(Table::Lease, b"1", None);
+        rows.set(Table::Lease, b"1", row("a"));
+        assert_ne!(rows.digest(), other);
+        rows.set(Table::Auth, b"1", None);
+        rows.set(Table::Auth, b"absent", None);
+        assert_eq!(rows.digest(), one);
+        rows.set(Table::Lease, b"1", None);
+        assert_eq!(rows.digest(), 0);
+    }
 
     #[test]
     fn rows_are_apart_by_table_and_stay_in_a_copy() {

@@ -121,6 +121,12 @@ impl Snapshot {
         self.published.index.summary().digest
     }
 
+    /// A digest of what else every member must have alike: leases, users and roles, and what is compacted.
+    pub fn digest_beside_keys(&self) -> u64 {
+        let compact = self.published.compact.revision.cast_unsigned();
+        self.published.rows.digest().wrapping_add(compact.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+
     /// The digest of the living keys of `range`, in O(log n): two members that differ find where by halving.
     pub fn digest_of(&self, range: &KeyRange) -> u64 {
         self.published.index.summary_of(range).digest
