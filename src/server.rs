@@ -54,6 +54,7 @@ use crate::ops::logging::{SERVING_INSECURELY, SERVING_SECURELY, Style};
 use crate::ops::metrics::{Metrics, MetricsOptions};
 use crate::ops::notify;
 use crate::ops::signals::{self, Signal};
+use crate::ops::traces::{Traces, TracesError};
 use crate::tls::TlsError;
 use crate::types::RequestError;
 use crate::watch::StreamEnd;
@@ -122,6 +123,9 @@ pub enum ServerError {
     /// Certificates.
     #[error("TLS: {0}")]
     Tls(#[from] TlsError),
+    /// Where traces go.
+    #[error(transparent)]
+    Traces(#[from] TracesError),
     /// The metrics' tables.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -186,6 +190,7 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
         cluster_version: "3.7",
         rusd_version: RUSD_VERSION,
     })?);
+    let traces = Traces::start(&config.tracing, RUSD_VERSION)?;
     let entrances = tls::Entrances::open(&config, &data, &env)?;
     let (listeners, peer_listeners) = bind(&config, &entrances, &env)?;
     let core = tokio::select! {
@@ -213,7 +218,7 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
         data.mark_served(env.disk.as_ref())?;
     }
     let shutdown = watch::Sender::new(false);
-    let services = core.services(&config, &data, &env, &metrics, signed)?;
+    let services = core.services(&config, &data, &env, &metrics, signed, traces.clone())?;
     let connections = Arc::new(Semaphore::new(connections_max()));
     gauges::connect_port(&metrics, services.metrics.clone(), connections.clone(), listeners.len());
     let serving = tokio::spawn(api::serve(listeners, services, connections, shutdown.subscribe()));
@@ -247,6 +252,11 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
     }
     tracing::info!("the clients' connections have ended");
     core.stop(&env, ended.is_ok()).await;
+    if let Some(traces) = traces
+        && tokio::task::spawn_blocking(move || traces.end()).await.is_err()
+    {
+        tracing::warn!("the last traces were not sent");
+    }
     ended
 }
 

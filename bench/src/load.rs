@@ -22,6 +22,11 @@ pub(crate) trait Load {
 
     /// Takes an answer's message.
     fn message(&mut self, _slot: u64, _body: &[u8]) {}
+
+    /// Whose calls they are: what a login gave.
+    fn token(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// How long, and how much at once.
@@ -84,6 +89,7 @@ pub(crate) fn run_split(
     let mut of_apart = Histogram::default();
     let shared = connections(plan.in_flight) as u64;
     let mut pool = Pool::open(&server.addresses(), (apart + shared) as usize)?;
+    pool.set_token(load.token());
     let mut message = Message::default();
     for slot in 0..plan.in_flight {
         let connection = if slot < apart { slot } else { apart + slot % shared };
@@ -134,6 +140,7 @@ pub(crate) fn run_split(
 /// As [`run`].
 pub(crate) fn repeat(server: &impl Target, in_flight: u64, count: u64, load: &mut impl Load) -> io::Result<Measured> {
     let mut pool = Pool::open(&server.addresses(), connections(in_flight))?;
+    pool.set_token(load.token());
     let mut message = Message::default();
     let (begun, cpu) = (Instant::now(), server.cpu_secs());
     let mut made = in_flight.min(count);

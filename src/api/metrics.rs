@@ -5,16 +5,22 @@ mod times;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
+use http::{HeaderMap, HeaderValue};
 use prometheus::core::Collector;
-use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry, exponential_buckets,
+};
 use tonic::Code;
 
 use self::times::CallTimes;
 use super::methods::Method;
+use super::slow::{Ended, SlowLog};
 use crate::apply::{OpResult, TxnResult};
 use crate::env::Clock;
+use crate::ops::traces::{TracedCall, Traces};
+use crate::types::stages::{self, Stages};
 
 /// How many gRPC codes there are, `Ok` included.
 const CODES: usize = 17;
@@ -52,6 +58,14 @@ pub struct RpcMetrics {
     pub(crate) sent_bytes: IntCounter,
     /// `etcd_server_health_success` and `_failures`.
     health: [IntCounter; 2],
+    /// `etcd_server_healthcheck`
+    checks: IntGaugeVec,
+    /// `etcd_server_healthchecks_total`
+    checks_run: IntCounterVec,
+    /// `etcd_mvcc_hash_rev_duration_seconds`
+    pub(crate) hashes: Histogram,
+    slow: SlowLog,
+    traces: Option<Traces>,
     times: CallTimes,
     clock: Arc<dyn Clock>,
     txns: AtomicU64,
@@ -144,6 +158,29 @@ impl RpcMetrics {
                 add(registry, IntCounter::new("etcd_server_health_failures", "Health checks that failed.")?)?,
                 add(registry, IntCounter::new("etcd_server_health_success", "Health checks that passed.")?)?,
             ],
+            checks: add(
+                registry,
+                IntGaugeVec::new(
+                    Opts::new("etcd_server_healthcheck", "1 if a check of health passed when it ran last."),
+                    &["type", "name"],
+                )?,
+            )?,
+            checks_run: add(
+                registry,
+                IntCounterVec::new(
+                    Opts::new("etcd_server_healthchecks_total", "Checks of health by how they ended."),
+                    &["type", "name", "status"],
+                )?,
+            )?,
+            hashes: add(
+                registry,
+                Histogram::with_opts(
+                    HistogramOpts::new("etcd_mvcc_hash_rev_duration_seconds", "Time to hash the store at a revision.")
+                        .buckets(exponential_buckets(0.01, 2.0, 15)?),
+                )?,
+            )?,
+            slow: SlowLog::silent(),
+            traces: None,
             times: CallTimes::register(registry, extensive)?,
             clock,
             txns: AtomicU64::new(0),
@@ -164,10 +201,45 @@ impl RpcMetrics {
         self.clock.now()
     }
 
-    /// Counts a call that has ended, and how long it took.
-    pub(crate) fn ended(&self, method: Method, code: Code, begun: Instant) {
+    /// Counts a call that has ended, and how long it took, which is given back.
+    pub(crate) fn ended(&self, method: Method, code: Code, begun: Instant) -> Duration {
+        let took = self.clock.now().saturating_duration_since(begun);
         self.of(method).handled(code).inc();
-        self.times.observe(method, code == Code::Ok, self.clock.now().saturating_duration_since(begun));
+        self.times.observe(method, code == Code::Ok, took);
+        took
+    }
+
+    /// Has slow calls logged, and calls traced.
+    pub fn watched(self, slow: SlowLog, traces: Option<Traces>) -> Self {
+        Self { slow, traces, ..self }
+    }
+
+    /// Looks at a unary call of `headers` that has ended: was it slow, is it traced? Nearly always it is neither.
+    pub(crate) fn after(&self, call: &mut Ended<'_>, headers: &HeaderMap) {
+        let slow = self.slow.is_slow(call.took);
+        if !slow && self.traces.is_none() {
+            return;
+        }
+        call.stages = stages::stages();
+        let begun = self.clock.wall().checked_sub(call.took).unwrap_or(SystemTime::UNIX_EPOCH);
+        if slow {
+            self.slow.look(self.clock.now(), begun, call);
+        }
+        if let Some(traces) = &self.traces {
+            let (service, method, _) = call.method.parts();
+            let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+            let stages = call.stages.iter().flat_map(Stages::each);
+            traces.record(TracedCall {
+                service,
+                method,
+                code: call.code as i32,
+                parent: text("traceparent"),
+                state: text("tracestate"),
+                begun,
+                took: call.took,
+                stages: stages.map(|(stage, from, took)| (stage.name(), from, took)),
+            });
+        }
     }
 
     /// Counts a message of `len` bytes from a client.
@@ -181,7 +253,7 @@ impl RpcMetrics {
         self.health[usize::from(healthy)].inc();
     }
 
-    /// Counts what a transaction did.
+    /// Counts what a transaction did that only read.
     pub(crate) fn txn(&self, result: &TxnResult) {
         let ranges = result.responses.iter().filter(|op| matches!(op, OpResult::Range { .. })).count();
         if ranges > 0 {
@@ -192,7 +264,19 @@ impl RpcMetrics {
         }
     }
 
-    /// For `etcd_mvcc_txn_total`: transactions of several operations.
+    /// For `etcd_server_learner_promote_successes`: promotions that were answered here.
+    pub fn promotions(&self) -> u64 {
+        self.of(Method::MemberPromote).handled(Code::Ok).get()
+    }
+
+    /// Counts one of the checks behind a page (`livez`, `readyz`), and shows how it ended.
+    pub(crate) fn check(&self, page: &str, check: &str, passed: bool) {
+        self.checks.with_label_values(&[page, check]).set(passed.into());
+        let status = if passed { "success" } else { "error" };
+        self.checks_run.with_label_values(&[page, check, status]).inc();
+    }
+
+    /// For `etcd_mvcc_txn_total`: transactions of several operations that only read.
     pub fn txns(&self) -> u64 {
         self.txns.load(Ordering::Relaxed)
     }
@@ -263,10 +347,28 @@ mod tests {
         calls.ended(Method::KvRange, Code::Ok, calls.now());
         calls.client_request(false, None);
         metrics.apply.observe(crate::ops::metrics::Operation::Put, true, std::time::Duration::ZERO, 1);
+        calls.check("readyz", "linearizable_read", true);
+        let peer = metrics.peers.of(MemberId(2));
+        peer.send_failed();
+        peer.receive_failed();
+        peer.connected();
+        peer.disconnected();
         let text = metrics.encode().unwrap();
         for line in include_str!("metrics/etcd_names.txt").lines().filter(|line| !line.starts_with('#')) {
             assert!(text.contains(&format!("# TYPE {line}\n")), "{line}");
         }
+        // And all of them, rusd's own too, are as dashboards know them: name, type, labels.
+        let shown: Vec<String> = metrics.registry().gather().iter().map(described).collect();
+        let known: Vec<&str> = include_str!("metrics/families.txt").lines().collect();
+        assert_eq!(shown, known, "\n{}\n", shown.join("\n"));
+    }
+
+    fn described(family: &prometheus::proto::MetricFamily) -> String {
+        let labels = family.get_metric().iter().flat_map(|metric| metric.get_label().iter().map(|label| label.name()));
+        let labels: std::collections::BTreeSet<_> = labels.collect();
+        let kind = format!("{:?}", family.get_field_type()).to_lowercase();
+        let labels: Vec<_> = labels.into_iter().collect();
+        format!("{} {kind} {}", family.name(), labels.join(",")).trim_end().to_owned()
     }
 
     #[test]

@@ -22,6 +22,7 @@ use super::index::{from_raft, to_raft};
 use super::log_cache::LogCache;
 use super::status::NodeStatus;
 use super::types::{Entry, LogData, LogId, ORIGIN_LEN, StoredMembership, TypeConfig, Vote, log_id};
+use crate::env::Clock;
 use crate::types::planted::{Bug, is_planted};
 use crate::types::{RaftIndex, Term};
 use crate::wal::{EntryId, Wal, WalEntry};
@@ -44,6 +45,7 @@ pub struct LogStore {
     wal: Arc<Wal>,
     cache: Arc<LogCache>,
     status: Arc<NodeStatus>,
+    clock: Option<Arc<dyn Clock>>,
     vote: Arc<parking_lot::Mutex<Option<Vote>>>,
 }
 
@@ -74,7 +76,13 @@ impl LogStore {
         if let Some(vote) = &vote {
             status.set_voted(Term(vote.leader_id.term));
         }
-        Ok(Self { wal, cache, status, vote: Arc::new(parking_lot::Mutex::new(vote)) })
+        Ok(Self { wal, cache, status, clock: None, vote: Arc::new(parking_lot::Mutex::new(vote)) })
+    }
+
+    /// Has it noted when entries came to be durable.
+    pub fn timed(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = Some(clock);
+        self
     }
 
     /// How far the log is purged, for one who must not keep it open.
@@ -309,8 +317,14 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             self.cache.push(entry);
         }
         let (last, status) = (records.last().map(|record| record.id.index), self.status.clone());
+        let clock = self.clock.clone();
         let logged = move |result: &io::Result<()>| match (result, last) {
-            (Ok(()), Some(last)) => status.set_logged(Some(last)),
+            (Ok(()), Some(last)) => {
+                if let Some(clock) = &clock {
+                    status.set_logged_at(last, clock.now());
+                }
+                status.set_logged(Some(last));
+            }
             (Ok(()), None) => {}
             (Err(_), _) => status.set_logged(None),
         };

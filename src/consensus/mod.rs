@@ -36,9 +36,9 @@ pub use membership::{MemberChange, MemberRecord, MemberRules, RemovedMembers};
 pub use node::{Node, NodeConfig, StartError};
 pub use seed::{seed_log, seed_membership};
 pub use snapshots::{Load, Save, SavedSnapshot, SnapshotBuilder, Snapshots};
-pub use state_machine::{MEMBERSHIP_KEY, OnApply, OnPublish, StateMachine};
+pub use state_machine::{MEMBERSHIP_KEY, OnApply, OnPublish, OnPublished, StateMachine};
 pub use status::{DiskState, NodeStatus};
-pub use types::{Applied, LocalBatch, ORIGIN_LEN, Origin, PeerNode, Proposals, Reply};
+pub use types::{Applied, EntryTimes, LocalBatch, ORIGIN_LEN, Origin, PeerNode, Proposals, Reply};
 pub use waiters::Waiters;
 
 /// Runs a member of the simulation: what openraft draws at random inside comes from `seed`.

@@ -10,7 +10,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -28,20 +28,23 @@ use super::log_cache::LogCache;
 use super::membership::{removed_between, removed_key};
 use super::snapshots::{SnapshotBuilder, Snapshots};
 use super::status::NodeStatus;
-use super::types::{Applied, LogData, LogId, Reply, StoredMembership, TypeConfig};
+use super::types::{Applied, EntryTimes, LogData, LogId, Proposals, Reply, StoredMembership, TypeConfig};
 use super::waiters::Waiters;
 use crate::apply::{Command, Machine, MachineError, Outcome, codec};
 use crate::env::{Clock, may_block};
 use crate::failpoint::{Point, hit};
 use crate::storage::values::Health;
 use crate::storage::{AppliedPosition, EventBatch, Store, StoreReader, Table};
-use crate::types::{RaftIndex, RequestError};
+use crate::types::{RaftIndex, RequestError, Term};
 
 /// Called after each publish and before anyone is answered: the batch (if keys changed) and the revision.
 pub type OnPublish = Box<dyn FnMut(Option<Arc<EventBatch>>, i64) + Send + Sync>;
 
 /// Called after each entry's commands were applied, with their outcomes and the time of all of them.
 pub type OnApply = Box<dyn FnMut(&[Command], &[Outcome], Duration) + Send + Sync>;
+
+/// Called after each publish with the times of this member's own entries in it, and with how long the publish took.
+pub type OnPublished = Box<dyn FnMut(&[EntryTimes], Duration) + Send + Sync>;
 
 /// Where the membership lies in the meta table.
 pub const MEMBERSHIP_KEY: &[u8] = b"membership";
@@ -61,6 +64,7 @@ pub struct StateMachine {
     durable: watch::Receiver<AppliedPosition>,
     on_publish: OnPublish,
     timed: Option<(Arc<dyn Clock>, OnApply)>,
+    on_published: Option<OnPublished>,
     cache: Arc<LogCache>,
     status: Arc<NodeStatus>,
     snapshots: Arc<Snapshots>,
@@ -99,6 +103,7 @@ impl StateMachine {
             durable,
             on_publish,
             timed: None,
+            on_published: None,
             cache,
             status,
             snapshots,
@@ -173,6 +178,16 @@ impl StateMachine {
         self
     }
 
+    /// Has `on_published` told how long entries took, where they are timed.
+    pub fn published(mut self, on_published: OnPublished) -> Self {
+        self.on_published = Some(on_published);
+        self
+    }
+
+    fn now(&self) -> Option<Instant> {
+        self.timed.as_ref().map(|(clock, _)| clock.now())
+    }
+
     /// The machine, for work that has to be done by its one owner (compaction steps).
     pub fn machine_mut(&mut self) -> &mut Machine {
         &mut self.machine
@@ -185,8 +200,9 @@ impl StateMachine {
 
     fn apply_normal(&mut self, position: AppliedPosition, data: &LogData, answers: &mut Answers) -> io::Result<()> {
         if let Some(proposals) = data.local.as_ref().and_then(|local| local.take()) {
-            let outcomes = self.run(position, &proposals.commands)?;
-            answers.add(position, proposals.replies, outcomes);
+            let (outcomes, ran) = self.run(position, &proposals.commands)?;
+            let times = times(&proposals, ran, self.status.logged_at(position.index));
+            answers.add(position, proposals.replies, outcomes, times);
             return Ok(());
         }
         let damaged = |what: &dyn std::fmt::Display| {
@@ -195,8 +211,10 @@ impl StateMachine {
         let (origin, payload) = data.parts().ok_or_else(|| damaged(&"no origin"))?;
         let own = origin.filter(|origin| origin.member == self.status.member());
         if let Some(proposals) = own.zip(self.waiters.as_ref()).and_then(|(origin, waiters)| waiters.take(origin.tag)) {
-            let outcomes = self.run(position, &proposals.commands)?;
-            answers.add(position, proposals.replies, outcomes);
+            let (outcomes, ran) = self.run(position, &proposals.commands)?;
+            // The leader's log counts, not this one's.
+            let times = times(&proposals, ran, None);
+            answers.add(position, proposals.replies, outcomes, times);
         } else {
             let commands: Vec<Command> = codec::decode_batch(payload).map_err(|error| damaged(&error))?;
             self.run(position, &commands)?;
@@ -222,13 +240,16 @@ impl StateMachine {
         self.status.removed().note_rows(rows.iter().map(|(key, _)| key));
     }
 
-    fn run(&mut self, position: AppliedPosition, commands: &[Command]) -> io::Result<Vec<Outcome>> {
-        let begun = self.timed.as_ref().map(|(clock, _)| clock.now());
+    /// The outcomes, and when that began and ended.
+    fn run(&mut self, position: AppliedPosition, commands: &[Command]) -> io::Result<(Vec<Outcome>, Ran)> {
+        let begun = self.now();
+        hit(Point::BeforeApplyOneEntryNormal);
         let outcomes = self.machine.apply(position, commands).map_err(failed)?;
-        if let (Some((clock, on_apply)), Some(begun)) = (&mut self.timed, begun) {
-            on_apply(commands, &outcomes, clock.now().saturating_duration_since(begun));
+        let ran = begun.zip(self.now());
+        if let (Some((_, on_apply)), Some((begun, ended))) = (&mut self.timed, ran) {
+            on_apply(commands, &outcomes, ended.saturating_duration_since(begun));
         }
-        Ok(outcomes)
+        Ok((outcomes, ran))
     }
 
     /// Waits until the store takes more, without holding up the thread that this task runs on.
@@ -252,6 +273,7 @@ impl StateMachine {
         // A majority may be faster than this member's own disk. Its store must not come to be ahead of its
         // log, or a start couldn't tell that from a log that was lost.
         self.status.wait_logged(position.index).await?;
+        let logged = self.now();
         self.wait_for_room().await;
         let batch = self.machine.publish(position).map_err(failed)?;
         (self.on_publish)(batch, self.machine.store_mut().revision());
@@ -262,6 +284,12 @@ impl StateMachine {
         self.status.set_applied(position.index);
         let keep_bytes = if self.membership.membership().nodes().nth(1).is_some() { CACHE_KEEP_BYTES } else { 0 };
         self.cache.trim(from_raft(position.index), keep_bytes);
+        if let Some((logged, now)) = logged.zip(self.now()) {
+            answers.published(logged, now);
+            if let Some(on_published) = &mut self.on_published {
+                on_published(&answers.times, now.saturating_duration_since(logged));
+            }
+        }
         answers.send();
         Ok(())
     }
@@ -302,7 +330,6 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             match &entry.payload {
                 EntryPayload::Blank => {}
                 EntryPayload::Normal(data) => {
-                    hit(Point::BeforeApplyOneEntryNormal);
                     bytes += data.payload.len();
                     self.apply_normal(position, data, &mut answers)?;
                 }
@@ -357,7 +384,10 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         };
         // Before the new state can be seen: what is known is the old one's.
         self.status.set_lineage(Lineage::default());
-        may_block(|| self.machine.install(load)).map_err(|Install(error)| error)?;
+        self.status.set_installing(true);
+        let installed = may_block(|| self.machine.install(load));
+        self.status.set_installing(false);
+        installed.map_err(|Install(error)| error)?;
         self.adopt()?;
         self.snapshots.installed(meta.clone(), snapshot);
         self.status.landmarks().clear();
@@ -379,22 +409,53 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 }
 
+/// When the commands of an entry began to be applied, and when they were.
+type Ran = Option<(Instant, Instant)>;
+
+/// The times of a batch of this member's own, as far as they are known before its publish.
+fn times(proposals: &Proposals, ran: Ran, logged: Option<Instant>) -> Option<EntryTimes> {
+    let ((came, made), (begun, applied)) = proposals.since.zip(ran)?;
+    Some(EntryTimes { came, made, logged, begun, applied, published: applied })
+}
+
 /// Outcomes that wait for their publish.
 #[derive(Default)]
-struct Answers(Vec<(Reply, Applied)>);
+struct Answers {
+    /// With the place of the entry's times, if they are known.
+    waiting: Vec<(Reply, Outcome, Term, Option<usize>)>,
+    times: Vec<EntryTimes>,
+}
 
 impl Answers {
-    fn add(&mut self, position: AppliedPosition, replies: Vec<Reply>, outcomes: Vec<Outcome>) {
+    fn add(
+        &mut self,
+        position: AppliedPosition,
+        replies: Vec<Reply>,
+        outcomes: Vec<Outcome>,
+        times: Option<EntryTimes>,
+    ) {
         debug_assert_eq!(replies.len(), outcomes.len(), "one outcome for each command");
-        let applied = outcomes.into_iter().map(|outcome| Applied { outcome, term: position.term });
-        self.0.extend(replies.into_iter().zip(applied));
+        let place = times.is_some().then_some(self.times.len());
+        self.times.extend(times);
+        let waiting = replies.into_iter().zip(outcomes);
+        self.waiting.extend(waiting.map(|(reply, outcome)| (reply, outcome, position.term, place)));
+    }
+
+    /// All of them are durable here since `logged` at the latest, and were published.
+    fn published(&mut self, logged: Instant, published: Instant) {
+        for times in &mut self.times {
+            times.logged.get_or_insert(logged);
+            times.published = published;
+        }
     }
 
     fn send(&mut self) {
-        for (reply, applied) in self.0.drain(..) {
-            let answer: Result<Applied, RequestError> = Ok(applied);
+        for (reply, outcome, term, place) in self.waiting.drain(..) {
+            let times = place.and_then(|place| self.times.get(place)).copied();
+            let answer: Result<Applied, RequestError> = Ok(Applied { outcome, term, times });
             // Whoever stopped waiting needs no answer.
             let _ = reply.send(answer);
         }
+        self.times.clear();
     }
 }

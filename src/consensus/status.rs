@@ -37,12 +37,15 @@ pub struct NodeStatus {
     sole_leader: AtomicBool,
     learner: AtomicBool,
     stopped: AtomicBool,
+    installing: AtomicBool,
     leader_changes: AtomicU64,
     tenure: Tenure,
     /// The leader as above, for those who wait for one.
     leader_seen: watch::Sender<Option<MemberId>>,
     /// The last entry applied and published, for those who wait for one.
     applied_seen: watch::Sender<RaftIndex>,
+    /// The last sync of the log: up to which entry, and when it ended.
+    logged_at: Mutex<Option<(RaftIndex, std::time::Instant)>>,
     /// How far this member's log is durable; `None` once it has failed.
     logged: watch::Sender<Option<RaftIndex>>,
     begun: Instant,
@@ -86,10 +89,12 @@ impl NodeStatus {
             sole_leader: AtomicBool::new(false),
             learner: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
+            installing: AtomicBool::new(false),
             leader_changes: AtomicU64::new(0),
             tenure: Tenure::default(),
             leader_seen: watch::Sender::new(None),
             applied_seen: watch::Sender::new(RaftIndex(0)),
+            logged_at: Mutex::default(),
             // Without a log there is nothing to wait for.
             logged: watch::Sender::new(Some(RaftIndex(u64::MAX))),
             begun: Instant::now(),
@@ -138,6 +143,15 @@ impl NodeStatus {
     /// Whether Raft has ended.
     pub fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::Acquire)
+    }
+
+    /// Whether another member's snapshot is taking the state's place.
+    pub fn is_installing(&self) -> bool {
+        self.installing.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_installing(&self, installing: bool) {
+        self.installing.store(installing, Ordering::Relaxed);
     }
 
     /// The current term.
@@ -336,6 +350,16 @@ impl NodeStatus {
 
     pub(super) fn set_voted(&self, term: Term) {
         self.voted.fetch_max(term.get(), Ordering::AcqRel);
+    }
+
+    /// When this member's log came to hold the entry durably, or a later one with it; `None` if it doesn't yet, or
+    /// nobody keeps time.
+    pub(super) fn logged_at(&self, index: RaftIndex) -> Option<std::time::Instant> {
+        self.logged_at.lock().filter(|(last, _)| *last >= index).map(|(_, at)| at)
+    }
+
+    pub(super) fn set_logged_at(&self, last: RaftIndex, at: std::time::Instant) {
+        *self.logged_at.lock() = Some((last, at));
     }
 
     /// This member's log is durable up to here; `None` once it has failed.

@@ -9,12 +9,14 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::apply::{Command, Outcome};
+use crate::types::stages::{self, Stage};
 use crate::types::{Held, MemberId, RequestError, Term};
 
 /// What openraft's tasks run on.
@@ -69,6 +71,40 @@ pub struct Applied {
     pub outcome: Outcome,
     /// For the response's header.
     pub term: Term,
+    /// When its entry was where; `None` where nobody keeps time.
+    pub times: Option<EntryTimes>,
+}
+
+/// When an entry of this member's own commands was where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EntryTimes {
+    /// The command that waited longest came in.
+    pub came: Instant,
+    /// The entry was made.
+    pub made: Instant,
+    /// This member's log held it durably; `None` if that isn't known, as where it was forwarded.
+    pub logged: Option<Instant>,
+    /// Its commands began to be applied: it was committed.
+    pub begun: Instant,
+    /// They were applied.
+    pub applied: Instant,
+    /// Readers and watchers were told.
+    pub published: Instant,
+}
+
+impl EntryTimes {
+    /// Notes what a command of it that came in at `came` waited for.
+    pub fn note(&self, came: Instant) {
+        stages::note(Stage::Queue, came, self.made);
+        // A majority may be faster than this member's own disk, and then it is waited for before the publish.
+        let before = self.logged.filter(|logged| *logged <= self.begun);
+        stages::note(Stage::Fsync, self.made, before.unwrap_or(self.made));
+        stages::note(Stage::Replicate, before.unwrap_or(self.made), self.begun);
+        stages::note(Stage::Apply, self.begun, self.applied);
+        let after = self.logged.filter(|logged| *logged > self.applied).unwrap_or(self.applied);
+        stages::note(Stage::Fsync, self.applied, after);
+        stages::note(Stage::Publish, after, self.published);
+    }
 }
 
 /// Where a proposal's outcome goes. Dropped without an answer, the outcome is unknown.
@@ -93,6 +129,8 @@ pub struct Proposals {
     pub commands: Vec<Command>,
     /// One for each command.
     pub replies: Vec<Reply>,
+    /// When the command that waited longest came in, and when the batch was made; `None` where nobody keeps time.
+    pub since: Option<(Instant, Instant)>,
     /// Held until the batch is applied: bounds the batches under way.
     pub permit: Option<tokio::sync::OwnedSemaphorePermit>,
     /// The commands' part of the budget of bytes, held as long.
@@ -243,12 +281,44 @@ pub(super) fn log_id(term: u64, index: u64) -> LogId {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::env::{Clock as _, ManualClock};
 
     fn batch() -> (LogData, oneshot::Receiver<Result<Applied, RequestError>>) {
         let (reply, answer) = oneshot::channel();
         let commands = vec![Command::Compact { revision: 1 }];
         (LogData::proposed(Bytes::new(), Proposals { commands, replies: vec![reply], ..Proposals::default() }), answer)
+    }
+
+    /// A write waits for its own log, for a quorum, or both at a time; what comes last is what it waited for.
+    #[tokio::test]
+    async fn an_entrys_times_become_the_stages_of_its_commands() {
+        let begun = ManualClock::new().now();
+        let at = |ms| begun + Duration::from_millis(ms);
+        let stages = |logged: Option<u64>| {
+            let times = EntryTimes {
+                came: at(0),
+                made: at(10),
+                logged: logged.map(at),
+                begun: at(100),
+                applied: at(110),
+                published: at(150),
+            };
+            stages::watched(begun, async move {
+                times.note(at(5));
+                let seen = stages::stages().expect("watched");
+                let ms = |stage| seen.took(stage).as_millis();
+                assert_eq!((ms(Stage::Queue), ms(Stage::Apply)), (5, 10));
+                assert_eq!(seen.waited(), Duration::from_millis(145), "nothing is counted twice or left out");
+                (ms(Stage::Fsync), ms(Stage::Replicate), ms(Stage::Publish))
+            })
+        };
+        assert_eq!(stages(Some(90)).await, (80, 10, 40), "its log was slow");
+        assert_eq!(stages(Some(12)).await, (2, 88, 40), "the others were");
+        assert_eq!(stages(Some(145)).await, (35, 90, 5), "its log is slower than a quorum");
+        assert_eq!(stages(None).await, (0, 90, 40), "another member's log");
     }
 
     #[test]

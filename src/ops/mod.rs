@@ -19,5 +19,6 @@ pub mod notify;
 pub mod restart;
 pub mod signals;
 pub mod startup;
+pub mod traces;
 
 pub use config::Config;

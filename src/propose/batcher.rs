@@ -6,6 +6,7 @@
 //! ```
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::BytesMut;
 use tokio::sync::{Semaphore, mpsc};
@@ -14,82 +15,107 @@ use super::forward::Forwarder;
 use super::{ProposeLimits, Queued};
 use crate::apply::codec;
 use crate::consensus::{Node, Proposals};
+use crate::env::Clock;
 use crate::types::RequestError;
 
-/// Runs until the queue is closed or Raft has ended.
-pub(super) async fn run(
-    mut commands: mpsc::UnboundedReceiver<Queued>,
-    node: Node,
-    forwarder: Forwarder,
-    limits: ProposeLimits,
-) {
-    let in_flight = Arc::new(Semaphore::new(limits.batches_in_flight_max));
-    let mut waiting = Vec::with_capacity(limits.batch_commands_max);
-    loop {
-        if commands.recv_many(&mut waiting, limits.batch_commands_max).await == 0 {
-            return;
-        }
-        // Whoever is ready to run now may join this entry; with nobody ready this costs nothing.
-        tokio::task::yield_now().await;
-        while !waiting.is_empty() {
-            // One for each entry, or large commands would fill the log's queue without bound.
-            let Ok(permit) = in_flight.clone().acquire_owned().await else { return };
-            let leader = match node.status().leader() {
-                Some(leader) => leader,
-                None => {
-                    let Some(leader) = forwarder.leader_to_come().await else { return };
-                    // Who gave up meanwhile was told that it isn't known; it is still better not to do it.
-                    waiting.retain(|queued| !queued.reply.is_closed());
-                    leader
-                }
-            };
-            while waiting.len() < limits.batch_commands_max
-                && let Ok(next) = commands.try_recv()
-            {
-                waiting.push(next);
-            }
-            let is_own = leader == node.status().member();
-            if !is_own {
-                refuse_bound(&mut waiting);
-            }
-            if waiting.is_empty() {
-                break;
-            }
-            let count = take_count(&waiting, limits.batch_bytes_max);
-            let mut batch = Proposals { permit: Some(permit), ..Proposals::default() };
-            batch.commands.reserve(count);
-            batch.replies.reserve(count);
-            let mut bound_to = None;
-            for Queued { command, reply, held, term, .. } in waiting.drain(..count) {
-                bound_to = bound_to.or(term);
-                batch.commands.push(command);
-                batch.replies.push(reply);
-                match &mut batch.held {
-                    Some(all) => all.merge(held),
-                    None => batch.held = Some(held),
-                }
-            }
-            if bound_to.is_none() {
-                batch.returns = Some(forwarder.returns());
-            }
-            let mut payload = BytesMut::new();
-            codec::encode_batch(&batch.commands, &mut payload);
-            if !is_own {
-                tokio::spawn(forwarder.clone().run(leader, payload.freeze(), batch));
-            } else if node.append(payload.freeze(), batch, bound_to).await.is_err() {
-                // Raft has ended: dropping the batch and the queue tells every waiter.
+/// What the batcher works with.
+pub(super) struct Batcher {
+    pub(super) node: Node,
+    pub(super) forwarder: Forwarder,
+    pub(super) limits: ProposeLimits,
+    /// One permit for each entry under way.
+    pub(super) in_flight: Arc<Semaphore>,
+    /// Commands that came in and have no place in an entry yet.
+    pub(super) queued: Arc<AtomicUsize>,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+impl Batcher {
+    /// Runs until the queue is closed or Raft has ended.
+    pub(super) async fn run(self, commands: mpsc::UnboundedReceiver<Queued>) {
+        let queued = self.queued.clone();
+        self.batch(commands).await;
+        queued.store(0, Ordering::Relaxed);
+    }
+
+    async fn batch(self, mut commands: mpsc::UnboundedReceiver<Queued>) {
+        let Self { node, forwarder, limits, in_flight, queued, clock } = self;
+        let mut waiting = Vec::with_capacity(limits.batch_commands_max);
+        loop {
+            if commands.recv_many(&mut waiting, limits.batch_commands_max).await == 0 {
                 return;
+            }
+            // Whoever is ready to run now may join this entry; with nobody ready this costs nothing.
+            tokio::task::yield_now().await;
+            while !waiting.is_empty() {
+                // One for each entry, or large commands would fill the log's queue without bound.
+                let Ok(permit) = in_flight.clone().acquire_owned().await else { return };
+                let leader = match node.status().leader() {
+                    Some(leader) => leader,
+                    None => {
+                        let Some(leader) = forwarder.leader_to_come().await else { return };
+                        // Who gave up meanwhile was told that it isn't known; it is still better not to do it.
+                        let before = waiting.len();
+                        waiting.retain(|queued| !queued.reply.is_closed());
+                        queued.fetch_sub(before - waiting.len(), Ordering::Relaxed);
+                        leader
+                    }
+                };
+                while waiting.len() < limits.batch_commands_max
+                    && let Ok(next) = commands.try_recv()
+                {
+                    waiting.push(next);
+                }
+                let is_own = leader == node.status().member();
+                if !is_own {
+                    let refused = refuse_bound(&mut waiting);
+                    queued.fetch_sub(refused, Ordering::Relaxed);
+                }
+                if waiting.is_empty() {
+                    break;
+                }
+                let count = take_count(&waiting, limits.batch_bytes_max);
+                queued.fetch_sub(count, Ordering::Relaxed);
+                let mut batch = Proposals { permit: Some(permit), ..Proposals::default() };
+                batch.commands.reserve(count);
+                batch.replies.reserve(count);
+                let made = clock.now();
+                // They are in the order in which they came.
+                batch.since = waiting.first().map(|first| (first.came, made));
+                let mut bound_to = None;
+                for Queued { command, reply, held, term, .. } in waiting.drain(..count) {
+                    bound_to = bound_to.or(term);
+                    batch.commands.push(command);
+                    batch.replies.push(reply);
+                    match &mut batch.held {
+                        Some(all) => all.merge(held),
+                        None => batch.held = Some(held),
+                    }
+                }
+                if bound_to.is_none() {
+                    batch.returns = Some(forwarder.returns());
+                }
+                let mut payload = BytesMut::new();
+                codec::encode_batch(&batch.commands, &mut payload);
+                if !is_own {
+                    tokio::spawn(forwarder.clone().run(leader, payload.freeze(), batch));
+                } else if node.append(payload.freeze(), batch, bound_to).await.is_err() {
+                    // Raft has ended: dropping the batch and the queue tells every waiter.
+                    return;
+                }
             }
         }
     }
 }
 
-/// What only the leader of a term may propose isn't for another one.
-fn refuse_bound(waiting: &mut Vec<Queued>) {
+/// What only the leader of a term may propose isn't for another one; how many those were.
+fn refuse_bound(waiting: &mut Vec<Queued>) -> usize {
+    let before = waiting.len();
     for refused in waiting.extract_if(.., |queued| queued.term.is_some()) {
         // A waiter that has gone away needs no answer.
         let _ = refused.reply.send(Err(RequestError::NoLeader));
     }
+    before - waiting.len()
 }
 
 /// How many of the waiting commands fit in one entry; at least one.

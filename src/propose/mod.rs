@@ -20,14 +20,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
 use self::barrier::Confirms;
+use self::batcher::Batcher;
 use crate::apply::{Command, codec};
 use crate::consensus::{Applied, Node, Reply, Waiters};
-use crate::env::Env;
+use crate::env::{Clock, Env};
 use crate::types::planted::{Bug, is_planted};
+use crate::types::stages::{self, Stage};
 use crate::types::{Budget, Held, Limits, RequestError, Term};
 
 pub use leases::LeaseKeeper;
@@ -82,6 +84,8 @@ struct Queued {
     /// Its part of the budget, which it takes along until it is applied: a caller that gives up makes no
     /// room for another while its command is in memory.
     held: Held,
+    /// When it came in.
+    came: std::time::Instant,
     /// Only the leader of this term may propose it.
     term: Option<Term>,
 }
@@ -92,10 +96,13 @@ struct Inner {
     lead: barrier::Barrier,
     pending: AtomicUsize,
     pending_bytes: Budget,
+    queued: Arc<AtomicUsize>,
+    in_flight: Arc<Semaphore>,
     failed: AtomicU64,
     reads_failed: AtomicU64,
     reads_slow: AtomicU64,
     limits: ProposeLimits,
+    clock: Arc<dyn Clock>,
     node: Node,
 }
 
@@ -103,8 +110,19 @@ impl Proposer {
     /// Starts the batcher and the barrier on the current runtime. `waiters` are those that the state machine answers.
     pub fn start(node: Node, limits: ProposeLimits, env: Env, waiters: Arc<Waiters>) -> Self {
         let (queue, commands) = mpsc::unbounded_channel();
+        let clock = env.clock.clone();
         let forwarder = forward::Forwarder::start(node.clone(), env, waiters, limits.timeout);
-        tokio::spawn(batcher::run(commands, node.clone(), forwarder, limits));
+        let queued = Arc::new(AtomicUsize::new(0));
+        let in_flight = Arc::new(Semaphore::new(limits.batches_in_flight_max));
+        let batcher = Batcher {
+            node: node.clone(),
+            forwarder,
+            limits,
+            in_flight: in_flight.clone(),
+            queued: queued.clone(),
+            clock: clock.clone(),
+        };
+        tokio::spawn(batcher.run(commands));
         let barrier = barrier::Barrier::start(node.clone(), limits.timeout, Confirms::State);
         let lead = barrier::Barrier::start(node.clone(), limits.timeout, Confirms::Lead);
         Self {
@@ -114,10 +132,13 @@ impl Proposer {
                 lead,
                 pending: AtomicUsize::new(0),
                 pending_bytes: Budget::new(limits.pending_bytes_max),
+                queued,
+                in_flight,
                 failed: AtomicU64::new(0),
                 reads_failed: AtomicU64::new(0),
                 reads_slow: AtomicU64::new(0),
                 limits,
+                clock,
                 node,
             }),
         }
@@ -131,6 +152,16 @@ impl Proposer {
     /// Bytes of the commands in memory.
     pub fn pending_bytes(&self) -> usize {
         self.inner.pending_bytes.used()
+    }
+
+    /// Commands that have no place in an entry yet.
+    pub fn queued(&self) -> usize {
+        self.inner.queued.load(Ordering::Relaxed)
+    }
+
+    /// Entries of this member's commands under way.
+    pub fn in_flight(&self) -> usize {
+        self.inner.limits.batches_in_flight_max.saturating_sub(self.inner.in_flight.available_permits())
     }
 
     /// Commands whose outcome didn't come.
@@ -180,11 +211,21 @@ impl Proposer {
         let bytes = codec::encoded_len(&command);
         let held = inner.pending_bytes.take(bytes + COMMAND_OVERHEAD_BYTES).ok_or(RequestError::TooManyRequests)?;
         let (reply, outcome) = oneshot::channel();
-        inner.queue.send(Queued { command, reply, bytes, held, term }).map_err(|_| RequestError::Stopped)?;
+        inner.queued.fetch_add(1, Ordering::Relaxed);
+        let came = inner.clock.now();
+        inner.queue.send(Queued { command, reply, bytes, held, came, term }).map_err(|_| RequestError::Stopped)?;
         let begun = Instant::now();
         // As in etcd, what was handed to a leader that is lost later timed out; what found none was never taken.
         let had_leader = inner.node.status().leader().is_some();
-        match tokio::time::timeout(inner.limits.timeout, outcome).await {
+        let outcome = tokio::time::timeout(inner.limits.timeout, outcome).await;
+        match &outcome {
+            Ok(Ok(Ok(Applied { times: Some(times), .. }))) => times.note(came),
+            Ok(Ok(Ok(_))) => {}
+            // Where it is by now isn't known.
+            _ if inner.node.status().leader().is_none() => stages::note(Stage::Queue, came, inner.clock.now()),
+            _ => stages::note(Stage::Replicate, came, inner.clock.now()),
+        }
+        match outcome {
             Ok(Ok(result)) => result,
             // The entry is gone without an outcome: it may or may not be committed later.
             Ok(Err(_)) if inner.node.status().is_stopped() => Err(RequestError::Stopped),
@@ -209,7 +250,9 @@ impl Proposer {
         if status.is_sole_leader() || is_planted(Bug::StaleRead) {
             return Ok(());
         }
+        let begun = self.inner.clock.now();
         let result = self.inner.barrier.wait().await;
+        stages::note(Stage::ReadIndex, begun, self.inner.clock.now());
         match &result {
             Ok(()) => {}
             Err(RequestError::Timeout) => drop(self.inner.reads_slow.fetch_add(1, Ordering::Relaxed)),

@@ -27,7 +27,7 @@ use super::scrub::{Care, Scrub, StoreScrub};
 use super::upkeep::{SnapshotPolicy, Upkeep};
 use super::{ServerError, Stopped, publish, rebuild, tokens};
 use crate::api::watch::{WatchService, end_streams_without_leader};
-use crate::api::{Authentication, Budgets, Listener, NodeInfo, RpcMetrics, Services};
+use crate::api::{Authentication, Budgets, Listener, NodeInfo, RpcMetrics, Services, SlowLog};
 use crate::apply::{AlarmView, Command, Machine};
 use crate::auth::{AuthView, IssuedTokens, Jwt};
 use crate::consensus::peer::{PeerOptions, Peers, SocketDial};
@@ -43,6 +43,7 @@ use crate::ops::data_dir::{DataDir, Divergence};
 use crate::ops::identity::{Identity, member_id};
 use crate::ops::metrics::Metrics;
 use crate::ops::signals::Signal;
+use crate::ops::traces::Traces;
 use crate::propose::{LeaseKeeper, Leases, ProposeLimits, Proposer};
 use crate::storage::StoreReader;
 use crate::storage::compaction::{self, AutoCompactor, ReclaimOptions, Reclaimer};
@@ -198,7 +199,11 @@ impl Core {
         )?
         .tracing(env.rng.next_u64())?
         .forwarding(waiters.clone())
-        .timed(env.clock.clone(), meters::on_apply(metrics.clone(), config.logging.warning_apply_duration));
+        .timed(
+            env.clock.clone(),
+            meters::on_apply(metrics.clone(), config.logging.warning_apply_duration, env.clock.clone()),
+        )
+        .published(meters::on_published(metrics.clone()));
         if config.features.force_new_cluster && !data.is_fresh() {
             let own = PeerNode {
                 name: config.member.name.clone(),
@@ -208,7 +213,8 @@ impl Core {
             let stored = membership.map(AsRef::as_ref);
             consensus::force_alone(&wal, data.identity().member, stored, own).await?;
         }
-        let log = LogStore::new(wal.clone(), recovered.vote.as_deref(), cache, status.clone())?;
+        let log =
+            LogStore::new(wal.clone(), recovered.vote.as_deref(), cache, status.clone())?.timed(env.clock.clone());
         let node_config = NodeConfig {
             member: data.identity().member,
             initial: if data.has_joined() { BTreeMap::new() } else { initial(config) },
@@ -227,7 +233,8 @@ impl Core {
             },
             env.clone(),
             Arc::new(SocketDial::new(connector)),
-        );
+        )
+        .metered(meters::peers(metrics.clone()));
         // A disk that is full or fails keeps both of these waiting, and only log and store know why.
         let node = tokio::select! {
             biased;
@@ -290,6 +297,8 @@ impl Core {
             compaction: compaction.clone(),
             care: care.clone(),
         };
+        let known = node.clone();
+        metrics.peers.sample_members(move || known.members().into_iter().map(|member| member.id).collect());
         gauges::connect(metrics, sources);
         let (room, watching) = Room::watch(env.clone(), vec![data.wal().to_owned(), data.store()]);
         let workers = vec![watching];
@@ -410,6 +419,7 @@ impl Core {
         env: &Env,
         metrics: &Arc<Metrics>,
         signed: Option<Arc<Jwt>>,
+        traces: Option<Traces>,
     ) -> Result<Arc<Services>, ServerError> {
         let identity = data.identity();
         let header: HeaderSource = {
@@ -422,7 +432,14 @@ impl Core {
         };
         let leader = self.node.status().clone();
         let extensive = config.monitoring.metrics == MetricsDetail::Extensive;
-        let calls = Arc::new(RpcMetrics::register(metrics.registry(), env.clock.clone(), extensive)?);
+        let logging = &config.logging;
+        let slow = SlowLog::new(
+            logging.warning_unary_request_duration,
+            logging.warning_apply_duration,
+            metrics.counters.slow_apply.clone(),
+        );
+        let calls = RpcMetrics::register(metrics.registry(), env.clock.clone(), extensive)?;
+        let calls = Arc::new(calls.watched(slow, traces));
         let watch = WatchService::new(self.hub.clone(), header, self.limits.request_bytes_max)
             .with_leader_check(Arc::new(move || leader.leader().is_some()))
             .with_metrics(calls.clone());

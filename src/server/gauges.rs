@@ -49,6 +49,7 @@ pub(super) fn connect(metrics: &Metrics, sources: Sources) {
     of(Figure::IsLearner, |status| flag(status.is_learner()));
     of(Figure::ProposalsCommitted, |status| status.committed().get() as f64);
     of(Figure::ProposalsApplied, |status| status.applied().get() as f64);
+    of(Figure::SnapshotApplying, |status| flag(status.is_installing()));
     of(Figure::LeaderChanges, |status| status.leader_changes() as f64);
     proposals(metrics, proposer);
     let quota = limits.quota_bytes.unwrap_or(0) as f64;
@@ -70,13 +71,25 @@ pub(super) fn connect(metrics: &Metrics, sources: Sources) {
 }
 
 /// Gives the figures of the client port their sources.
-pub(super) fn connect_port(metrics: &Metrics, calls: Arc<RpcMetrics>, connections: Arc<Semaphore>, waiting: usize) {
+pub(super) fn connect_port(
+    metrics: &Arc<Metrics>,
+    calls: Arc<RpcMetrics>,
+    connections: Arc<Semaphore>,
+    waiting: usize,
+) {
     let of = |figure, source: fn(&RpcMetrics) -> u64| {
         let calls = calls.clone();
         metrics.sample(figure, move || source(&calls) as f64);
     };
-    of(Figure::Ranges, RpcMetrics::ranges);
-    of(Figure::Txns, RpcMetrics::txns);
+    let defragmenting = metrics.clone();
+    let under_way = move || defragmenting.defragmenting.load(Ordering::Relaxed) as f64;
+    metrics.sample(Figure::Defragmenting, under_way);
+    // What goes through the log counts where it is applied, so on every member.
+    let (applied, answered) = (metrics.clone(), calls.clone());
+    metrics.sample(Figure::Txns, move || (answered.txns() + applied.applied.txns.load(Ordering::Relaxed)) as f64);
+    let (applied, answered) = (metrics.clone(), calls.clone());
+    metrics.sample(Figure::Ranges, move || (answered.ranges() + applied.applied.ranges.load(Ordering::Relaxed)) as f64);
+    of(Figure::LearnerPromotions, RpcMetrics::promotions);
     // Each listener holds a permit for the connection that it waits for.
     let all = connections.available_permits();
     let open = move || all.saturating_sub(connections.available_permits()).saturating_sub(waiting);
@@ -90,6 +103,8 @@ fn proposals(metrics: &Metrics, proposer: Proposer) {
     };
     of(Figure::ProposalsPending, |proposer| proposer.pending() as u64);
     of(Figure::ProposalBytes, |proposer| proposer.pending_bytes() as u64);
+    of(Figure::QueueDepth, |proposer| proposer.queued() as u64);
+    of(Figure::BatchesUnderWay, |proposer| proposer.in_flight() as u64);
     of(Figure::ProposalsFailed, Proposer::failed);
     of(Figure::ReadsFailed, Proposer::reads_failed);
     of(Figure::ReadsSlow, Proposer::reads_slow);
@@ -115,6 +130,8 @@ fn store(metrics: &Metrics, reader: StoreReader) {
     of(Figure::DbSize, |reader| reader.logical_size() as f64);
     of(Figure::DbSizeInUse, |reader| reader.logical_size() as f64);
     of(Figure::OpenReads, |reader| reader.snapshots_live() as f64);
+    of(Figure::SnapshotsLive, |reader| reader.snapshots_live() as f64);
+    of(Figure::SnapshotAge, |reader| reader.snapshot_age_max().as_secs_f64());
     of(Figure::CurrentRevision, |reader| reader.revision() as f64);
     of(Figure::CompactRevision, |reader| reader.compact_revision() as f64);
     of(Figure::Keys, |reader| reader.snapshot().count(&KeyRange::all()) as f64);
@@ -124,6 +141,8 @@ fn store(metrics: &Metrics, reader: StoreReader) {
     of(Figure::CompactedKeys, |reader| reader.counts().reclaimed() as f64);
     of(Figure::DiskBytes, |reader| reader.values().disk_size().unwrap_or(0) as f64);
     of(Figure::DurableIndex, |reader| reader.values().durable().borrow().index.get() as f64);
+    of(Figure::EngineRecycled, |reader| reader.values().recycled().0 as f64);
+    of(Figure::EngineRecycling, |reader| reader.values().recycled().1.as_secs_f64());
     of(Figure::PendingBytes, |reader| reader.values().memory().0 as f64);
 }
 
@@ -139,4 +158,5 @@ fn watch(metrics: &Metrics, hub: WatchHub) {
     of(Figure::Events, |figures| figures.events_total as f64);
     of(Figure::WatchOverflows, |figures| figures.overflows_total as f64);
     of(Figure::WatchReplays, |figures| figures.replays_total as f64);
+    metrics.sample(Figure::WatchLag, move || hub.lag() as f64);
 }

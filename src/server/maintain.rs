@@ -3,6 +3,7 @@
 use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -72,7 +73,10 @@ impl Maintain for Keeper {
     fn defragment(&self) -> Result<(), StorageError> {
         // The engines give space back by themselves; what is pending goes to disk first.
         let flush = || futures::executor::block_on(self.reader.values().flush()).map(drop);
-        self.timed(&self.metrics.histograms.backend_defrag, flush)
+        self.metrics.defragmenting.fetch_add(1, Ordering::Relaxed);
+        let done = self.timed(&self.metrics.histograms.backend_defrag, flush);
+        self.metrics.defragmenting.fetch_sub(1, Ordering::Relaxed);
+        done
     }
 
     fn snapshot_file(&self) -> Result<(Box<dyn Read + Send>, u64), RequestError> {

@@ -16,13 +16,19 @@ use parking_lot::Mutex;
 
 use super::disk::Pace;
 
-use crate::apply::{Command, Response};
+use crate::apply::{Command, OpResult, Response, TxnResult};
 use crate::auth::AuthOp;
-use crate::consensus::OnApply;
-use crate::ops::metrics::{Metrics, Operation};
+use crate::consensus::peer::{MeterOf, PeerMeter};
+use crate::consensus::{OnApply, OnPublished};
+use crate::env::Clock;
+use crate::ops::logging::{SLOW_APPLY, Sparingly};
+use crate::ops::metrics::{AppliedTxns, Metrics, Operation, PeerHandles};
 use crate::storage::CompactStep;
 use crate::storage::backend::EngineObserver;
 use crate::wal::{GroupStats, WalObserver};
+
+/// Bytes of a key that are shown.
+const KEY_MAX: usize = 128;
 
 /// Times and bytes of the log's groups.
 #[derive(Debug)]
@@ -43,6 +49,7 @@ impl WalObserver for LogMeter {
     fn group_synced(&self, stats: GroupStats) {
         self.bytes.fetch_add(stats.bytes as u64, Ordering::Relaxed);
         self.pace.note(stats.sync);
+        self.metrics.stages.fsync().observe(stats.sync, 1);
         self.metrics.histograms.wal_fsync.observe(stats.sync.as_secs_f64());
         self.metrics.histograms.wal_write.observe(stats.write.as_secs_f64());
     }
@@ -64,14 +71,17 @@ impl EngineObserver for EngineMeter {
 
 /// Notes applied commands. The commands of one entry share its time: a clock is looked at twice an
 /// entry, not twice a command.
-pub(super) fn on_apply(metrics: Arc<Metrics>, slow: Duration) -> OnApply {
+pub(super) fn on_apply(metrics: Arc<Metrics>, slow: Duration, clock: Arc<dyn Clock>) -> OnApply {
+    let mut lines = Sparingly::default();
     Box::new(move |commands, outcomes, took| {
         let Some(each) = u32::try_from(commands.len()).ok().and_then(|count| took.checked_div(count)) else { return };
         let mut tally = [[0; 2]; Operation::ALL.len()];
         for (command, outcome) in commands.iter().zip(outcomes) {
             tally[operation(command) as usize][usize::from(outcome.result.is_ok())] += 1;
-            if let Ok(Response::LeaseGrant { ttl_secs, .. }) = outcome.result {
-                metrics.histograms.lease_ttl.observe(ttl_secs as f64);
+            match &outcome.result {
+                Ok(Response::LeaseGrant { ttl_secs, .. }) => metrics.histograms.lease_ttl.observe(*ttl_secs as f64),
+                Ok(Response::Txn(result)) => note_txn(&metrics.applied, result),
+                _ => {}
             }
         }
         for (operation, counts) in Operation::ALL.iter().zip(tally) {
@@ -81,9 +91,104 @@ pub(super) fn on_apply(metrics: Arc<Metrics>, slow: Duration) -> OnApply {
         }
         if each > slow {
             metrics.counters.slow_apply.inc_by(commands.len() as u64);
-            tracing::warn!(took = ?took, commands = commands.len(), "apply request took too long");
+            if let Some(unsaid) = lines.say(clock.now()) {
+                tracing::warn!(
+                    took = ?took,
+                    "expected-duration" = ?slow,
+                    commands = commands.len(),
+                    request = commands.first().map(shown),
+                    "not-logged-before" = unsaid,
+                    "{SLOW_APPLY}"
+                );
+            }
         }
     })
+}
+
+/// Notes how long the stages of entries took.
+pub(super) fn on_published(metrics: Arc<Metrics>) -> OnPublished {
+    Box::new(move |entries, took| {
+        let stages = &metrics.stages;
+        for times in entries {
+            stages.queue().observe(times.made.saturating_duration_since(times.came), 1);
+            stages.commit().observe(times.begun.saturating_duration_since(times.made), 1);
+            stages.apply().observe(times.applied.saturating_duration_since(times.begun), 1);
+        }
+        stages.publish().observe(took, 1);
+    })
+}
+
+fn note_txn(applied: &AppliedTxns, result: &TxnResult) {
+    let ranges = result.responses.iter().filter(|op| matches!(op, OpResult::Range { .. })).count();
+    applied.ranges.fetch_add(ranges as u64, Ordering::Relaxed);
+    applied.txns.fetch_add(u64::from(result.responses.len() > 1), Ordering::Relaxed);
+}
+
+/// Counts what passes between this member and each of the others.
+pub(super) fn peers(metrics: Arc<Metrics>) -> MeterOf {
+    Box::new(move |member| {
+        let handles = metrics.peers.of(member);
+        Arc::new(OtherMember { handles, metrics: metrics.clone() })
+    })
+}
+
+/// [`PeerMeter`] over the metrics of one other member.
+#[derive(Debug)]
+struct OtherMember {
+    handles: PeerHandles,
+    metrics: Arc<Metrics>,
+}
+
+impl PeerMeter for OtherMember {
+    fn sent(&self, bytes: usize) {
+        self.handles.sent.inc_by(bytes as u64);
+    }
+
+    fn received(&self, bytes: usize) {
+        self.handles.received.inc_by(bytes as u64);
+    }
+
+    fn send_failed(&self) {
+        self.handles.send_failed();
+    }
+
+    fn receive_failed(&self) {
+        self.handles.receive_failed();
+    }
+
+    fn heartbeat_answered(&self, after: Duration) {
+        self.handles.round_trip(after);
+    }
+
+    fn heartbeat_missed(&self) {
+        self.metrics.counters.heartbeat_send_failures.inc();
+    }
+
+    fn connected(&self) {
+        self.handles.connected();
+    }
+
+    fn disconnected(&self) {
+        self.handles.disconnected();
+    }
+
+    fn snapshot_received(&self, took: Duration) {
+        self.metrics.histograms.snapshot_db_save.observe(took.as_secs_f64());
+    }
+}
+
+/// The first command of an entry in words, without values.
+fn shown(command: &Command) -> String {
+    let key = |key: &[u8]| key[..key.len().min(KEY_MAX)].escape_ascii().to_string();
+    match command.plain() {
+        Command::Put(put) => format!("Put key:\"{}\" value_size:{}", key(&put.key), put.value.len()),
+        Command::DeleteRange(delete) => format!("DeleteRange key:\"{}\"", key(&delete.range.start)),
+        Command::Txn(txn) => {
+            format!("Txn compare:{} success:{} failure:{}", txn.compares.len(), txn.success.len(), txn.failure.len())
+        }
+        Command::LeaseExpire { ids } => format!("LeaseExpire leases:{}", ids.len()),
+        plain => format!("{:?}", operation(plain)),
+    }
 }
 
 fn operation(command: &Command) -> Operation {

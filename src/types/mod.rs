@@ -11,6 +11,7 @@ mod kv;
 mod limits;
 pub mod planted;
 mod revision;
+pub mod stages;
 
 pub use budget::{Budget, Held};
 pub use error::{RequestError, StorageError};

@@ -145,6 +145,18 @@ impl WatchHub {
         &self.shared.metrics
     }
 
+    /// How many revisions the stream that is behind the most has before it.
+    ///
+    /// Looks at every stream: for a scrape, not for a request.
+    pub fn lag(&self) -> i64 {
+        // Out of the lock: who publishes must not wait for the look.
+        let mailboxes: Vec<Arc<Mailbox>> =
+            self.shared.registry.lock().streams.values().map(|stream| Arc::clone(&stream.mailbox)).collect();
+        let revision = self.revision();
+        let behind = mailboxes.iter().filter_map(|mailbox| Some(revision - mailbox.waits_from()? + 1));
+        behind.max().unwrap_or(0).max(0)
+    }
+
     /// The limits in force.
     pub fn limits(&self) -> &WatchLimits {
         &self.shared.limits

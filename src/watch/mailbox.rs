@@ -120,6 +120,13 @@ impl Mailbox {
         }
     }
 
+    /// The first revision that the stream hasn't taken yet; `None` if nothing waits for it.
+    pub(crate) fn waits_from(&self) -> Option<i64> {
+        let inner = self.inner.lock();
+        let queued = inner.queue.first().map(|delivery| delivery.matched.first());
+        queued.into_iter().chain(inner.lost_from).min()
+    }
+
     /// Takes everything that waits. The bytes stay charged until [`Mailbox::release`].
     pub(crate) fn drain(&self) -> Drained {
         let mut inner = self.inner.lock();

@@ -48,6 +48,7 @@ mod learners;
 mod lease_reads;
 mod listed;
 mod majority;
+mod observed;
 mod paused;
 mod replaced;
 mod restarted;

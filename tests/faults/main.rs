@@ -31,4 +31,6 @@ mod ports;
 mod power_cut;
 mod process;
 mod settings;
+#[cfg(feature = "failpoints")]
+mod slow;
 mod volume;

@@ -3,9 +3,11 @@
 //! ```text
 //! support/server: etcd, rusd ─► metrics    the same calls on both, then GET /metrics
 //!                          └──► overload   far too much, then kill -9: refused, bounded, nothing lost
+//! traces: the spans of requests on both, as a collector gets them
 //! manager: rusd under a service manager, from "ready" to the signal that ends it
 //! ```
 
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 #![allow(
     clippy::disallowed_types,
     clippy::disallowed_methods,
@@ -21,3 +23,4 @@ mod manager;
 mod metrics;
 mod overload;
 mod status;
+mod traces;

@@ -147,6 +147,27 @@ async fn rusd_shows_what_etcd_shows() {
     assert!(faults.is_empty(), "\n{}\n", faults.join("\n"));
 }
 
+/// The usual detail, and a port of their own for those who scrape: on both it shows the same families.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_usual_detail_and_the_port_for_metrics_are_etcds() {
+    let mut shown = Vec::new();
+    for kind in [Kind::Rusd, Kind::Etcd] {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let flags = [format!("--listen-metrics-urls=http://{free}")];
+        let Some(_server) = Server::start(kind, &flags, "metrics").await else { continue };
+        let scrape = Scrape::parse(&get(&free, "/metrics").await);
+        assert!(!scrape.families.contains_key("grpc_server_handling_seconds"), "{kind:?}");
+        assert_eq!(scrape.value("etcd_server_has_leader{}"), Some(1.0), "{kind:?}");
+        assert!(get(&free, "/health").await.contains("true"), "{kind:?}");
+        shown.push(scrape.families);
+    }
+    if let [rusd, etcd] = &shown[..] {
+        let missing: Vec<_> = etcd.keys().filter(|name| !rusd.contains_key(*name)).collect();
+        // Members' attributes go through etcd's log, in rusd not as a request of this kind.
+        assert!(missing.iter().all(|name| *name == "etcd_server_apply_duration_seconds"), "{missing:?}");
+    }
+}
+
 /// A server's figures after some use.
 async fn used(server: &Server) -> Scrape {
     let channel = server.connect().await;
@@ -200,8 +221,11 @@ async fn used(server: &Server) -> Scrape {
 
 async fn http(server: &Server, path: &str) -> String {
     let [url, _] = server.urls();
-    let address = url.strip_prefix("http://").expect("plain HTTP").to_owned();
-    let mut socket = tokio::net::TcpStream::connect(&address).await.unwrap();
+    get(url.strip_prefix("http://").expect("plain HTTP"), path).await
+}
+
+async fn get(address: &str, path: &str) -> String {
+    let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
     let request = format!("GET {path} HTTP/1.0\r\nhost: {address}\r\n\r\n");
     socket.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();

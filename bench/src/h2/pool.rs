@@ -32,6 +32,13 @@ impl Pool {
         &mut self.connections[at].sender
     }
 
+    /// Has all calls from here on show a token.
+    pub(crate) fn set_token(&mut self, token: Option<&str>) {
+        for connection in &mut self.connections {
+            connection.sender.token = token.map(str::to_owned);
+        }
+    }
+
     /// Writes what is to be written, waits at most `timeout`, hands out what came.
     ///
     /// # Errors

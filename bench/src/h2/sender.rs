@@ -56,6 +56,8 @@ pub(crate) struct Sender {
     waiting: VecDeque<Waiting>,
     next_stream: u32,
     authority: String,
+    /// What a login gave, for every call.
+    pub(super) token: Option<String>,
     /// What the server's table of headers holds, oldest first: names of the common ones, and paths.
     table: Vec<&'static str>,
     epoch: Instant,
@@ -74,6 +76,7 @@ impl Sender {
             waiting: VecDeque::new(),
             next_stream: 1,
             authority,
+            token: None,
             table: Vec::new(),
             epoch,
         }
@@ -196,6 +199,10 @@ impl Sender {
                 "content-type" => "application/grpc",
                 _ => "trailers",
             });
+        }
+        if self.token.is_some() {
+            let name = [0x40, 5, b't', b'o', b'k', b'e', b'n'];
+            self.header(&mut block, "token", &name, |sender| sender.token.as_deref().unwrap_or_default());
         }
         frames::write(&mut self.out, frames::HEADERS, END_HEADERS, stream, &block);
     }

@@ -9,6 +9,7 @@ mod list;
 mod loads;
 mod size;
 mod start;
+mod users;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -158,6 +159,7 @@ pub(crate) struct Group {
 /// All of them.
 pub(crate) const GROUPS: &[Group] = &[
     Group { rows: kv::ROWS, run: kv::run, rounds_max: usize::MAX },
+    Group { rows: users::ROWS, run: users::run, rounds_max: usize::MAX },
     Group { rows: list::ROWS, run: list::run, rounds_max: usize::MAX },
     Group { rows: watch::ROWS, run: watch::run, rounds_max: usize::MAX },
     Group { rows: lease::ROWS, run: lease::run, rounds_max: usize::MAX },

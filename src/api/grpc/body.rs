@@ -111,6 +111,15 @@ impl ReplyBody {
         Self::Large(Box::new(Large::message(message, held)))
     }
 
+    /// The one message that this holds, if it is in one piece; the number of its pairs if it is a large range.
+    pub(crate) fn content(&self) -> Result<Bytes, usize> {
+        match self {
+            Self::Unary { message: Some(message), .. } => Ok(message.slice(HEAD_LEN..)),
+            Self::Large(large) => Err(large.pairs()),
+            Self::Unary { .. } | Self::Empty | Self::Stream(..) | Self::Plain(_) | Self::Json(_) => Err(0),
+        }
+    }
+
     /// Bytes of the one message that this holds.
     pub(crate) fn message_len(&self) -> usize {
         match self {

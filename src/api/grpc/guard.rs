@@ -1,7 +1,7 @@
 //! Counting a call from its start to its end, however it ends.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::Frame;
@@ -17,6 +17,8 @@ pub(crate) struct CallGuard {
     method: Method,
     begun: Instant,
     code: Option<Code>,
+    /// It was counted already.
+    ended: bool,
     counter: MessageCounter,
 }
 
@@ -24,7 +26,14 @@ impl CallGuard {
     /// Counts a call as started.
     pub(crate) fn start(metrics: &Arc<RpcMetrics>, method: Method) -> Self {
         metrics.of(method).started.inc();
-        Self { metrics: metrics.clone(), method, begun: metrics.now(), code: None, counter: MessageCounter::default() }
+        Self {
+            metrics: metrics.clone(),
+            method,
+            begun: metrics.now(),
+            code: None,
+            ended: false,
+            counter: MessageCounter::default(),
+        }
     }
 
     /// Counts a message of `len` bytes from the client.
@@ -50,6 +59,17 @@ impl CallGuard {
         }
     }
 
+    /// When the call began.
+    pub(crate) fn begun(&self) -> Instant {
+        self.begun
+    }
+
+    /// Says how the call ended, now; how long it took.
+    pub(crate) fn end(&mut self, code: Code) -> Duration {
+        self.ended = true;
+        self.metrics.ended(self.method, code, self.begun)
+    }
+
     /// Says how the call ended.
     pub(crate) fn finish(&mut self, code: Code) {
         self.code = Some(code);
@@ -58,7 +78,9 @@ impl CallGuard {
 
 impl Drop for CallGuard {
     fn drop(&mut self) {
-        self.metrics.ended(self.method, self.code.unwrap_or(Code::Cancelled), self.begun);
+        if !self.ended {
+            self.metrics.ended(self.method, self.code.unwrap_or(Code::Cancelled), self.begun);
+        }
     }
 }
 

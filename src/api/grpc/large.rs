@@ -25,6 +25,7 @@ pub(crate) const PIECE_BYTES: usize = 128 * 1024;
 pub(crate) struct Large {
     rest: Unread<Rest>,
     len: usize,
+    pairs: usize,
     done: bool,
 }
 
@@ -74,8 +75,9 @@ impl Large {
     /// A range answer of `len` bytes.
     pub(super) fn range(mut reply: RangeReply, len: usize, held: Held) -> Self {
         let next = std::mem::take(&mut reply.result.kvs).into_iter();
+        let pairs = next.len();
         let pieces = RangePieces { reply, next, len, stage: Stage::Head };
-        Self::new(Content::Range(Box::new(pieces)), len, held)
+        Self { pairs, ..Self::new(Content::Range(Box::new(pieces)), len, held) }
     }
 
     /// A message with its head.
@@ -85,12 +87,17 @@ impl Large {
     }
 
     fn new(content: Content, len: usize, held: Held) -> Self {
-        Self { rest: Unread::new(Rest { content, held: Arc::new(held) }, PATIENCE), len, done: false }
+        Self { rest: Unread::new(Rest { content, held: Arc::new(held) }, PATIENCE), len, pairs: 0, done: false }
     }
 
     /// Bytes of the message.
     pub(super) fn message_len(&self) -> usize {
         self.len
+    }
+
+    /// Pairs of a range in it.
+    pub(super) fn pairs(&self) -> usize {
+        self.pairs
     }
 
     /// Whether there is nothing more.

@@ -31,9 +31,11 @@ use super::request::CallBody;
 use crate::api::auth::{self, CallContext, Who, rules};
 use crate::api::methods::{self, Kind, Method};
 use crate::api::services::Services;
+use crate::api::slow::Ended;
 use crate::api::watch::CreateCheck;
 use crate::api::{cluster, errors, health, kv, lease, maintenance, recipes};
 use crate::tls::ClientIdentity;
+use crate::types::stages::{self, Stage};
 use crate::types::{KeyRange, RequestError};
 
 /// A response to come.
@@ -55,7 +57,7 @@ pub(crate) fn serve(
         return Box::pin(async move { status.into_http() });
     };
     let guard = CallGuard::start(&services.metrics, method);
-    let call = Call { services: services.clone(), guard, method, timeout, request };
+    let call = Call { services: services.clone(), guard, method, timeout, request, message: None };
     let shutdown = || shutdown.clone();
     match method {
         Method::KvRange => unary(call, kv::range),
@@ -142,6 +144,8 @@ pub(crate) struct Call {
     /// The time that the client gives.
     pub(crate) timeout: Option<Duration>,
     pub(crate) request: Request<CallBody>,
+    /// Its message, once it is there.
+    message: Option<Bytes>,
 }
 
 impl Call {
@@ -158,6 +162,14 @@ impl Call {
         Ok(context)
     }
 
+    /// Ends a unary call, and looks back at it.
+    fn end(&mut self, code: Code, answer: Option<&ReplyBody>) {
+        let took = self.guard.end(code);
+        let (method, request) = (self.method, self.message.as_ref());
+        let mut ended = Ended { method, code, took, stages: None, request, answer };
+        self.services.metrics.after(&mut ended, self.request.headers());
+    }
+
     /// Ends the call with an error.
     pub(crate) fn fail(mut self, status: Status) -> Response<ReplyBody> {
         self.guard.finish(status.code());
@@ -171,16 +183,20 @@ where
     H: FnOnce(CallContext, M) -> F + Send + 'static,
     F: Future<Output = Result<ReplyBody, Status>> + Send,
 {
-    Box::pin(async move {
+    let begun = call.guard.begun();
+    Box::pin(stages::watched(begun, async move {
         match in_time(&mut call, handler).await {
             Ok(body) => {
-                call.guard.finish(Code::Ok);
                 call.guard.sent(body.message_len());
+                call.end(Code::Ok, Some(&body));
                 ok(body)
             }
-            Err(status) => call.fail(status),
+            Err(status) => {
+                call.end(status.code(), None);
+                status.into_http()
+            }
         }
-    })
+    }))
 }
 
 fn server_stream<M, H, F>(mut call: Call, shutdown: watch::Receiver<bool>, handler: H) -> Answer
@@ -286,14 +302,19 @@ where
             Some(read) => read?,
             None => {
                 let limit = call.services.limits.request_arrival_max;
-                tokio::time::timeout(limit, read).await.map_err(|_| late(limit))??
+                let since = call.services.env.clock.now();
+                let read = tokio::time::timeout(limit, read).await.map_err(|_| late(limit))??;
+                stages::note(Stage::Arrival, since, call.services.env.clock.now());
+                read
             }
         }
     };
     // Its client decides when a message comes, and by then others may do what the method does.
     rules::admit_again(&context, call.method).map_err(|error| errors::status(&error))?;
     // These may wait for hours, and keep no more than a name.
-    let _held = held.filter(|_| !matches!(call.method, Method::Lock | Method::Campaign));
+    let is_patient = matches!(call.method, Method::Lock | Method::Campaign);
+    let _held = held.filter(|_| !is_patient);
+    call.message = (!is_patient).then(|| message.clone());
     call.guard.received(message.len());
     let is_unary = call.method.parts().2 == Kind::Unary;
     let message = if is_unary { decode::decode(message) } else { decode::decode_streamed(message) };

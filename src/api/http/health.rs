@@ -64,7 +64,13 @@ async fn probe(services: &Services, serializable: bool) -> Result<(), RequestErr
 }
 
 /// `/livez` and `/readyz`, or one check below them.
-pub(super) async fn checks(services: &Arc<Services>, checks: &[Check], only: &str, query: &str) -> Response<ReplyBody> {
+pub(super) async fn checks(
+    services: &Arc<Services>,
+    page: &str,
+    checks: &[Check],
+    only: &str,
+    query: &str,
+) -> Response<ReplyBody> {
     let chosen: Vec<Check> = checks.iter().copied().filter(|check| only.is_empty() || check.name() == only).collect();
     if chosen.is_empty() {
         return not_found();
@@ -77,7 +83,9 @@ pub(super) async fn checks(services: &Arc<Services>, checks: &[Check], only: &st
             lines.push_str(&format!("[+]{name} excluded: ok\n"));
             continue;
         }
-        match check.run(services).await {
+        let result = check.run(services).await;
+        services.metrics.check(page, name, result.is_ok());
+        match result {
             Ok(()) => lines.push_str(&format!("[+]{name} ok\n")),
             Err(reason) => {
                 failed = true;

@@ -93,8 +93,8 @@ async fn route(services: &Arc<Services>, method: &Method, uri: &Uri, all: bool) 
     let query = uri.query().unwrap_or_default();
     match (known, root) {
         (true, "health") => health::health(services, query).await,
-        (true, "livez") => health::checks(services, health::LIVE, check, query).await,
-        (true, "readyz") => health::checks(services, health::READY, check, query).await,
+        (true, "livez") => health::checks(services, "livez", health::LIVE, check, query).await,
+        (true, "readyz") => health::checks(services, "readyz", health::READY, check, query).await,
         (true, "version") => pages::version(),
         (true, "metrics") => pages::metrics(services),
         _ if all && path == "/debug/vars" => pages::vars(services),

@@ -11,6 +11,7 @@ use crate::api::reply::RangeReply;
 use crate::api::services::Services;
 use crate::api::{convert, errors};
 use crate::storage::{Disk, RangeQuery, ReadError, Snapshot, SortOrder, SortTarget, StoreReader};
+use crate::types::stages::{self, Stage};
 use crate::types::{Held, RequestError};
 
 /// Pairs from which a read is large: it would keep other calls of its thread waiting.
@@ -56,7 +57,7 @@ async fn read_published(services: &Services, query: RangeQuery) -> Result<(Range
             Err(ReadError::NeedsDisk) => {
                 let reader = services.reader.clone();
                 let read = move || settled(&reader, |snapshot| snapshot.range(&query, Disk::Allowed));
-                (blocking(read).await?, None)
+                (timed(services, Stage::Read, blocking(read)).await?, None)
             }
         }
     } else {
@@ -121,19 +122,30 @@ where
     }
     drop(snapshot);
     let permit = match large {
-        true => Some(services.large_reads.clone().acquire_owned().await.map_err(|_| RequestError::Stopped)?),
+        true => {
+            let turn = services.large_reads.clone().acquire_owned();
+            Some(timed(services, Stage::Turn, turn).await.map_err(|_| RequestError::Stopped)?)
+        }
         false => None,
     };
     let (reader, budget) = (services.reader.clone(), services.budgets.answers.clone());
-    blocking(move || {
+    let read = blocking(move || {
         let _permit = permit;
         settled(&reader, |snapshot| {
             let mut meter = Meter::new(&budget, Disk::Allowed);
             let value = read(snapshot, Disk::Allowed, &mut meter)?;
             Ok((value, meter.finish()))
         })
-    })
-    .await
+    });
+    timed(services, Stage::Read, read).await
+}
+
+/// `wait`, with the call told how long it was.
+async fn timed<T>(services: &Services, stage: Stage, wait: impl Future<Output = T>) -> T {
+    let since = services.env.clock.now();
+    let done = wait.await;
+    stages::note(stage, since, services.env.clock.now());
+    done
 }
 
 /// Reads what is published; again if a compaction passed it meanwhile, since the latest state is

@@ -60,10 +60,7 @@ async fn run(call: &CallContext, request: pb::TxnRequest) -> Result<(TxnReply, K
         return Err(RequestError::TooManyOps);
     }
     match submit(call, Command::Txn(txn)).await? {
-        (Response::Txn(result), revision) => {
-            call.metrics.txn(&result);
-            Ok((TxnReply::new(call.header(revision), result), Kind::Write))
-        }
+        (Response::Txn(result), revision) => Ok((TxnReply::new(call.header(revision), result), Kind::Write)),
         (other, _) => Err(unexpected("a txn", &other)),
     }
 }

@@ -39,9 +39,11 @@ pub(crate) async fn hash(call: CallContext, _: pb::HashRequest) -> Result<ReplyB
 /// `HashKV`: of the keys at a revision, the same on every member.
 pub(crate) async fn hash_kv(call: CallContext, request: pb::HashKvRequest) -> Result<ReplyBody, Status> {
     let snapshot = call.reader.snapshot();
+    let begun = call.env.clock.now();
     let (scoped, _) = kv::run(&call, snapshot, true, move |snapshot, _, _| snapshot.hash_kv(request.revision))
         .await
         .map_err(|error| errors::status(&error))?;
+    call.metrics.hashes.observe(call.env.clock.now().saturating_duration_since(begun).as_secs_f64());
     Ok(ReplyBody::unary(&Prost(pb::HashKvResponse {
         header: call.message_header(scoped.revision),
         hash: scoped.value.hash,

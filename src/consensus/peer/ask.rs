@@ -58,9 +58,13 @@ impl Peers {
             },
             Ok(Err(status)) => {
                 self.heed(&status);
+                channels.meter().send_failed();
                 if was_not_sent(&status) { Forwarded::Refused } else { Forwarded::Unknown }
             }
-            Err(_) => Forwarded::Unknown,
+            Err(_) => {
+                channels.meter().send_failed();
+                Forwarded::Unknown
+            }
         }
     }
 
@@ -85,9 +89,13 @@ impl Peers {
             },
             Ok(Err(status)) => {
                 self.heed(&status);
+                channels.meter().send_failed();
                 Err(RequestError::NoLeader)
             }
-            Err(_) => Err(RequestError::Timeout),
+            Err(_) => {
+                channels.meter().send_failed();
+                Err(RequestError::Timeout)
+            }
         }
     }
 

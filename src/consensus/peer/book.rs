@@ -18,6 +18,11 @@ impl Book {
         self.urls.write().insert(member, urls);
     }
 
+    /// Whether it is a member as far as this one knows.
+    pub(super) fn knows(&self, member: MemberId) -> bool {
+        self.urls.read().contains_key(&member)
+    }
+
     /// Where a member is; empty if nobody knows.
     pub fn urls(&self, member: MemberId) -> Vec<String> {
         self.urls.read().get(&member).cloned().unwrap_or_default()

@@ -13,6 +13,7 @@ use tonic::{Code, Request, Status};
 use super::PeerOptions;
 use super::book::Book;
 use super::dial::{Dial, Stream};
+use super::meter::{Counted, PeerMeter};
 use super::patience::Patience;
 use crate::types::{ClusterId, MemberId};
 
@@ -40,17 +41,23 @@ pub(super) struct Channels {
     /// Snapshots.
     snapshot: Client,
     patience: Patience,
+    meter: Arc<dyn PeerMeter>,
     cluster: MetadataValue<Ascii>,
     from: MetadataValue<Ascii>,
     to: MetadataValue<Ascii>,
 }
 
 impl Channels {
-    pub(super) fn new(options: &PeerOptions, target: MemberId, dial: &Arc<dyn Dial>, book: &Arc<Book>) -> Self {
+    pub(super) fn new(
+        options: &PeerOptions,
+        target: MemberId,
+        (dial, book): (&Arc<dyn Dial>, &Arc<Book>),
+        meter: Arc<dyn PeerMeter>,
+    ) -> Self {
         let client = || {
             let timeout = options.election_timeout;
-            let (dial, book) = (dial.clone(), book.clone());
-            let connect = move |_: Uri| reach(dial.clone(), book.urls(target), timeout);
+            let (dial, book, meter) = (dial.clone(), book.clone(), meter.clone());
+            let connect = move |_: Uri| reach(dial.clone(), book.urls(target), timeout, meter.clone());
             let channel = Endpoint::from_static("http://member")
                 .initial_stream_window_size(WINDOW_BYTES)
                 .initial_connection_window_size(WINDOW_BYTES)
@@ -68,6 +75,7 @@ impl Channels {
             control: client(),
             snapshot: client(),
             patience: Patience::default(),
+            meter: meter.clone(),
             cluster: value(options.cluster.get()),
             from: value(options.member.get()),
             to: value(target.get()),
@@ -91,6 +99,11 @@ impl Channels {
         &self.patience
     }
 
+    /// Counts what passes.
+    pub(super) fn meter(&self) -> &dyn PeerMeter {
+        &*self.meter
+    }
+
     /// A call with everyone's names.
     pub(super) fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
@@ -107,11 +120,12 @@ async fn reach(
     dial: Arc<dyn Dial>,
     urls: Vec<String>,
     timeout: Duration,
+    meter: Arc<dyn PeerMeter>,
 ) -> Result<TokioIo<Box<dyn Stream>>, NotReached> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "no peer URL is known");
     for url in urls {
         match tokio::time::timeout(timeout, dial.dial(&url)).await {
-            Ok(Ok(stream)) => return Ok(TokioIo::new(stream)),
+            Ok(Ok(stream)) => return Ok(TokioIo::new(Box::new(Counted::new(stream, meter)))),
             Ok(Err(error)) => last = error,
             Err(_) => last = io::ErrorKind::TimedOut.into(),
         }

@@ -54,6 +54,7 @@ impl Link {
 
     fn error(&self, status: &Status) -> Error {
         self.peers.heed(status);
+        self.peers.channels(self.target).meter().send_failed();
         match status.code() {
             // Nobody is there: to be tried less and less often.
             Code::Unavailable | Code::PermissionDenied | Code::FailedPrecondition => unreachable(status).into(),
@@ -70,7 +71,10 @@ impl Link {
         match tokio::time::timeout(limit, call).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(self.error(&status)),
-            Err(_) => Err(network(&"no answer in time").into()),
+            Err(_) => {
+                self.peers.channels(self.target).meter().send_failed();
+                Err(network(&"no answer in time").into())
+            }
         }
     }
 
@@ -81,8 +85,17 @@ impl Link {
     ) -> Result<StreamAppendResult<TypeConfig>, Error> {
         let channels = self.peers.channels(self.target);
         let mut client = channels.control();
+        let clock = &self.peers.inner.env.clock;
+        let begun = clock.now();
         let call = client.heartbeat(channels.request(wire::append_request(request, self.peers.is_unsure())));
-        let reply = self.call(limit, call).await?;
+        let reply = self.call(limit, call).await;
+        match &reply {
+            Ok(_) => channels.meter().heartbeat_answered(clock.now().saturating_duration_since(begun)),
+            // One that nobody is there to hear isn't late.
+            Err(RPCError::Unreachable(_)) => {}
+            Err(_) => channels.meter().heartbeat_missed(),
+        }
+        let reply = reply?;
         channels.patience().heard();
         wire::append_result(reply).map_err(refused)
     }

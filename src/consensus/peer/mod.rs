@@ -15,6 +15,7 @@ mod channels;
 mod dial;
 mod ledger;
 mod link;
+mod meter;
 mod patience;
 mod refusal;
 mod service;
@@ -41,11 +42,13 @@ use crate::types::{ClusterId, MemberId};
 pub use ask::{Digests, Forwarded, LeaseLeft};
 pub use book::Book;
 pub use dial::{Dial, Dialing, NoDial, SocketDial, Stream};
+pub use meter::{MeterOf, PeerMeter};
 pub use service::{Asking, Questions, Service};
 pub use snapshot::{HEALING, installed_name};
 
 use channels::Channels;
 use link::Link;
+use meter::{Meters, Unmetered};
 
 /// How this member reaches the others.
 #[derive(Clone, Debug)]
@@ -76,6 +79,7 @@ struct Inner {
     channels: Mutex<BTreeMap<MemberId, Arc<Channels>>>,
     removed: watch::Sender<bool>,
     unsure: AtomicBool,
+    meters: OnceLock<Meters>,
     /// Not kept alive from here: whoever waits for an entry is told of Raft's end when the log goes.
     log: OnceLock<PurgedIndex>,
 }
@@ -91,9 +95,26 @@ impl Peers {
             channels: Mutex::default(),
             removed: watch::Sender::new(false),
             unsure: AtomicBool::new(false),
+            meters: OnceLock::new(),
             log: OnceLock::new(),
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// Has what passes between the members counted, from before any of them is reached.
+    pub fn metered(self, make: MeterOf) -> Self {
+        // The first one stays.
+        let _ = self.inner.meters.set(Meters::new(make));
+        self
+    }
+
+    /// Counts what passes between this member and one that calls; nobody does for a stranger.
+    fn meter(&self, caller: MemberId) -> Arc<dyn PeerMeter> {
+        if self.inner.book.knows(caller) { self.meter_of(caller) } else { Arc::new(Unmetered) }
+    }
+
+    fn meter_of(&self, member: MemberId) -> Arc<dyn PeerMeter> {
+        self.inner.meters.get().map_or_else(|| Arc::new(Unmetered) as _, |meters| meters.of(member))
     }
 
     /// Where the members are.
@@ -141,7 +162,10 @@ impl Peers {
 
     fn channels(&self, target: MemberId) -> Arc<Channels> {
         let mut all = self.inner.channels.lock();
-        let make = || Arc::new(Channels::new(&self.inner.options, target, &self.inner.dial, &self.inner.book));
+        let make = || {
+            let Inner { options, dial, book, .. } = &*self.inner;
+            Arc::new(Channels::new(options, target, (dial, book), self.meter_of(target)))
+        };
         Arc::clone(all.entry(target).or_insert_with(make))
     }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use prost::Message;
 use rusd_proto::rusdpeer as pb;
 use rusd_proto::rusdpeer::peer_server::{Peer, PeerServer};
 use tonic::service::Routes;
@@ -82,9 +83,12 @@ impl Peer for Service {
     ) -> Result<Response<Self::AppendStream>, Status> {
         let caller = self.admit(&request)?;
         let status = self.node.status().clone();
+        let meter = self.peers.meter(caller);
+        let answers = meter.clone();
         // What can't be read ends the stream; the leader begins another one where this one stopped.
         let requests = tokio_stream::StreamExt::map_while(request.into_inner(), move |message| {
             let message = message.ok()?;
+            meter.received(message.encoded_len());
             let unsure = message.unsure;
             match wire::append(message) {
                 Ok(request) => {
@@ -94,15 +98,18 @@ impl Peer for Service {
                     Some(request)
                 }
                 Err(error) => {
+                    meter.receive_failed();
                     tracing::error!(%error, "a peer's entries can't be read");
                     None
                 }
             }
         });
         let replies = self.node.raft().stream_append(requests.fuse());
-        let replies = replies.map(|reply| {
+        let replies = replies.map(move |reply| {
             hit(Point::RaftBeforeFollowerSend);
-            reply.map(wire::append_reply).map_err(fatal)
+            let reply = reply.map(wire::append_reply).map_err(fatal)?;
+            answers.sent(reply.encoded_len());
+            Ok(reply)
         });
         Ok(Response::new(replies.boxed()))
     }
@@ -110,6 +117,7 @@ impl Peer for Service {
     async fn heartbeat(&self, request: Request<pb::AppendRequest>) -> Result<Response<pb::AppendReply>, Status> {
         let caller = self.admit(&request)?;
         let request = request.into_inner();
+        self.peers.meter(caller).received(request.encoded_len());
         let unsure = request.unsure;
         let request = wire::append(request)?;
         if !unsure {
@@ -156,7 +164,10 @@ impl Peer for Service {
     ) -> Result<Response<pb::SnapshotReply>, Status> {
         let caller = self.admit(&request)?;
         let differs = self.node.status().diverged().is_some();
-        let received = self.peers.receive_snapshot(request.into_inner(), differs).await?;
+        let meter = self.peers.meter(caller);
+        let begun = self.peers.inner.env.clock.now();
+        let received = self.peers.receive_snapshot(request.into_inner(), differs, &*meter).await?;
+        meter.snapshot_received(self.peers.inner.env.clock.now().saturating_duration_since(begun));
         let Received { vote, snapshot, healing } = received;
         self.node.status().heard_from(caller, vote.leader_id.term);
         let path = snapshot.snapshot.clone();
@@ -173,7 +184,9 @@ impl Peer for Service {
         let caller = self.admit(&request)?;
         use pb::answer::Answer;
         use pb::question::Question;
-        let answer = match request.into_inner().question {
+        let question = request.into_inner();
+        self.peers.meter(caller).received(question.encoded_len());
+        let answer = match question.question {
             Some(Question::Proposal(pb::Proposal { payload, tag })) => {
                 self.node.append_forwarded(payload, caller, tag).await.map(Answer::Accepted)
             }

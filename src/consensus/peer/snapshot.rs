@@ -24,7 +24,7 @@ use tonic::{Code, Status, Streaming};
 use super::super::codec::{decode_membership, encode_membership};
 use super::super::index::{log_id_of, to_raft};
 use super::super::types::{TypeConfig, Vote};
-use super::{Peers, link, wire};
+use super::{PeerMeter, Peers, link, wire};
 use crate::env::{Access, DiskFile, may_block};
 use crate::failpoint::{Point, hit};
 use crate::storage::backend::BackendConfig;
@@ -118,6 +118,7 @@ impl Peers {
         &self,
         mut chunks: Streaming<pb::SnapshotChunk>,
         differs: bool,
+        meter: &dyn PeerMeter,
     ) -> Result<Received, Status> {
         let first = next(&mut chunks).await?.and_then(|chunk| chunk.head);
         let head = first.ok_or_else(|| Status::invalid_argument("a snapshot begins without its head"))?;
@@ -134,7 +135,7 @@ impl Peers {
         let path = self.options().snapshot_dir.join(name);
         tracing::info!(path = %path.display(), bytes = head.size, "receiving a snapshot");
         let incoming = Incoming { peers: self, path: Some(&path) };
-        let written = self.write(&path, head.size, &mut chunks).await;
+        let written = self.write(&path, head.size, &mut chunks, meter).await;
         let checked = match written {
             Ok(()) => self.check(&path, last).await,
             Err(status) => Err(status),
@@ -166,7 +167,13 @@ impl Peers {
         let _ = self.inner.env.disk.remove(path);
     }
 
-    async fn write(&self, path: &Path, size: u64, chunks: &mut Streaming<pb::SnapshotChunk>) -> Result<(), Status> {
+    async fn write(
+        &self,
+        path: &Path,
+        size: u64,
+        chunks: &mut Streaming<pb::SnapshotChunk>,
+        meter: &dyn PeerMeter,
+    ) -> Result<(), Status> {
         let dir = &self.options().snapshot_dir;
         let needed = size.saturating_add(BackendConfig::RESERVE_BYTES_DEFAULT);
         // What is sent must not take the room in which this member goes on with what it has.
@@ -188,6 +195,7 @@ impl Peers {
                 return Err(Status::invalid_argument("a snapshot is longer than its head says"));
             }
             may_block(|| file.write_at(&chunk.data, offset)).map_err(|error| failed("write", &error))?;
+            meter.received(chunk.data.len());
             offset = end;
         }
         if offset != size {

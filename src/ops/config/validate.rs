@@ -8,6 +8,8 @@ use super::{ClusterState, Config, ConfigError, EngineKind, Url, tls};
 const ELECTION_TIMEOUT_MAX: Duration = Duration::from_secs(50);
 /// etcd's lower bound of `--watch-progress-notify-interval`.
 const PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
+/// Requests of which `--distributed-tracing-sampling-rate` are traced.
+const SAMPLING_RATE_MAX: u32 = 1_000_000;
 /// Below this an engine can't hold its own pages.
 const CACHE_BYTES_MIN: u64 = 16 << 20;
 /// What log and snapshots take for sure, with all that goes around a request.
@@ -19,8 +21,21 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     listeners(config)?;
     cluster(config)?;
     sizes(config)?;
+    tracing(config)?;
     tls::check(config)?;
     config.auto_compaction().map(|_| ())
+}
+
+fn tracing(config: &Config) -> Result<(), ConfigError> {
+    let rate = config.tracing.sampling_rate;
+    if config.tracing.enabled && rate > SAMPLING_RATE_MAX {
+        return Err(ConfigError::new(
+            format!("--distributed-tracing-sampling-rate={rate}"),
+            "tracing sampling rate must be less than 1000000",
+            "Type how many of a million requests are traced",
+        ));
+    }
+    Ok(())
 }
 
 fn timing(config: &Config) -> Result<(), ConfigError> {

@@ -8,7 +8,6 @@ use super::{Config, GATES};
 const RAFT: &str = "there is nothing to set: members always ask before they vote, and keep times of their own";
 const DISCOVERY: &str = "etcd's old discovery service is not available";
 const ENGINE: &str = "there is no bbolt here: --backend chooses the engine, and it times its flushes by itself";
-const TRACING: &str = "traces are not sent yet";
 
 /// Why, and the flags.
 const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
@@ -25,16 +24,6 @@ const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
     (DISCOVERY, &["discovery-fallback", "discovery-proxy"]),
     (ENGINE, &["backend-batch-interval", "backend-batch-limit", "backend-bbolt-freelist-type"]),
     (
-        TRACING,
-        &[
-            "distributed-tracing-address",
-            "distributed-tracing-instance-id",
-            "distributed-tracing-sampling-rate",
-            "distributed-tracing-service-name",
-            "enable-distributed-tracing",
-        ],
-    ),
-    (
         "nothing is dialled with it: what calls the member's own client port is in the process",
         &["client-cert-file", "client-key-file"],
     ),
@@ -50,7 +39,6 @@ const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
     ),
     ("profiles are not served: use perf", &["enable-pprof"]),
     ("rusd always waits for the disk", &["unsafe-no-fsync"]),
-    ("slow requests are not logged: look at the histograms of /metrics", &["warning-unary-request-duration"]),
     ("space is given back while the server runs", &["bootstrap-defrag-threshold-megabytes"]),
     ("there is no mapped file to lock", &["memory-mlock"]),
     ("there is one logger", &["logger"]),

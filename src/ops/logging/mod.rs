@@ -12,6 +12,7 @@ mod heads;
 mod json;
 mod outputs;
 mod plain;
+mod sparingly;
 
 use std::io::IsTerminal;
 
@@ -25,6 +26,7 @@ use super::config::{Config, LogFormat, LogLevel, LogOutput};
 use outputs::Outputs;
 
 pub use heads::tell_head;
+pub use sparingly::Sparingly;
 
 /// What tools wait for.
 pub const READY: &str = "ready to serve client requests";
@@ -38,6 +40,8 @@ pub const SIGNAL: &str = "received signal; shutting down";
 pub const PUBLISHED: &str = "published local member to cluster through raft";
 /// After a compaction has removed what it could.
 pub const COMPACTED: &str = "finished scheduled compaction";
+/// When a call took longer than `--warning-unary-request-duration`.
+pub const SLOW_REQUEST: &str = "request stats";
 /// When an apply took longer than `--warning-apply-duration`.
 pub const SLOW_APPLY: &str = "apply request took too long";
 

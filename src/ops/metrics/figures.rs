@@ -82,6 +82,14 @@ figures! {
     Leases GAUGE "rusd_lease_count" "Leases that live.";
     WatchOverflows COUNTER "rusd_watch_overflows_total" "Times that a stream was too slow for its mailbox.";
     WatchReplays COUNTER "rusd_watch_replays_total" "Rounds of reading history for watchers.";
+    LearnerPromotions COUNTER "etcd_server_learner_promote_successes" "Learners given a vote.";
+    SnapshotsLive GAUGE "rusd_snapshots_live" "States that readers hold.";
+    SnapshotAge GAUGE "rusd_snapshot_age_max_seconds" "How long the one that is held longest has been held.";
+    WatchLag GAUGE "rusd_watch_lag_revisions" "How many revisions the stream that is behind the most has before it.";
+    EngineRecycled COUNTER "rusd_store_recycled_total" "Times that the engine's handle was closed and opened again.";
+    EngineRecycling COUNTER "rusd_store_recycling_seconds_total" "Time that took; reads that need the engine wait.";
+    QueueDepth GAUGE "rusd_queue_commands" "Commands that wait for their place in a Raft entry.";
+    BatchesUnderWay GAUGE "rusd_batches_in_flight" "Raft entries of this member's commands under way.";
     Connections GAUGE "rusd_client_connections" "Open connections of clients.";
 }
 

@@ -48,7 +48,6 @@ macro_rules! histograms {
 counters! {
     slow_apply "etcd_server_slow_apply_total" "Applies that took too long.";
     heartbeat_send_failures "etcd_server_heartbeat_send_failures_total" "Heartbeats sent too late.";
-    learner_promotions "etcd_server_learner_promote_successes" "Learners given a vote.";
 }
 
 histograms! {
@@ -66,7 +65,6 @@ histograms! {
     snapshot_marshal "etcd_debugging_snap_save_marshalling_duration_seconds" (0.001, 2.0, 14) "Time to encode a snapshot.";
     snapshot_save "etcd_debugging_snap_save_total_duration_seconds" (0.001, 2.0, 14) "Time to save a snapshot.";
     hash "etcd_mvcc_hash_duration_seconds" (0.01, 2.0, 15) "Time to hash the store.";
-    hash_revision "etcd_mvcc_hash_rev_duration_seconds" (0.01, 2.0, 15) "Time to hash the store at a revision.";
     lease_ttl "etcd_debugging_lease_ttl_total" (1.0, 2.0, 24) "TTLs of granted leases, in seconds.";
     compaction_pause_ms "etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds" (1.0, 2.0, 13) "Time of one step of a compaction, in milliseconds.";
     compaction_total_ms "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds" (100.0, 2.0, 14) "Time of a compaction, in milliseconds.";

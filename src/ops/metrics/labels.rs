@@ -20,9 +20,6 @@ pub(super) fn register(registry: &Registry, options: &MetricsOptions) -> prometh
         let family = add(registry, IntGaugeVec::new(Opts::new(name, help), &[label])?)?;
         family.with_label_values(&[value]).set(1);
     }
-    let peers =
-        IntGaugeVec::new(Opts::new("etcd_network_known_peers", "Members known to this one."), &["Local", "Remote"])?;
-    add(registry, peers)?.with_label_values(&[member.as_str(), member.as_str()]).set(1);
     features(registry)?;
     scrapes(registry)
 }

@@ -12,11 +12,14 @@
 mod figures;
 mod handles;
 mod labels;
+mod peers;
 mod process;
+mod stages;
 mod times;
 mod timings;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use prometheus::{Registry, TextEncoder};
 
@@ -24,6 +27,8 @@ use crate::types::MemberId;
 
 pub use figures::Figure;
 pub use handles::{Counters, Histograms};
+pub use peers::{PeerHandles, PeerMetrics};
+pub use stages::StageTimes;
 pub use times::{APPLY_BOUNDS, HANDLING_BOUNDS, REQUEST_BOUNDS, Times, histogram_family};
 pub use timings::{Operation, Timings};
 
@@ -40,6 +45,15 @@ pub struct MetricsOptions {
     pub rusd_version: &'static str,
 }
 
+/// What transactions did that went through the log.
+#[derive(Debug, Default)]
+pub struct AppliedTxns {
+    /// Those of several operations.
+    pub txns: AtomicU64,
+    /// Ranges in any of them.
+    pub ranges: AtomicU64,
+}
+
 /// The registry and the handles into it. Made once; shared behind an `Arc`.
 #[derive(Debug)]
 pub struct Metrics {
@@ -50,6 +64,14 @@ pub struct Metrics {
     pub histograms: Histograms,
     /// `etcd_server_apply_duration_seconds` by operation.
     pub apply: Timings,
+    /// Calls of `Defragment` under way.
+    pub defragmenting: AtomicU64,
+    /// Transactions that went through the log.
+    pub applied: AppliedTxns,
+    /// `rusd_stage_duration_seconds`
+    pub stages: StageTimes,
+    /// What passes between members.
+    pub peers: PeerMetrics,
     figures: Arc<figures::Figures>,
 }
 
@@ -68,6 +90,10 @@ impl Metrics {
             counters: Counters::register(&registry)?,
             histograms: Histograms::register(&registry)?,
             apply: Timings::register(&registry)?,
+            defragmenting: AtomicU64::new(0),
+            applied: AppliedTxns::default(),
+            stages: StageTimes::register(&registry)?,
+            peers: PeerMetrics::register(&registry, options.member)?,
             figures,
             registry,
         })

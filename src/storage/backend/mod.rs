@@ -14,6 +14,7 @@ use std::fmt;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::env::{Access, Env};
 use crate::types::StorageError;
@@ -167,6 +168,11 @@ pub trait Backend: Send + Sync + fmt::Debug {
 
     /// Bytes on disk.
     fn size(&self) -> Result<u64, StorageError>;
+
+    /// How often its handle was closed and opened again to give memory back, and how long that took in all.
+    fn recycled(&self) -> (u64, Duration) {
+        (0, Duration::ZERO)
+    }
 
     /// Flushes and lets the files go. Later calls fail with [`StorageError::Closed`].
     fn close(&self) -> Result<(), StorageError>;

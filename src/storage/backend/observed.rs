@@ -78,6 +78,10 @@ impl Backend for Observed {
         self.inner.size()
     }
 
+    fn recycled(&self) -> (u64, Duration) {
+        self.inner.recycled()
+    }
+
     fn close(&self) -> Result<(), StorageError> {
         self.inner.close()
     }

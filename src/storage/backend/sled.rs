@@ -21,7 +21,8 @@ use std::fmt;
 use std::io;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use sled::{InlineArray, Tree};
@@ -59,6 +60,8 @@ pub(super) struct Sled {
     /// the second flush after a failed one never ends. So nothing is tried any more.
     failed: AtomicBool,
     recycle_bytes: u64,
+    recycled: AtomicU64,
+    recycling_us: AtomicU64,
 }
 
 impl fmt::Debug for Sled {
@@ -82,6 +85,8 @@ impl Sled {
             failed: AtomicBool::new(false),
             // Pending records, which are many only when nothing was written for a while, leave room for it.
             recycle_bytes: config.cache_bytes.clamp(4 << 20, 64 << 20),
+            recycled: AtomicU64::new(0),
+            recycling_us: AtomicU64::new(0),
         })
     }
 
@@ -123,6 +128,7 @@ impl Sled {
     /// Closes the handle and opens another, with readers shut out meanwhile.
     fn recycle(&self, writer: &mut Option<Handle>) -> Result<(), StorageError> {
         handle::settle();
+        let begun = self.env.clock.now();
         let mut slots: Vec<_> = self.readers.iter().map(Mutex::lock).collect();
         let trees = slots.iter_mut().filter_map(|slot| slot.take()).collect();
         if let Some(handle) = writer.take() {
@@ -133,6 +139,9 @@ impl Sled {
             **slot = Some(handle.tree());
         }
         *writer = Some(handle);
+        let took = self.env.clock.now().saturating_duration_since(begun);
+        self.recycling_us.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.recycled.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 }
@@ -252,6 +261,11 @@ impl Backend for Sled {
 
     fn size(&self) -> Result<u64, StorageError> {
         super::disk_usage(&self.env, &self.config.dir)
+    }
+
+    fn recycled(&self) -> (u64, Duration) {
+        let took = Duration::from_micros(self.recycling_us.load(Ordering::Relaxed));
+        (self.recycled.load(Ordering::Relaxed), took)
     }
 
     fn close(&self) -> Result<(), StorageError> {

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -216,6 +217,12 @@ impl ValueReader {
     /// The engine's.
     pub fn disk_size(&self) -> Result<u64, StorageError> {
         self.shared.engine().size()
+    }
+
+    /// How often the engine's handle was closed and opened again, and how long that took in all. One that was given up
+    /// and opened anew by its owner begins with 0.
+    pub fn recycled(&self) -> (u64, Duration) {
+        self.shared.engine().recycled()
     }
 
     /// Makes everything appended so far durable; gives the position that then is.
