@@ -80,7 +80,9 @@ impl SlowLog {
             slow_reads.inc();
         }
         let slow_call = ended.took > self.call;
-        if !slow_read && !slow_call {
+        // Those are asked to wait.
+        let is_patient = matches!(ended.method, Method::Lock | Method::Campaign);
+        if is_patient || (!slow_read && !slow_call) {
             return;
         }
         let Some(unsaid) = self.lines.lock().say(now) else { return };

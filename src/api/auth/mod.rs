@@ -124,7 +124,7 @@ impl Authentication {
             Who::Named(_) => Ok(Caller::Nobody),
             Who::Token(_) => {
                 let token = who.token().ok_or(RequestError::AuthTokenInvalid)?;
-                self.tokens.caller(token, state, self.env.clock.now(), self.env.clock.wall())
+                self.tokens.caller(token, state, || self.env.clock.now(), || self.env.clock.wall())
             }
         }
     }

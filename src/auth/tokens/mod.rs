@@ -42,15 +42,15 @@ impl Tokens {
         &self,
         token: &str,
         state: &AuthState,
-        now: Instant,
-        wall: SystemTime,
+        now: impl FnOnce() -> Instant,
+        wall: impl FnOnce() -> SystemTime,
     ) -> Result<Caller, RequestError> {
         match self {
             Self::Simple { issued, ttl } => {
-                let name = issued.user(token, now, *ttl).ok_or(RequestError::AuthTokenInvalid)?;
+                let name = issued.user(token, now(), *ttl).ok_or(RequestError::AuthTokenInvalid)?;
                 Ok(Caller::User { name, revision: state.revision() })
             }
-            Self::Jwt(jwt) => jwt.caller(token, wall),
+            Self::Jwt(jwt) => jwt.caller(token, wall()),
         }
     }
 
