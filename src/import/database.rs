@@ -31,6 +31,8 @@ pub type Rows = Vec<(Table, Bytes, Bytes)>;
 const INDEX_MAX: u64 = 1 << 62;
 /// A revision beyond this is none that a store can have come to, and there must be room for more.
 pub const REVISION_MAX: i64 = 1 << 62;
+/// Each restore of a snapshot leaves one mark at most.
+const MARKS_MAX: usize = 10_000;
 /// A key of the bucket `key`, without the mark of a tombstone.
 const REVISION_BYTES: usize = 17;
 
@@ -278,23 +280,27 @@ impl Database {
         Ok(Role { permissions: role.key_permission.into_iter().map(permission).collect::<Result<_, _>>()? })
     }
 
-    /// Calls `each` with every record, in the order of revisions.
+    /// Calls `each` with every record, in the order of revisions. Gives the marks between them, which are no records.
     ///
     /// # Errors
     /// Damage, and what `each` says.
     pub fn records(
         &self,
         mut each: impl FnMut(Revision, Record) -> Result<(), ImportError>,
-    ) -> Result<(), ImportError> {
-        let mut last = None;
+    ) -> Result<Vec<Revision>, ImportError> {
+        let (mut last, mut marks) = (None, Vec::new());
         self.each("key", |key, value| {
-            let Some((at, record)) = self.record(key, value)? else { return Ok(()) };
+            let Some((at, record)) = self.record(key, value)? else {
+                marks.push(self.revision_of(key)?.0);
+                return if marks.len() <= MARKS_MAX { Ok(()) } else { Err(self.pair("key", "too many empty values")) };
+            };
             // One may be there as a value and as a deletion.
             if last.replace(at).is_some_and(|last| at <= last) {
                 return Err(self.pair("key", format!("two changes at revision {at:?}")));
             }
             each(at, record)
-        })
+        })?;
+        Ok(marks)
     }
 
     /// The record that a pair of the bucket `key` is; `None` for a mark without anything in it, as

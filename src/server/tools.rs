@@ -4,7 +4,7 @@ mod health;
 
 use std::path::Path;
 
-use super::import::{self, FollowError, Follower, ImportFailure, ImportOptions, Progress, Source};
+use super::import::{self, FollowError, FollowOptions, Follower, ImportFailure, ImportOptions, Progress, Source};
 use crate::auth::Secret;
 use crate::cli::{Format, RemoteFlags, Tool};
 use crate::env::{Access, Env};
@@ -95,7 +95,9 @@ pub fn run(tool: Tool) -> Result<Done, ToolError> {
             Ok(Done::Said(said))
         }
         Tool::Save { file, remote } => save(&env, &file, remote).map(Done::Said),
-        Tool::Follow { remote, config, serve, fence } => follow(env, remote, config, serve, fence),
+        Tool::Follow { remote, config, serve, fence, skip_hash_check } => {
+            follow(env, remote, config, serve, FollowOptions { fence, compare: !skip_hash_check })
+        }
         Tool::TakeOver { data_dir, without_source } => {
             runtime()?.block_on(import::tell_to_take_over(&env, &data_dir, without_source))?;
             Ok(Done::Said(format!("took over into {}\n", data_dir.display())))
@@ -171,11 +173,17 @@ fn save(env: &Env, path: &Path, flags: RemoteFlags) -> Result<String, ToolError>
     ))
 }
 
-fn follow(env: Env, flags: RemoteFlags, config: Box<Config>, serve: bool, fence: bool) -> Result<Done, ToolError> {
+fn follow(
+    env: Env,
+    flags: RemoteFlags,
+    config: Box<Config>,
+    serve: bool,
+    options: FollowOptions,
+) -> Result<Done, ToolError> {
     let style = log(&config)?;
     let taken = runtime()?.block_on(async {
         let remote = remote(&env, flags)?;
-        let follower = Follower::open(env.clone(), (*config).clone(), remote, fence)?;
+        let follower = Follower::open(env.clone(), (*config).clone(), remote, options)?;
         follower.run().await.map_err(ToolError::from)
     })?;
     tracing::info!(revision = taken.revision, pause = ?taken.pause, "took over");

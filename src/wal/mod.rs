@@ -31,6 +31,8 @@ mod types;
 mod writer;
 
 pub use handle::Wal;
+pub use owner::UNFINISHED_IMPORT;
+pub use recovery::is_log_file;
 pub use types::{
     EntryId, Fatal, GroupStats, Recovered, Scrubbed, TornTail, WalEntry, WalError, WalObserver, WalOptions,
 };

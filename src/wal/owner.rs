@@ -3,6 +3,7 @@
 //! ```text
 //! lock     held for as long as the log is open; names who holds it
 //! owner    the cluster and the member, in the caller's words; written once, before the first segment
+//! import.unfinished    an import that makes this log isn't done, or was killed; it is the import's (`server/import`)
 //! ```
 //! The log may lie outside the data directory, where the data directory's own lock doesn't reach: two
 //! processes in one log would each write over what the other has acknowledged, and a member that
@@ -18,12 +19,14 @@ use super::types::WalError;
 
 const LOCK: &str = "lock";
 const OWNER: &str = "owner";
+/// The mark of an import that hasn't made its member yet.
+pub const UNFINISHED_IMPORT: &str = "import.unfinished";
 /// No file that is read whole here is longer.
 const TEXT_BYTES_MAX: usize = 4096;
 
 /// Whether a name in the directory is one of these.
 pub(super) fn is_own(name: &str) -> bool {
-    matches!(name, LOCK | OWNER)
+    matches!(name, LOCK | OWNER | UNFINISHED_IMPORT)
 }
 
 /// The directory's lock; given back when it is dropped.

@@ -127,6 +127,11 @@ pub(super) fn recover(env: &Env, dir: &Path, options: &WalOptions) -> Result<Ope
     Ok(Opened { replay, segments, active: Some(active), recovered, lock: Some(lock) })
 }
 
+/// Whether a log's directory has files of this name: segments, drafts of them, and who holds it.
+pub fn is_log_file(name: &str) -> bool {
+    name.ends_with(DRAFT_SUFFIX) || owner::is_own(name) || parse_name(name).is_some()
+}
+
 /// The segment files in order; drafts of segments that never got their name are removed.
 fn list(env: &Env, dir: &Path) -> Result<Vec<(u64, PathBuf)>, WalError> {
     let names = env.disk.list(dir).map_err(WalError::io("list", dir))?;

@@ -1,4 +1,6 @@
-//! A million keys there and back; what the reader takes is measured.
+//! A million keys there and back, and files of gigabytes; what the reader takes is measured.
+//!
+//! `cargo xtask import` runs these, against a release build by `--rusd PATH`.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -12,13 +14,14 @@ use tempfile::TempDir;
 use crate::Tools;
 use crate::member::{Member, Place, must, rusd, words};
 
-const KEYS: usize = 1_000_000;
+pub(crate) const KEYS: usize = 1_000_000;
 const IN_A_TXN: usize = 100;
 const VALUE_BYTES: usize = 200;
+const LARGE_BYTES: usize = 1_000_000;
 /// What a page of each level, a chunk and a process take; nothing that grows with the keys.
 const READER_BYTES_MAX: u64 = 96 << 20;
 
-async fn write(member: &Member, keys: std::ops::Range<usize>) {
+pub(crate) async fn write(member: &Member, keys: std::ops::Range<usize>) {
     let mut kv = KvClient::new(member.channel());
     for first in keys.step_by(IN_A_TXN) {
         let put = |at: usize| {
@@ -31,18 +34,21 @@ async fn write(member: &Member, keys: std::ops::Range<usize>) {
     }
 }
 
+/// The most memory that a process ever had; 0 once it has ended.
+fn peak(process: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()).unwrap_or(0) << 10
+}
+
 /// Runs a command to its end; the most memory it had, and how long it took.
 fn measured(arguments: &[String]) -> (u64, Duration) {
     let begun = Instant::now();
     let mut child: Child =
         Command::new(rusd()).args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-    let status = format!("/proc/{}/status", child.id());
     let mut most = 0;
     let ended = loop {
-        let text = std::fs::read_to_string(&status).unwrap_or_default();
-        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
-        most = most.max(kib.unwrap_or(0) << 10);
+        most = most.max(peak(child.id()));
         if let Some(ended) = child.try_wait().unwrap() {
             break ended;
         }
@@ -81,20 +87,82 @@ async fn a_million_keys_go_round() {
     let hash = restored(&tools, &file, dir.path()).await;
 
     let (verifying, took) = measured(&words(&format!("snapshot verify {}", file.display())));
-    println!("verify: {} bytes at most, {took:?}, of {} bytes", verifying, file.metadata().unwrap().len());
+    println!(
+        "SUMMARY verify: {verifying} bytes of memory at most, {took:?}, of {} bytes",
+        file.metadata().unwrap().len()
+    );
     let (to, moved) = (Place::free(), dir.path().join("rusd"));
     let mut import = words(&format!("import {}", file.display()));
     import.extend(to.identity(&moved));
     let (importing, took) = measured(&import);
-    println!("import: {importing} bytes at most, {took:?}");
+    println!("SUMMARY import: {importing} bytes of memory at most, {took:?}");
     assert!(verifying < READER_BYTES_MAX && importing < READER_BYTES_MAX);
 
     let begun = Instant::now();
     let flags = [to.flags(&moved), words("--quota-backend-bytes=8000000000")].concat();
     let member = Member::start(&rusd(), to, &flags, &dir.path().join("rusd.log")).await;
-    println!("first start: {:?}", begun.elapsed());
+    println!("SUMMARY first start: {:?}", begun.elapsed());
     let file = dir.path().join("rusd.db");
     must(&rusd(), &words(&format!("snapshot save {} --endpoints 127.0.0.1:{}", file.display(), member.port)));
     drop(member);
+    assert_eq!(restored(&tools, &file, dir.path()).await, hash);
+}
+
+/// Values as large as etcd takes them, until the file has so many gigabytes: no command's memory grows with them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "writes gigabytes, and takes minutes"]
+async fn a_file_of_gigabytes_takes_no_more_memory() {
+    let Some(tools) = Tools::find("a_file_of_gigabytes_takes_no_more_memory") else { return };
+    let wanted = std::env::var("RUSD_IMPORT_GIGABYTES").map_or(1.0, |text| text.parse::<f64>().unwrap());
+    let values = (wanted * 1e9) as usize / LARGE_BYTES;
+    let dir = TempDir::new().unwrap();
+    let (place, data) = (Place::free(), dir.path().join("etcd"));
+    // So few entries are kept in its log that the disk holds the values once.
+    let flags = words("--unsafe-no-fsync --quota-backend-bytes=16000000000 --snapshot-count=100 --max-wals=2");
+    let flags = [place.flags(&data), flags].concat();
+    let etcd = Member::start(&tools.etcd, place, &flags, &dir.path().join("etcd.log")).await;
+    let mut kv = KvClient::new(etcd.channel());
+    for at in 0..values {
+        // Not one value again and again.
+        let value = format!("{at:016x}").repeat(LARGE_BYTES / 16);
+        let put = pb::PutRequest { key: format!("large/{at:08}").into(), value: value.into(), ..Default::default() };
+        kv.put(put).await.unwrap();
+    }
+    let file = dir.path().join("etcd.db");
+    let from =
+        |port: u16, file: &Path| words(&format!("snapshot save {} --endpoints 127.0.0.1:{port}", file.display()));
+    let (saving, took) = measured(&from(etcd.port, &file));
+    let bytes = file.metadata().unwrap().len();
+    println!("SUMMARY a file of {bytes} bytes; saved from etcd: {saving} bytes of memory at most, {took:?}");
+    let hash = etcd.hash_kv(None).await;
+    etcd.end();
+    std::fs::remove_dir_all(&data).unwrap();
+
+    let (to, moved) = (Place::free(), dir.path().join("rusd"));
+    let mut most = saving;
+    for command in ["verify", "status", "restore"] {
+        let mut arguments = words(&format!("snapshot {command} {}", file.display()));
+        if command == "restore" {
+            arguments.extend(to.identity(&moved));
+        }
+        let (memory, took) = measured(&arguments);
+        println!("SUMMARY snapshot {command}: {memory} bytes of memory at most, {took:?}");
+        most = most.max(memory);
+    }
+    std::fs::remove_file(&file).unwrap();
+
+    let begun = Instant::now();
+    let flags = [to.flags(&moved), words("--quota-backend-bytes=16000000000")].concat();
+    let member = Member::start(&rusd(), to, &flags, &dir.path().join("rusd.log")).await;
+    println!("SUMMARY first start: {:?}, {} bytes of memory at most", begun.elapsed(), peak(member.child.id()));
+    let (saving, took) = measured(&from(member.port, &file));
+    println!(
+        "SUMMARY saved from rusd: {saving} bytes of memory at most, {took:?}; the server's: {}",
+        peak(member.child.id())
+    );
+    most = most.max(saving);
+    drop(member);
+    std::fs::remove_dir_all(&moved).unwrap();
+    assert!(most < READER_BYTES_MAX, "{most}");
     assert_eq!(restored(&tools, &file, dir.path()).await, hash);
 }

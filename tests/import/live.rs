@@ -112,6 +112,8 @@ async fn a_running_etcd_is_taken_over_under_load() {
     over.store(true, Ordering::Relaxed);
     member.ready().await;
 
+    assert!(std::fs::read_to_string(&log).unwrap().contains("same HashKV as the source"), "{}", member.log());
+
     // Key by key: both say the same, and it is what was acknowledged.
     let (source, taken) = (content(&etcd, None).await, content(&member, None).await);
     assert!(source.revision > begun + 200, "there was hardly any load: {}", source.revision - begun);
@@ -227,7 +229,7 @@ async fn users(etcd: &Member) {
     auth.auth_enable(pb::AuthEnableRequest {}).await.unwrap();
 }
 
-async fn wait_for(log: &std::path::Path, says: &str) {
+pub(crate) async fn wait_for(log: &std::path::Path, says: &str) {
     for _ in 0..600 {
         if std::fs::read_to_string(log).is_ok_and(|log| log.contains(says)) {
             return;

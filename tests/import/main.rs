@@ -11,10 +11,13 @@
     reason = "a test uses files, time and processes as they are"
 )]
 
+mod compared;
 mod fill;
+mod killed;
 mod large;
 mod live;
 mod member;
+mod pause;
 #[path = "../support/peers.rs"]
 mod peers;
 #[path = "../support/ports.rs"]

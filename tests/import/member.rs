@@ -63,8 +63,9 @@ impl Place {
     }
 }
 
+/// The program to try: this tree's, or what `cargo xtask import --rusd PATH` names.
 pub(crate) fn rusd() -> PathBuf {
-    PathBuf::from(env!("CARGO_BIN_EXE_rusd"))
+    std::env::var_os("RUSD_IMPORT_PROGRAM").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_rusd")), PathBuf::from)
 }
 
 impl Member {

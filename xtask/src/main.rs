@@ -14,8 +14,11 @@ mod etcd_suite;
 mod etcdctl;
 mod faults;
 mod golden;
+mod import;
 mod kube;
+mod patroni;
 mod peers;
+mod ports;
 mod sh;
 mod simulate;
 mod supply;
@@ -94,6 +97,18 @@ const COMMANDS: &[Command] = &[
         help: "clients of other languages on etcd and rusd",
         takes: Takes { word: "NAME", options: &[with("--rusd", "PATH")] },
         run: clients::run,
+    },
+    Command {
+        name: "patroni",
+        help: "Patroni and PostgreSQL through kills, pauses and restarts, on three members",
+        takes: Takes { word: "", options: &[flag("--secure"), flag("--real"), with("--rusd", "PATH")] },
+        run: patroni::run,
+    },
+    Command {
+        name: "import",
+        help: "moves of a million keys and of gigabytes from etcd and back",
+        takes: Takes { word: "NAME", options: &[with("--gigabytes", "N"), with("--rusd", "PATH")] },
+        run: import::run,
     },
     Command {
         name: "etcd-suite",

@@ -88,6 +88,8 @@ pub enum Tool {
         serve: bool,
         /// `--fence`: the source refuses writes from the take-over on.
         fence: bool,
+        /// `--skip-hash-check`: its HashKV isn't compared.
+        skip_hash_check: bool,
     },
     /// `import take-over`.
     TakeOver {
@@ -251,6 +253,7 @@ fn follow(given: &Given<'_>, variables: Variables<'_>) -> Result<Tool, CliError>
         remote: remote(given, Some(from), variables)?,
         serve: given.is_on("serve")?,
         fence: given.text("fence").is_none() || given.is_on("fence")?,
+        skip_hash_check: given.is_on("skip-hash-check")?,
         config: given.config()?,
     })
 }

@@ -116,6 +116,7 @@ const FOLLOW: &[Own] = &[
     own("from", "URLS", "the running server"),
     own("serve", "", "go on as the server afterwards"),
     own("fence", "", "keep the source from writing when taking over [true]"),
+    own("skip-hash-check", "", "don't compare HashKV with the source's when taking over"),
 ];
 const TAKE_OVER: &[Own] = &[
     own("data-dir", "DIR", "that of the process that follows"),

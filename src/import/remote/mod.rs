@@ -42,6 +42,8 @@ pub const FENCE: MemberId = MemberId(0x7275_7364_6d6f_7665);
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// A call that isn't a stream ends after this.
 const CALL_MAX: Duration = Duration::from_secs(10);
+/// A call for which the source reads all that it has.
+const LONG_CALL_MAX: Duration = Duration::from_secs(600);
 /// Leases that are asked for at a time.
 const LEASES_AT_ONCE: usize = 64;
 /// The wire's numbers of what an alarm is asked for.
@@ -60,6 +62,17 @@ pub struct RemoteOptions {
     pub connector: Option<Connector>,
     /// How long one endpoint may take to be connected.
     pub dial_timeout: Duration,
+}
+
+/// What a source says of its records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RemoteHash {
+    /// etcd's HashKV.
+    pub hash: u32,
+    /// The revision that was hashed: the member's last.
+    pub revision: i64,
+    /// Where that member was compacted; −1 if never.
+    pub compact_revision: i64,
 }
 
 /// A running etcd.
@@ -172,6 +185,21 @@ impl Remote {
         Ok(answer.header.map_or(0, |header| header.revision))
     }
 
+    /// What the member that answers says of its records, up to its last revision.
+    ///
+    /// # Errors
+    /// The source's.
+    pub async fn hash_kv(&self) -> Result<RemoteHash, RemoteError> {
+        // At a revision that is named, it may be the hash that was taken at a compaction.
+        let request = self.request(pb::HashKvRequest { revision: 0 }).await?;
+        let mut client = MaintenanceClient::new(self.channel.clone());
+        let answer = within_time(LONG_CALL_MAX, client.hash_kv(request)).await?;
+        let header = answer.header.map_or(0, |header| header.revision);
+        // Before 3.6 it isn't said what was hashed.
+        let revision = if answer.hash_revision > 0 { answer.hash_revision } else { header };
+        Ok(RemoteHash { hash: answer.hash, revision, compact_revision: answer.compact_revision })
+    }
+
     /// Counts changes of users and roles.
     ///
     /// # Errors
@@ -214,7 +242,14 @@ impl Remote {
 }
 
 async fn within<T>(call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>) -> Result<T, RemoteError> {
-    match tokio::time::timeout(CALL_MAX, call).await {
+    within_time(CALL_MAX, call).await
+}
+
+async fn within_time<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+) -> Result<T, RemoteError> {
+    match tokio::time::timeout(limit, call).await {
         Ok(answer) => Ok(answer?.into_inner()),
         Err(_) => Err(RemoteError::unreachable("no answer in time")),
     }

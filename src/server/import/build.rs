@@ -1,5 +1,6 @@
 //! The making of a data directory.
 
+use std::ffi::OsString;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::follow::{SCRATCH, is_followed};
-use super::{ImportFailure, ImportOptions, Progress, Source};
+use super::{ImportFailure, ImportOptions, Progress, Source, wal_dir};
 use crate::apply::{AlarmKind, Alarms, Command, Machine};
 use crate::auth::Caller;
 use crate::consensus::{seed_log, seed_membership};
@@ -22,7 +23,7 @@ use crate::server::{core, rebuild};
 use crate::storage::backend::Engine;
 use crate::storage::snapshot::{FileStream, MEMBERSHIP_KEY, SnapshotHeader, SnapshotWriter};
 use crate::storage::{AppliedPosition, Store, StoreConfig, Table, compact_row};
-use crate::types::StorageError;
+use crate::types::{Revision, StorageError};
 use crate::wal::{Wal, WalOptions};
 
 /// Where a data directory is made, inside the one that it becomes.
@@ -63,7 +64,8 @@ pub fn build(env: &Env, config: &Config, source: &Source, options: ImportOptions
         if source.log.entries.is_empty() {
             let path = rebuild::path_of(&draft.snapshots(), position.index);
             let bump = options.bump_revision;
-            imported.revision = write_snapshot(env, &source.database, position, &membership, bump, Fence::Down, &path)?;
+            let written = write_snapshot(env, &source.database, position, &membership, bump, Fence::Down, &path)?;
+            imported.revision = written.revision;
         } else {
             replay(env, source, draft, position, &membership, options, &mut imported)?;
         }
@@ -92,12 +94,15 @@ pub(super) fn make(
     let disk = env.disk.as_ref();
     let root = &config.member.data_dir;
     let staged = root.join(DRAFT);
-    remove_draft(disk, &staged)?;
+    remove_draft(disk, config, &staged)?;
     make_dir_durably(disk, root).map_err(ImportError::io("make", root))?;
     let mut drafted = config.clone();
     drafted.member.data_dir.clone_from(&staged);
     let draft = DataDir::open(disk, &drafted, None)?;
     fill(&draft)?;
+    if let Some(dir) = &config.member.wal_dir {
+        wal_dir::mark(env, &staged, dir)?;
+    }
     let identity = draft.identity();
     let owner = format!("member {:x} of cluster {:x}", identity.member.get(), identity.cluster.get());
     let (wal, _) = Wal::open(env.clone(), draft.wal(), WalOptions { owner: Some(owner), ..WalOptions::default() })?;
@@ -110,7 +115,8 @@ pub(super) fn make(
     disk.rename(&from, &to).map_err(ImportError::io("rename", &from))?;
     sync_made(disk, root);
     drop(draft);
-    if let Err(error) = remove_dir(disk, &staged) {
+    let unmarked = config.member.wal_dir.as_ref().map_or(Ok(()), |dir| wal_dir::unmark(disk, dir));
+    if let Err(error) = unmarked.and_then(|()| remove_dir(disk, &staged)) {
         tracing::warn!(%error, "the data directory is made; remove this by hand");
     }
     Ok(())
@@ -155,7 +161,12 @@ pub(super) fn check_unused(disk: &dyn Disk, config: &Config) -> Result<(), Impor
         }
         let used = |why| ImportFailure::Used { path: dir.clone(), why };
         let names = disk.list(dir).map_err(|error| used(error.to_string()))?;
-        if let Some(name) = names.iter().find(|name| !["lost+found", DRAFT, SCRATCH].iter().any(|ours| name == ours)) {
+        let is_left = dir != root && wal_dir::is_left(disk, &root.join(DRAFT), dir)?;
+        let ours = |name: &OsString| {
+            ["lost+found", DRAFT, SCRATCH].iter().any(|ours| name == ours)
+                || dir != root && (is_left && wal_dir::is_known(name) || wal_dir::is_nothing(name))
+        };
+        if let Some(name) = names.iter().find(|name| !ours(name)) {
             return Err(used(format!("it holds {}", name.display())));
         }
     }
@@ -163,7 +174,7 @@ pub(super) fn check_unused(disk: &dyn Disk, config: &Config) -> Result<(), Impor
 }
 
 /// Removes what another try left, unless that is still at it.
-fn remove_draft(disk: &dyn Disk, staged: &Path) -> Result<(), ImportFailure> {
+fn remove_draft(disk: &dyn Disk, config: &Config, staged: &Path) -> Result<(), ImportFailure> {
     if !disk.exists(staged).map_err(ImportError::io("look for", staged))? {
         return Ok(());
     }
@@ -174,6 +185,7 @@ fn remove_draft(disk: &dyn Disk, staged: &Path) -> Result<(), ImportFailure> {
             return Err(ImportFailure::Refused(format!("another process is making {}", staged.display())));
         }
     }
+    wal_dir::clean(disk, staged, config.member.wal_dir.as_deref())?;
     remove_dir(disk, staged)
 }
 
@@ -185,7 +197,15 @@ pub(super) fn remove_dir(disk: &dyn Disk, dir: &Path) -> Result<(), ImportFailur
     Ok(())
 }
 
-/// Writes the database's state as a snapshot file, durably; gives its revision, which is raised by `bump_revision`.
+/// What a snapshot file was written of.
+pub(super) struct Written {
+    /// The database's revision, raised by `bump_revision`.
+    pub(super) revision: i64,
+    /// Pairs of its bucket of keys that are no records.
+    pub(super) marks: Vec<Revision>,
+}
+
+/// Writes the database's state as a snapshot file, durably.
 pub(super) fn write_snapshot(
     env: &Env,
     database: &Database,
@@ -194,7 +214,7 @@ pub(super) fn write_snapshot(
     bump_revision: u64,
     fence: Fence,
     path: &Path,
-) -> Result<i64, ImportFailure> {
+) -> Result<Written, ImportFailure> {
     let mut rows = database.rows()?;
     if fence == Fence::Down {
         let fence = fence_row();
@@ -229,14 +249,14 @@ pub(super) fn write_snapshot(
         out.row(*table, key, value).map_err(ImportError::from)?;
     }
     let mut progress = Progress::new(&env.clock, "importing", database.size());
-    database.records(|at, record| {
+    let marks = database.records(|at, record| {
         progress.add((record.key.len() + record.version.as_ref().map_or(0, |version| version.value.len())) as u64);
         Ok(out.record(at, &record)?)
     })?;
     out.finish().map_err(ImportError::from)?;
     file.sync_all().map_err(ImportError::io("sync", &draft))?;
     rebuild::rename(disk, &draft, path)?;
-    Ok(revision)
+    Ok(Written { revision, marks })
 }
 
 fn fence_row() -> Bytes {

@@ -9,6 +9,7 @@
 //! Nothing is served meanwhile. The word to take over is a file, so that another process can say it.
 
 mod apply;
+mod compare;
 mod take_over;
 mod word;
 
@@ -34,6 +35,7 @@ use crate::ops::config::Config;
 use crate::server::rebuild;
 use crate::storage::backend::Engine;
 use crate::storage::{AppliedPosition, Store, StoreConfig};
+use crate::types::Revision;
 
 /// Where the state lies while it follows, inside the data directory that it becomes.
 pub(super) const SCRATCH: &str = "follow.tmp";
@@ -99,13 +101,21 @@ impl<E: Into<FollowError>> From<E> for Ended {
     }
 }
 
+/// How a source is taken over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FollowOptions {
+    /// It is kept from writing.
+    pub fence: bool,
+    /// Its HashKV is compared with that of what was taken over.
+    pub compare: bool,
+}
+
 /// Follows one source into one data directory.
 pub struct Follower {
     env: Env,
     config: Config,
     remote: Remote,
-    /// Whether the source is kept from writing at the take-over.
-    fence: bool,
+    options: FollowOptions,
     /// The source may be kept from writing, and wasn't taken over.
     may_be_fenced: bool,
     scratch: PathBuf,
@@ -118,6 +128,8 @@ struct State {
     position: AppliedPosition,
     /// The source's count of changes of users and roles, as of those in the store.
     auth_revision: u64,
+    /// What its HashKV counts besides records.
+    marks: Vec<Revision>,
 }
 
 impl Follower {
@@ -125,7 +137,7 @@ impl Follower {
     ///
     /// # Errors
     /// A directory that is used, or followed into by another process.
-    pub fn open(env: Env, config: Config, remote: Remote, fence: bool) -> Result<Self, ImportFailure> {
+    pub fn open(env: Env, config: Config, remote: Remote, options: FollowOptions) -> Result<Self, ImportFailure> {
         if config.clustering.initial_cluster.len() != 1 {
             return Err(ImportFailure::Refused(
                 "who takes over is alone at first: leave --initial-cluster at this member, and add the others \
@@ -143,7 +155,7 @@ impl Follower {
             return Err(ImportFailure::Refused(format!("another process follows into {}", scratch.display())));
         }
         word::begin(disk, &scratch)?;
-        Ok(Self { env, config, remote, fence, may_be_fenced: false, scratch, _lock: lock })
+        Ok(Self { env, config, remote, options, may_be_fenced: false, scratch, _lock: lock })
     }
 
     /// Follows until it has taken over.
@@ -297,11 +309,11 @@ fn fill(env: &Env, scratch: &Path, file: &Path) -> Result<State, ImportFailure> 
     let position = database.position()?;
     let base = scratch.join("base.snapshot");
     forget(disk, &base)?;
-    write_snapshot(env, &database, position, &Bytes::new(), 0, Fence::Down, &base)?;
+    let written = write_snapshot(env, &database, position, &Bytes::new(), 0, Fence::Down, &base)?;
     let (mut store, _) = Store::open(env, StoreConfig::new(Engine::Redb, &dir))?;
     rebuild::install(env, &mut store, &base)?;
     let auth_revision = database.auth_revision()?;
     forget(disk, &base)?;
     forget(disk, file)?;
-    Ok(State { store, position, auth_revision })
+    Ok(State { store, position, auth_revision, marks: written.marks })
 }

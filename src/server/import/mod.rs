@@ -6,7 +6,8 @@
 //! log: purged up to there, with a vote ◄──────────────────────────────────────────────────────────────┘
 //! import.tmp/member ─► <data-dir>/member, in one step
 //! ```
-//! Killed anywhere, there is no `member` yet, and the next try begins again. At its first start the member makes its
+//! Killed anywhere, there is no `member` yet, and the next try begins again; it removes what is left of the first, in a
+//! `--wal-dir`, too. At its first start the member makes its
 //! store of the snapshot, as it does when a store was lost. Memory holds a page of each level of the file's tree, and
 //! a chunk of the snapshot; with entries to apply also their keys' index.
 
@@ -16,11 +17,12 @@ mod first;
 mod follow;
 mod progress;
 mod source;
+mod wal_dir;
 
 pub use build::{Imported, build};
 pub use error::ImportFailure;
 pub(super) use first::at_first_start;
-pub use follow::{FollowError, Follower, TakenOver, tell_to_take_over};
+pub use follow::{FollowError, FollowOptions, Follower, TakenOver, tell_to_take_over};
 pub use progress::Progress;
 pub(super) use progress::human;
 pub use source::Source;

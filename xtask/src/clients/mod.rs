@@ -4,6 +4,7 @@
 //! PROBES (what it needs, how it is installed, how it runs) ─► a fresh server for each ─► "ok: N checks"
 //!        └► a runtime that isn't had, or nothing to install from: SKIPPED, with the reason
 //! ```
+//! Patroni, which needs a cluster and a bad day, is `cargo xtask patroni`.
 //! The probes lie in `tests/clients/`. Each plays on etcd first: what fails there says nothing about rusd.
 
 mod crates;
@@ -43,6 +44,7 @@ pub(crate) fn run(args: &[String]) -> Outcome {
             }
         }
     }
+    println!("Patroni has a drill of its own, on three members: cargo xtask patroni [--secure]");
     println!("clients: {played} passed, {} failed, {skipped} skipped", failed.len());
     if failed.is_empty() { Ok(()) } else { Err(failed.join(", ").into()) }
 }

@@ -2,16 +2,16 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::ports;
+
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 const READY_MAX: Duration = Duration::from_secs(30);
-/// Ports to choose from: below those that the kernel takes for outgoing connections.
-const PORTS: std::ops::Range<u16> = 13_000..32_000;
 
 /// A server that serves.
 pub(super) struct Server {
@@ -26,7 +26,8 @@ impl Server {
             fs::remove_dir_all(dir)?;
         }
         fs::create_dir_all(dir)?;
-        let (port, peer) = ports()?;
+        let free = ports::free(2)?;
+        let (port, peer) = (free[0], free[1]);
         let log = File::create(dir.join("log"))?;
         let child = Command::new(program)
             .arg("--name=default")
@@ -87,11 +88,4 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// Two ports that nobody listens on.
-fn ports() -> Result<(u16, u16)> {
-    let first = PORTS.start + u16::try_from(std::process::id() % u32::from(PORTS.end - PORTS.start))?;
-    let mut free = (first..PORTS.end).chain(PORTS).filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
-    free.next().zip(free.next()).ok_or_else(|| "no port is free".into())
 }

@@ -1,10 +1,12 @@
 //! The take-over: the source stands still, the state is brought to its last, the data directory is made of it.
 //!
 //! ```text
-//! users, if changed ─► fence ─► up to the last revision ─► users, leases ─► nothing moved? ─► data directory
+//! users, if changed ─► fence ─► up to the last revision ─► users, leases ─► nothing moved? ─► data directory, HashKV
 //!                        └───────────── anything failed: unfence, until the source hears it ◄─┘
 //! ```
 
+use std::pin::pin;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -26,7 +28,7 @@ use crate::storage::{AppliedPosition, StoreReader, Table};
 use crate::types::{RaftIndex, StorageError};
 
 /// How long the last revisions may take to come after the source was fenced.
-const CATCH_UP_MAX: Duration = Duration::from_secs(60);
+pub(super) const CATCH_UP_MAX: Duration = Duration::from_secs(60);
 
 impl Follower {
     /// Takes over, or says why not and follows on; without `feed`, if that broke meanwhile.
@@ -39,7 +41,7 @@ impl Follower {
         let begun = self.env.clock.now();
         tracing::info!(revision = state.store.revision(), "told to take over");
         let why = match self.last_state(state, feed, word).await {
-            Ok(()) => match self.finish(state).await {
+            Ok(()) => match self.finish(state, word).await {
                 Ok(()) => {
                     let pause = self.env.clock.now().saturating_duration_since(begun);
                     return Ok(Some(TakenOver { revision: state.store.revision(), pause }));
@@ -89,7 +91,7 @@ impl Follower {
         }
         // Users first: a whole snapshot may be needed for them, which is better taken while the source still writes.
         self.users(state).await?;
-        let last = if self.fence {
+        let last = if self.options.fence {
             // Before it is asked: an answer that doesn't come says nothing.
             self.may_be_fenced = true;
             self.remote.fence().await?
@@ -126,7 +128,7 @@ impl Follower {
     /// Refuses if anything was changed while the last was asked for, by a writer or by who manages users.
     async fn has_not_moved(&self, state: &State, last: i64) -> Result<(), Ended> {
         // A fence lets no revision come after.
-        let now = if self.fence { last } else { self.remote.revision().await? };
+        let now = if self.options.fence { last } else { self.remote.revision().await? };
         if now != last || state.store.revision() != last {
             let why = "the source is still written to: leave --fence at true, or stop its writers";
             return Err(ImportFailure::Refused(why.into()).into());
@@ -154,8 +156,8 @@ impl Follower {
         Ok(take_users(state, rows, revision)?)
     }
 
-    /// Makes the data directory of the state.
-    async fn finish(&self, state: &mut State) -> Result<(), FollowError> {
+    /// Makes the data directory of the state, if that is the source's.
+    async fn finish(&self, state: &mut State, word: Word) -> Result<(), FollowError> {
         let position = AppliedPosition { index: RaftIndex(state.position.index.get() + 1), ..state.position };
         let membership = seed_membership(position, core::initial(&self.config));
         let membership = membership.map_err(|error| ImportFailure::Refused(error.to_string()))?;
@@ -163,7 +165,27 @@ impl Follower {
         state.store.publish(position)?;
         state.position = position;
         let (env, config, reader) = (self.env.clone(), self.config.clone(), state.store.reader());
-        let made = unblock(move || finish_files(&env, &config, position, &reader)).await;
+        let (say, verdict) = mpsc::sync_channel(1);
+        let mut made = pin!(unblock(move || finish_files(&env, &config, position, &reader, &verdict)));
+        // At the same time: both read everything, and nobody can write meanwhile.
+        let compared = async {
+            match word {
+                Word::Now if self.options.compare => self.compare(state).await,
+                _ => Ok(()),
+            }
+        };
+        let made = tokio::select! {
+            // It can't be done without the verdict, so it failed.
+            made = &mut made => made,
+            compared = compared => {
+                let differs = compared.is_err();
+                // Nobody hears it if that has failed meanwhile, which it then says.
+                let _ = say.send(!differs);
+                let made = made.await;
+                compared?;
+                made
+            }
+        };
         made.map_err(|error| ended_task(&error))?.map_err(FollowError::from)
     }
 }
@@ -180,10 +202,15 @@ fn finish_files(
     config: &Config,
     position: AppliedPosition,
     reader: &StoreReader,
+    verdict: &mpsc::Receiver<bool>,
 ) -> Result<(), ImportFailure> {
     make(env, config, position, &mut |draft| {
         rebuild::save(env.clone(), reader.clone(), draft.snapshots())()?;
-        Ok(())
+        match verdict.recv() {
+            Ok(true) => Ok(()),
+            // The cause is told by whoever compared.
+            _ => Err(ImportFailure::Refused("it was not compared with the source".into())),
+        }
     })
 }
 
@@ -196,7 +223,7 @@ mod tests {
     #[test]
     fn users_of_a_refused_take_over_are_those_of_the_next_one() {
         let position = AppliedPosition { index: RaftIndex(5), term: Term(2) };
-        let mut state = State { store: Store::in_memory(), position, auth_revision: 1 };
+        let mut state = State { store: Store::in_memory(), position, auth_revision: 1, marks: Vec::new() };
         let row = |name: &'static str| (Bytes::from(name), Bytes::from("1"));
         take_users(&mut state, vec![row("ann"), row("bob")], 4).unwrap();
         take_users(&mut state, vec![row("ann"), row("eve")], 7).unwrap();

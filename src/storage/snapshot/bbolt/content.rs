@@ -103,7 +103,7 @@ pub(super) fn key_of(at: Revision, record: &Record) -> Vec<u8> {
     key
 }
 
-fn revision_bytes(at: Revision) -> Vec<u8> {
+pub(super) fn revision_bytes(at: Revision) -> Vec<u8> {
     [&at.main.to_be_bytes()[..], b"_", &at.sub.to_be_bytes()].concat()
 }
 

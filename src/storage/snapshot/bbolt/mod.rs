@@ -10,6 +10,7 @@
 
 mod content;
 mod file;
+mod hash;
 mod pages;
 
 use std::io::Read;
@@ -17,6 +18,7 @@ use std::path::Path;
 
 pub use content::BboltContent;
 pub use file::{BboltError, BboltFile, Checked};
+pub use hash::etcd_hash_kv;
 
 use super::{FileStream, SnapshotHeader};
 use crate::env::{Access, Env};
