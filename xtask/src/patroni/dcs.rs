@@ -14,6 +14,8 @@ pub(super) const MEMBERS: usize = 3;
 const ROOT: &str = "root:rootpw";
 pub(super) const PATRONI: (&str, &str) = ("patroni", "patronipw");
 pub(super) const PREFIX: &str = "/service/";
+/// A copy of the key, for whoever Patroni runs as.
+pub(super) const CLIENT_KEY: &str = "client.key";
 
 /// The members; whatever is left of them is killed at drop.
 pub(super) struct Dcs {
@@ -174,21 +176,21 @@ impl Drop for Dcs {
     }
 }
 
-/// An authority of the drill's own and one certificate by it, for servers and clients.
+/// An authority of the drill's own and one certificate by it, for servers and clients. It has no common name: etcd's gateway
+/// refuses whoever shows one while users are on.
 fn certificates(run: &Path) -> Result<PathBuf> {
     let dir = run.join("tls");
     fs::create_dir_all(&dir)?;
     let openssl = |line: &str| sh::output(sh::program("openssl", &dir, &line.split(' ').collect::<Vec<_>>()));
     let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
     openssl(&format!("req -x509 {key} -days 7 -subj /CN=drill-ca -keyout ca.key -out ca.pem"))?;
-    openssl(&format!("req {key} -subj /CN=drill -keyout key.pem -out cert.csr"))?;
+    openssl(&format!("req {key} -subj /O=drill -keyout key.pem -out cert.csr"))?;
     fs::write(
         dir.join("ext"),
         "basicConstraints=critical,CA:FALSE\nkeyUsage=digitalSignature\nextendedKeyUsage=serverAuth,clientAuth\n\
          subjectAltName=IP:127.0.0.1,DNS:localhost\nauthorityKeyIdentifier=keyid\nsubjectKeyIdentifier=hash\n",
     )?;
     openssl("x509 -req -in cert.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 7 -extfile ext -out cert.pem")?;
-    // Patroni runs as another user: what it may read is this copy.
-    fs::copy(dir.join("key.pem"), dir.join("client.key"))?;
+    fs::copy(dir.join("key.pem"), dir.join(CLIENT_KEY))?;
     Ok(dir)
 }

@@ -31,10 +31,10 @@ impl User {
         }
     }
 
-    /// Gives a directory to this user.
-    pub(super) fn own(&self, dir: &Path) -> Result<(), String> {
+    /// Gives a file or a directory to this user.
+    pub(super) fn own(&self, path: &Path) -> Result<(), String> {
         let Some((user, group)) = self.0 else { return Ok(()) };
-        std::os::unix::fs::chown(dir, Some(user), Some(group)).map_err(|error| error.to_string())
+        std::os::unix::fs::chown(path, Some(user), Some(group)).map_err(|error| error.to_string())
     }
 }
 

@@ -15,6 +15,8 @@ const ON_ETCD: &[&str] = &[
     "Retry got exception: connection problems",
     "Postgresql is not running.",
     "Primary (n",
+    // A simple token ends with the member that gave it.
+    "Invalid auth token: ",
     // A watch that broke: etcd breaks the connection, rusd says why it ends.
     "watchprefix failed: ProtocolError(",
     "watchprefix failed: <Unavailable error: 'etcdserver: server stopped'",

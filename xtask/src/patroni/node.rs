@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use super::dcs::{Dcs, PATRONI, PREFIX};
+use super::dcs::{CLIENT_KEY, Dcs, PATRONI, PREFIX};
 use super::install::Tools;
 use super::{Result, wait};
 
@@ -180,7 +180,7 @@ fn configuration(name: &str, tools: &Tools, dcs: &Dcs, dir: &Path, [port, api]: 
         let file = |name: &str| tls.join(name).display().to_string();
         etcd3 = json!({
             "hosts": dcs.hosts(), "protocol": "https", "username": PATRONI.0, "password": PATRONI.1,
-            "cacert": file("ca.pem"), "cert": file("cert.pem"), "key": file("client.key"),
+            "cacert": file("ca.pem"), "cert": file("cert.pem"), "key": file(CLIENT_KEY),
         });
     }
     let user = |name: &str| json!({ "username": name, "password": PASSWORD });

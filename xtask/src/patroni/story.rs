@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::Signal;
 
-use super::dcs::{Dcs, MEMBERS};
+use super::dcs::{CLIENT_KEY, Dcs, MEMBERS};
 use super::install::Tools;
 use super::node::{LOOP_WAIT, Node, TTL, patronictl};
 use super::rows::Rows;
@@ -47,6 +47,9 @@ pub(super) struct Drill {
 impl Drill {
     pub(super) fn start(tools: Tools, dcs: Dcs, run: &Path) -> Result<Self> {
         let begun = Instant::now();
+        if let Some(tls) = &dcs.certificates {
+            tools.user.own(&tls.join(CLIENT_KEY))?;
+        }
         let ports = ports::free(2 * NODES)?;
         let mut nodes = Vec::new();
         for at in 0..NODES {
