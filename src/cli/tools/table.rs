@@ -105,7 +105,8 @@ const DOCTOR: &[Own] = &[
     own("write-out", "FORMAT", "simple or json [simple]"),
     own("w", "FORMAT", "the same"),
 ];
-const SKIP_HASH_CHECK: &[Own] = &[own("skip-hash-check", "", "a file without a checksum is fine")];
+const SKIP_HASH_CHECK: &[Own] =
+    &[own("skip-hash-check", "", "a file without a checksum is fine; with --from: HashKV isn't compared")];
 const IMPORT: &[Own] = &[
     own("bump-revision", "N", "add to all revisions, so that no watcher sees one twice"),
     own("mark-compacted", "", "with it: the revisions before count as compacted"),
@@ -116,7 +117,6 @@ const FOLLOW: &[Own] = &[
     own("from", "URLS", "the running server"),
     own("serve", "", "go on as the server afterwards"),
     own("fence", "", "keep the source from writing when taking over [true]"),
-    own("skip-hash-check", "", "don't compare HashKV with the source's when taking over"),
 ];
 const TAKE_OVER: &[Own] = &[
     own("data-dir", "DIR", "that of the process that follows"),
