@@ -51,8 +51,16 @@ pub(super) struct Keeper {
     pub(super) chores: Arc<Chores>,
     /// Told when this thread ends by a panic; the log thread would run out of files unheard.
     pub(super) fatal: watch::Sender<Option<Arc<Fatal>>>,
-    /// A spare that is zeroed up to here.
-    pub(super) draft: Option<(Spare, u32)>,
+    pub(super) draft: Option<Draft>,
+}
+
+/// A spare in the making.
+pub(super) struct Draft {
+    spare: Spare,
+    /// It is zeroed up to here.
+    zeroed: u32,
+    /// Its length was to be this; a later segment's may be more by the time that it is done.
+    wanted: u32,
 }
 
 impl Chores {
@@ -168,7 +176,7 @@ impl Keeper {
         let wanted = fitting_bytes(&*self.env.disk, &self.dir, sequence, &self.options);
         match self.advance(wanted) {
             Ok(None) => Step::Worked,
-            Ok(Some(spare)) => {
+            Ok(Some(Draft { spare, wanted, .. })) => {
                 self.chores.set_space_low(spare.capacity < wanted);
                 self.chores.desk.lock().spare = Some(spare);
                 Step::Worked
@@ -186,18 +194,19 @@ impl Keeper {
     }
 
     /// Goes on with the draft by one part; gives it when it is done.
-    fn advance(&mut self, wanted: u32) -> io::Result<Option<Spare>> {
-        let Some((spare, zeroed)) = self.draft.take() else {
+    fn advance(&mut self, wanted: u32) -> io::Result<Option<Draft>> {
+        let Some(mut draft) = self.draft.take() else {
             let least = WalOptions::SEGMENT_BYTES_MIN.min(wanted);
             let path = self.dir.join(self.chores.draft_name());
-            self.draft = Some((Spare::make(&*self.env.disk, &path, wanted, least)?, 0));
+            let spare = Spare::make(&*self.env.disk, &path, wanted, least)?;
+            self.draft = Some(Draft { spare, zeroed: 0, wanted });
             return Ok(None);
         };
-        let zeroed = spare.fill(zeroed)?;
-        if zeroed >= spare.capacity {
-            return Ok(Some(spare));
+        draft.zeroed = draft.spare.fill(draft.zeroed)?;
+        if draft.zeroed >= draft.spare.capacity {
+            return Ok(Some(draft));
         }
-        self.draft = Some((spare, zeroed));
+        self.draft = Some(draft);
         Ok(None)
     }
 }

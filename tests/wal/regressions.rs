@@ -4,7 +4,7 @@
 //! its fault put back in.
 
 use rusd::env::{CrashStyle, DiskOp, Step};
-use rusd::wal::Wal;
+use rusd::wal::{Wal, WalOptions};
 
 use super::rig::{Rig, View, entry, id, small};
 
@@ -121,4 +121,25 @@ fn a_log_emptied_by_truncation_keeps_its_first_file() {
         drop(again);
     }
     assert!(rig.files()[0].ends_with("0000000000000001.wal"));
+}
+
+/// Cause: the file made ahead was as long as the second segment is to be, and was done when the log had gone on by
+/// itself to the third, whose file would have been longer.
+/// Symptom: a member that caught up said that its disk was full, and refused writes for a moment.
+/// Holds: the file is measured by what it was to be.
+#[test]
+fn a_file_made_ahead_for_an_earlier_segment_is_no_sign_of_a_full_disk() {
+    let mut rig = Rig::new(WalOptions::default());
+    let (wal, _) = rig.open().unwrap();
+    for index in 0..20 {
+        wal.append(vec![entry(1, index, 1 << 20)], |result| result.unwrap());
+        rig.spawn.run("wal-writer");
+        if index == 3 {
+            assert_eq!(rig.spawn.step("wal-keeper"), Some(Step::Worked), "begun for the second");
+        }
+    }
+    assert_eq!(rig.files().iter().filter(|file| file.ends_with(".wal")).count(), 3);
+    while rig.spawn.step("wal-keeper") == Some(Step::Worked) {
+        assert!(!wal.is_space_low());
+    }
 }
