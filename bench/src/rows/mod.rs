@@ -166,6 +166,7 @@ pub(crate) const GROUPS: &[Group] = &[
     Group { rows: start::ROWS, run: start::run, rounds_max: usize::MAX },
     Group { rows: cluster::ROWS, run: cluster::run, rounds_max: usize::MAX },
     Group { rows: cluster::BEHIND_ROWS, run: cluster::run_behind, rounds_max: 1 },
+    Group { rows: cluster::BEHIND_BUSY_ROWS, run: cluster::run_behind_busy, rounds_max: 1 },
     Group { rows: lease::EXPIRY_ROWS, run: lease::run_expiry, rounds_max: 1 },
     Group { rows: size::ROWS, run: size::run, rounds_max: 1 },
     Group { rows: size::KEPT_ROWS, run: size::run_kept, rounds_max: 1 },
