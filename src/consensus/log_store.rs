@@ -38,6 +38,9 @@ const KIND_FORWARDED: u8 = 3;
 
 /// The most payload bytes read from the log at a time while it is replayed.
 const READ_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// And for one message to another member: what a member far behind is sent must not keep this one from the others for
+/// long, and keeps that one busy for some milliseconds only.
+const SEND_BYTES_MAX: usize = 256 * 1024;
 
 /// openraft's log store over our `wal`. Cheap to clone; each clone can read.
 #[derive(Clone)]
@@ -244,7 +247,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
 
     /// Nothing, if `start` is purged: what follows a hole must not be sent as if there were none.
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
-        let mut entries = self.read(bounds(&(start..end), self.next_index()), READ_BYTES_MAX)?;
+        let mut entries = self.read(bounds(&(start..end), self.next_index()), SEND_BYTES_MAX)?;
         if entries.first().is_some_and(|first| first.index() != start) {
             entries.clear();
         }

@@ -8,6 +8,7 @@
 //! applied state is the store's position, which is in the same batch as the data.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use openraft::entry::RaftEntry;
-use openraft::storage::{EntryResponder, RaftStateMachine};
+use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
 use openraft::type_config::alias::{SnapshotMetaOf, SnapshotOf};
 use openraft::{EntryPayload, OptionalSend};
 use tokio::sync::watch;
@@ -28,10 +29,10 @@ use super::log_cache::LogCache;
 use super::membership::{removed_between, removed_key};
 use super::snapshots::{SnapshotBuilder, Snapshots};
 use super::status::NodeStatus;
-use super::types::{Applied, EntryTimes, LogData, LogId, Proposals, Reply, StoredMembership, TypeConfig};
+use super::types::{Applied, Entry, EntryTimes, LogData, LogId, Proposals, Reply, StoredMembership, TypeConfig};
 use super::waiters::Waiters;
 use crate::apply::{Command, Machine, MachineError, Outcome, codec};
-use crate::env::{Clock, may_block};
+use crate::env::{Clock, Spread, gently, may_block};
 use crate::failpoint::{Point, hit};
 use crate::storage::values::Health;
 use crate::storage::{AppliedPosition, EventBatch, Store, StoreReader, Table};
@@ -53,6 +54,8 @@ pub const MEMBERSHIP_KEY: &[u8] = b"membership";
 const ENTRIES_PER_PUBLISH_MAX: usize = 256;
 /// Bytes of entries from which they are published, too: what isn't published yet counts for no budget.
 const BYTES_PER_PUBLISH_MAX: usize = 4 << 20;
+/// And at a time where they give way to others.
+const ENTRIES_PER_STEP: usize = 8;
 
 /// Bytes of applied entries kept in memory where there are other members, who may be a little behind.
 const CACHE_KEEP_BYTES: usize = 16 << 20;
@@ -198,6 +201,63 @@ impl StateMachine {
         Arc::clone(&self.snapshots)
     }
 
+    /// Applies entries and publishes once; those of a member that is far behind give way to everything else.
+    async fn apply_some(&mut self, mut some: Vec<EntryResponder<TypeConfig>>) -> io::Result<()> {
+        let Some((last, responder)) = some.last_mut() else { return Ok(()) };
+        // Whoever changed the members may ask for them next, and finds them changed: told after the publish.
+        let (position, last) = (position_of(last.log_id()), responder.take());
+        let mut answers = Answers::default();
+        let mut some = some.into_iter();
+        match self.timed.as_ref().map(|(clock, _)| Arc::clone(clock)) {
+            Some(clock) if self.status.is_far_behind(position.index) => {
+                let mut step = || {
+                    for (entry, responder) in some.by_ref().take(ENTRIES_PER_STEP) {
+                        self.apply_entry(&entry, responder, &mut answers)?;
+                    }
+                    Ok::<_, io::Error>(some.len() == 0)
+                };
+                let step = || match step() {
+                    Ok(false) => ControlFlow::Continue(()),
+                    Ok(true) => ControlFlow::Break(Ok(())),
+                    Err(error) => ControlFlow::Break(Err(error)),
+                };
+                may_block(|| gently(&*clock, Spread::Pool, step))?;
+            }
+            _ => some.try_for_each(|(entry, responder)| self.apply_entry(&entry, responder, &mut answers))?,
+        }
+        self.publish(position, &mut answers).await?;
+        if let Some(responder) = last {
+            responder.send(());
+        }
+        if is_landmark_at(position.index) {
+            let users = self.machine.auth_digest();
+            self.status.landmarks().note(position.index, self.reader.snapshot(), users);
+        }
+        Ok(())
+    }
+
+    fn apply_entry(
+        &mut self,
+        entry: &Entry,
+        responder: Option<ApplyResponder<TypeConfig>>,
+        answers: &mut Answers,
+    ) -> io::Result<()> {
+        let log_id = entry.log_id();
+        match &entry.payload {
+            EntryPayload::Blank => {}
+            EntryPayload::Normal(data) => self.apply_normal(position_of(log_id), data, answers)?,
+            EntryPayload::Membership(membership) => {
+                hit(Point::BeforeApplyOneConfChange);
+                self.apply_membership(StoredMembership::new(Some(log_id), membership.clone()));
+            }
+        }
+        self.applied = Some(log_id);
+        if let Some(responder) = responder {
+            responder.send(());
+        }
+        Ok(())
+    }
+
     fn apply_normal(&mut self, position: AppliedPosition, data: &LogData, answers: &mut Answers) -> io::Result<()> {
         if let Some(proposals) = data.local.as_ref().and_then(|local| local.take()) {
             let (outcomes, ran) = self.run(position, &proposals.commands)?;
@@ -295,6 +355,11 @@ impl StateMachine {
     }
 }
 
+/// Whether all members take their digests after this entry.
+fn is_landmark_at(index: RaftIndex) -> bool {
+    index.get().is_multiple_of(DIGEST_EVERY)
+}
+
 /// Why a snapshot could not be installed.
 struct Install(io::Error);
 
@@ -320,49 +385,27 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     where
         S: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
     {
-        let mut answers = Answers::default();
-        let (mut unpublished, mut bytes) = (0, 0);
-        let mut position = AppliedPosition::default();
-        while let Some(next) = entries.next().await {
-            let (entry, responder) = next?;
-            let log_id = entry.log_id();
-            position = position_of(log_id);
-            match &entry.payload {
-                EntryPayload::Blank => {}
-                EntryPayload::Normal(data) => {
+        let (mut some, mut bytes) = (Vec::new(), 0);
+        loop {
+            let next = entries.next().await.transpose()?;
+            let is_last = next.is_none();
+            let mut is_bound = false;
+            if let Some((entry, responder)) = next {
+                let changes_members = matches!(entry.payload, EntryPayload::Membership(_));
+                is_bound = changes_members || is_landmark_at(position_of(entry.log_id()).index);
+                if let EntryPayload::Normal(data) = &entry.payload {
                     bytes += data.payload.len();
-                    self.apply_normal(position, data, &mut answers)?;
                 }
-                EntryPayload::Membership(membership) => {
-                    hit(Point::BeforeApplyOneConfChange);
-                    self.apply_membership(StoredMembership::new(Some(log_id), membership.clone()));
-                }
+                some.push((entry, responder));
             }
-            self.applied = Some(log_id);
-            let changes_members = matches!(entry.payload, EntryPayload::Membership(_));
-            unpublished += 1;
-            let is_landmark = position.index.get().is_multiple_of(DIGEST_EVERY);
-            if is_landmark
-                || changes_members
-                || unpublished == ENTRIES_PER_PUBLISH_MAX
-                || bytes >= BYTES_PER_PUBLISH_MAX
-            {
-                self.publish(position, &mut answers).await?;
-                (unpublished, bytes) = (0, 0);
+            if is_last || is_bound || some.len() == ENTRIES_PER_PUBLISH_MAX || bytes >= BYTES_PER_PUBLISH_MAX {
+                self.apply_some(std::mem::take(&mut some)).await?;
+                bytes = 0;
             }
-            // Whoever changed the members may ask for them next, and finds them changed.
-            if let Some(responder) = responder {
-                responder.send(());
-            }
-            if is_landmark {
-                let users = self.machine.auth_digest();
-                self.status.landmarks().note(position.index, self.reader.snapshot(), users);
+            if is_last {
+                return Ok(());
             }
         }
-        if unpublished > 0 {
-            self.publish(position, &mut answers).await?;
-        }
-        Ok(())
     }
 
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {

@@ -33,6 +33,8 @@ pub struct NodeStatus {
     leader: AtomicU64,
     term: AtomicU64,
     committed: AtomicU64,
+    /// Up to where the leader says so.
+    heard_commit: AtomicU64,
     applied: AtomicU64,
     sole_leader: AtomicBool,
     learner: AtomicBool,
@@ -67,6 +69,9 @@ pub struct NodeStatus {
     naming: AtomicU64,
 }
 
+/// Entries behind the leader's commit from which a member is not one that is a little slow, but catches up.
+const FAR_BEHIND: u64 = 1_000;
+
 /// What is called at an event.
 #[derive(Default)]
 struct Called(OnceLock<Box<dyn Fn() + Send + Sync>>);
@@ -85,6 +90,7 @@ impl NodeStatus {
             leader: AtomicU64::new(0),
             term: AtomicU64::new(0),
             committed: AtomicU64::new(0),
+            heard_commit: AtomicU64::new(0),
             applied: AtomicU64::new(0),
             sole_leader: AtomicBool::new(false),
             learner: AtomicBool::new(false),
@@ -282,6 +288,16 @@ impl NodeStatus {
     /// Whether the member once belonged to the cluster and was removed.
     pub fn is_removed(&self, member: MemberId) -> bool {
         self.removed.contains(member)
+    }
+
+    /// Notes up to where the leader says that entries are committed.
+    pub(super) fn heard_commit(&self, index: RaftIndex) {
+        self.heard_commit.fetch_max(index.get(), Ordering::Relaxed);
+    }
+
+    /// Whether so much is committed after this entry that what is applied now is read by nobody soon.
+    pub(super) fn is_far_behind(&self, index: RaftIndex) -> bool {
+        self.heard_commit.load(Ordering::Relaxed).saturating_sub(index.get()) > FAR_BEHIND
     }
 
     /// Notes that the leader of `term` spoke.

@@ -257,6 +257,42 @@ async fn members_are_known_as_of_the_entry_that_is_published() {
     assert_eq!((status.membership().nodes().count(), status.applied()), (3, RaftIndex(4)));
 }
 
+/// A member that catches up took the core from those that serve.
+#[tokio::test]
+async fn what_is_far_behind_is_applied_aside_and_in_order() {
+    let status = Arc::new(NodeStatus::new(MemberId(1)));
+    let published = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let notify: OnPublish = {
+        let published = published.clone();
+        Box::new(move |_, revision| published.lock().push(revision))
+    };
+    let threads = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let on_apply: OnApply = {
+        let threads = threads.clone();
+        Box::new(move |_, _, _| threads.lock().push(std::thread::current().name() == Some("gentle")))
+    };
+    let (leases, _lessor) = Lessor::new(Env::real().clock.now());
+    let machine = Machine::open(Store::in_memory(), &Default::default(), leases).expect("an empty store");
+    let snapshots = snapshots(&self::env(&SHARED), machine.reader());
+    let (position, cache) = (AppliedPosition::default(), Arc::new(LogCache::default()));
+    let machine = StateMachine::new(machine, position, None, notify, cache, status.clone(), snapshots);
+    let mut machine = machine.expect("no membership to read").timed(Env::real().clock, on_apply);
+    let entry = |index: u64| {
+        let op = PutOp { key: Bytes::from_static(b"k"), value: index.to_string().into(), ..PutOp::default() };
+        let mut payload = BytesMut::new();
+        codec::encode_batch(&[Command::Put(op)], &mut payload);
+        let payload = EntryPayload::Normal(LogData::stored(payload.freeze()));
+        Ok((Entry { log_id: log_id(1, from_raft(RaftIndex(index))), payload }, None))
+    };
+    status.heard_commit(RaftIndex(1_300));
+    machine.apply(futures::stream::iter((1..=256).map(entry))).await.expect("it is applied");
+    assert_eq!((threads.lock().len(), status.applied()), (256, RaftIndex(256)));
+    assert!(threads.lock().drain(..).all(|is_aside| is_aside));
+    machine.apply(futures::stream::iter((257..=320).map(entry))).await.expect("it is applied");
+    assert!(threads.lock().iter().all(|is_aside| !is_aside), "what is nearly there is not in the way");
+    assert_eq!(*published.lock(), [257, 321]);
+}
+
 /// A seed of the simulation found openraft sending from where it had purged: what came after the hole was next.
 #[tokio::test]
 async fn what_is_purged_is_neither_skipped_in_silence_nor_sent_around() {

@@ -6,6 +6,7 @@
 //!                ├─ rng:   Rng         SystemRng    | SeededRng
 //!                └─ spawn: WriterSpawn ThreadSpawn  | ManualSpawn (steps a worker by hand)
 //! ```
+//! Long work beside requests goes through [`gently`].
 //!
 //! Nothing else in the house opens a file, reads a clock, draws a random number or starts a thread
 //! (`clippy.toml` says so), so that a test can put a fault at every one of them. This room knows
@@ -13,6 +14,7 @@
 
 mod clock;
 mod disk;
+mod gentle;
 mod mem_disk;
 mod real_disk;
 mod rng;
@@ -22,6 +24,7 @@ use std::sync::Arc;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use disk::{Access, Disk, DiskFile, make_dir_durably, read_all, write_atomic};
+pub use gentle::{Spread, gently, gently_once};
 pub use mem_disk::{CrashStyle, DiskOp, MemDisk};
 pub use real_disk::RealDisk;
 pub use rng::{Rng, SeededRng, SystemRng};

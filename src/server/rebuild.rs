@@ -10,15 +10,14 @@
 //! before the older one only if nothing was purged since; a gap is then noticed and named.
 
 use std::ffi::OsString;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
 
 use crate::consensus::peer::installed_name;
 use crate::consensus::{Load, Save, SavedSnapshot};
-use crate::env::{Disk, Env};
+use crate::env::{Disk, Env, Spread, gently, gently_once};
 use crate::storage::backend::BackendConfig;
-use crate::storage::snapshot::{self, SnapshotHeader};
+use crate::storage::snapshot::{self, SnapshotHeader, SnapshotReader};
 use crate::storage::{Opened, Store, StoreReader};
 use crate::types::{RaftIndex, StorageError};
 
@@ -26,8 +25,6 @@ use crate::types::{RaftIndex, StorageError};
 const ENDING: &str = ".snapshot";
 /// Snapshot files that are kept.
 const KEPT: usize = 2;
-/// Items on their way from the file to the store.
-const ITEMS_AHEAD: usize = 1_024;
 
 /// What a snapshot leaves free for the log.
 const LOG_RESERVE_BYTES: u64 = BackendConfig::RESERVE_BYTES_DEFAULT / 4;
@@ -192,27 +189,21 @@ pub(super) fn from_snapshot(env: &Env, store: &mut Store, dir: &Path) -> Result<
     Ok(None)
 }
 
-/// Reads a file on a thread of its own and installs its items as they come.
+/// Reads a file and puts its state in place of the store's, beside everything else that runs: whoever serves meanwhile
+/// hardly notices. Only the last step, in which the state is exchanged, doesn't give way.
 pub(super) fn install(env: &Env, store: &mut Store, path: &Path) -> Result<Opened, StorageError> {
-    let position = header(env, path)?.position;
-    let input = snapshot::open_snapshot(env, path)?;
-    let is_whole = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let (send, items) = mpsc::sync_channel(ITEMS_AHEAD);
-        scope.spawn(|| {
-            let gone = || StorageError::Closed("nobody installs the snapshot any more".into());
-            let read = snapshot::read_snapshot(input, |item| send.send(Ok(item)).map_err(|_| gone()));
-            match read {
-                Ok(_) => is_whole.store(true, Ordering::Release),
-                // Nobody hears it if the store has given up first, and then it isn't the cause.
-                Err(error) => drop(send.send(Err(error.at(path)))),
-            }
-            drop(send);
-        });
-        let cut_short = || StorageError::Closed("the snapshot's reader ended early".into());
-        let end = std::iter::once_with(|| (!is_whole.load(Ordering::Acquire)).then(|| Err(cut_short()))).flatten();
-        store.install(position, items.into_iter().chain(end))
-    })
+    let clock = &*env.clock;
+    let mut reader = SnapshotReader::new(snapshot::open_snapshot(env, path)?).map_err(|error| error.at(path))?;
+    let position = reader.header().position;
+    let mut installation = store.begin_install()?;
+    gently(clock, Spread::Here, || match reader.next(&mut |item| installation.add(item)) {
+        Ok(true) => ControlFlow::Continue(()),
+        Ok(false) => ControlFlow::Break(Ok(())),
+        Err(error) => ControlFlow::Break(Err(error.at(path))),
+    })?;
+    gently_once(clock, Spread::Here, || installation.seal(position))?;
+    let prepared = gently_once(clock, Spread::Pool, || installation.prepare(position))?;
+    store.finish_install(prepared)
 }
 
 #[cfg(test)]

@@ -17,7 +17,10 @@ pub mod values;
 pub use backend::Table;
 pub use events::{EventBatch, EventEntry, History, HistoryError};
 pub use index::{KeyMeta, Rows};
-pub use mvcc::{CompactStep, InstallHook, Opened, PutOutcome, SnapshotItem, Store, StoreConfig, WriteTxn, compact_row};
+pub use mvcc::{
+    CompactStep, InstallHook, Installation, Opened, Prepared, PutOutcome, SnapshotItem, Store, StoreConfig, WriteTxn,
+    compact_row,
+};
 pub use position::AppliedPosition;
 pub use publish::{Disk, HashKv, ReadError, Snapshot, StoreCounts, StoreReader};
 pub use query::{RangeQuery, RangeResult, Scoped, SortOrder, SortTarget};

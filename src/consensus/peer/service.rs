@@ -20,6 +20,7 @@ use super::super::node::Node;
 use super::ask::{LeaseLeft, row};
 use super::snapshot::Received;
 use super::{Peers, channels, refusal, wire};
+use crate::consensus::index::to_raft;
 use crate::consensus::membership::MemberChange;
 use crate::consensus::status::DiskState;
 use crate::failpoint::{Point, hit};
@@ -94,6 +95,9 @@ impl Peer for Service {
                 Ok(request) => {
                     if !unsure {
                         status.heard_from(caller, request.vote.leader_id.term);
+                    }
+                    if let Some(commit) = &request.leader_commit {
+                        status.heard_commit(to_raft(commit.index));
                     }
                     Some(request)
                 }

@@ -8,6 +8,7 @@
 //! member becomes [`HEALING`], and takes its state's place at its next start.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,11 +26,11 @@ use super::super::codec::{decode_membership, encode_membership};
 use super::super::index::{log_id_of, to_raft};
 use super::super::types::{TypeConfig, Vote};
 use super::{PeerMeter, Peers, link, wire};
-use crate::env::{Access, DiskFile, may_block};
+use crate::env::{Access, DiskFile, Spread, gently, may_block};
 use crate::failpoint::{Point, hit};
 use crate::storage::backend::BackendConfig;
-use crate::storage::snapshot;
-use crate::types::MemberId;
+use crate::storage::snapshot::{self, SnapshotReader};
+use crate::types::{MemberId, StorageError};
 
 /// Bytes of a chunk.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -185,7 +186,7 @@ impl Peers {
             )));
         }
         let file = self.inner.env.disk.open(path, Access::CreateNew).map_err(|error| failed("make", &error))?;
-        let mut offset = 0_u64;
+        let (mut offset, mut synced) = (0_u64, 0);
         while let Some(chunk) = next(chunks).await? {
             if crc32c::crc32c(&chunk.data) != chunk.crc {
                 return Err(Status::data_loss(format!("a chunk at byte {offset} of a snapshot is damaged")));
@@ -197,6 +198,10 @@ impl Peers {
             may_block(|| file.write_at(&chunk.data, offset)).map_err(|error| failed("write", &error))?;
             meter.received(chunk.data.len());
             offset = end;
+            if offset - synced >= snapshot::SYNC_BYTES {
+                may_block(|| file.sync_data()).map_err(|error| failed("sync", &error))?;
+                synced = offset;
+            }
         }
         if offset != size {
             return Err(Status::aborted(format!("a snapshot of {size} bytes ended after {offset}")));
@@ -211,7 +216,13 @@ impl Peers {
         let (env, path) = (self.inner.env.clone(), path.to_owned());
         let check = move || {
             let input = snapshot::open_snapshot(&env, &path)?;
-            snapshot::read_snapshot(input, |_| Ok(())).map_err(|error| error.at(&path))
+            let mut reader = SnapshotReader::new(input).map_err(|error| error.at(&path))?;
+            gently(&*env.clock, Spread::Pool, || match reader.next(&mut |_| Ok(())) {
+                Ok(true) => ControlFlow::Continue(()),
+                Ok(false) => ControlFlow::Break(Ok(())),
+                Err(error) => ControlFlow::Break(Err(error.at(&path))),
+            })?;
+            Ok::<_, StorageError>(reader.header().clone())
         };
         let header = may_block(check).map_err(|error| Status::data_loss(error.to_string()))?;
         if log_id_of(header.position) != Some(last) {

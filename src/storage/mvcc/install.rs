@@ -8,9 +8,9 @@ use bytes::Bytes;
 use super::open::{Found, Opened};
 use super::reclaim::Reclaim;
 use super::store::Store;
-use crate::storage::digest;
 use crate::storage::index::{Rows, Version};
-use crate::storage::publish::Compaction;
+use crate::storage::publish::{Compaction, Published};
+use crate::storage::values::Replacement;
 use crate::storage::{AppliedPosition, Record, Table};
 use crate::types::{Revision, StorageError};
 
@@ -54,27 +54,32 @@ impl Store {
         position: AppliedPosition,
         items: impl IntoIterator<Item = Result<SnapshotItem, E>>,
     ) -> Result<Opened, E> {
-        let mut replacement = self.values.replace()?;
-        let mut found = Found::default();
-        let mut rows = Rows::default();
+        let mut installation = self.begin_install()?;
         for item in items {
-            match item? {
-                SnapshotItem::Record(at, record) => {
-                    replacement.record(at, &record)?;
-                    // Copied, so that the index's keys don't keep whole chunks of the snapshot alive.
-                    found.add(at, Bytes::copy_from_slice(&record.key), version_of(at, &record));
-                }
-                SnapshotItem::Row(table, key, value) => {
-                    rows.set(table, &key, Some(value.clone()));
-                    replacement.row(table, key, value)?;
-                }
-            }
+            installation.add(item?)?;
         }
-        let (published, opened) = found.publish(rows, position).map_err(|what| StorageError::Mismatch(what.into()))?;
+        installation.seal(position)?;
+        Ok(self.finish_install(installation.prepare(position)?)?)
+    }
+
+    /// Begins what [`Store::install`] does, for who has to pause now and then.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn begin_install(&mut self) -> Result<Installation, StorageError> {
+        Ok(Installation { values: self.values.replace()?, found: Found::default(), rows: Rows::default() })
+    }
+
+    /// Puts a state that is ready in place of everything; readers see it at return.
+    ///
+    /// # Errors
+    /// The engine's, and the hook's. The old state is then still there and whole.
+    pub fn finish_install(&mut self, prepared: Prepared) -> Result<Opened, StorageError> {
+        let Prepared { values, published, opened } = prepared;
         if let Some(hook) = &mut self.install_hook {
             hook.prepare(&opened)?;
         }
-        replacement.finish(position)?;
+        self.values.take_over(values)?;
         self.changes.clear();
         self.row_changes.clear();
         (self.index, self.rows) = (published.index.clone(), published.rows.clone());
@@ -90,7 +95,61 @@ impl Store {
     }
 }
 
-fn version_of(at: Revision, record: &Record) -> Version {
-    let digest = digest::of_record(at, record);
+/// A state that is taken in piece by piece, beside the one that is there.
+#[derive(Debug)]
+pub struct Installation {
+    values: Replacement,
+    found: Found,
+    rows: Rows,
+}
+
+impl Installation {
+    /// Adds a piece.
+    ///
+    /// # Errors
+    /// [`StorageError::Mismatch`] if it is out of order, and the engine's.
+    pub fn add(&mut self, item: SnapshotItem) -> Result<(), StorageError> {
+        match item {
+            SnapshotItem::Record(at, record) => {
+                let digest = self.values.record(at, &record)?;
+                // Copied, so that the index's keys don't keep whole chunks of the snapshot alive.
+                self.found.add(at, Bytes::copy_from_slice(&record.key), version_of(at, &record, digest));
+            }
+            SnapshotItem::Row(table, key, value) => {
+                self.rows.set(table, &key, Some(value.clone()));
+                self.values.row(table, key, value)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what is left, durably; nothing may be added after it.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn seal(&mut self, position: AppliedPosition) -> Result<(), StorageError> {
+        self.values.seal(position)
+    }
+
+    /// Builds the index.
+    ///
+    /// # Errors
+    /// [`StorageError::Mismatch`] if the rows aren't those of a store.
+    pub fn prepare(self, position: AppliedPosition) -> Result<Prepared, StorageError> {
+        let prepared = self.found.publish(self.rows, position);
+        let (published, opened) = prepared.map_err(|what| StorageError::Mismatch(what.into()))?;
+        Ok(Prepared { values: self.values, published, opened })
+    }
+}
+
+/// A state that can take the place of another in one step.
+#[derive(Debug)]
+pub struct Prepared {
+    values: Replacement,
+    published: Published,
+    opened: Opened,
+}
+
+fn version_of(at: Revision, record: &Record, digest: u64) -> Version {
     Version::stored(at, record.version.as_ref().map(|put| (put.create_revision, put.version, put.lease, digest)))
 }

@@ -18,7 +18,7 @@ mod history_tests;
 #[cfg(test)]
 mod tests;
 
-pub use install::{InstallHook, SnapshotItem};
+pub use install::{InstallHook, Installation, Prepared, SnapshotItem};
 pub use open::{Opened, StoreConfig};
 pub(super) use range::View;
 pub use reclaim::CompactStep;

@@ -27,6 +27,7 @@ const HEAD_LEN: usize = 13;
 /// Writes chunks and hashes what it wrote.
 pub(super) struct ChunkWriter<W> {
     out: W,
+    compressor: zstd::bulk::Compressor<'static>,
     hash: blake3::Hasher,
     written: u64,
 }
@@ -36,11 +37,11 @@ impl<W: Write> ChunkWriter<W> {
         out.write_all(MAGIC)?;
         let mut hash = blake3::Hasher::new();
         hash.update(MAGIC);
-        Ok(Self { out, hash, written: MAGIC.len() as u64 })
+        Ok(Self { out, compressor: zstd::bulk::Compressor::new(1)?, hash, written: MAGIC.len() as u64 })
     }
 
     pub(super) fn write(&mut self, kind: u8, raw: &[u8]) -> io::Result<()> {
-        let stored = zstd::bulk::compress(raw, 1)?;
+        let stored = self.compressor.compress(raw)?;
         let (Ok(raw_len), Ok(stored_len)) = (u32::try_from(raw.len()), u32::try_from(stored.len())) else {
             return Err(io::ErrorKind::FileTooLarge.into());
         };
@@ -76,13 +77,16 @@ impl<W: Write> ChunkWriter<W> {
 /// Reads chunks, checks each, and hashes what it read.
 pub(super) struct ChunkReader<R> {
     input: R,
+    decompressor: zstd::bulk::Decompressor<'static>,
+    stored: Vec<u8>,
     hash: blake3::Hasher,
     read: u64,
 }
 
 impl<R: Read> ChunkReader<R> {
     pub(super) fn new(input: R) -> Result<Self, SnapshotError> {
-        let mut reader = Self { input, hash: blake3::Hasher::new(), read: 0 };
+        let decompressor = zstd::bulk::Decompressor::new()?;
+        let mut reader = Self { input, decompressor, stored: Vec::new(), hash: blake3::Hasher::new(), read: 0 };
         let mut magic = [0; MAGIC.len()];
         reader.fill(&mut magic)?;
         if magic != *MAGIC {
@@ -122,7 +126,8 @@ impl<R: Read> ChunkReader<R> {
             return Err(self.damaged("a chunk's length can't be"));
         }
         // In pieces, so that a wrong length alone takes no memory.
-        let mut stored = Vec::new();
+        let mut stored = std::mem::take(&mut self.stored);
+        stored.clear();
         while stored.len() < stored_len {
             let start = stored.len();
             stored.resize(stored_len.min(start + (1 << 20)), 0);
@@ -133,7 +138,9 @@ impl<R: Read> ChunkReader<R> {
         }
         self.hash.update(&head);
         self.hash.update(&stored);
-        let raw = zstd::bulk::decompress(&stored, raw_len).map_err(|_| self.damaged("a chunk can't be unpacked"))?;
+        let raw = self.decompressor.decompress(&stored, raw_len);
+        let raw = raw.map_err(|_| self.damaged("a chunk can't be unpacked"))?;
+        self.stored = stored;
         if raw.len() != raw_len {
             return Err(self.damaged("a chunk's length doesn't fit"));
         }

@@ -11,17 +11,22 @@ use crate::types::StorageError;
 
 const BUFFER_BYTES: usize = 256 << 10;
 
+/// Bytes after which a file that is written at length is synced, so that what else is synced on the disk meanwhile,
+/// the log above all, waits for no more than these.
+pub const SYNC_BYTES: u64 = 2 << 20;
+
 /// A file as a stream, from its beginning.
 #[derive(Debug)]
 pub struct FileStream {
     file: Arc<dyn DiskFile>,
     at: u64,
+    synced: u64,
 }
 
 impl FileStream {
     /// Reads or writes `file` from its beginning.
     pub fn new(file: Arc<dyn DiskFile>) -> Self {
-        Self { file, at: 0 }
+        Self { file, at: 0, synced: 0 }
     }
 }
 
@@ -37,6 +42,10 @@ impl Write for FileStream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.file.write_at(bytes, self.at)?;
         self.at += bytes.len() as u64;
+        if self.at - self.synced >= SYNC_BYTES {
+            self.file.sync_data()?;
+            self.synced = self.at;
+        }
         Ok(bytes.len())
     }
 

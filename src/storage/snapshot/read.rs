@@ -8,7 +8,7 @@ use super::chunk::{ChunkReader, END, HEADER, RECORDS, ROWS};
 use super::write::FORMAT;
 use super::{SnapshotError, SnapshotHeader, SnapshotItem};
 use crate::storage::backend::codec::{CodecError, Cursor, decode_record};
-use crate::storage::{AppliedPosition, Table};
+use crate::storage::{AppliedPosition, Record, Table};
 use crate::types::{RaftIndex, Revision, StorageError, Term};
 
 /// The header alone, from the beginning of a stream; nothing after it is checked.
@@ -16,7 +16,7 @@ use crate::types::{RaftIndex, Revision, StorageError, Term};
 /// # Errors
 /// Those of the stream, and damage.
 pub fn read_header(input: impl Read) -> Result<SnapshotHeader, SnapshotError> {
-    header(&mut ChunkReader::new(input)?)
+    SnapshotReader::new(input).map(|reader| reader.header)
 }
 
 /// Reads a whole snapshot and gives its items to `take` in order.
@@ -30,47 +30,82 @@ pub fn read_snapshot(
     input: impl Read,
     mut take: impl FnMut(SnapshotItem) -> Result<(), StorageError>,
 ) -> Result<SnapshotHeader, SnapshotError> {
-    let mut chunks = ChunkReader::new(input)?;
-    let header = header(&mut chunks)?;
-    let (mut rows, mut records) = (0u64, 0u64);
-    let mut last: Option<Revision> = None;
-    loop {
-        let offset = chunks.offset();
+    let mut reader = SnapshotReader::new(input)?;
+    while reader.next(&mut take)? {}
+    Ok(reader.header)
+}
+
+/// Reads a snapshot chunk by chunk, for who has to pause between them.
+pub struct SnapshotReader<R> {
+    chunks: ChunkReader<R>,
+    header: SnapshotHeader,
+    rows: u64,
+    records: u64,
+    last: Option<Revision>,
+}
+
+impl<R: Read> SnapshotReader<R> {
+    /// Reads the header.
+    ///
+    /// # Errors
+    /// Those of the stream, and damage.
+    pub fn new(input: R) -> Result<Self, SnapshotError> {
+        let mut chunks = ChunkReader::new(input)?;
+        let header = header(&mut chunks)?;
+        Ok(Self { chunks, header, rows: 0, records: 0, last: None })
+    }
+
+    /// What the snapshot says that it is of.
+    pub fn header(&self) -> &SnapshotHeader {
+        &self.header
+    }
+
+    /// Gives the next chunk's items to `take` in order; false once the end was seen and all was whole. It must not
+    /// be called again then, nor after an error.
+    ///
+    /// # Errors
+    /// As [`read_snapshot`].
+    pub fn next(
+        &mut self,
+        take: &mut impl FnMut(SnapshotItem) -> Result<(), StorageError>,
+    ) -> Result<bool, SnapshotError> {
+        let offset = self.chunks.offset();
         let damaged = |what| SnapshotError::Damaged { offset, what };
-        let (kind, raw, digest) = chunks.next()?;
+        let (kind, raw, digest) = self.chunks.next()?;
         let raw = Bytes::from(raw);
+        let mut cursor = Cursor::new(&raw);
         match kind {
-            ROWS if records == 0 => {
-                let mut cursor = Cursor::new(&raw);
+            ROWS if self.records == 0 => {
                 while !cursor.is_empty() {
                     take(row(&raw, &mut cursor).map_err(|_| damaged("a row that can't be read"))?)?;
-                    rows += 1;
+                    self.rows += 1;
                 }
             }
             RECORDS => {
-                let mut cursor = Cursor::new(&raw);
                 while !cursor.is_empty() {
-                    let item = record(&raw, &mut cursor).map_err(|_| damaged("a record that can't be read"))?;
-                    let SnapshotItem::Record(at, _) = &item else {
-                        continue;
-                    };
-                    if last.is_some_and(|last| last >= *at) || at.main > header.revision {
+                    let (at, record) = record(&raw, &mut cursor).map_err(|_| damaged("a record that can't be read"))?;
+                    if self.last.is_some_and(|last| last >= at) || at.main > self.header.revision {
                         return Err(damaged("a record out of order"));
                     }
-                    last = Some(*at);
-                    take(item)?;
-                    records += 1;
+                    self.last = Some(at);
+                    take(SnapshotItem::Record(at, record))?;
+                    self.records += 1;
                 }
             }
             END => {
-                let expected = [&rows.to_le_bytes()[..], &records.to_le_bytes(), &digest].concat();
+                let expected = [&self.rows.to_le_bytes()[..], &self.records.to_le_bytes(), &digest].concat();
                 if raw != expected {
                     return Err(damaged("the counts or the digest at its end don't fit"));
                 }
-                return if chunks.is_at_end()? { Ok(header) } else { Err(chunks.damaged("something after its end")) };
+                return if self.chunks.is_at_end()? {
+                    Ok(false)
+                } else {
+                    Err(self.chunks.damaged("something after its end"))
+                };
             }
             _ => return Err(damaged("a chunk in a wrong place")),
         }
+        Ok(true)
     }
 }
 
@@ -109,9 +144,9 @@ fn row(raw: &Bytes, cursor: &mut Cursor<'_>) -> Result<SnapshotItem, CodecError>
     Ok(SnapshotItem::Row(table, field()?, field()?))
 }
 
-fn record(raw: &Bytes, cursor: &mut Cursor<'_>) -> Result<SnapshotItem, CodecError> {
+fn record(raw: &Bytes, cursor: &mut Cursor<'_>) -> Result<(Revision, Record), CodecError> {
     let at = Revision::new(cursor.signed()?, cursor.signed()?);
     let len = cursor.length()?;
     let bytes = cursor.take(len)?;
-    Ok(SnapshotItem::Record(at, decode_record(at, &raw.slice_ref(bytes))?))
+    Ok((at, decode_record(at, &raw.slice_ref(bytes))?))
 }

@@ -120,7 +120,9 @@ fn what_is_frozen_is_of_the_last_append_before() {
         let frozen = block_on(frozen).unwrap();
         assert_eq!((frozen.position, frozen.last_main), (position(round * 10 + 10), main + 10));
         // Revisions have to go up: this test lets the values begin anew each time.
-        writer.replace().unwrap().finish(position(round * 10 + 10)).unwrap();
+        let mut new = writer.replace().unwrap();
+        new.seal(position(round * 10 + 10)).unwrap();
+        writer.take_over(new).unwrap();
     }
 }
 

@@ -17,16 +17,16 @@ use crate::storage::backend::{Backend, Batch, Home, Table};
 use crate::storage::{AppliedPosition, Record, digest};
 use crate::types::{Revision, StorageError};
 
-/// A batch of about this size is written at a time.
-const BATCH_BYTES: usize = 4 << 20;
-/// And this much is flushed at a time, so that an engine can bound its memory.
-const FLUSH_BYTES: usize = 16 << 20;
+/// A batch of about this size is written at a time: some milliseconds, after which others get their turn.
+const BATCH_BYTES: usize = 512 << 10;
+/// And this much is flushed at a time, so that an engine can bound its memory. The log's syncs wait for each flush on
+/// the same disk, so it is little: on a common one about 5 ms.
+const FLUSH_BYTES: usize = 2 << 20;
 
-/// A new content under construction. Nothing is changed until [`Replacement::finish`]; dropping it
+/// A new content under construction. Nothing is changed until [`ValueWriter::take_over`]; dropping it
 /// before leaves the old content.
 #[derive(Debug)]
-pub struct Replacement<'a> {
-    writer: &'a mut ValueWriter,
+pub struct Replacement {
     home: Home,
     engine: Arc<dyn Backend>,
     batch: Batch,
@@ -37,15 +37,14 @@ pub struct Replacement<'a> {
 }
 
 impl ValueWriter {
-    /// Begins a new content.
+    /// Begins a new content; the one that was begun before, if any, is of no use any more.
     ///
     /// # Errors
     /// Those of opening an engine.
-    pub fn replace(&mut self) -> Result<Replacement<'_>, StorageError> {
+    pub fn replace(&mut self) -> Result<Replacement, StorageError> {
         let home = self.shared.core.lock().home.next()?;
         let engine = home.engine()?;
         Ok(Replacement {
-            writer: self,
             home,
             engine,
             batch: Batch::default(),
@@ -57,12 +56,12 @@ impl ValueWriter {
     }
 }
 
-impl Replacement<'_> {
-    /// Adds a record; in ascending order.
+impl Replacement {
+    /// Adds a record; in ascending order. Gives its digest.
     ///
     /// # Errors
     /// [`StorageError::Mismatch`] out of order, and the engine's.
-    pub fn record(&mut self, at: Revision, record: &Record) -> Result<(), StorageError> {
+    pub fn record(&mut self, at: Revision, record: &Record) -> Result<u64, StorageError> {
         if at.main < 0 || at.sub < 0 || self.last.is_some_and(|last| at <= last) {
             return Err(StorageError::Mismatch("records of a snapshot are out of order".into()));
         }
@@ -72,9 +71,11 @@ impl Replacement<'_> {
             self.put_segment();
             self.segment = Segment::new(base);
         }
-        self.segment.push(at, record, digest::of_record(at, record), &mut self.state.records);
+        let digest = digest::of_record(at, record);
+        self.segment.push(at, record, digest, &mut self.state.records);
         self.batch.put_with(Table::Kv, &at.to_bytes(), |out| encode_record(at, record, out));
-        self.write_full()
+        self.write_full()?;
+        Ok(digest)
     }
 
     /// Adds a row of a small table; each key once.
@@ -112,21 +113,30 @@ impl Replacement<'_> {
         Ok(())
     }
 
-    /// Makes the new content the only one, durably. What was appended before and not written is
-    /// dropped: the snapshot is of a later position.
+    /// Writes what is left, as the content at `position`, durably; nothing may be added after it.
     ///
     /// # Errors
-    /// Those of the engine; the old content is then still in place.
-    pub fn finish(mut self, position: AppliedPosition) -> Result<(), StorageError> {
+    /// Those of the engine.
+    pub fn seal(&mut self, position: AppliedPosition) -> Result<(), StorageError> {
         self.put_segment();
         self.state.position = position;
         self.state.last_main = self.last.map_or(0, |last| last.main);
         self.batch.put(Table::Meta, STATE_KEY, &self.state.encode());
         self.engine.write(&self.batch)?;
         self.engine.flush()?;
-        self.home.testify(position)?;
+        self.home.testify(position)
+    }
+}
 
-        let shared = Arc::clone(&self.writer.shared);
+impl ValueWriter {
+    /// Makes a content that is [sealed](Replacement::seal) the only one, durably. What was appended before and not
+    /// written is dropped: the snapshot is of a later position.
+    ///
+    /// # Errors
+    /// Those of the engine; the old content is then still in place.
+    pub fn take_over(&mut self, mut new: Replacement) -> Result<(), StorageError> {
+        let position = new.state.position;
+        let shared = Arc::clone(&self.shared);
         let mut core = shared.core.lock();
         if let Health::Failed(why) = &*shared.health.borrow() {
             // The store thread is gone; values have to be opened anew.
@@ -136,27 +146,27 @@ impl Replacement<'_> {
         let waiters = std::mem::take(&mut core.work.waiters);
         tracing::debug!(dropped, "a snapshot takes the place of the content");
         drop(shared.queue.take());
-        let in_memory = self.engine.name() == "memory";
+        let in_memory = new.engine.name() == "memory";
         if in_memory {
             // The image that outlives engines takes the content over, so it has to be opened again.
-            self.engine.close()?;
+            new.engine.close()?;
         }
-        self.home.take_over(&core.home)?;
-        let engine = if in_memory { self.home.engine()? } else { self.engine };
+        new.home.take_over(&core.home)?;
+        let engine = if in_memory { new.home.engine()? } else { new.engine };
         let old = shared.replace_engine(engine);
-        self.writer.pending.clear();
+        self.pending.clear();
         shared.hot.clear();
         shared.listed.outdate();
         if let Err(error) = old.close() {
             tracing::warn!(%error, "closing the storage engine that a snapshot replaced failed");
         }
         let old_home =
-            std::mem::replace(&mut *core, Core::new(self.home, Content { state: self.state, removing: false })).home;
+            std::mem::replace(&mut *core, Core::new(new.home, Content { state: new.state, removing: false })).home;
         old_home.remove();
-        self.writer.last_main = self.last.map_or(i64::MIN, |last| last.main);
-        self.writer.must_follow = false;
-        self.writer.position = position;
-        shared.logical_bytes.store(self.state.records.bytes, Ordering::Relaxed);
+        self.last_main = new.last.map_or(i64::MIN, |last| last.main);
+        self.must_follow = false;
+        self.position = position;
+        shared.logical_bytes.store(new.state.records.bytes, Ordering::Relaxed);
         shared.removals.store(0, Ordering::Relaxed);
         shared.durable.send_replace(position);
         shared.health.send_if_modified(|health| {
