@@ -17,6 +17,7 @@ mod gauges;
 mod heal;
 pub mod import;
 mod maintain;
+mod marks;
 mod meters;
 mod open;
 #[cfg(rusd_sim)]
@@ -29,7 +30,9 @@ mod scrub;
 mod tls;
 mod tokens;
 pub mod tools;
+mod turns;
 mod upkeep;
+mod witnesses;
 
 use std::io;
 use std::sync::Arc;
@@ -251,7 +254,16 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
         tracing::warn!("the listeners ended with a panic");
     }
     tracing::info!("the clients' connections have ended");
-    core.stop(&env, ended.is_ok()).await;
+    let heals = matches!(ended, Ok(Stopped::Healing));
+    let status = core.node.status().clone();
+    // A store that is put aside needn't be brought up to date.
+    let raft_ended = core.stop(&env, ended.is_ok() && !heals).await;
+    if heals
+        && raft_ended
+        && let Err(error) = heal::note_arrival(env.disk.as_ref(), &data, status.durable())
+    {
+        tracing::warn!(%error, "what heals this member could not be noted; the next start fetches it again");
+    }
     if let Some(traces) = traces
         && tokio::task::spawn_blocking(move || traces.end()).await.is_err()
     {

@@ -17,9 +17,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
 
 use super::lineage::{self, Lineage};
+use super::status::NodeStatus;
 use crate::auth::AuthView;
 use crate::storage::{Snapshot, StoreReader};
-use crate::types::{KeyRange, RaftIndex};
+use crate::types::{KeyRange, RaftIndex, Term};
 
 /// Every member publishes at entries whose index is a multiple of this.
 pub(super) const DIGEST_EVERY: u64 = 256;
@@ -126,6 +127,29 @@ pub struct Witness {
     pub lineage: Lineage,
 }
 
+/// What a leader tells a member whose state differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// After which entry it differs.
+    pub index: RaftIndex,
+    /// What the member holds after it, and the term in which that was judged; `None` of a leader of a build that says
+    /// neither.
+    pub of: Option<(u64, Term)>,
+}
+
+impl Finding {
+    /// Whether it is of the state that the member of this status holds, and of no leader before the present one: one that
+    /// comes late must not count for a state that has taken the place of the one that was judged.
+    pub fn is_of(&self, status: &NodeStatus) -> bool {
+        // In this order: what is known later of the lineage holds for the digests, too.
+        let digests = status.landmarks().digests();
+        let is_of_this_state = status.lineage().since() <= self.index;
+        let is_known =
+            self.of.is_none_or(|(digest, term)| term >= status.term() && digests.contains(&(self.index, digest)));
+        self.index > RaftIndex(0) && is_of_this_state && is_known
+    }
+}
+
 /// What the members' digests at one entry say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -165,7 +189,12 @@ pub fn judge(witnesses: &[Witness], members: usize) -> Verdict {
 /// proven wrong; `None` if nobody can say.
 pub fn stands(witnesses: &[Witness], place: usize, members: usize) -> Option<bool> {
     match judge(witnesses, members) {
-        Verdict::Equal => (witnesses.len() * 2 > members).then_some(true),
+        Verdict::Equal if witnesses.len() == members => Some(true),
+        Verdict::Equal if witnesses.len() * 2 > members => {
+            let all: Vec<&Lineage> = witnesses.iter().map(|witness| &witness.lineage).collect();
+            lineage::stand(&all).then_some(true)
+        }
+        Verdict::Equal => None,
         Verdict::Minority(places) => Some(!places.contains(&place)),
         Verdict::Copies(_) | Verdict::Undecided => None,
     }
@@ -228,7 +257,7 @@ mod tests {
     #[test]
     fn a_leader_and_its_copy_are_no_majority() {
         let mut three = witnesses(&[6, 6, 5]);
-        three[1].lineage = Lineage::at(Some(born(0)), MemberId(1), 77, RaftIndex(500));
+        three[1].lineage = born(0).copied(MemberId(1), 77, RaftIndex(500));
         assert_eq!(judge(&three, 3), Verdict::Copies(vec![2]));
         assert!((0..3).all(|place| stands(&three, place, 3).is_none()), "nobody is healed by that");
         // They all held the same since then: what differs now rotted later, and alone.
@@ -259,6 +288,40 @@ mod tests {
         assert_eq!(stands(&[5, 6, 7], 0, 3), None, "each holds something else");
         assert_eq!(stands(&[5, 6], 1, 2), None);
         assert_eq!(stands(&[], 0, 3), None);
+    }
+
+    /// Cause: a healed member and the leader that it is a copy of were more than half of three. Symptom: it served, though
+    /// the third, which was away, may hold what is right.
+    #[test]
+    fn a_copy_needs_another_witness_than_its_source() {
+        let mut two = witnesses(&[5, 5]);
+        two[1].lineage = born(0).copied(MemberId(1), 77, RaftIndex(500));
+        assert_eq!(stands(&two, 1, 3), None);
+        let mut three = witnesses(&[5, 5, 5]);
+        three[1].lineage = two[1].lineage.clone();
+        assert_eq!(stands(&three, 1, 3), Some(true), "nobody holds anything else");
+        assert_eq!(stands(&three, 1, 5), Some(true), "two that made it of the log");
+    }
+
+    /// Cause: a verdict said neither of which state nor of which term it was. Symptom: one that came late marked a member
+    /// anew that had been healed meanwhile.
+    #[test]
+    fn a_finding_is_of_one_state_and_no_former_leader() {
+        let status = NodeStatus::new(MemberId(1));
+        status.set_term(Term(4));
+        status.set_lineage(born(1));
+        let rotten = state(&[(b"a", b"rotten")], 256);
+        let digest = rotten.digest();
+        status.landmarks().note(RaftIndex(256), rotten, 0);
+        let finding = |index, digest, term| Finding { index: RaftIndex(index), of: Some((digest, Term(term))) };
+        assert!(finding(256, digest, 4).is_of(&status) && finding(256, digest, 5).is_of(&status));
+        assert!(!finding(256, digest, 3).is_of(&status), "of a leader that is none any more");
+        assert!(!finding(256, digest ^ 1, 4).is_of(&status), "of another state");
+        assert!(!finding(512, digest, 4).is_of(&status), "of an entry that it doesn't know");
+        let old = |index| Finding { index: RaftIndex(index), of: None };
+        assert!(old(256).is_of(&status) && !old(0).is_of(&status));
+        status.set_lineage(born(1).copied(MemberId(1), 9, RaftIndex(257)));
+        assert!(!finding(256, digest, 4).is_of(&status) && !old(256).is_of(&status), "healed after that");
     }
 
     #[test]

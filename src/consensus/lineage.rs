@@ -9,7 +9,9 @@
 //! of what was before s2, but B and C alike say that the state was right from s1 on. What members were all found to
 //! hold after an entry can't have rotted before it, so they note that, and are witnesses for each other from there on.
 //!
-//! It lies in the meta table, each change in the batch after the state that it is of; a snapshot has its sender's.
+//! It lies in the meta table, each change in the batch after the state that it is of; a snapshot has its sender's. Whoever
+//! reads one in adds a stretch, also of an own one: what was between it and now is of another run. So that no crash
+//! hides that, a row that is written in one step with the state says that it was read in ([`COPIED_KEY`]).
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -17,6 +19,9 @@ use crate::types::{MemberId, RaftIndex};
 
 /// Where the lineage lies in the meta table. A member's own: no entry of the log writes it.
 pub(super) const LINEAGE_KEY: &[u8] = b"lineage";
+
+/// A row of the meta table that a state has from when it is read in from a snapshot until its lineage says so.
+pub const COPIED_KEY: &[u8] = b"lineage-copied";
 
 /// Stretches that are remembered: what was before them counts as shared by all.
 const STRETCHES_MAX: usize = 16;
@@ -46,21 +51,21 @@ struct Stretch {
 }
 
 impl Lineage {
-    /// What becomes of it at `member`, who holds the state after the entry `from`: its own, or one that it has copied
-    /// and calls `id`. Without a lineage a state was made here of the log alone, if it is empty; else nothing is known
-    /// of what was before.
+    /// What becomes of it at `member`, who holds the state after the entry `from`: the same if it is its own, or one
+    /// that it has copied and calls `id`. Without a lineage a state was made here of the log alone, if it is empty; else
+    /// nothing is known of what was before.
     pub(super) fn at(found: Option<Self>, member: MemberId, id: u64, from: RaftIndex) -> Self {
-        found.unwrap_or_default().copied(member, id, from)
+        let lineage = found.unwrap_or_default();
+        let is_own = lineage.stretches.last().is_some_and(|last| last.member == member);
+        if is_own { lineage } else { lineage.copied(member, id, from) }
     }
 
-    /// The lineage of a copy of the state after the entry `from`; the same, if it is `member`'s own state.
+    /// The lineage of a copy of the state after the entry `from`, whosever it was.
     pub fn copied(self, member: MemberId, id: u64, from: RaftIndex) -> Self {
         let mut lineage = self;
-        if lineage.stretches.last().is_none_or(|last| last.member != member) {
-            lineage.stretches.push(Stretch { member, id, from });
-            let surplus = lineage.stretches.len().saturating_sub(STRETCHES_MAX);
-            lineage.stretches.drain(..surplus);
-        }
+        lineage.stretches.push(Stretch { member, id, from });
+        let surplus = lineage.stretches.len().saturating_sub(STRETCHES_MAX);
+        lineage.stretches.drain(..surplus);
         lineage
     }
 
@@ -155,6 +160,15 @@ pub(super) fn proves(alike: &[&Lineage], other: &Lineage) -> bool {
     alike.iter().any(|one| one.same_at_least(other) >= common)
 }
 
+/// Whether those who hold the same must be right, whatever the members hold that weren't asked, if one state has rotted:
+/// since the last entry that all of `alike` may be one state up to, *all* members were found to hold the same.
+pub(super) fn stand(alike: &[&Lineage]) -> bool {
+    let pairs = alike.iter().enumerate().flat_map(|(at, one)| alike[at + 1..].iter().map(move |two| (one, two)));
+    let Some(common) = pairs.map(|(one, two)| one.shared_at_most(two)).min() else { return false };
+    let agreed = alike.iter().flat_map(|lineage| &lineage.agreed).map(|(index, _)| *index).max();
+    agreed.unwrap_or_default() >= common
+}
+
 /// Whether those who all hold the same after the entry `index` should note that, for without it some of them couldn't
 /// bear witness for each other later on.
 pub(super) fn should_agree(all: &[&Lineage], index: RaftIndex) -> bool {
@@ -176,7 +190,7 @@ mod tests {
     }
 
     fn copy(of: &Lineage, member: MemberId, from: u64) -> Lineage {
-        Lineage::at(Some(of.clone()), member, 1_000 * member.get() + from, RaftIndex(from))
+        of.clone().copied(member, 1_000 * member.get() + from, RaftIndex(from))
     }
 
     fn agree(all: &mut [Lineage], index: u64) {
@@ -256,6 +270,39 @@ mod tests {
         let b = copy(&a, B, 500);
         assert_eq!((b.since(), b.copied_from(), a.copied_from()), (RaftIndex(500), Some(A), None));
         assert_eq!(Lineage::at(Some(b.clone()), B, 9, RaftIndex(900)), b, "a start of its own state changes nothing");
+    }
+
+    /// Cause: a member that was rebuilt from an own snapshot went on with the stretch that it had. Symptom: it counted as
+    /// surely the same, up to where it was copied, as a copy that was made of what it held after that snapshot.
+    #[test]
+    fn a_state_that_was_read_in_is_another_one_from_there() {
+        let (a, c) = (born(A), born(C));
+        let b = copy(&a, B, 500);
+        assert_eq!(b.same_at_least(&a), RaftIndex(500));
+        let rebuilt = copy(&a, A, 300);
+        assert_eq!(rebuilt.since(), RaftIndex(300));
+        assert_eq!((b.same_at_least(&rebuilt), rebuilt.same_at_least(&b)), (RaftIndex(300), RaftIndex(300)));
+        // Two copies alike, and what A holds since 300 differs: it is A's first run that may have rotted.
+        let d = copy(&a, C, 400);
+        assert!(proves(&[&b, &d], &a) && !proves(&[&b, &d], &rebuilt));
+        assert!(proves(&[&rebuilt, &c], &b), "of others it is no copy for that");
+    }
+
+    /// Cause: all that answered held the same, and more than half had answered. Symptom: a healed member counted itself
+    /// and the leader that it was copied from, and served, though the third, which was away, may be the only sound one.
+    #[test]
+    fn a_state_and_its_copy_do_not_stand_alone() {
+        let (a, b) = (born(A), born(B));
+        assert!(stand(&[&a, &b]) && !stand(&[&a]) && !stand(&[]));
+        let healed = copy(&a, C, 700);
+        assert!(!stand(&[&a, &healed]), "A may have rotted before it was copied");
+        assert!(stand(&[&b, &healed]) && stand(&[&a, &b, &healed]));
+        let mut all = [a, healed];
+        agree(&mut all, 600);
+        assert!(!stand(&[&all[0], &all[1]]), "or after that");
+        agree(&mut all, 700);
+        assert!(stand(&[&all[0], &all[1]]));
+        assert!(!stand(&[&all[0], &Lineage::default()]), "of what isn't known nothing follows");
     }
 
     #[test]

@@ -296,6 +296,22 @@ impl Node {
         self.desk().view(self.status(), &metrics, is_ready)
     }
 
+    /// Whether the voters that are in touch with this leader, itself among them, are a quorum without `member`, which
+    /// wants to be away for a while; false if this member doesn't lead.
+    pub fn is_quorum_without(&self, member: MemberId) -> bool {
+        let metrics = self.raft().metrics().borrow_watched().clone();
+        self.desk().observe(&metrics);
+        metrics.current_leader == Some(metrics.id)
+            && self.desk().view(self.status(), &metrics, |view| view.is_quorum_without(member.get()))
+    }
+
+    /// Whether the member is in touch with this leader.
+    pub fn is_in_touch(&self, member: MemberId) -> bool {
+        let metrics = self.raft().metrics().borrow_watched().clone();
+        self.desk().observe(&metrics);
+        self.desk().view(self.status(), &metrics, |view| (view.contact)(member.get()) != Contact::Lost)
+    }
+
     /// The other voters that could take over at once, as far as this leader knows.
     pub fn could_lead(&self) -> Vec<MemberId> {
         let metrics = self.raft().metrics().borrow_watched().clone();

@@ -28,8 +28,8 @@ mod waiters;
 
 pub use alone::force_alone;
 pub use codec::{members_of, term_of_vote};
-pub use divergence::{Landmarks, PARTS, Verdict, Witness, judge, longer, should_agree, stands};
-pub use lineage::Lineage;
+pub use divergence::{Finding, Landmarks, PARTS, Verdict, Witness, judge, longer, should_agree, stands};
+pub use lineage::{COPIED_KEY, Lineage};
 pub use log_cache::LogCache;
 pub use log_store::LogStore;
 pub use membership::{MemberChange, MemberRecord, MemberRules, RemovedMembers};

@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use super::codec::{decode_membership, encode_membership};
 use super::divergence::DIGEST_EVERY;
 use super::index::{from_raft, log_id_of, position_of};
-use super::lineage::{LINEAGE_KEY, Lineage};
+use super::lineage::{COPIED_KEY, LINEAGE_KEY, Lineage};
 use super::log_cache::LogCache;
 use super::membership::{removed_between, removed_key};
 use super::snapshots::{SnapshotBuilder, Snapshots};
@@ -135,10 +135,21 @@ impl StateMachine {
     /// The state is this member's from here on, wherever it was made.
     fn adopt(&mut self) -> io::Result<()> {
         let Some(id) = self.lineage_id else { return Ok(()) };
-        let found = self.reader.snapshot().rows().get(Table::Meta, LINEAGE_KEY).map(Lineage::decode);
-        let position = self.machine.applied();
-        let lineage = Lineage::at(found.clone().flatten(), self.status.member(), id, position.index);
-        if found.flatten().as_ref() != Some(&lineage) {
+        let (found, is_copy) = {
+            let snapshot = self.reader.snapshot();
+            let row = |key| snapshot.rows().get(Table::Meta, key);
+            (row(LINEAGE_KEY).and_then(Lineage::decode), row(COPIED_KEY).is_some())
+        };
+        let (member, position) = (self.status.member(), self.machine.applied());
+        let lineage = match found.clone() {
+            // Also of an own one: see there.
+            Some(found) if is_copy => found.copied(member, id, position.index),
+            found => Lineage::at(found, member, id, position.index),
+        };
+        if is_copy {
+            self.machine.store_mut().put_meta(Table::Meta, Bytes::from_static(COPIED_KEY), None);
+        }
+        if is_copy || found.as_ref() != Some(&lineage) {
             // The first entry's batch is in time for an empty one.
             self.note_lineage(&lineage, position.index > RaftIndex(0))?;
         }

@@ -60,6 +60,8 @@ pub struct NodeStatus {
     landmarks: Landmarks,
     lineage: Mutex<Lineage>,
     diverged: AtomicU64,
+    /// It isn't healed: that is left to a person.
+    left_alone: AtomicBool,
     disk: Mutex<DiskState>,
     /// Called once this member is found to differ.
     when_diverged: Called,
@@ -111,6 +113,7 @@ impl NodeStatus {
             landmarks: Landmarks::default(),
             lineage: Mutex::default(),
             diverged: AtomicU64::new(0),
+            left_alone: AtomicBool::new(false),
             disk: Mutex::default(),
             when_diverged: Called::default(),
             voted: AtomicU64::new(0),
@@ -228,6 +231,12 @@ impl NodeStatus {
         *self.lineage.lock() = lineage;
     }
 
+    /// As if the state were this member's own since the entry.
+    #[cfg(test)]
+    pub(crate) fn of_a_state_since(&self, index: RaftIndex) {
+        self.set_lineage(Lineage::default().copied(self.member, 1, index));
+    }
+
     /// Has `end` called as soon as this member is found to differ: what it serves must end then. The first one counts.
     pub fn when_diverged(&self, end: impl Fn() + Send + Sync + 'static) {
         let _ = self.when_diverged.0.set(Box::new(end));
@@ -260,13 +269,23 @@ impl NodeStatus {
         self.diverged.store(0, Ordering::Release);
     }
 
+    /// Notes whether a state that differs is left to a person.
+    pub fn set_left_alone(&self, left: bool) {
+        self.left_alone.store(left, Ordering::Relaxed);
+    }
+
+    /// Whether this member waits for a state in place of its own: until then its log has to reach back as far as now.
+    pub fn awaits_healing(&self) -> bool {
+        self.diverged().is_some() && !self.left_alone.load(Ordering::Relaxed)
+    }
+
     /// Notes how this member's disk does now.
     pub fn set_disk(&self, disk: DiskState) {
         *self.disk.lock() = disk;
     }
 
     /// How this member's disk does.
-    pub(super) fn disk(&self) -> DiskState {
+    pub fn disk(&self) -> DiskState {
         *self.disk.lock()
     }
 

@@ -16,6 +16,7 @@ use openraft::vote::RaftLeaderId;
 use tokio::sync::oneshot;
 
 use super::index::from_raft;
+use super::lineage::LINEAGE_KEY;
 use super::peer::{NoDial, PeerOptions, Peers};
 use super::state_machine::StateMachine;
 use super::types::{Entry, LogData, Membership, TypeConfig, Vote, log_id};
@@ -23,8 +24,9 @@ use super::*;
 use crate::apply::{Command, Machine, PutOp, codec};
 use crate::env::{CrashStyle, Env, MemDisk};
 use crate::lease::Lessor;
-use crate::storage::{AppliedPosition, Store, StoreReader, snapshot};
-use crate::types::{ClusterId, MemberId, RaftIndex, RequestError, StorageError};
+use crate::storage::snapshot::SnapshotItem;
+use crate::storage::{AppliedPosition, Store, StoreReader, Table, snapshot};
+use crate::types::{ClusterId, MemberId, RaftIndex, RequestError, StorageError, Term};
 use crate::wal::{Wal, WalOptions};
 
 const DIR: &str = "/member/wal";
@@ -100,6 +102,43 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine> for Builder {
 #[tokio::test]
 async fn openrafts_log_suite_passes() {
     Suite::test_all(Builder).await.expect("every case of the suite");
+}
+
+/// A state that was read in adds a stretch to its lineage, once, also if it is this member's own: see `lineage`.
+#[tokio::test]
+async fn a_state_that_was_read_in_is_a_stretch_more() {
+    let env = env(&MemDisk::new());
+    let mut store = Store::in_memory();
+    let machine = |store: Store, position: AppliedPosition| {
+        let (leases, _lessor) = Lessor::new(env.clock.now());
+        let machine = Machine::open(store, &Default::default(), leases).expect("no rows that matter to it");
+        let snapshots = snapshots(&env, machine.reader());
+        let status = Arc::new(NodeStatus::new(MemberId(1)));
+        let publish: OnPublish = Box::new(|_, _| {});
+        let machine = StateMachine::new(machine, position, None, publish, Arc::default(), status.clone(), snapshots);
+        (machine.expect("no membership to read"), status)
+    };
+    let at = |index| AppliedPosition { index: RaftIndex(index), term: Term(1) };
+    let row = |store: &Store, key| store.reader().snapshot().rows().get(Table::Meta, key).map(Bytes::copy_from_slice);
+    let own = Lineage::default().copied(MemberId(1), 5, RaftIndex(3)).encode();
+    let item = |key: &'static [u8], value: Bytes| SnapshotItem::Row(Table::Meta, Bytes::from_static(key), value);
+    let items = [item(LINEAGE_KEY, own), item(COPIED_KEY, Bytes::from_static(b"1"))];
+    store.install::<StorageError>(at(40), items.into_iter().map(Ok)).expect("installed");
+    let (mut first, status) = {
+        let (machine, status) = machine(store, at(40));
+        (machine.tracing(8).expect("noted"), status)
+    };
+    assert_eq!((status.lineage().since(), status.lineage().copied_from()), (RaftIndex(40), Some(MemberId(1))));
+    let store = first.machine_mut().store_mut();
+    assert_eq!(row(store, COPIED_KEY), None);
+    assert_eq!(row(store, LINEAGE_KEY), Some(status.lineage().encode()));
+    // A start that finds it as it is adds none.
+    let items = [item(LINEAGE_KEY, status.lineage().encode())];
+    let mut again = Store::in_memory();
+    again.install::<StorageError>(at(50), items.into_iter().map(Ok)).expect("installed");
+    let (second, started) = machine(again, at(50));
+    second.tracing(9).expect("noted");
+    assert_eq!(started.lineage(), status.lineage());
 }
 
 pub(super) fn config() -> NodeConfig {

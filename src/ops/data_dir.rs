@@ -9,7 +9,9 @@
 //!     diverged           there once its state was found to differ from the other members': it isn't served
 //!     wal/               the Raft log (or --wal-dir)
 //!     store/             the engine
+//!     healings           when the state was replaced by the other members' lately
 //!     store.diverged/    the engine of a state that differed, until another one does
+//!     store.diverged.later/  that of one that had taken its place, and differed, too; until the member is healed
 //!     snap/              snapshots
 //!   fixtures/            certificates that were made here, of --auto-tls and --peer-auto-tls
 //! ```
@@ -18,6 +20,7 @@
 
 mod diverged;
 mod format;
+mod healings;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,8 +30,9 @@ use super::config::Config;
 use super::identity::Identity;
 use crate::env::{Access, Disk, DiskFile, make_dir_durably, read_all, write_atomic};
 
-pub use diverged::{Divergence, LogEnd};
+pub use diverged::{Aside, Divergence, LogEnd};
 pub use format::{FORMAT_VERSION, Format, FormatError};
+pub use healings::{HEALINGS_MAX, HEALINGS_WITHIN};
 
 /// No file that is read whole here is longer.
 const SMALL_FILE_BYTES_MAX: usize = 4096;
@@ -36,6 +40,8 @@ const SMALL_FILE_BYTES_MAX: usize = 4096;
 const SERVED: &str = "served";
 /// The mark that this member's state was found to differ from the others'.
 const DIVERGED: &str = "diverged";
+/// There once the state was replaced by the other members'.
+const HEALINGS: &str = "healings";
 
 /// An open data directory; the lock is held until it is dropped.
 #[derive(Debug)]
@@ -177,8 +183,11 @@ impl DataDir {
     }
 
     /// Where the engine is kept of a state that differed from the others'.
-    pub fn diverged_store(&self) -> PathBuf {
-        self.root.join("member").join("store.diverged")
+    pub fn diverged_store(&self, which: Aside) -> PathBuf {
+        self.root.join("member").join(match which {
+            Aside::First => "store.diverged",
+            Aside::Later => "store.diverged.later",
+        })
     }
 
     /// The snapshots' directory.

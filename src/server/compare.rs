@@ -5,21 +5,25 @@
 //!                               ─► a minority differs ─► it is told, and its alarm raised ─► which keys? ─► named in the log
 //!                               ─► nobody knows who is right ─► the CORRUPT alarm, for whoever differs from the leader
 //! all of them equal, and some the copies of others ─► all note that they were: from then on each is a witness
+//! found to differ before ─► no witness; told again, as long as it differs from the majority of the others
 //! ```
+//! A leader that differs itself judges nobody.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::task::JoinHandle;
 
-use super::answers::Mark;
+use super::marks::Marks;
+use super::witnesses::{Common, common, own_digests, witnesses};
 use crate::apply::{AlarmKind, AlarmOp, AlarmView, Command};
 use crate::auth::AuthView;
 use crate::consensus::peer::Digests;
-use crate::consensus::{Node, PARTS, Verdict, Witness, judge, longer, should_agree};
+use crate::consensus::{Finding, Node, PARTS, Verdict, Witness, judge, longer, should_agree};
 use crate::propose::Proposer;
-use crate::types::{MemberId, RaftIndex, RequestError};
+use crate::types::{MemberId, RaftIndex, RequestError, Term};
 
 /// Between two rounds.
 const EVERY: Duration = Duration::from_secs(1);
@@ -41,10 +45,8 @@ pub(super) struct Comparer {
     proposer: Proposer,
     alarms: AlarmView,
     auth: AuthView,
-    /// Notes durably that this member's state differs.
-    mark: Mark,
-    /// What is noted.
-    noted: Option<RaftIndex>,
+    /// Where this member notes that its own state differs.
+    marks: Arc<Marks>,
     /// Rounds in which nobody could say who is right, while not all members answered.
     undecided: u32,
     /// Who was found to differ, and is dealt with.
@@ -54,15 +56,14 @@ pub(super) struct Comparer {
 }
 
 impl Comparer {
-    /// `mark` notes durably that this member's own state differs; `noted` is what the start found to be so.
+    /// `marks` is where this member notes that its own state differs.
     pub(super) fn new(
         node: Node,
         proposer: Proposer,
         (alarms, auth): (AlarmView, AuthView),
-        mark: Mark,
-        noted: Option<RaftIndex>,
+        marks: Arc<Marks>,
     ) -> Self {
-        Self { node, proposer, alarms, auth, mark, noted, undecided: 0, found: BTreeSet::new(), searched: None }
+        Self { node, proposer, alarms, auth, marks, undecided: 0, found: BTreeSet::new(), searched: None }
     }
 
     /// Runs until the task is aborted.
@@ -72,32 +73,26 @@ impl Comparer {
             tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
                 tick.tick().await;
-                self.remember();
+                self.marks.remember();
+                // Before it is asked who leads: what is judged is never of a later term than it says.
+                let term = self.node.status().term();
                 if self.node.status().is_leader() {
-                    self.round().await;
+                    self.round(term).await;
                 } else {
-                    self.found.clear();
-                    self.searched = None;
+                    self.forget();
                 }
                 self.node.status().set_naming(self.searched.map(|(member, _)| member));
             }
         })
     }
 
-    /// A start must not serve what was found to be wrong before.
-    fn remember(&mut self) {
-        let found = self.node.status().diverged();
-        let Some(index) = found.filter(|_| found != self.noted) else {
-            self.noted = found;
-            return;
-        };
-        match (self.mark)(index) {
-            Ok(()) => self.noted = found,
-            Err(error) => tracing::warn!(%error, "that this member differs could not be noted; it will be"),
-        }
+    fn forget(&mut self) {
+        self.found.clear();
+        self.searched = None;
+        self.undecided = 0;
     }
 
-    async fn round(&mut self) {
+    async fn round(&mut self, term: Term) {
         let me = self.node.status().member();
         let others: Vec<MemberId> =
             self.node.members().into_iter().map(|member| member.id).filter(|id| *id != me).collect();
@@ -106,6 +101,9 @@ impl Comparer {
         }
         let count = others.len() + 1;
         self.forget_alarms(&others).await;
+        if self.node.status().diverged().is_some() {
+            return self.forget();
+        }
         let searching = self.searched.is_some();
         let landmarks = self.node.status().landmarks();
         landmarks.keep_next(searching);
@@ -116,7 +114,11 @@ impl Comparer {
         let answers = futures::future::join_all(others.into_iter().map(ask)).await;
         let mut known: Vec<(MemberId, Digests)> = answers.into_iter().flatten().collect();
         known.push((me, own_digests(&self.node)));
-        if let Some(Common { index, members, witnesses }) = common(&known) {
+        let [trusted, doubtful] = witnesses(known.clone(), &self.alarms);
+        for one in doubtful {
+            self.tell_again(one, &trusted, count, term).await;
+        }
+        if let Some(Common { index, members, witnesses }) = common(&trusted) {
             let mut waits = false;
             match judge(&witnesses, count) {
                 Verdict::Equal => {
@@ -130,7 +132,8 @@ impl Comparer {
                     let differs = |id: &MemberId| places.iter().any(|place| members[*place] == *id);
                     self.found.retain(|id| !members.contains(id) || differs(id));
                     for place in places {
-                        self.minority(members[place], index).await;
+                        let finding = Finding { index, of: Some((witnesses[place].digest, term)) };
+                        self.minority(members[place], &finding).await;
                     }
                 }
                 Verdict::Undecided | Verdict::Copies(_)
@@ -149,16 +152,33 @@ impl Comparer {
         self.search(&known).await;
     }
 
+    /// One that was found to differ, and isn't healed: by others than itself, or not at all.
+    async fn tell_again(
+        &mut self,
+        one: (MemberId, Digests),
+        trusted: &[(MemberId, Digests)],
+        count: usize,
+        term: Term,
+    ) {
+        let member = one.0;
+        let all: Vec<_> = [one].into_iter().chain(trusted.iter().cloned()).collect();
+        let Some(Common { index, members, witnesses }) = common(&all) else { return };
+        let Some(place) = members.iter().position(|id| *id == member) else { return };
+        if matches!(judge(&witnesses, count), Verdict::Minority(places) if places.contains(&place)) {
+            self.minority(member, &Finding { index, of: Some((witnesses[place].digest, term)) }).await;
+        }
+    }
+
     /// A member differs from what the majority holds.
-    async fn minority(&mut self, member: MemberId, index: RaftIndex) {
+    async fn minority(&mut self, member: MemberId, finding: &Finding) {
+        let index = finding.index;
         let is_new = self.found.insert(member);
         if is_new {
             tracing::error!(%member, %index, "a member's state differs from the majority's; it is told not to serve");
         }
         if member == self.node.status().member() {
-            // It hands the lead over, and the next leader finds and names it again.
-            self.node.status().set_diverged(index);
-            self.remember();
+            // It hands the lead over, and the next leader finds and names it again. An error is said, and remembered.
+            let _ = self.marks.found(finding);
             return;
         }
         if is_new {
@@ -167,10 +187,18 @@ impl Comparer {
             self.node.status().set_naming(Some(member));
         }
         // In every round: it may have ended before it noted what it was told, or was found while nobody knew who is right.
-        if let Err(error) = self.node.peers().tell_diverged(member, index, ANSWER_MAX).await {
-            tracing::warn!(%member, %error, "it could not be told; it will be");
-            self.found.remove(&member);
-            return;
+        match self.node.peers().tell_diverged(member, *finding, ANSWER_MAX).await {
+            Ok(true) => {}
+            Ok(false) => {
+                tracing::info!(%member, %index, "it holds another state by now; it is compared again");
+                self.found.remove(&member);
+                return;
+            }
+            Err(error) => {
+                tracing::warn!(%member, %error, "it could not be told; it will be");
+                self.found.remove(&member);
+                return;
+            }
         }
         // Not before it knows: it clears the alarm once it doesn't differ.
         if !self.raise(member, AlarmKind::Diverged, true).await {
@@ -291,65 +319,5 @@ impl Comparer {
             prefixes.extend((0..=u8::MAX).rev().filter(differs).map(|byte| longer(&prefix, byte)));
         }
         Ok(found)
-    }
-}
-
-/// What this member would answer.
-pub(super) fn own_digests(node: &Node) -> Digests {
-    let status = node.status();
-    // In this order, as whatever is known later of the state's lineage holds for the digests, too.
-    let (digests, kept) = (status.landmarks().digests(), status.landmarks().kept());
-    Digests { digests, kept, lineage: status.lineage() }
-}
-
-/// What can be compared.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Common {
-    pub(super) index: RaftIndex,
-    pub(super) members: Vec<MemberId>,
-    /// At the same places.
-    pub(super) witnesses: Vec<Witness>,
-}
-
-/// The newest entry after which more than half of those that answered, and at least two, have a digest.
-pub(super) fn common(known: &[(MemberId, Digests)]) -> Option<Common> {
-    let (_, own) = known.last()?;
-    own.digests.iter().rev().find_map(|(index, _)| {
-        let at = |(id, digests): &(MemberId, Digests)| {
-            let (_, digest) = digests.digests.iter().find(|(other, _)| other == index)?;
-            // A state that has taken another one's place since then isn't the one that has this digest.
-            (digests.lineage.since() <= *index).then_some(())?;
-            Some((*id, Witness { digest: *digest, lineage: digests.lineage.clone() }))
-        };
-        let (members, witnesses): (Vec<_>, Vec<_>) = known.iter().filter_map(at).unzip();
-        let is_enough = members.len() >= 2 && members.len() * 2 > known.len();
-        is_enough.then_some(Common { index: *index, members, witnesses })
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::consensus::Lineage;
-
-    #[test]
-    fn the_newest_common_landmark_is_compared() {
-        let digests = |list: &[(u64, u64)]| Digests {
-            digests: list.iter().map(|(index, digest)| (RaftIndex(*index), *digest)).collect(),
-            lineage: Lineage::default().copied(MemberId(7), 7, RaftIndex(200)),
-            ..Digests::default()
-        };
-        let mut known = [
-            (MemberId(2), digests(&[(256, 1), (512, 2)])),
-            (MemberId(3), digests(&[(256, 1)])),
-            (MemberId(1), digests(&[(256, 1), (512, 3), (768, 4)])),
-        ];
-        let found = common(&known).expect("512 is known to two of three");
-        assert_eq!((found.index, found.members), (RaftIndex(512), vec![MemberId(2), MemberId(1)]));
-        assert_eq!(found.witnesses.iter().map(|witness| witness.digest).collect::<Vec<_>>(), [2, 3]);
-        assert_eq!(common(&known[2..]), None, "alone there is nothing to compare");
-        // Its digests are of a state that it has no more.
-        known[0].1.lineage = Lineage::default().copied(MemberId(2), 2, RaftIndex(513));
-        assert_eq!(common(&known).map(|common| common.index), Some(RaftIndex(256)));
     }
 }

@@ -11,19 +11,21 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
-use super::answers::{Answers, Mark};
+use super::answers::Answers;
 use super::compare::Comparer;
 use super::disk::DiskWatch;
 use super::door::Door;
 use super::ends::{asked, below_ended, raft_ended, removed};
 use super::gauges::{self, Sources};
-use super::heal::{Healer, streams_end};
+use super::heal::{self, Healer, streams_end};
 use super::maintain::Keeper;
+use super::marks::{Marks, OnDisk};
 use super::meters::{self, CompactionMeter, EngineMeter, LogMeter};
 use super::open::{self, Opening};
 use super::peer_port::PeerPort;
 use super::room::Room;
 use super::scrub::{Care, Scrub, StoreScrub};
+use super::turns::Turns;
 use super::upkeep::{SnapshotPolicy, Upkeep};
 use super::{ServerError, Stopped, publish, rebuild, tokens};
 use crate::api::watch::{WatchService, end_streams_without_leader};
@@ -39,7 +41,7 @@ use crate::discovery;
 use crate::env::Env;
 use crate::lease::Lessor;
 use crate::ops::config::{AutoCompaction, Config, MetricsDetail, Url};
-use crate::ops::data_dir::{DataDir, Divergence};
+use crate::ops::data_dir::DataDir;
 use crate::ops::identity::{Identity, member_id};
 use crate::ops::metrics::Metrics;
 use crate::ops::signals::Signal;
@@ -176,7 +178,8 @@ impl Core {
         let streams = hub.clone();
         status.when_diverged(move || streams.end_all(&streams_end()));
         // Others may tell it as soon as the peer port is open, so the status may soon say more than the disk.
-        let noted = data.divergence(env.disk.as_ref())?.map(|mark| mark.index);
+        let forced = config.features.force_new_cluster && !data.is_fresh();
+        let noted = data.divergence(env.disk.as_ref())?.map(|mark| mark.index).filter(|_| !forced);
         if let Some(index) = noted {
             status.set_diverged(index);
         }
@@ -204,7 +207,7 @@ impl Core {
             meters::on_apply(metrics.clone(), config.logging.warning_apply_duration, env.clock.clone()),
         )
         .published(meters::on_published(metrics.clone()));
-        if config.features.force_new_cluster && !data.is_fresh() {
+        if forced {
             let own = PeerNode {
                 name: config.member.name.clone(),
                 peer_urls: texts(&config.clustering.initial_advertise_peer_urls),
@@ -212,7 +215,10 @@ impl Core {
             };
             let stored = membership.map(AsRef::as_ref);
             consensus::force_alone(&wal, data.identity().member, stored, own).await?;
+            heal::settle(env.disk.as_ref(), data)?;
         }
+        let disk = env.disk.clone();
+        let marks = Arc::new(Marks::new(status.clone(), OnDisk { data: data.clone(), disk }, noted.is_some()));
         let log =
             LogStore::new(wal.clone(), recovered.vote.as_deref(), cache, status.clone())?.timed(env.clock.clone());
         let node_config = NodeConfig {
@@ -253,14 +259,8 @@ impl Core {
         };
         let proposer = Proposer::start(node.clone(), propose_limits, env.clone(), waiters);
         let leases = Leases::new(lessor.clone(), proposer.clone(), env.clone());
-        let mark: Mark = {
-            let (data, disk) = (data.clone(), env.disk.clone());
-            Arc::new(move |index| match data.divergence(disk.as_ref())? {
-                Some(_) => Ok(()),
-                None => data.note_divergence(disk.as_ref(), &Divergence::found(index)),
-            })
-        };
-        let answers = Answers { leases: leases.clone(), status: status.clone(), mark: mark.clone() };
+        let turns = Arc::new(Turns::new(node.clone(), alarms.clone(), config.member.election_timeout));
+        let answers = Answers { leases: leases.clone(), marks: marks.clone(), turns };
         let peer_port = PeerPort::open(peer_listeners, &node, &peers, answers);
         // Alone, a member that isn't ready is of no use to anybody; in a cluster it may be what others wait for.
         let ready_max = if node.members().len() <= 1 { Duration::MAX } else { CLUSTER_READY_MAX };
@@ -324,14 +324,16 @@ impl Core {
         let auth = core.auth.clone();
         let (node, proposer, alarms) = (core.node.clone(), core.proposer.clone(), core.alarms.clone());
         core.workers
-            .push(Comparer::new(node.clone(), proposer.clone(), (alarms.clone(), auth.clone()), mark, noted).spawn());
+            .push(Comparer::new(node.clone(), proposer.clone(), (alarms.clone(), auth.clone()), marks.clone()).spawn());
         let healer = Healer {
             node,
             proposer,
             alarms,
             auth,
+            marks,
             data: data.clone(),
-            disk: env.disk.clone(),
+            env: env.clone(),
+            wal: core.wal.clone(),
             enabled: config.clustering.heal_diverged,
             restart: core.restart.clone(),
         };
@@ -498,8 +500,8 @@ impl Core {
         }
     }
 
-    /// Ends all of it; `orderly` if it still works.
-    pub(super) async fn stop(self, env: &Env, orderly: bool) {
+    /// Ends all of it; `orderly` if it still works. Whether Raft has ended for sure, and does nothing any more.
+    pub(super) async fn stop(self, env: &Env, orderly: bool) -> bool {
         for worker in &self.workers {
             worker.abort();
         }
@@ -512,14 +514,18 @@ impl Core {
                     tracing::warn!(%error, "the store was not flushed; the log will bring the rest back");
                 }
             }
-            if let Err(error) = self.node.shutdown().await {
+            let ended = self.node.shutdown().await;
+            if let Err(error) = &ended {
                 tracing::warn!(%error, "raft did not end in order");
             }
+            ended.is_ok()
         };
-        if tokio::time::timeout(STOP_MAX, stopping).await.is_err() {
+        let ended = tokio::time::timeout(STOP_MAX, stopping).await.unwrap_or_else(|_| {
             tracing::warn!("gave up waiting for an orderly end; nothing acknowledged is lost");
-        }
+            false
+        });
         self.peer_port.close().await;
+        ended
     }
 }
 

@@ -75,8 +75,8 @@ pub enum OpenError {
         /// The term of the vote in it.
         term: Term,
     },
-    /// A state that was to heal this member could not be read in, and the old one lies in its place again.
-    #[error("the state that differs was put back: start again")]
+    /// A state that was to heal this member could not be read in; the next start puts the old one in its place again.
+    #[error("the state that heals this member can't be read in: start again, and the old one is put back")]
     PutBack,
     /// The store was damaged and set aside, and another can't be opened in this process.
     #[error("the damaged store was set aside as {aside}: start again")]
@@ -124,7 +124,9 @@ pub(super) fn open(
     let owner = format!("member {:x} of cluster {:x}", identity.member.get(), identity.cluster.get());
     let options = WalOptions { owner: Some(owner), observer: Some(log), ..WalOptions::default() };
     let (wal, recovered) = Wal::open(env.clone(), data.wal(), options)?;
-    let healed = heal::install(env, data, &wal, &recovered, config.clustering.heal_diverged)?;
+    // Whoever makes this member the only one has chosen the state that it holds.
+    let heals = config.clustering.heal_diverged && !config.features.force_new_cluster;
+    let healed = heal::install(env, data, &wal, &recovered, heals)?;
     let dir = data.store();
     let (mut store, mut opened) = match open_store(env, config, data, engine.clone()) {
         Err(error @ StorageError::Damaged { .. }) => {
@@ -149,8 +151,8 @@ pub(super) fn open(
         opened = rebuilt;
     }
     let have = opened.position.index;
-    if have < healed && heal::put_back(env.disk.as_ref(), data)? {
-        tracing::error!("the others' state can't be read in: the old one is put back, and isn't served");
+    if have < healed && heal::ask_back(env.disk.as_ref(), data)? {
+        tracing::error!("the others' state can't be read in: starting again to put the old one back");
         return Err(OpenError::PutBack);
     }
     rebuild::finish_received(env, &data.snapshots(), have)?;

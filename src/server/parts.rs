@@ -4,12 +4,15 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
 use super::answers::Answers;
 use super::compare::Comparer;
+use super::marks::{Marks, Notes};
 use super::scrub::Care;
+use super::turns::Turns;
 use super::upkeep::{SnapshotPolicy, Upkeep};
 use super::{ends, open, rebuild};
 use crate::api::PeerDoor;
@@ -18,6 +21,7 @@ use crate::auth::AuthView;
 use crate::consensus::peer::{Peers, Service};
 use crate::consensus::{Load, Node, SavedSnapshot, Snapshots};
 use crate::env::Env;
+use crate::ops::data_dir::DataDirError;
 use crate::propose::{Leases, Proposer};
 use crate::storage::{Opened, Store, StoreReader};
 use crate::types::{RaftIndex, StorageError};
@@ -38,7 +42,9 @@ pub fn finish_received(env: &Env, dir: &Path, have: RaftIndex) -> Result<(), Sto
 
 /// What is behind the peer port.
 pub fn peer_door(node: &Node, peers: &Peers, leases: Leases) -> PeerDoor {
-    let answers = Answers { leases, status: node.status().clone(), mark: Arc::new(|_| Ok(())) };
+    // No alarm is seen here, so nobody gets a turn: no member is healed.
+    let turns = Arc::new(Turns::new(node.clone(), AlarmView::default(), Duration::from_secs(1)));
+    let answers = Answers { leases, marks: marks(node), turns };
     let service = Service::new(node.clone(), peers.clone(), Arc::new(answers));
     PeerDoor::new(service.routes(), peers.cluster(), Arc::new(Vec::new))
 }
@@ -84,7 +90,25 @@ pub fn upkeep(
 
 /// Compares the members' states while this one leads, as the server does; nothing is noted on the disk.
 pub fn comparer(node: Node, proposer: Proposer, alarms: AlarmView, auth: AuthView) -> JoinHandle<()> {
-    Comparer::new(node, proposer, (alarms, auth), Arc::new(|_| Ok(())), None).spawn()
+    let marks = marks(&node);
+    Comparer::new(node, proposer, (alarms, auth), marks).spawn()
+}
+
+/// A member that differs ends the run.
+struct Nowhere;
+
+impl Notes for Nowhere {
+    fn note(&self, _: RaftIndex) -> Result<(), DataDirError> {
+        Ok(())
+    }
+
+    fn clear(&self) -> Result<(), DataDirError> {
+        Ok(())
+    }
+}
+
+fn marks(node: &Node) -> Arc<Marks> {
+    Arc::new(Marks::new(node.status().clone(), Nowhere, false))
 }
 
 /// Waits until this member has been removed from its cluster.

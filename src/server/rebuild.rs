@@ -13,12 +13,14 @@ use std::ffi::OsString;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
+
 use crate::consensus::peer::installed_name;
-use crate::consensus::{Load, Save, SavedSnapshot};
+use crate::consensus::{COPIED_KEY, Load, Save, SavedSnapshot};
 use crate::env::{Disk, Env, Spread, gently, gently_once};
 use crate::storage::backend::BackendConfig;
-use crate::storage::snapshot::{self, SnapshotHeader, SnapshotReader};
-use crate::storage::{Opened, Store, StoreReader};
+use crate::storage::snapshot::{self, SnapshotHeader, SnapshotItem, SnapshotReader};
+use crate::storage::{Opened, Store, StoreReader, Table};
 use crate::types::{RaftIndex, StorageError};
 
 /// Ending of snapshot files; the name is the entry's index in 16 hexadecimal digits.
@@ -190,13 +192,20 @@ pub(super) fn from_snapshot(env: &Env, store: &mut Store, dir: &Path) -> Result<
 }
 
 /// Reads a file and puts its state in place of the store's, beside everything else that runs: whoever serves meanwhile
-/// hardly notices. Only the last step, in which the state is exchanged, doesn't give way.
+/// hardly notices. Only the last step, in which the state is exchanged, doesn't give way. In one step with it is noted that
+/// the state was read in: it is another one than the one that its lineage tells of, from there on.
 pub(super) fn install(env: &Env, store: &mut Store, path: &Path) -> Result<Opened, StorageError> {
     let clock = &*env.clock;
     let mut reader = SnapshotReader::new(snapshot::open_snapshot(env, path)?).map_err(|error| error.at(path))?;
     let position = reader.header().position;
     let mut installation = store.begin_install()?;
-    gently(clock, Spread::Here, || match reader.next(&mut |item| installation.add(item)) {
+    installation.add(SnapshotItem::Row(Table::Meta, Bytes::from_static(COPIED_KEY), Bytes::from_static(b"1")))?;
+    let mut add = |item| match item {
+        // Each row once, and this one is there already.
+        SnapshotItem::Row(Table::Meta, key, _) if key == COPIED_KEY => Ok(()),
+        item => installation.add(item),
+    };
+    gently(clock, Spread::Here, || match reader.next(&mut add) {
         Ok(true) => ControlFlow::Continue(()),
         Ok(false) => ControlFlow::Break(Ok(())),
         Err(error) => ControlFlow::Break(Err(error.at(path))),
@@ -265,6 +274,27 @@ mod tests {
         let needed = store.reader().logical_size() + LOG_RESERVE_BYTES;
         assert!(matches!(save_with(needed - 1), Err(StorageError::Full { .. })));
         save_with(needed).expect("there is room");
+    }
+
+    /// Cause: whether a state was read in was known only to the process that did it. Symptom: after a kill it passed for one
+    /// that went on from where its lineage says. The row that says it comes in with the state, and once.
+    #[test]
+    fn a_state_that_is_read_in_says_so() {
+        let env = Env { disk: Arc::new(MemDisk::new()), ..Env::real() };
+        let dir = Path::new("/snap");
+        env.disk.create_dir_all(dir).expect("a directory");
+        let mut source = Store::in_memory();
+        source.publish(AppliedPosition { index: RaftIndex(7), term: Term(1) }).expect("published");
+        let says = |store: &Store| store.reader().snapshot().rows().get(Table::Meta, COPIED_KEY).is_some();
+        assert!(!says(&source));
+        for _ in 0..2 {
+            let saved = save(env.clone(), source.reader(), dir.to_owned())().expect("saved");
+            let mut copy = Store::in_memory();
+            install(&env, &mut copy, &saved.path).expect("read in");
+            assert!(says(&copy));
+            // Also of one that was saved before its member took it over.
+            source = copy;
+        }
     }
 
     /// Seed 910057 of the simulation: a process was killed between the rename and the sync, the next one purged

@@ -6,6 +6,8 @@
 //! a part of the log is damaged ─────────────┤                         and not beyond what is damaged
 //! the newest snapshot is ───────────────────┘
 //! ```
+//! Nothing of it while a state is to come that takes this one's place: that has to meet the log, and a snapshot would be
+//! of what is wrong.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::scrub::Care;
-use crate::consensus::{Node, Snapshots};
+use crate::consensus::{Node, NodeStatus, Snapshots};
 use crate::storage::StoreReader;
 use crate::types::RaftIndex;
 
@@ -63,6 +65,10 @@ impl Upkeep {
         tokio::spawn(async move { self.run(log_bytes).await })
     }
 
+    fn is_held(&self) -> bool {
+        is_held(self.node.status())
+    }
+
     async fn run(self, log_bytes: impl Fn() -> u64) {
         let (mut bytes_at_last, mut behind_bytes) = (0, self.behind_bytes);
         let mut pause = 0u32;
@@ -72,6 +78,9 @@ impl Upkeep {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
+            if self.is_held() {
+                continue;
+            }
             let done = self.node.snapshot_index().unwrap_or(RaftIndex(0));
             let entries = self.node.status().applied().get().saturating_sub(done.get());
             let bytes = log_bytes().saturating_sub(bytes_at_last).saturating_add(behind_bytes);
@@ -114,9 +123,34 @@ impl Upkeep {
     }
 }
 
+/// Whether a state is to come; but nobody is to wait for it longer than there is room for the log.
+fn is_held(status: &NodeStatus) -> bool {
+    status.awaits_healing() && !status.disk().is_full
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::consensus::DiskState;
+    use crate::types::MemberId;
+
+    /// Cause: a member that differs went on purging its log. Symptom: each state that came for it was older than the log's
+    /// beginning by the time of the start, and cost a try.
+    #[test]
+    fn a_member_that_waits_for_another_state_keeps_its_log() {
+        let status = NodeStatus::new(MemberId(1));
+        assert!(!is_held(&status));
+        status.set_diverged(RaftIndex(7));
+        assert!(is_held(&status));
+        status.set_disk(DiskState { pace: None, is_full: true });
+        assert!(!is_held(&status), "no room");
+        status.set_disk(DiskState::default());
+        status.set_left_alone(true);
+        assert!(!is_held(&status), "nothing comes");
+        status.set_left_alone(false);
+        status.clear_diverged();
+        assert!(!is_held(&status));
+    }
 
     #[test]
     fn damaged_entries_go_as_soon_as_nobody_needs_them() {

@@ -11,13 +11,8 @@ use crate::cluster::{COMES_MAX, Cluster};
 use crate::divergence::{alarms, is_healed, puts, tamper};
 
 /// Snapshots and purges all the time.
-const FLAGS: [&str; 5] = [
-    "--backend=redb",
-    "--heal-diverged",
-    "--snapshot-count=20",
-    "--snapshot-log-mb=0",
-    "--snapshot-catchup-entries=10",
-];
+const FLAGS: [&str; 4] =
+    ["--backend=redb", "--snapshot-count=20", "--snapshot-log-mb=0", "--snapshot-catchup-entries=10"];
 
 async fn until(what: &str, cluster: &Cluster, mut comes: impl FnMut(&Cluster) -> bool) {
     let begun = Instant::now();

@@ -12,6 +12,11 @@ impl Node {
     /// holds most of the log, or to the next one if that doesn't take it. Returns who leads, or `None` if nobody
     /// took over within `limit`, or this member doesn't lead or is the only voter.
     pub async fn hand_over(&self, limit: Duration) -> Option<MemberId> {
+        self.hand_over_but(limit, &[]).await
+    }
+
+    /// The same, but to none of these.
+    pub async fn hand_over_but(&self, limit: Duration, avoided: &[MemberId]) -> Option<MemberId> {
         let metrics = self.raft().metrics().borrow_watched().clone();
         if metrics.current_leader != Some(metrics.id) {
             return None;
@@ -20,6 +25,7 @@ impl Node {
         let index = |id: u64| matched.and_then(|all| all.get(&id)?.as_ref().map(|log_id| log_id.index));
         let mut voters: Vec<u64> =
             metrics.membership_config.membership().voter_ids().filter(|id| *id != metrics.id).collect();
+        voters.retain(|id| !avoided.contains(&MemberId(*id)));
         voters.sort_by_key(|id| std::cmp::Reverse(index(*id)));
         let attempts = u32::try_from(voters.len()).unwrap_or(u32::MAX).max(1);
         for voter in voters {

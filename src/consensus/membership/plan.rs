@@ -241,6 +241,13 @@ impl View<'_> {
         other > 0 && u128::from(other) * 10 >= u128::from(own) * 9 && own.saturating_sub(other) <= behind_max
     }
 
+    /// Whether the voters in touch, this leader among them, are a quorum without this member.
+    pub(super) fn is_quorum_without(&self, id: u64) -> bool {
+        let is_there = |voter: &u64| *voter == self.me || self.contact(*voter) != Contact::Lost;
+        let there = self.membership.voter_ids().filter(|voter| *voter != id && is_there(voter)).count();
+        there * 2 > self.membership.voter_ids().count()
+    }
+
     /// Who has no vote and should get one without being asked for it.
     pub(super) fn due(&self, behind_max: u64) -> Option<u64> {
         let mut ids = self.membership.nodes().map(|(id, _)| *id);
@@ -333,6 +340,25 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
+    }
+
+    /// Cause: a member ended for its healing without asking who was left. Symptom: with another one down, the cluster had
+    /// no quorum until it came back.
+    #[test]
+    fn a_quorum_without_one_is_of_those_in_touch() {
+        let mut three = Cluster::of(3);
+        assert!(three.with(|view| view.is_quorum_without(3) && view.is_quorum_without(2)));
+        three.contacts.insert(2, Contact::Lost);
+        assert!(three.with(|view| !view.is_quorum_without(3)), "the leader alone");
+        assert!(three.with(|view| view.is_quorum_without(2)), "whoever is away already costs nothing more");
+        let mut five = Cluster::of(5);
+        five.contacts.insert(2, Contact::Lost);
+        assert!(five.with(|view| view.is_quorum_without(3)));
+        five.contacts.insert(4, Contact::Lost);
+        assert!(five.with(|view| !view.is_quorum_without(3)));
+        assert!(Cluster::of(2).with(|view| !view.is_quorum_without(2)));
+        let learner = Cluster::of(2).without_vote(9, false);
+        assert!(learner.with(|view| view.is_quorum_without(9)), "a learner's end costs nobody a vote");
     }
 
     fn add(id: u64) -> MemberChange {

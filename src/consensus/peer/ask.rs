@@ -7,6 +7,7 @@ use rusd_proto::rusdpeer as pb;
 
 use super::channels::was_not_sent;
 use super::{Peers, refusal};
+use crate::consensus::divergence::Finding;
 use crate::consensus::lineage::Lineage;
 use crate::consensus::membership::{MemberChange, MemberRecord};
 use crate::consensus::status::DiskState;
@@ -32,6 +33,8 @@ pub struct Digests {
     pub kept: Option<RaftIndex>,
     /// Where the state comes from.
     pub lineage: Lineage,
+    /// The member knows that its state differs.
+    pub differs: bool,
 }
 
 /// A lease as the leader's clock sees it.
@@ -48,7 +51,7 @@ impl Peers {
     pub async fn forward(&self, leader: MemberId, payload: Bytes, tag: u64, limit: Duration) -> Forwarded {
         let channels = self.channels(leader);
         let proposal = pb::Proposal { payload, tag };
-        let question = pb::Question { question: Some(pb::question::Question::Proposal(proposal)) };
+        let question = pb::Question { question: Some(pb::question::Question::Proposal(proposal)), differing: None };
         let mut client = channels.append();
         match tokio::time::timeout(limit, client.ask(channels.request(question))).await {
             Ok(Ok(answer)) => match answer.into_inner().answer {
@@ -74,10 +77,18 @@ impl Peers {
         question: pb::question::Question,
         limit: Duration,
     ) -> Result<pb::answer::Answer, RequestError> {
+        self.ask_all(leader, pb::Question { question: Some(question), differing: None }, limit).await
+    }
+
+    async fn ask_all(
+        &self,
+        leader: MemberId,
+        question: pb::Question,
+        limit: Duration,
+    ) -> Result<pb::answer::Answer, RequestError> {
         let channels = self.channels(leader);
         let mut client = channels.control();
-        let question = channels.request(pb::Question { question: Some(question) });
-        match tokio::time::timeout(limit, client.ask(question)).await {
+        match tokio::time::timeout(limit, client.ask(channels.request(question))).await {
             Ok(Ok(answer)) => match answer.into_inner().answer {
                 Some(pb::answer::Answer::Refusal(refused)) => Err(match refusal::decode(refused) {
                     // It is the other member that ends, not this one.
@@ -147,11 +158,12 @@ impl Peers {
         let question = pb::DigestsQuestion { keep: keep == Some(true), look: keep.is_none() };
         let question = pb::question::Question::Digests(question);
         match self.ask(member, question, limit).await? {
-            pb::answer::Answer::Digests(pb::Digests { indexes, digests, kept, lineage }) => Ok(Digests {
+            pb::answer::Answer::Digests(pb::Digests { indexes, digests, kept, lineage, differs }) => Ok(Digests {
                 digests: indexes.into_iter().map(RaftIndex).zip(digests).collect(),
                 kept: (kept > 0).then_some(RaftIndex(kept)),
                 // Of a member that says nothing of it nothing is known.
                 lineage: Lineage::decode(&lineage).unwrap_or_default(),
+                differs,
             }),
             _ => Err(RequestError::UnknownMethod),
         }
@@ -175,12 +187,22 @@ impl Peers {
         }
     }
 
-    /// Tells a member that it differs from the others after the entry `index`.
+    /// Tells a member that it differs from the others. False if it doesn't hold any more what was found.
     ///
     /// # Errors
     /// As above.
-    pub async fn tell_diverged(&self, member: MemberId, index: RaftIndex, limit: Duration) -> Result<(), RequestError> {
-        self.ask(member, pb::question::Question::Diverged(index.get()), limit).await.map(drop)
+    pub async fn tell_diverged(
+        &self,
+        member: MemberId,
+        finding: Finding,
+        limit: Duration,
+    ) -> Result<bool, RequestError> {
+        let question = pb::question::Question::Diverged(finding.index.get());
+        let differing = finding.of.map(|(digest, term)| pb::Differing { digest, term: term.get() });
+        match self.ask_all(member, pb::Question { question: Some(question), differing }, limit).await? {
+            pb::answer::Answer::Noted(noted) => Ok(noted),
+            _ => Err(RequestError::UnknownMethod),
+        }
     }
 
     /// How the disk does at a member now.
@@ -226,6 +248,18 @@ impl Peers {
         }
     }
 
+    /// Asks the leader whether this member may end and start again with the state that heals it. False if it is to be
+    /// asked again.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn ask_turn(&self, leader: MemberId, limit: Duration) -> Result<bool, RequestError> {
+        match self.ask(leader, pb::question::Question::Turn(true), limit).await? {
+            pb::answer::Answer::Noted(granted) => Ok(granted),
+            _ => Err(RequestError::UnknownMethod),
+        }
+    }
+
     /// Has the leader change the membership; gives the members after it.
     ///
     /// # Errors
@@ -238,7 +272,8 @@ impl Peers {
     ) -> Result<Vec<MemberRecord>, RequestError> {
         let channels = self.channels(leader);
         let mut client = channels.control();
-        let question = pb::Question { question: Some(pb::question::Question::Change(change.encode())) };
+        let question =
+            pb::Question { question: Some(pb::question::Question::Change(change.encode())), differing: None };
         let answer = match tokio::time::timeout(limit, client.ask(channels.request(question))).await {
             Ok(Ok(answer)) => answer.into_inner().answer,
             Ok(Err(status)) => {

@@ -20,11 +20,12 @@ use super::super::node::Node;
 use super::ask::{LeaseLeft, row};
 use super::snapshot::Received;
 use super::{Peers, channels, refusal, wire};
+use crate::consensus::divergence::Finding;
 use crate::consensus::index::to_raft;
 use crate::consensus::membership::MemberChange;
 use crate::consensus::status::DiskState;
 use crate::failpoint::{Point, hit};
-use crate::types::{LeaseId, MemberId, RaftIndex, RequestError};
+use crate::types::{LeaseId, MemberId, RaftIndex, RequestError, Term};
 
 /// An answer to come.
 pub type Asking<T> = Pin<Box<dyn Future<Output = Result<T, RequestError>> + Send>>;
@@ -34,9 +35,12 @@ pub trait Questions: Send + Sync + 'static {
     /// Renews a lease, or says what is left of it; answered only by a member that leads at that time.
     fn lease(&self, id: LeaseId, renew: bool) -> Asking<LeaseLeft>;
 
-    /// This member's state was found to differ after the entry: nothing of it is served from now on, and when this is
-    /// answered well, nothing is after a start either.
-    fn diverged(&self, index: RaftIndex) -> Asking<()>;
+    /// This member's state was found to differ: nothing of it is served from now on, and when this is answered by true,
+    /// nothing is after a start either. False if it holds another state by now, and nothing comes of it.
+    fn diverged(&self, finding: Finding) -> Asking<bool>;
+
+    /// Whether `member`, whose state differs, may end now and start again; answered only by a member that leads.
+    fn turn(&self, member: MemberId) -> Asking<bool>;
 }
 
 /// The peer service of this member.
@@ -176,6 +180,11 @@ impl Peer for Service {
         self.node.status().heard_from(caller, vote.leader_id.term);
         let path = snapshot.snapshot.clone();
         if healing {
+            // It may be what the others hold by now; the healer looks again.
+            if self.node.status().diverged().is_none() {
+                self.peers.discard(&path);
+                return Err(Status::failed_precondition("this member has nothing to be healed of any more"));
+            }
             self.peers.keep_for_healing(&path)?;
             return Ok(Response::new(pb::SnapshotReply { vote: Some(wire::ballot(&vote)) }));
         }
@@ -190,7 +199,8 @@ impl Peer for Service {
         use pb::question::Question;
         let question = request.into_inner();
         self.peers.meter(caller).received(question.encoded_len());
-        let answer = match question.question {
+        let pb::Question { question, differing } = question;
+        let answer = match question {
             Some(Question::Proposal(pb::Proposal { payload, tag })) => {
                 self.node.append_forwarded(payload, caller, tag).await.map(Answer::Accepted)
             }
@@ -210,16 +220,19 @@ impl Peer for Service {
                     landmarks.digests().into_iter().map(|(index, digest)| (index.get(), digest)).unzip();
                 let kept = landmarks.kept().map_or(0, RaftIndex::get);
                 let lineage = self.node.status().lineage().encode();
-                Ok(Answer::Digests(pb::Digests { indexes, digests, kept, lineage }))
+                let differs = self.node.status().diverged().is_some();
+                Ok(Answer::Digests(pb::Digests { indexes, digests, kept, lineage, differs }))
             }
             Some(Question::Parts(pb::PartsQuestion { index, prefix })) => {
                 let parts = self.node.status().landmarks().parts(RaftIndex(index), &prefix);
                 parts.map(|digests| Answer::Parts(pb::Parts { digests })).ok_or(RequestError::UnknownMethod)
             }
             Some(Question::Diverged(index)) => {
-                let noted = self.questions.diverged(RaftIndex(index)).await;
-                noted.map(|()| Answer::Noted(true))
+                let of = differing.map(|pb::Differing { digest, term }| (digest, Term(term)));
+                let finding = Finding { index: RaftIndex(index), of };
+                self.questions.diverged(finding).await.map(Answer::Noted)
             }
+            Some(Question::Turn(_)) => self.questions.turn(caller).await.map(Answer::Noted),
             Some(Question::Agreed(pb::Agreement { index, digest })) => {
                 self.node.agree(RaftIndex(index), digest).await.map(Answer::Noted)
             }

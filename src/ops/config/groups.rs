@@ -124,7 +124,7 @@ pub struct Clustering {
     /// `--slow-disk-hand-over`: rusd's own; a leader whose log takes 50 ms and more to sync, and five times as long as
     /// another member's, leaves the lead to that one.
     pub slow_disk_hand_over: bool,
-    /// `--heal-diverged`: rusd's own; a member whose state differs takes the leader's in its place.
+    /// `--heal-diverged`, on by default: rusd's own; a member whose state differs takes the leader's in its place.
     pub heal_diverged: bool,
     /// `--auto-compaction-mode`.
     pub auto_compaction_mode: CompactionMode,

@@ -1,8 +1,9 @@
 //! The mark of a member whose state differs from the others'.
 //!
 //! ```text
-//! found to differ ─► <entry> ─► a snapshot has come: attempts <n>, log <entry> <term> ─► it takes the state's place:
-//! healed <entry> ─► compared ─► removed
+//! found to differ ─► <entry> ─► so it finds itself: proven 1 ─► a snapshot has come: attempts <n> ─► Raft has ended: log <entry> <term>
+//!   ─► it takes the state's place: healed <entry>, the old store is kept: kept 1 ─► compared ─► removed
+//!        └► it can't be read in: back <which store> ─► at the next start that lies in its place again
 //! ```
 //! As long as the mark is there, the member isn't served.
 
@@ -19,8 +20,24 @@ pub struct Divergence {
     pub healed: Option<RaftIndex>,
     /// How often one came that was to.
     pub attempts: u32,
-    /// One has come and is to be taken in by the next start: how far the log and the vote were then.
+    /// One has come and is to be taken in by the next start: how far the log and the vote were when Raft had ended.
     pub arrived: Option<LogEnd>,
+    /// This member found itself, with the others, that it differs. What it holds may come to be the same again, as keys are
+    /// written anew, but what it holds of before that stays wrong.
+    pub proven: bool,
+    /// The store that was found to differ lies aside, and stays there whatever later tries do.
+    pub kept: bool,
+    /// This store is to be put back by the next start, before any is opened.
+    pub back: Option<Aside>,
+}
+
+/// A store that was put aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aside {
+    /// The one that was found to differ.
+    First,
+    /// One that had taken its place, and differed, too.
+    Later,
 }
 
 /// What a log held durably. A later one is never before it, or its end was lost.
@@ -42,23 +59,29 @@ impl LogEnd {
 impl Divergence {
     /// One that was just found.
     pub fn found(index: RaftIndex) -> Self {
-        Self { index, healed: None, attempts: 0, arrived: None }
+        Self { index, healed: None, attempts: 0, arrived: None, proven: false, kept: false, back: None }
     }
 
-    /// The same, once a snapshot has come that is to take the state's place.
-    pub fn with_arrived(&self, end: LogEnd) -> Self {
-        Self { attempts: self.attempts.saturating_add(1), arrived: Some(end), ..*self }
+    /// The same, once a snapshot has come that is to take the state's place: a try more, as yet without the log's end,
+    /// and not taken in without it.
+    pub fn counted(&self) -> Self {
+        Self { attempts: self.attempts.saturating_add(1), arrived: None, ..*self }
     }
 
     /// What can't be read counts as the mark of a member that was found to differ at once.
     fn parse(text: &str) -> Self {
         let mut words = text.split_ascii_whitespace();
-        let index = words.next().and_then(|word| word.parse().ok()).unwrap_or(1);
+        // Entry 0 is none.
+        let index = words.next().and_then(|word| word.parse().ok()).filter(|index| *index > 0).unwrap_or(1);
         let mut mark = Self::found(RaftIndex(index));
         while let Some((name, value)) = words.next().zip(words.next()) {
             match name {
                 "healed" => mark.healed = value.parse().ok().map(RaftIndex),
                 "attempts" => mark.attempts = value.parse().unwrap_or(u32::MAX),
+                "proven" => mark.proven = true,
+                // Rather two stores kept than none.
+                "kept" => mark.kept = true,
+                "back" => mark.back = Some(if value == "later" { Aside::Later } else { Aside::First }),
                 "log" => {
                     let term = words.next().and_then(|word| word.parse().ok()).map(Term);
                     let last = value.parse().ok().map(RaftIndex);
@@ -74,7 +97,14 @@ impl Divergence {
         let healed = self.healed.map(|index| format!("healed {}\n", index.get())).unwrap_or_default();
         let arrived =
             self.arrived.map(|end| format!("log {} {}\n", end.last.get(), end.term.get())).unwrap_or_default();
-        format!("{}\n{healed}attempts {}\n{arrived}", self.index.get(), self.attempts)
+        let proven = if self.proven { "proven 1\n" } else { "" };
+        let kept = if self.kept { "kept 1\n" } else { "" };
+        let back = match self.back {
+            Some(Aside::First) => "back first\n",
+            Some(Aside::Later) => "back later\n",
+            None => "",
+        };
+        format!("{}\n{healed}attempts {}\n{arrived}{proven}{kept}{back}", self.index.get(), self.attempts)
     }
 }
 
@@ -138,12 +168,18 @@ mod tests {
         drop(first);
         let again = open();
         assert_eq!(again.divergence(&RealDisk).expect("read"), Some(found));
-        let healed = Divergence { healed: Some(RaftIndex(700)), attempts: 2, ..found };
-        let arrived = found.with_arrived(LogEnd { last: RaftIndex(710), term: Term(4) });
-        again.note_divergence(&RealDisk, &arrived).expect("written");
-        assert_eq!(again.divergence(&RealDisk).expect("read"), Some(arrived));
-        again.note_divergence(&RealDisk, &healed).expect("written");
-        assert_eq!(again.divergence(&RealDisk).expect("read"), Some(healed));
+        let end = LogEnd { last: RaftIndex(710), term: Term(4) };
+        for mark in [
+            found.counted(),
+            Divergence { proven: true, ..found },
+            Divergence { arrived: Some(end), proven: true, ..found.counted() },
+            Divergence { healed: Some(RaftIndex(700)), attempts: 2, kept: true, ..found },
+            Divergence { healed: Some(RaftIndex(700)), back: Some(Aside::First), ..found },
+            Divergence { arrived: Some(end), kept: true, back: Some(Aside::Later), ..found },
+        ] {
+            again.note_divergence(&RealDisk, &mark).expect("written");
+            assert_eq!(again.divergence(&RealDisk).expect("read"), Some(mark));
+        }
         again.clear_divergence(&RealDisk).expect("removed");
         again.clear_divergence(&RealDisk).expect("nothing to remove");
         assert_eq!(again.divergence(&RealDisk).expect("read"), None);
@@ -160,6 +196,7 @@ mod tests {
     #[test]
     fn a_mark_that_cannot_be_read_counts() {
         assert_eq!(Divergence::parse(""), Divergence::found(RaftIndex(1)));
+        assert_eq!(Divergence::parse("0\n"), Divergence::found(RaftIndex(1)));
         assert_eq!(Divergence::parse("512\n"), Divergence::found(RaftIndex(512)), "of an older version");
         assert_eq!(Divergence::parse("512\nattempts x\n").attempts, u32::MAX, "rather never healed than for ever");
         assert_eq!(Divergence::parse("512 new 7 healed 9").healed, Some(RaftIndex(9)));

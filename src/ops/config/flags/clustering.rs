@@ -119,7 +119,7 @@ pub(super) const FLAGS: &[Flag] = &[
     Flag {
         name: "heal-diverged",
         kind: Kind::Bool,
-        default: "false",
+        default: "true",
         help: "rusd's own: a member whose state differs and is proven wrong takes the leader's",
         set: |config, text| {
             config.clustering.heal_diverged = value::boolean(text)?;

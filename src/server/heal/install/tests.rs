@@ -102,6 +102,11 @@ fn snapshot_at(env: &Env, dir: &Path) -> PathBuf {
     rebuild::save(env.clone(), store.reader(), dir.to_owned())().unwrap().path
 }
 
+/// As the mark is once a snapshot was counted and Raft has ended.
+fn arrived(mark: Divergence, end: LogEnd) -> Divergence {
+    Divergence { arrived: Some(end), ..mark.counted() }
+}
+
 /// A member whose log holds `entries` of term 2; it differs, had differed before, and has fetched the others' state.
 fn member(entries: std::ops::RangeInclusive<u64>, term: u64) -> Member {
     let dir = tempfile::tempdir().unwrap();
@@ -118,10 +123,10 @@ fn member(entries: std::ops::RangeInclusive<u64>, term: u64) -> Member {
     wal.append(entries.map(entry).collect(), move |result| done.send(result).unwrap());
     written.recv().unwrap().unwrap();
     let end = LogEnd { last: wal.last().unwrap().index, term: Term(0) };
-    data.note_divergence(&RealDisk, &Divergence::found(RaftIndex(10)).with_arrived(end)).unwrap();
+    data.note_divergence(&RealDisk, &arrived(Divergence::found(RaftIndex(10)), end)).unwrap();
     std::fs::write(data.store().join("engine"), b"differs").unwrap();
-    std::fs::create_dir(data.diverged_store()).unwrap();
-    std::fs::write(data.diverged_store().join("engine"), b"long ago").unwrap();
+    std::fs::create_dir(data.diverged_store(Aside::First)).unwrap();
+    std::fs::write(data.diverged_store(Aside::First).join("engine"), b"long ago").unwrap();
     let made = snapshot_at(&env, dir.path());
     std::fs::rename(made, data.snapshots().join(HEALING)).unwrap();
     // A newer one than the one that was fetched: it must not be taken for it.
@@ -160,10 +165,11 @@ impl Member {
     }
 
     fn is_installed(&self) {
-        assert_eq!(std::fs::read(self.data.diverged_store().join("engine")).unwrap(), b"differs");
+        assert_eq!(std::fs::read(self.data.diverged_store(Aside::First).join("engine")).unwrap(), b"differs");
         assert_eq!(RealDisk.list(&self.data.store()).unwrap(), Vec::<OsString>::new());
         assert_eq!(self.names(), [format!("{AT:016x}.snapshot").as_str()]);
-        let mark = Divergence { healed: Some(RaftIndex(AT)), attempts: 1, ..Divergence::found(RaftIndex(10)) };
+        let mark =
+            Divergence { healed: Some(RaftIndex(AT)), attempts: 1, kept: true, ..Divergence::found(RaftIndex(10)) };
         assert_eq!(self.mark(), mark);
     }
 }
@@ -221,11 +227,131 @@ fn a_state_that_cannot_be_read_in_makes_room_for_the_old_one() {
     let member = member(1..=20, 2);
     assert_eq!(member.install(true), RaftIndex(AT));
     std::fs::write(member.data.store().join("engine"), b"half of it").unwrap();
-    assert!(put_back(&RealDisk, &member.data).unwrap());
+    assert!(ask_back(&RealDisk, &member.data).unwrap());
+    let half = || std::fs::read(member.data.store().join("engine")).unwrap();
+    assert_eq!(half(), b"half of it", "nothing is moved under an engine that is open");
+    assert_eq!(member.install(true), RaftIndex(0));
     member.differs();
     assert_eq!(member.mark(), Divergence { attempts: 1, ..Divergence::found(RaftIndex(10)) });
     assert_eq!(member.names(), Vec::<OsString>::new());
-    assert!(!put_back(&RealDisk, &member.data).unwrap(), "there is none to put back");
+    assert!(!ask_back(&RealDisk, &member.data).unwrap(), "there is none to put back");
+}
+
+/// The start that puts it back may be killed, too.
+#[test]
+fn killed_while_the_old_store_is_put_back_it_is_put_back_later() {
+    for steps in 0.. {
+        let member = member(1..=20, 2);
+        member.install(true);
+        assert!(ask_back(&RealDisk, &member.data).unwrap());
+        let left = Arc::new(AtomicU64::new(steps));
+        let disk = Dying { left: left.clone(), recovers: false };
+        let _ = member.start(&Env { disk: Arc::new(disk), ..member.env.clone() }, true);
+        member.install(true);
+        member.differs();
+        assert_eq!((member.mark().healed, member.mark().back, member.mark().kept), (None, None, false), "{steps}");
+        assert_eq!(member.names(), Vec::<OsString>::new());
+        if left.load(Ordering::Relaxed) > 0 {
+            assert!(steps > 3, "nothing was killed");
+            return;
+        }
+    }
+}
+
+impl Member {
+    /// One more state comes, and takes the place of what the store holds by now.
+    fn again(&self, holds: &[u8]) {
+        std::fs::write(self.data.store().join("engine"), holds).unwrap();
+        let made = snapshot_at(&self.env, self.dir.path());
+        std::fs::rename(made, self.data.snapshots().join(HEALING)).unwrap();
+        let end = LogEnd { last: RaftIndex(20), term: Term(0) };
+        self.data.note_divergence(&RealDisk, &arrived(self.mark(), end)).unwrap();
+    }
+
+    fn aside(&self, which: Aside) -> Option<Vec<u8>> {
+        std::fs::read(self.data.diverged_store(which).join("engine")).ok()
+    }
+}
+
+/// Cause: each try put the store aside under one name. Symptom: the second one removed what the first had kept, which is
+/// what somebody wants to look at.
+#[test]
+fn the_store_that_was_found_to_differ_outlasts_all_tries() {
+    let member = member(1..=20, 2);
+    member.install(true);
+    assert_eq!(member.aside(Aside::First).as_deref(), Some(&b"differs"[..]), "in place of that of long ago");
+    for holds in [&b"second"[..], b"third"] {
+        member.again(holds);
+        assert_eq!(member.install(true), RaftIndex(AT));
+        assert_eq!(member.aside(Aside::First).as_deref(), Some(&b"differs"[..]));
+        assert_eq!(member.aside(Aside::Later).as_deref(), Some(holds));
+    }
+    // It can't be read in: the one that it took the place of comes back, and no older one.
+    assert!(ask_back(&RealDisk, &member.data).unwrap());
+    member.install(true);
+    assert_eq!(std::fs::read(member.data.store().join("engine")).unwrap(), b"third");
+    assert_eq!((member.aside(Aside::First).as_deref(), member.aside(Aside::Later)), (Some(&b"differs"[..]), None));
+    member.again(b"fourth");
+    member.install(true);
+    assert_eq!(member.aside(Aside::First).as_deref(), Some(&b"differs"[..]));
+    // Healed.
+    member.data.clear_divergence(&RealDisk).unwrap();
+    member.install(true);
+    assert_eq!((member.aside(Aside::First).as_deref(), member.aside(Aside::Later)), (Some(&b"differs"[..]), None));
+}
+
+/// The same, killed before each change of a name in the second try.
+#[test]
+fn killed_in_the_second_try_the_first_ones_store_stays() {
+    for steps in 0.. {
+        let member = member(1..=20, 2);
+        member.install(true);
+        member.again(b"second");
+        let left = Arc::new(AtomicU64::new(steps));
+        let disk = Dying { left: left.clone(), recovers: false };
+        let _ = member.start(&Env { disk: Arc::new(disk), ..member.env.clone() }, true);
+        assert_eq!(member.install(true), RaftIndex(AT), "killed after {steps} steps");
+        assert_eq!(member.aside(Aside::First).as_deref(), Some(&b"differs"[..]), "killed after {steps} steps");
+        assert_eq!(member.aside(Aside::Later).as_deref(), Some(&b"second"[..]), "killed after {steps} steps");
+        if left.load(Ordering::Relaxed) > 0 {
+            assert!(steps > 8, "nothing was killed");
+            return;
+        }
+    }
+}
+
+/// Cause: how far the log was, was noted while Raft went on. Symptom: entries that it cut off in the same term, as a new
+/// leader's take their place, looked as if the log had lost its end, and the member didn't start.
+#[test]
+fn a_snapshot_that_was_counted_is_taken_in_only_once_raft_has_ended() {
+    let member = member(1..=20, 2);
+    let counted = Divergence::found(RaftIndex(10)).counted();
+    member.data.note_divergence(&RealDisk, &counted).unwrap();
+    assert_eq!(member.install(true), RaftIndex(0), "killed before Raft had ended");
+    member.differs();
+    assert!(!member.data.snapshots().join(HEALING).exists(), "it is fetched again");
+
+    let again = self::member(1..=5, 2);
+    again.data.note_divergence(&RealDisk, &counted).unwrap();
+    // It held more when it was counted.
+    note_arrival(&RealDisk, &again.data, Some((RaftIndex(5), Term(0)))).unwrap();
+    assert_eq!(again.install(true), RaftIndex(AT));
+    note_arrival(&RealDisk, &again.data, None).unwrap();
+    assert_eq!(again.mark().arrived, None, "of a log that has failed nothing is known");
+    again.data.clear_divergence(&RealDisk).unwrap();
+    note_arrival(&RealDisk, &again.data, Some((RaftIndex(5), Term(0)))).unwrap();
+    assert_eq!(again.data.divergence(&RealDisk).unwrap(), None, "what is healed isn't marked");
+}
+
+#[test]
+fn whoever_makes_a_member_the_only_one_has_chosen_its_state() {
+    let member = member(1..=20, 2);
+    // As with --force-new-cluster: what has come isn't taken in.
+    assert_eq!(member.install(false), RaftIndex(0));
+    settle(&RealDisk, &member.data).unwrap();
+    member.differs();
+    assert_eq!(member.data.divergence(&RealDisk).unwrap(), None);
+    settle(&RealDisk, &member.data).unwrap();
 }
 
 /// Cause: without writes each snapshot is of the same entry, and the same entry was no further try. Symptom: a member
@@ -242,7 +368,7 @@ fn every_snapshot_that_comes_is_a_try() {
         let made = snapshot_at(&member.env, member.dir.path());
         std::fs::rename(&made, member.data.snapshots().join(HEALING)).unwrap();
         let end = LogEnd { last: RaftIndex(20), term: Term(0) };
-        member.data.note_divergence(&RealDisk, &member.mark().with_arrived(end)).unwrap();
+        member.data.note_divergence(&RealDisk, &arrived(member.mark(), end)).unwrap();
         assert_eq!(member.install(true), RaftIndex(AT));
         assert_eq!((member.mark().attempts, member.mark().arrived), (attempts, None));
     }
@@ -255,7 +381,7 @@ fn a_snapshot_does_not_hide_that_the_log_lost_its_end() {
     for (last, term) in [(6, 0), (5, 1)] {
         let member = member(1..=5, 2);
         let end = LogEnd { last: RaftIndex(last), term: Term(term) };
-        member.data.note_divergence(&RealDisk, &Divergence::found(RaftIndex(10)).with_arrived(end)).unwrap();
+        member.data.note_divergence(&RealDisk, &arrived(Divergence::found(RaftIndex(10)), end)).unwrap();
         assert!(matches!(member.start(&member.env, true), Err(OpenError::LogEndLost { .. })));
         member.differs();
     }

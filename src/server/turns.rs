@@ -1,0 +1,167 @@
+//! Who may end to be healed: one member at a time, and only if the others are a quorum without it. The leader says so.
+//!
+//! ```text
+//! may I? ─► its alarm is raised? ─► nobody else's turn? ─► the others in touch are a quorum? ─► its turn, for a while
+//! ```
+//! A turn lies in the leader's memory. A new leader, of whose predecessor somebody else may have got one, waits until that
+//! would be over: whoever has one has had its alarm raised through the log before.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::apply::{AlarmKind, AlarmView};
+use crate::consensus::Node;
+use crate::types::{MemberId, RequestError, Term};
+
+/// How long a member may take from its turn's beginning until it is gone; with what it takes to be missed, that is the
+/// least that a turn lasts.
+const GONE_AFTER: Duration = Duration::from_secs(15);
+/// The longest turn of a member that doesn't come back.
+const TURN_MAX: Duration = Duration::from_secs(600);
+
+/// Gives turns while this member leads.
+pub(super) struct Turns {
+    node: Node,
+    alarms: AlarmView,
+    book: Mutex<Book>,
+}
+
+impl Turns {
+    /// `election_timeout` is as the flag says: a member that was silent for twice as long is missed.
+    pub(super) fn new(node: Node, alarms: AlarmView, election_timeout: Duration) -> Self {
+        let least = GONE_AFTER + 2 * election_timeout;
+        Self { node, alarms, book: Mutex::new(Book { least, led: None, turn: None }) }
+    }
+
+    /// Whether it is `member`'s turn now.
+    ///
+    /// # Errors
+    /// `NoLeader` if this member doesn't lead, or differs itself.
+    pub(super) fn ask(&self, member: MemberId) -> Result<bool, RequestError> {
+        let status = self.node.status();
+        let term = status.term();
+        if !status.is_leader() || status.diverged().is_some() {
+            return Err(RequestError::NoLeader);
+        }
+        let raised = self.alarms.load().list(Some(AlarmKind::Diverged));
+        let asked = Asked {
+            member,
+            term,
+            marked: &raised.into_iter().map(|(member, _)| member).collect(),
+            is_quorum: self.node.is_quorum_without(member),
+            is_in_touch: &|other| self.node.is_in_touch(other),
+        };
+        Ok(self.book.lock().grant(&asked, Instant::now()))
+    }
+}
+
+/// What is known when a member asks.
+struct Asked<'a> {
+    member: MemberId,
+    /// This leader's.
+    term: Term,
+    /// Whose alarm is raised.
+    marked: &'a BTreeSet<MemberId>,
+    /// The others are one.
+    is_quorum: bool,
+    is_in_touch: &'a dyn Fn(MemberId) -> bool,
+}
+
+struct Book {
+    /// The least that a turn lasts.
+    least: Duration,
+    /// The term in which turns were given, and when the first one was asked for.
+    led: Option<(Term, Instant)>,
+    turn: Option<(MemberId, Instant)>,
+}
+
+impl Book {
+    fn grant(&mut self, asked: &Asked<'_>, now: Instant) -> bool {
+        if self.led.is_none_or(|(term, _)| term != asked.term) {
+            (self.led, self.turn) = (Some((asked.term, now)), None);
+        }
+        let is_mine = self.turn.is_some_and(|(holder, _)| holder == asked.member);
+        let is_anothers = self.turn.is_some_and(|(holder, since)| {
+            let lasts = now.saturating_duration_since(since);
+            let is_away = lasts < TURN_MAX && !(asked.is_in_touch)(holder);
+            holder != asked.member && asked.marked.contains(&holder) && (lasts < self.least || is_away)
+        });
+        let is_alone = asked.marked.iter().all(|member| *member == asked.member);
+        let is_new = self.led.is_none_or(|(_, since)| now.saturating_duration_since(since) < self.least);
+        let may_be_formers = is_new && !is_alone && !is_mine;
+        if !asked.marked.contains(&asked.member) || is_anothers || may_be_formers || !asked.is_quorum {
+            return false;
+        }
+        self.turn = Some((asked.member, now));
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: MemberId = MemberId(1);
+    const B: MemberId = MemberId(2);
+    const LEAST: Duration = Duration::from_secs(17);
+
+    struct Desk {
+        book: Book,
+        now: Instant,
+        in_touch: bool,
+    }
+
+    impl Desk {
+        fn new() -> Self {
+            Self { book: Book { least: LEAST, led: None, turn: None }, now: Instant::now(), in_touch: true }
+        }
+
+        fn ask(&mut self, member: MemberId, term: u64, marked: &[MemberId], is_quorum: bool) -> bool {
+            let in_touch = self.in_touch;
+            let marked = marked.iter().copied().collect();
+            let is_in_touch = |_| in_touch;
+            let term = Term(term);
+            let asked = Asked { member, term, marked: &marked, is_quorum, is_in_touch: &is_in_touch };
+            self.book.grant(&asked, self.now)
+        }
+    }
+
+    #[test]
+    fn a_turn_is_for_a_marked_member_that_leaves_a_quorum() {
+        let mut desk = Desk::new();
+        assert!(!desk.ask(A, 1, &[], true), "nobody has said that it differs");
+        assert!(!desk.ask(A, 1, &[B], true));
+        assert!(!desk.ask(A, 1, &[A], false), "another one is down");
+        assert!(desk.ask(A, 1, &[A], true) && desk.ask(A, 1, &[A], true), "it asks again");
+    }
+
+    /// Cause: each member that differed ended when it had what heals it. Symptom: two of five ended in one moment.
+    #[test]
+    fn two_members_have_no_turn_at_a_time() {
+        let mut desk = Desk::new();
+        assert!(desk.ask(A, 1, &[A], true));
+        assert!(!desk.ask(B, 1, &[A, B], true));
+        desk.in_touch = false;
+        desk.now += LEAST;
+        assert!(!desk.ask(B, 1, &[A, B], true), "it isn't back");
+        desk.in_touch = true;
+        assert!(desk.ask(B, 1, &[A, B], true) && !desk.ask(A, 1, &[A, B], true), "it is");
+        desk.in_touch = false;
+        desk.now += TURN_MAX;
+        assert!(desk.ask(A, 1, &[A, B], true), "it never comes");
+        assert!(desk.ask(B, 1, &[B], true), "whoever is healed has no turn");
+    }
+
+    #[test]
+    fn a_new_leader_waits_for_a_turn_that_it_may_not_know_of() {
+        let mut desk = Desk::new();
+        assert!(desk.ask(A, 1, &[A, B], true) || desk.book.turn.is_none());
+        assert!(!desk.ask(B, 2, &[A, B], true), "another one's, of the former leader");
+        desk.now += LEAST;
+        assert!(desk.ask(B, 2, &[A, B], true));
+        assert!(desk.ask(A, 3, &[A], true), "nobody else can have one");
+    }
+}
