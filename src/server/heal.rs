@@ -152,6 +152,19 @@ impl Healer {
             );
             return;
         }
+        match self.data.healings_since(self.env.disk.as_ref(), self.env.clock.wall()) {
+            Ok(lately) if lately < HEALINGS_MAX => {}
+            Ok(lately) => {
+                tracing::error!(lately, within = ?HEALINGS_WITHIN, "its state was replaced too often: no more of it");
+                // Seen with the next look, and by each start.
+                self.note(&Divergence { attempts: u32::MAX, ..mark });
+                return;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "how often its state was replaced lately can't be read; not without knowing it");
+                return;
+            }
+        }
         // One that is wrong, too, would send what is of no use.
         let Some(leader) = self.node.status().leader().filter(|leader| right.contains(leader)) else { return };
         if self.env.disk.exists(&self.ready()).unwrap_or(false) {
@@ -187,19 +200,6 @@ impl Healer {
         if !self.fits(sick).await {
             sick.came = None;
             return self.remove_ready();
-        }
-        let (disk, now) = (self.env.disk.as_ref(), self.env.clock.wall());
-        match self.data.healings_since(disk, now) {
-            Ok(lately) if lately < HEALINGS_MAX => {}
-            Ok(lately) => {
-                tracing::error!(lately, within = ?HEALINGS_WITHIN, "its state was replaced too often: no more of it");
-                self.note(&Divergence { attempts: u32::MAX, ..*mark });
-                return;
-            }
-            Err(error) => {
-                tracing::warn!(%error, "how often its state was replaced lately can't be read; not without knowing it");
-                return;
-            }
         }
         match self.node.peers().ask_turn(leader, ANSWER_MAX).await {
             Ok(true) => {}
