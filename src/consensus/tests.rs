@@ -25,7 +25,7 @@ use crate::apply::{Command, Machine, PutOp, codec};
 use crate::env::{CrashStyle, Env, MemDisk};
 use crate::lease::Lessor;
 use crate::storage::snapshot::SnapshotItem;
-use crate::storage::{AppliedPosition, Store, StoreReader, Table, snapshot};
+use crate::storage::{AppliedPosition, Opened, Store, StoreReader, Table, snapshot};
 use crate::types::{ClusterId, MemberId, RaftIndex, RequestError, StorageError, Term};
 use crate::wal::{Wal, WalOptions};
 
@@ -109,9 +109,10 @@ async fn openrafts_log_suite_passes() {
 async fn a_state_that_was_read_in_is_a_stretch_more() {
     let env = env(&MemDisk::new());
     let mut store = Store::in_memory();
-    let machine = |store: Store, position: AppliedPosition| {
+    let machine = |store: Store, opened: Opened| {
         let (leases, _lessor) = Lessor::new(env.clock.now());
-        let machine = Machine::open(store, &Default::default(), leases).expect("no rows that matter to it");
+        let position = opened.position;
+        let machine = Machine::open(store, &opened, leases).expect("no rows that matter to it");
         let snapshots = snapshots(&env, machine.reader());
         let status = Arc::new(NodeStatus::new(MemberId(1)));
         let publish: OnPublish = Box::new(|_, _| {});
@@ -123,9 +124,9 @@ async fn a_state_that_was_read_in_is_a_stretch_more() {
     let own = Lineage::default().copied(MemberId(1), 5, RaftIndex(3)).encode();
     let item = |key: &'static [u8], value: Bytes| SnapshotItem::Row(Table::Meta, Bytes::from_static(key), value);
     let items = [item(LINEAGE_KEY, own), item(COPIED_KEY, Bytes::from_static(b"1"))];
-    store.install::<StorageError>(at(40), items.into_iter().map(Ok)).expect("installed");
+    let opened = store.install::<StorageError>(at(40), items.into_iter().map(Ok)).expect("installed");
     let (mut first, status) = {
-        let (machine, status) = machine(store, at(40));
+        let (machine, status) = machine(store, opened);
         (machine.tracing(8).expect("noted"), status)
     };
     assert_eq!((status.lineage().since(), status.lineage().copied_from()), (RaftIndex(40), Some(MemberId(1))));
@@ -135,8 +136,8 @@ async fn a_state_that_was_read_in_is_a_stretch_more() {
     // A start that finds it as it is adds none.
     let items = [item(LINEAGE_KEY, status.lineage().encode())];
     let mut again = Store::in_memory();
-    again.install::<StorageError>(at(50), items.into_iter().map(Ok)).expect("installed");
-    let (second, started) = machine(again, at(50));
+    let opened = again.install::<StorageError>(at(50), items.into_iter().map(Ok)).expect("installed");
+    let (second, started) = machine(again, opened);
     second.tracing(9).expect("noted");
     assert_eq!(started.lineage(), status.lineage());
 }
