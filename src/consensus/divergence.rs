@@ -59,7 +59,7 @@ impl Landmarks {
         if kept.digests.len() == KEPT {
             kept.digests.pop_front();
         }
-        kept.digests.push_back((index, snapshot.digest() ^ users));
+        kept.digests.push_back((index, whole(&snapshot) ^ users));
         if std::mem::take(&mut kept.wanted) {
             kept.state = Some((index, Arc::new(snapshot)));
         }
@@ -214,7 +214,12 @@ fn published(reader: &StoreReader, users: &AuthView) -> Option<(RaftIndex, u64)>
     // are of the snapshot's entry.
     let index = snapshot.position().index;
     let same = Arc::ptr_eq(&before, &users.load()) && before.since() <= index;
-    same.then(|| (index, snapshot.digest() ^ before.digest()))
+    same.then(|| (index, whole(&snapshot) ^ before.digest()))
+}
+
+/// All of a state that every member must have alike: keys, leases, and what is compacted.
+fn whole(snapshot: &Snapshot) -> u64 {
+    snapshot.digest() ^ snapshot.digest_beside_keys()
 }
 
 #[cfg(test)]
@@ -311,7 +316,7 @@ mod tests {
         status.set_term(Term(4));
         status.set_lineage(born(1));
         let rotten = state(&[(b"a", b"rotten")], 256);
-        let digest = rotten.digest();
+        let digest = whole(&rotten);
         status.landmarks().note(RaftIndex(256), rotten, 0);
         let finding = |index, digest, term| Finding { index: RaftIndex(index), of: Some((digest, Term(term))) };
         assert!(finding(256, digest, 4).is_of(&status) && finding(256, digest, 5).is_of(&status));
@@ -324,6 +329,31 @@ mod tests {
         assert!(!finding(256, digest, 4).is_of(&status) && !old(256).is_of(&status), "healed after that");
     }
 
+    /// Cause: only keys and users were compared. Symptom: a member that lacked a lease, or had compacted elsewhere, was
+    /// found by nobody.
+    #[test]
+    fn leases_and_compactions_count() {
+        let mut store = Store::in_memory();
+        let digest = |store: &mut Store, index| {
+            store.publish(AppliedPosition { index: RaftIndex(index), term: Term(1) }).expect("published");
+            whole(&store.reader().snapshot())
+        };
+        let empty = digest(&mut store, 1);
+        store.put_meta(crate::storage::Table::Lease, "lease".into(), Some("ttl".into()));
+        let leased = digest(&mut store, 2);
+        store.put_meta(crate::storage::Table::Meta, "lineage".into(), Some("this member's own".into()));
+        assert_eq!(digest(&mut store, 3), leased);
+        for key in ["a", "b"] {
+            let mut txn = store.begin();
+            txn.put(key.into(), "".into(), LeaseId::NONE);
+            txn.commit();
+        }
+        let written = digest(&mut store, 4);
+        store.compact(2).expect("there is a revision before");
+        let compacted = digest(&mut store, 5);
+        assert!(empty != leased && written != compacted && leased != written);
+    }
+
     #[test]
     fn without_writes_the_published_state_is_compared() {
         let mut store = Store::in_memory();
@@ -331,7 +361,7 @@ mod tests {
         let landmarks = Landmarks::default();
         let users = AuthView::default();
         landmarks.watch(store.reader(), users.clone());
-        assert_eq!(landmarks.digests(), [(RaftIndex(700), store.reader().snapshot().digest())]);
+        assert_eq!(landmarks.digests(), [(RaftIndex(700), whole(&store.reader().snapshot()))]);
         users.store(AuthState::default().published(RaftIndex(701)));
         assert_eq!(landmarks.digests(), [], "users of a later entry aren't those of this one");
         landmarks.note(RaftIndex(768), store.reader().snapshot(), 0);

@@ -284,6 +284,9 @@ impl Comparer {
         match (kept(self.node.status().member()), kept(member)) {
             (Some(index), Some(same)) if index == same => {
                 match self.keys_that_differ(member, index).await {
+                    Ok(keys) if keys.is_empty() => tracing::error!(
+                        %member, %index, "no key differs: leases, users or roles do, or what is compacted"
+                    ),
                     Ok(keys) => tracing::error!(%member, %index, ?keys, "these keys differ (the first of them)"),
                     Err(error) => tracing::warn!(%member, %error, "which keys differ could not be found out"),
                 }
