@@ -8,10 +8,9 @@ use std::time::Instant;
 
 use rusd::cli::version::{ETCD_VERSION, RUSD_VERSION};
 use rusd::cli::{self, Action, Run, Tool};
-use rusd::ops::logging::Style;
-use rusd::ops::{Config, logging, restart, startup};
-use rusd::server::tools::{self, Done};
-use rusd::server::{self, Start, Stopped};
+use rusd::ops::{logging, restart, startup};
+use rusd::server::tools::{self, Done, Serve};
+use rusd::server::{self, ServerError, Start, Stopped, pod};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -55,7 +54,8 @@ fn use_tool(tool: Tool, begun: Instant) -> ExitCode {
             let _ = std::io::stdout().write_all(text.as_bytes());
             if is_fine { ExitCode::SUCCESS } else { ExitCode::from(FAILED) }
         }
-        Ok(Done::Serve(config, style)) => serve(*config, style, begun),
+        Ok(Done::Signalled(signal)) => signal.raise(),
+        Ok(Done::Serve(serving)) => serve(serving, begun),
         Err(error) => {
             eprintln!("Error: {error}");
             ExitCode::from(FAILED)
@@ -74,12 +74,29 @@ fn start(run: Run, begun: Instant) -> ExitCode {
     for warning in &run.warnings {
         warning.log();
     }
-    serve(run.config, style, begun)
+    serve(Serve { config: Box::new(run.config), style, joined: None, rejoin_after: None }, begun)
 }
 
-fn serve(config: Config, style: Style, begun: Instant) -> ExitCode {
+fn serve(serving: Serve, begun: Instant) -> ExitCode {
+    let Serve { config, style, joined, rejoin_after } = serving;
     startup::log(&config, ETCD_VERSION, RUSD_VERSION);
-    match server::run(Start { config, style, begun }) {
+    // Only a pod has anything to do afterwards.
+    let pod = rejoin_after.map(|after| (config.clone(), after));
+    match (server::run(Start { config: *config, style, begun, joined }), pod) {
+        (Ok(Stopped::Removed), Some((config, after))) => match pod::removed(&config, after) {
+            Ok(Some(signal)) => signal.raise(),
+            Ok(None) => ExitCode::SUCCESS,
+            Err(error) => {
+                tracing::error!("{error}");
+                ExitCode::from(FAILED)
+            }
+        },
+        (stopped, _) => ended(stopped),
+    }
+}
+
+fn ended(stopped: Result<Stopped, ServerError>) -> ExitCode {
+    match stopped {
         Ok(Stopped::Signal(signal)) => signal.raise(),
         Ok(Stopped::Removed) => ExitCode::SUCCESS,
         Ok(Stopped::SetAside) => {

@@ -23,6 +23,7 @@ mod open;
 #[cfg(rusd_sim)]
 pub mod parts;
 mod peer_port;
+pub mod pod;
 mod publish;
 mod rebuild;
 mod room;
@@ -74,6 +75,8 @@ pub struct Start {
     pub style: Style,
     /// When the process began, for the time it took to be ready.
     pub begun: Instant,
+    /// Who this member is in the cluster that it was added to, if that is known already.
+    pub joined: Option<Identity>,
 }
 
 /// Why a server ended in order.
@@ -155,7 +158,7 @@ pub fn run(start: Start) -> Result<Stopped, ServerError> {
 }
 
 async fn serve(start: Start) -> Result<Stopped, ServerError> {
-    let Start { mut config, style, begun } = start;
+    let Start { mut config, style, begun, joined } = start;
     let mut signal = std::pin::pin!(signals::first()?);
     let env = Env::real();
     let signed = tokens::signed(&env, &config)?;
@@ -173,7 +176,10 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
     let config = Arc::new(config);
     let connector = tls::connector(&config, &env)?;
     // Before an import, too: what etcd left says nothing about what this member promised since it was taken over.
-    let joined = if is_made { None } else { join::ask(&config, connector.as_ref()).await? };
+    let joined = match joined {
+        None if !is_made => join::ask(&config, connector.as_ref()).await?,
+        joined => joined,
+    };
     if is_made {
         if let Some(path) = &config.member.import_from {
             tracing::info!(path = %path.display(), "--import-from is ignored: this member has its data already");
@@ -194,7 +200,7 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
         rusd_version: RUSD_VERSION,
     })?);
     let traces = Traces::start(&config.tracing, RUSD_VERSION)?;
-    let entrances = tls::Entrances::open(&config, &data, &env)?;
+    let entrances = tls::Entrances::open(&config, &data.made_certificates(), &env)?;
     let (listeners, peer_listeners) = bind(&config, &entrances, &env)?;
     let core = tokio::select! {
         biased;

@@ -36,6 +36,7 @@ mod slow;
 mod socket;
 mod unread;
 mod version;
+mod waiting;
 pub mod watch;
 mod wire;
 
@@ -52,3 +53,4 @@ pub use peers::{PeerDoor, serve_peers};
 pub use seams::{Maintain, MemberInfo, Propose, Standing, Waiting};
 pub use services::{Budgets, NodeInfo, Services};
 pub use slow::SlowLog;
+pub use waiting::{WAITING_PAGE, WaitingDoor, serve_waiting};

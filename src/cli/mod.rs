@@ -20,7 +20,7 @@ mod tools;
 pub mod version;
 
 pub use outcome::{Action, CliError, Run, Warning};
-pub use tools::{Format, RemoteFlags, StatusFlags, Tool};
+pub use tools::{Format, PodFlags, RemoteFlags, StatusFlags, Tool};
 
 use crate::ops::Config;
 use crate::ops::config::flags;

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! Way (dial, user, limits) ─► one Line a member ─┬► status, a read, alarms ─► Health          (health)
-//!                                                └► members: list, add, remove, hand over     (members)
+//!                                                ├► members: list, add, remove                (members)
+//!                                                └► root, authentication on                   (users)
 //! ```
 //! Everything goes over the API that any client uses, so it works on etcd, too.
 
@@ -10,8 +11,9 @@ mod error;
 mod health;
 mod line;
 mod members;
+mod users;
 
 pub use error::AskError;
 pub use health::{ClusterHealth, MemberHealth, Role, Says};
 pub use line::{Line, Way, WayOptions};
-pub use members::MemberRow;
+pub use members::{Added, MemberRow};

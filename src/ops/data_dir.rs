@@ -131,6 +131,25 @@ impl DataDir {
         disk.exists(&path).map_err(Opener { disk, root }.io("look for", &path))
     }
 
+    /// Whether the member of this directory has served before.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn is_served(disk: &dyn Disk, config: &Config) -> Result<bool, DataDirError> {
+        let root = &config.member.data_dir;
+        let path = root.join("member").join(SERVED);
+        disk.exists(&path).map_err(Opener { disk, root }.io("look for", &path))
+    }
+
+    /// Refuses a directory that holds somebody else's files; one that isn't there is fine.
+    ///
+    /// # Errors
+    /// Whose they are, and those of the disk.
+    pub fn refuse_foreign(disk: &dyn Disk, config: &Config) -> Result<(), DataDirError> {
+        let root = &config.member.data_dir;
+        Opener { disk, root }.refuse_foreign(&root.join("member"))
+    }
+
     /// Opens the directory of the configuration, or makes it; takes the lock. A new one is `joined`'s, who is
     /// a member of a cluster that is there, or else of the member that the initial cluster makes of this one.
     ///

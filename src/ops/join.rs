@@ -7,6 +7,7 @@
 
 mod http;
 
+use std::io;
 use std::time::Duration;
 
 use super::config::{ClusterState, Config, Url};
@@ -118,6 +119,19 @@ pub async fn ask(config: &Config, connector: Option<&Connector>) -> Result<Optio
         }
     }
     Err(JoinError::Unreachable { why: refusals.join("; ") })
+}
+
+/// Whether a member of a cluster answers there.
+pub async fn is_member(url: &Url, connector: Option<&Connector>) -> bool {
+    cluster_of(url, connector, ANSWER_MAX).await.is_ok_and(|cluster| !cluster.members.is_empty())
+}
+
+/// A page of another member, or of what may become one; of a bounded length. There is no time limit here.
+///
+/// # Errors
+/// Those of the connection, and any answer but 200.
+pub async fn page(url: &Url, path: &str, connector: Option<&Connector>) -> io::Result<Vec<u8>> {
+    Ok(http::get(url, path, connector).await?.body)
 }
 
 async fn cluster_of(url: &Url, connector: Option<&Connector>, timeout: Duration) -> Result<Cluster, String> {

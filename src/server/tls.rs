@@ -6,7 +6,6 @@ use super::ServerError;
 use crate::api::Security;
 use crate::env::Env;
 use crate::ops::config::{Config, Url};
-use crate::ops::data_dir::DataDir;
 use crate::tls::{self, Acceptor, Connector, Pair, Settings, TlsError};
 
 /// What listeners let clients and members in by; nothing where no URL asks for TLS.
@@ -16,9 +15,9 @@ pub(super) struct Entrances {
 }
 
 impl Entrances {
-    /// Reads the certificates, and makes those that are to be made.
-    pub(super) fn open(config: &Config, data: &DataDir, env: &Env) -> Result<Self, ServerError> {
-        let [clients_dir, peers_dir] = data.made_certificates();
+    /// Reads the certificates, and makes those that are to be made, for clients and for peers in these directories.
+    pub(super) fn open(config: &Config, made: &[PathBuf; 2], env: &Env) -> Result<Self, ServerError> {
+        let [clients_dir, peers_dir] = made;
         let years = config.security.self_signed_cert_validity_years;
         let mut entrances = Self { clients: None, peers: None };
         if config.clients_use_tls() {
@@ -31,7 +30,7 @@ impl Entrances {
                     &config.monitoring.listen_metrics_urls,
                     &config.clustering.advertise_client_urls,
                 ];
-                settings.pair = Some(tls::self_signed(env, &clients_dir, &hosts(&urls), years)?);
+                settings.pair = Some(tls::self_signed(env, clients_dir, &hosts(&urls), years)?);
             } else if config.client_tls.auto {
                 tracing::warn!("ignoring client auto TLS since certs given");
             }
@@ -42,7 +41,7 @@ impl Entrances {
             let mut settings = for_peers(config)?;
             if settings.pair.is_none() {
                 let urls = [&config.member.listen_peer_urls, &config.clustering.initial_advertise_peer_urls];
-                settings.pair = Some(tls::self_signed(env, &peers_dir, &hosts(&urls), years)?);
+                settings.pair = Some(tls::self_signed(env, peers_dir, &hosts(&urls), years)?);
             } else if config.peer_tls.auto {
                 tracing::warn!("ignoring peer auto TLS since certs given");
             }

@@ -3,8 +3,10 @@
 mod health;
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::import::{self, FollowError, FollowOptions, Follower, ImportFailure, ImportOptions, Progress, Source};
+use super::pod::{self, PodError};
 use crate::auth::Secret;
 use crate::cli::{Format, RemoteFlags, Tool};
 use crate::env::{Access, Env};
@@ -13,7 +15,9 @@ use crate::import::{Database, ImportError, Status, Trailer, check_trailer};
 use crate::operator::{Way, WayOptions};
 use crate::ops::config::Config;
 use crate::ops::doctor;
+use crate::ops::identity::Identity;
 use crate::ops::logging::{self, Style};
+use crate::ops::signals::Signal;
 use crate::tls::{Connector, Pair, Settings, TlsError};
 
 /// What a subcommand ended with.
@@ -28,8 +32,23 @@ pub enum Done {
         /// The process ends with 0 if so, with 1 if not.
         is_fine: bool,
     },
-    /// The process goes on as a server, which speaks like this.
-    Serve(Box<Config>, Style),
+    /// A signal asked for the end.
+    Signalled(Signal),
+    /// The process goes on as a server.
+    Serve(Serve),
+}
+
+/// The server that a process goes on as.
+#[derive(Debug)]
+pub struct Serve {
+    /// Its settings.
+    pub config: Box<Config>,
+    /// How it speaks.
+    pub style: Style,
+    /// Who it is in the cluster that it was added to.
+    pub joined: Option<Identity>,
+    /// For a pod: how long it waits for its end once its member was removed.
+    pub rejoin_after: Option<Duration>,
 }
 
 /// Why a subcommand failed.
@@ -50,6 +69,9 @@ pub enum ToolError {
     /// Nothing was taken over.
     #[error(transparent)]
     Follow(#[from] FollowError),
+    /// A pod.
+    #[error(transparent)]
+    Pod(#[from] PodError),
     /// What was found isn't as it should be.
     #[error("{0}")]
     Found(String),
@@ -70,6 +92,31 @@ pub fn run(tool: Tool) -> Result<Done, ToolError> {
             let findings = doctor::examine(&env, &data_dir, wal_dir.as_deref());
             let text = if json { doctor::as_json(&findings) } else { doctor::as_text(&findings) };
             Ok(Done::Found { text, is_fine: !findings.iter().any(doctor::Finding::is_bad) })
+        }
+        Tool::PodStart { remote, config, flags } => {
+            let style = log(&config)?;
+            runtime()?.block_on(async { pod::start(&env, &way(&env, remote)?, config, &flags, style).await })
+        }
+        Tool::PodShrink { remote, set, replicas, patience } => {
+            log(&Config::default())?;
+            runtime()?.block_on(async {
+                let endpoints = remote.endpoints.clone();
+                let said = pod::shrink(&env, &way(&env, remote)?, &endpoints, &set, replicas, patience).await?;
+                Ok(Done::Said(said))
+            })
+        }
+        Tool::PodUsers { mut remote, patience } => {
+            log(&Config::default())?;
+            // Nobody asks: authentication may be off yet.
+            remote.user.clear();
+            runtime()?.block_on(async {
+                let (endpoints, password) = (remote.endpoints.clone(), remote.password.clone());
+                Ok(Done::Said(pod::users(&env, &way(&env, remote)?, &endpoints, &password, patience).await?))
+            })
+        }
+        Tool::PodBackup { remote: flags, dir, keep } => {
+            let saved = async { pod::backup(&env, &remote(&env, flags)?, &dir, keep).await };
+            runtime()?.block_on(saved).map(Done::Said)
         }
         Tool::Status { file, format } => status(&env, &file, format).map(Done::Said),
         Tool::Verify { file, skip_hash_check } => verify(&env, &file, skip_hash_check).map(Done::Said),
@@ -109,7 +156,7 @@ fn log(config: &Config) -> Result<Style, ToolError> {
     logging::init(config).map_err(|error| ToolError::Found(error.to_string()))
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, ToolError> {
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, ToolError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("rusd-tool").build();
     runtime.map_err(|error| ToolError::Found(format!("the runtime: {error}")))
 }
@@ -188,7 +235,7 @@ fn follow(
     })?;
     tracing::info!(revision = taken.revision, pause = ?taken.pause, "took over");
     if serve {
-        return Ok(Done::Serve(config, style));
+        return Ok(Done::Serve(Serve { config, style, joined: None, rejoin_after: None }));
     }
     Ok(Done::Said(format!(
         "took over into {} at revision {}: start rusd with the same flags\n",

@@ -7,6 +7,7 @@
 //! To add a command: one module with `pub fn run(args: &[String]) -> Outcome`, one line in [`COMMANDS`].
 
 mod bench;
+mod chart;
 mod clients;
 mod cluster;
 mod differential;
@@ -64,6 +65,12 @@ const COMMANDS: &[Command] = &[
         help: "a real kube-apiserver on rusd",
         takes: Takes { word: "", options: &[with("--backend", "E"), with("--rusd", "PATH"), flag("--build-only")] },
         run: kube::run,
+    },
+    Command {
+        name: "chart",
+        help: "lint the Helm chart, hold what it renders against goldens, try what it must refuse",
+        takes: Takes { word: "", options: &[flag("--record")] },
+        run: chart::run,
     },
     Command {
         name: "bench",

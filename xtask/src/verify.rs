@@ -1,14 +1,14 @@
 //! `cargo xtask verify [--allow-skips]`: what CI runs, in the order in which a mistake is cheapest to find.
 //!
 //! ```text
-//! fmt ─► clippy ─► supply (licences, sources, bans, advisories) ─► peers (real etcd) ─► all tests, summed up
+//! fmt ─► clippy ─► supply (licences, sources, bans, advisories) ─► chart (helm) ─► peers (real etcd) ─► all tests, summed up
 //!   ─► failpoints ─► etcdctl ─► etcd-suite ─► simulate (with its lints and the planted errors)
 //! ```
 //!
 //! A test that skips what it is there for is no success: only what [`MAY_SKIP`] names may. On a machine
 //! without root or without `mkfs.ext4`, `--allow-skips` lets the rest pass.
 
-use crate::{Outcome, etcd_suite, etcdctl, faults, peers, sh, simulate, supply, tally};
+use crate::{Outcome, chart, etcd_suite, etcdctl, faults, peers, sh, simulate, supply, tally};
 
 /// What product code must not do and tests may: fail at once, and go round the doors in `env`.
 const FREE_IN_TESTS: [&str; 4] =
@@ -25,7 +25,7 @@ const MAY_SKIP: [(&str, &str); 3] = [
 ];
 
 /// What a kernel or a container may not offer even to root, by words of the skip: simulation has those faults, too.
-const MAY_LACK: [&str; 2] = [": no network namespaces here", ": no time namespaces here"];
+const MAY_LACK: [&str; 3] = [": no network namespaces here", ": no time namespaces here", ": no mount namespaces here"];
 
 pub(crate) fn run(args: &[String]) -> Outcome {
     sh::run(sh::cargo(&["fmt", "--all", "--check"]))?;
@@ -34,6 +34,7 @@ pub(crate) fn run(args: &[String]) -> Outcome {
     tests.extend(FREE_IN_TESTS.iter().flat_map(|lint| ["-A", lint]));
     sh::run(sh::cargo(&tests))?;
     let unchecked = supply::check()?;
+    chart::run(&[])?;
     peers::run(&[])?;
     let mut tests = sh::cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]);
     tests.env("RUSD_REQUIRE_PEERS", "1");

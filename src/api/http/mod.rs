@@ -32,8 +32,8 @@ use super::services::Services;
 pub use policy::WebPolicy;
 
 /// What Go's `http` calls plain text.
-const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
+pub(super) const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// What a listener's pages are.
 #[derive(Clone, Debug)]
@@ -102,7 +102,7 @@ async fn route(services: &Arc<Services>, method: &Method, uri: &Uri, all: bool) 
     }
 }
 
-fn plain(status: StatusCode, content_type: Option<HeaderValue>, text: String) -> Response<ReplyBody> {
+pub(super) fn plain(status: StatusCode, content_type: Option<HeaderValue>, text: String) -> Response<ReplyBody> {
     let body = if text.is_empty() { ReplyBody::Empty } else { ReplyBody::Plain(Some(Bytes::from(text))) };
     let mut response = Response::new(body);
     *response.status_mut() = status;

@@ -1,10 +1,13 @@
 //! A subcommand's arguments taken apart: words, flags of its own, flags of the server.
 
+use std::time::Duration;
+
 use super::table::Sub;
 use super::usage;
 use crate::cli::CliError;
 use crate::ops::Config;
 use crate::ops::config::flags::{self, Flag, Kind};
+use crate::ops::config::parse_duration;
 
 /// Arguments taken apart.
 #[derive(Default)]
@@ -70,6 +73,12 @@ impl<'a> Given<'a> {
     pub(super) fn number<T: std::str::FromStr>(&self, name: &str, default: T) -> Result<T, CliError> {
         let Some(text) = self.text(name) else { return Ok(default) };
         text.parse().map_err(|_| usage(format!("--{name} is no number: {text}")))
+    }
+
+    /// A time span.
+    pub(super) fn duration(&self, name: &str, default: &str) -> Result<Duration, CliError> {
+        let text = self.text(name).unwrap_or(default);
+        parse_duration(text).map_err(|_| usage(format!("--{name} is no duration: {text}")))
     }
 
     /// All words besides flags.

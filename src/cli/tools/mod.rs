@@ -42,6 +42,42 @@ pub enum Tool {
         /// As JSON.
         json: bool,
     },
+    /// `pod start`: a member of a StatefulSet.
+    PodStart {
+        /// How the others are reached, and as whom.
+        remote: RemoteFlags,
+        /// What the member is.
+        config: Box<Config>,
+        /// What the StatefulSet is.
+        flags: PodFlags,
+    },
+    /// `pod shrink`.
+    PodShrink {
+        /// Whom to ask.
+        remote: RemoteFlags,
+        /// `--set`: the StatefulSet's name.
+        set: String,
+        /// `--replicas`: how many there will be.
+        replicas: u32,
+        /// `--timeout`.
+        patience: Duration,
+    },
+    /// `pod users`.
+    PodUsers {
+        /// Whom to ask; its password is to be root's.
+        remote: RemoteFlags,
+        /// `--timeout`.
+        patience: Duration,
+    },
+    /// `pod backup`.
+    PodBackup {
+        /// Of whom.
+        remote: RemoteFlags,
+        /// `--dir`.
+        dir: PathBuf,
+        /// `--keep`.
+        keep: usize,
+    },
     /// `snapshot save`.
     Save {
         /// Where to.
@@ -98,6 +134,15 @@ pub enum Tool {
         /// Without the source, if that is gone: with what is known of it.
         without_source: bool,
     },
+}
+
+/// How `pod start` makes a member of a pod.
+#[derive(Clone, Debug)]
+pub struct PodFlags {
+    /// `--replicas`: how many pods the StatefulSet has.
+    pub replicas: u32,
+    /// `--rejoin-after`: how long one that was removed waits for its end.
+    pub rejoin_after: Duration,
 }
 
 /// What `status` shows, and how.
@@ -171,6 +216,7 @@ fn action(sub: &Sub, given: &Given<'_>, variables: Variables<'_>) -> Result<Acti
                 json: is_json(given)?,
             }
         }
+        ["pod", command] => pod(command, given, variables)?,
         ["explain"] => return explain::text(&given.words().join(" ")).map(Action::Print),
         ["completions"] => return shell::completions(given.one()?).map(Action::Print),
         ["man"] => return shell::page(given.words()).map(Action::Print),
@@ -233,6 +279,34 @@ fn status(given: &Given<'_>, variables: Variables<'_>) -> Result<Tool, CliError>
         json: is_json(given)?,
     };
     Ok(Tool::Health { remote: remote(given, None, variables)?, flags })
+}
+
+/// More pods than this don't make a better cluster.
+const REPLICAS_MAX: u32 = 9;
+
+fn pod(command: &str, given: &Given<'_>, variables: Variables<'_>) -> Result<Tool, CliError> {
+    given.none()?;
+    let remote = remote(given, None, variables)?;
+    let replicas = || match given.number("replicas", 0)? {
+        replicas @ 1..=REPLICAS_MAX => Ok(replicas),
+        _ => Err(usage(format!("--replicas is a number from 1 to {REPLICAS_MAX}"))),
+    };
+    let needed = |name: &str| given.text(name).ok_or_else(|| usage(format!("--{name} is missing")));
+    Ok(match command {
+        "start" => Tool::PodStart {
+            remote,
+            flags: PodFlags { replicas: replicas()?, rejoin_after: given.duration("rejoin-after", "5m")? },
+            config: given.config()?,
+        },
+        "shrink" => Tool::PodShrink {
+            remote,
+            set: needed("set")?.to_owned(),
+            replicas: replicas()?,
+            patience: given.duration("timeout", "5m")?,
+        },
+        "users" => Tool::PodUsers { remote, patience: given.duration("timeout", "5m")? },
+        _ => Tool::PodBackup { remote, dir: needed("dir")?.into(), keep: given.number("keep", 7)? },
+    })
 }
 
 fn import(given: &Given<'_>) -> Result<Tool, CliError> {

@@ -55,6 +55,10 @@ pub(in crate::cli) const SUBS: &[Sub] = &[
         &[SKIP_HASH_CHECK, IMPORT, REMOTE, FOLLOW],
     ),
     sub(&["import", "take-over"], "", "end an import that follows a running server", &[TAKE_OVER]),
+    with_server(&["pod", "start"], "", "run a member as a pod of a StatefulSet", &[REMOTE, POD_START]),
+    sub(&["pod", "shrink"], "", "remove the members that a smaller StatefulSet won't have", &[REMOTE, POD_SHRINK]),
+    sub(&["pod", "users"], "", "make root, and turn authentication on", &[REMOTE, TIMEOUT]),
+    sub(&["pod", "backup"], "", "save a snapshot by its time, and remove old ones", &[REMOTE, POD_BACKUP]),
     sub(&["completions"], "SHELL", "what bash, zsh, fish, elvish or powershell complete by", &[]),
     sub(&["man"], "[SUBCOMMAND]", "a page of the manual, as roff", &[]),
 ];
@@ -122,6 +126,18 @@ const TAKE_OVER: &[Own] = &[
     own("data-dir", "DIR", "that of the process that follows"),
     own("without-source", "", "with what is known, if the source is gone"),
 ];
+
+const POD_START: &[Own] = &[
+    own("replicas", "N", "how many pods the StatefulSet has"),
+    own("rejoin-after", "DURATION", "how long a removed member waits for its pod's end [5m]"),
+];
+const TIMEOUT: &[Own] = &[own("timeout", "DURATION", "when to give up [5m]")];
+const POD_SHRINK: &[Own] = &[
+    own("set", "NAME", "the StatefulSet"),
+    own("replicas", "N", "how many pods there will be"),
+    own("timeout", "DURATION", "when to give up [5m]"),
+];
+const POD_BACKUP: &[Own] = &[own("dir", "DIR", "where to"), own("keep", "N", "how many to keep [7]")];
 
 /// The subcommand that arguments begin with, by as many words as fit.
 pub(in crate::cli) fn find(words: &[&str]) -> Option<&'static Sub> {

@@ -8,6 +8,7 @@
 //! takes another server binary than this tree's release build.
 
 mod build;
+mod chart;
 mod plane;
 mod story;
 

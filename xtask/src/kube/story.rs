@@ -22,6 +22,7 @@ const STEPS: &[(&str, Step)] = &[
     ("server-side apply", server_side_apply),
     ("watch", watch),
     ("deployment", deployment),
+    ("chart", super::chart::step),
     ("kill -9 under load", kill_under_load),
     ("goes on", goes_on),
     ("delete a namespace", delete_namespace),
@@ -44,7 +45,7 @@ fn kubectl(plane: &Plane, args: &[&str]) -> Result<String> {
     if answer.ok { Ok(answer.text) } else { Err(format!("kubectl {}: {}", args.join(" "), answer.text).into()) }
 }
 
-fn expect(holds: bool, what: impl Into<String>) -> Result<()> {
+pub(super) fn expect(holds: bool, what: impl Into<String>) -> Result<()> {
     if holds { Ok(()) } else { Err(what.into().into()) }
 }
 

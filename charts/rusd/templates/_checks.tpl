@@ -1,0 +1,22 @@
+{{/* What the schema can't say: values that don't go together. */}}
+{{- define "rusd.check" -}}
+{{- $tls := .Values.tls -}}
+{{- if $tls.enabled -}}
+{{- if and $tls.existingSecret $tls.certManager.enabled }}{{ fail "tls: existingSecret and certManager.enabled are two sources of one certificate: leave one out" }}{{ end -}}
+{{- if not (or $tls.existingSecret $tls.certManager.enabled) }}{{ fail "tls.enabled: name a secret by tls.existingSecret, or set tls.certManager.enabled" }}{{ end -}}
+{{- if and $tls.certManager.enabled (not $tls.certManager.issuerRef.name) }}{{ fail "tls.certManager.issuerRef.name: name the issuer" }}{{ end -}}
+{{- else if or $tls.existingSecret $tls.certManager.enabled }}{{ fail "tls.enabled is false, and a certificate is named: set tls.enabled=true" }}
+{{- end -}}
+{{- if and .Values.auth.enabled (not .Values.auth.existingSecret) }}{{ fail "auth.enabled: name the secret with root's password by auth.existingSecret" }}{{ end -}}
+{{- if .Values.restore.enabled -}}
+{{- if not (and .Values.restore.existingClaim .Values.restore.file) }}{{ fail "restore.enabled: name the claim and the file in it by restore.existingClaim and restore.file" }}{{ end -}}
+{{- if not .Values.persistence.enabled }}{{ fail "restore.enabled without persistence.enabled: it would be restored at every restart of all pods" }}{{ end -}}
+{{- end -}}
+{{- $server := .Values.server -}}
+{{- if lt (int $server.electionTimeoutMs) (mul 5 $server.heartbeatIntervalMs | int) }}{{ fail "server.electionTimeoutMs: it must be at least 5 times server.heartbeatIntervalMs" }}{{ end -}}
+{{- $own := list "name" "data-dir" "wal-dir" "listen-client-urls" "advertise-client-urls" "listen-peer-urls" "initial-advertise-peer-urls" "listen-metrics-urls" "initial-cluster" "initial-cluster-state" "initial-cluster-token" "auto-promote-learners" "import-from" "replicas" "force-new-cluster" -}}
+{{- range $server.extraArgs -}}
+{{- $flag := . | trimPrefix "--" | splitList "=" | first -}}
+{{- if has $flag $own }}{{ fail (printf "server.extraArgs: --%s is the chart's own business" $flag) }}{{ end -}}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,189 @@
+{{/* Names, labels, and what several pods have in common. */}}
+
+{{- define "rusd.fullname" -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
+{{- default $full .Values.fullnameOverride | trunc 45 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "rusd.selector" -}}
+app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "rusd.labels" -}}
+{{ include "rusd.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* metadata of an object: (dict "root" $ "suffix" "-x" "component" "x" "annotations" (dict …)) */}}
+{{- define "rusd.metadata" -}}
+name: {{ include "rusd.fullname" .root }}{{ .suffix }}
+namespace: {{ .root.Release.Namespace }}
+labels:
+  {{- include "rusd.labels" .root | nindent 2 }}
+  {{- with .component }}
+  app.kubernetes.io/component: {{ . }}
+  {{- end }}
+  {{- with .labels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- with merge (dict) (default (dict) .annotations) .root.Values.commonAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- define "rusd.image" -}}
+{{- $tag := default .Chart.AppVersion .Values.image.tag -}}
+{{- if .Values.image.digest -}}
+{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else -}}
+{{ .Values.image.repository }}:{{ $tag }}
+{{- end -}}
+{{- end -}}
+
+{{- define "rusd.scheme" -}}{{ ternary "https" "http" .Values.tls.enabled }}{{- end -}}
+
+{{/* The domain of the pods' own names. */}}
+{{- define "rusd.domain" -}}
+{{ include "rusd.fullname" . }}-headless.{{ .Release.Namespace }}.svc.{{ .Values.clusterDomain }}
+{{- end -}}
+
+{{- define "rusd.serviceUrl" -}}
+{{ include "rusd.scheme" . }}://{{ include "rusd.fullname" . }}.{{ .Release.Namespace }}.svc.{{ .Values.clusterDomain }}:2379
+{{- end -}}
+
+{{/* Whom the chart's own pods ask: whoever is ready, then each member by its name. */}}
+{{- define "rusd.endpoints" -}}
+{{- $urls := list (include "rusd.serviceUrl" .) -}}
+{{- range $at := until (int .Values.replicas) -}}
+{{- $urls = append $urls (printf "%s://%s-%d.%s:2379" (include "rusd.scheme" $) (include "rusd.fullname" $) $at (include "rusd.domain" $)) -}}
+{{- end -}}
+{{ join "," $urls }}
+{{- end -}}
+
+{{- define "rusd.serviceAccount" -}}
+{{- if .Values.serviceAccount.create -}}
+{{ default (include "rusd.fullname" .) .Values.serviceAccount.name }}
+{{- else -}}
+{{ default "default" .Values.serviceAccount.name }}
+{{- end -}}
+{{- end -}}
+
+{{- define "rusd.tlsSecret" -}}
+{{- default (printf "%s-tls" (include "rusd.fullname" .)) .Values.tls.existingSecret -}}
+{{- end -}}
+
+{{/* How members are reached as a client, by etcdctl's variables. */}}
+{{- define "rusd.clientEnv" -}}
+{{- if .Values.auth.enabled }}
+- name: ETCDCTL_USER
+  value: root
+- name: ETCDCTL_PASSWORD
+  valueFrom:
+    secretKeyRef: {name: {{ .Values.auth.existingSecret }}, key: {{ .Values.auth.secretKey }}}
+{{- end }}
+{{- if .Values.tls.enabled }}
+- {name: ETCDCTL_CACERT, value: /etc/rusd/tls/ca.crt}
+- {name: ETCDCTL_CERT, value: /etc/rusd/tls/tls.crt}
+- {name: ETCDCTL_KEY, value: /etc/rusd/tls/tls.key}
+{{- end }}
+{{- end -}}
+
+{{/* Of every pod: no root, no token, nothing that it doesn't need. */}}
+{{- define "rusd.podCommon" -}}
+serviceAccountName: {{ include "rusd.serviceAccount" . }}
+automountServiceAccountToken: false
+enableServiceLinks: false
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 65532
+  runAsGroup: 65532
+  fsGroup: 65532
+  fsGroupChangePolicy: OnRootMismatch
+  seccompProfile: {type: RuntimeDefault}
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- define "rusd.containerCommon" -}}
+image: {{ include "rusd.image" . | quote }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities: {drop: [ALL]}
+{{- end -}}
+
+{{/* A short job of the chart's own: (dict "root" $ "component" "x" "args" (list …)) */}}
+{{- define "rusd.jobSpec" -}}
+backoffLimit: 3
+activeDeadlineSeconds: 900
+template:
+  metadata:
+    labels:
+      {{- include "rusd.selector" .root | nindent 6 }}
+      app.kubernetes.io/component: {{ .component }}
+  spec:
+    restartPolicy: Never
+    {{- include "rusd.podCommon" .root | nindent 4 }}
+    containers:
+      - name: rusd
+        {{- include "rusd.containerCommon" .root | nindent 8 }}
+        args:
+          {{- toYaml .args | nindent 10 }}
+        {{- with include "rusd.clientEnv" .root }}
+        env:
+          {{- . | trim | nindent 10 }}
+        {{- end }}
+        resources:
+          {{- toYaml (default (dict "requests" (dict "cpu" "10m" "memory" "32Mi") "limits" (dict "memory" "128Mi")) .resources) | nindent 10 }}
+        {{- with concat (include "rusd.tlsMounts" .root | fromYamlArray) (default (list) .mounts) }}
+        volumeMounts:
+          {{- toYaml . | nindent 10 }}
+        {{- end }}
+    {{- with concat (include "rusd.tlsVolumes" .root | fromYamlArray) (default (list) .volumes) }}
+    volumes:
+      {{- toYaml . | nindent 6 }}
+    {{- end }}
+{{- end -}}
+
+{{- define "rusd.tlsMounts" -}}
+{{- if .Values.tls.enabled }}
+- {name: tls, mountPath: /etc/rusd/tls, readOnly: true}
+{{- end }}
+{{- end -}}
+
+{{- define "rusd.tlsVolumes" -}}
+{{- if .Values.tls.enabled }}
+- name: tls
+  secret: {secretName: {{ include "rusd.tlsSecret" . }}, defaultMode: 288}
+{{- end }}
+{{- end -}}
+
+{{/* Requests and limits that follow from the flags. */}}
+{{- define "rusd.resources" -}}
+{{- if .Values.resources -}}
+{{ toYaml .Values.resources }}
+{{- else -}}
+{{- $server := .Values.server -}}
+{{- $least := add 256 $server.cacheMiB -}}
+requests:
+  cpu: 250m
+  memory: {{ $least }}Mi
+limits:
+  memory: {{ add $least $server.pendingRequestsMiB $server.pendingAnswersMiB (div $server.quotaMiB 2) }}Mi
+{{- end -}}
+{{- end -}}
+
+{{- define "rusd.volumeSize" -}}
+{{- default (printf "%dMi" (add 1024 (mul 4 .Values.server.quotaMiB))) .Values.persistence.size -}}
+{{- end -}}

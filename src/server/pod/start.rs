@@ -1,0 +1,267 @@
+//! `rusd pod start`: from a pod to a member, and what becomes of one that was removed.
+//!
+//! ```text
+//! <data-dir>.agreed    the pods had seen each other without data: this one may begin as a new member. Gone once it served
+//! <data-dir>.removed   what a member had that was removed; until the next one is
+//! ```
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+
+use super::agreement::{Agreement, Heard, Next};
+use super::names::Pod;
+use super::room::{Notice, WaitingRoom};
+use super::{AGAIN, PodError, TELL_EVERY, io, join};
+use crate::api::WAITING_PAGE;
+use crate::cli::PodFlags;
+use crate::env::{Env, read_all, write_atomic};
+use crate::operator::Way;
+use crate::ops::config::{ClusterState, Config, InitialCluster, Url};
+use crate::ops::data_dir::DataDir;
+use crate::ops::identity::Identity;
+use crate::ops::join as others;
+use crate::ops::signals::{self, Signal};
+use crate::server::tls;
+use crate::server::tools::{Done, Serve, ToolError};
+use crate::tls::Connector;
+
+/// Ordinals that are asked besides the replicas: a cluster may have been larger.
+const ORDINALS_ASKED: u32 = 9;
+/// How long one pod may take to answer.
+const ANSWER_MAX: Duration = Duration::from_millis(1_500);
+/// How long a pod that has agreed stays for those that haven't heard of it.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// No mark is longer.
+const MARK_BYTES_MAX: usize = 256;
+
+/// Finds out how this pod is to start; comes back when it is known.
+pub(in crate::server) async fn start(
+    env: &Env,
+    way: &Way,
+    mut config: Box<Config>,
+    flags: &PodFlags,
+    style: crate::ops::logging::Style,
+) -> Result<Done, ToolError> {
+    let pod = Pod::of(&config)?;
+    let mut signal = std::pin::pin!(signals::first().map_err(|error| ToolError::Found(error.to_string()))?);
+    if config.member.wal_dir.is_some() {
+        // It would outlive the data that is set aside.
+        return Err(PodError::Flags("--wal-dir: a pod keeps its log in its data directory".to_owned()).into());
+    }
+    let restore = config.member.import_from.take();
+    let serve = |config, joined| Done::Serve(Serve { config, style, joined, rejoin_after: Some(flags.rejoin_after) });
+    let marked = mark_read(env, &config)?;
+    if DataDir::is_made(env.disk.as_ref(), &config).map_err(PodError::from)? {
+        if DataDir::is_served(env.disk.as_ref(), &config).map_err(PodError::from)? && marked.is_some() {
+            mark_remove(env, &config)?;
+        }
+        config.clustering.initial_cluster = pod.initial_cluster(marked.unwrap_or(flags.replicas))?;
+        return Ok(serve(config, None));
+    }
+    DataDir::refuse_foreign(env.disk.as_ref(), &config).map_err(PodError::from)?;
+    if let Some(replicas) = marked {
+        tracing::info!(replicas, "all pods had no data when they agreed to make a cluster; this one hasn't begun yet");
+        return Ok(serve(begins(config, &pod, replicas, restore)?, None));
+    }
+    if pod.ordinal() >= flags.replicas {
+        // It is about to go; as a member it would be missed.
+        let room = WaitingRoom::open(&config, env, None).map_err(|error| ToolError::Found(error.to_string()))?;
+        tracing::warn!(
+            replicas = flags.replicas,
+            "this pod is one too many and has no data: it waits for its end. A set grows by `helm upgrade`"
+        );
+        let signal = signal.await;
+        room.close().await;
+        return Ok(Done::Signalled(signal));
+    }
+    let connector = tls::connector(&config, env).map_err(|error| ToolError::Found(error.to_string()))?;
+    tokio::select! {
+        biased;
+        signal = &mut signal => Ok(Done::Signalled(signal)),
+        found = find(env, way, &config, &pod, flags.replicas, connector.as_ref()) => match found? {
+            None => Ok(serve(begins(config, &pod, flags.replicas, restore)?, None)),
+            Some(identity) => {
+                config.clustering.initial_cluster_state = ClusterState::Existing;
+                config.clustering.initial_cluster =
+                    InitialCluster::of_one(&config.member.name, &config.clustering.initial_advertise_peer_urls);
+                Ok(serve(config, Some(identity)))
+            }
+        },
+    }
+}
+
+/// The configuration of a member of a new cluster; what is to be restored is taken over by each of them.
+fn begins(
+    mut config: Box<Config>,
+    pod: &Pod,
+    replicas: u32,
+    restore: Option<PathBuf>,
+) -> Result<Box<Config>, PodError> {
+    config.clustering.initial_cluster_state = ClusterState::New;
+    config.clustering.initial_cluster = pod.initial_cluster(replicas)?;
+    config.member.import_from = restore;
+    Ok(config)
+}
+
+/// Who this pod is in the cluster that there is; `None` if it is to begin one with the others.
+async fn find(
+    env: &Env,
+    way: &Way,
+    config: &Config,
+    pod: &Pod,
+    replicas: u32,
+    connector: Option<&Connector>,
+) -> Result<Option<Identity>, ToolError> {
+    let notice = Notice { token: config.clustering.initial_cluster_token.clone(), replicas, agreed: false };
+    let room = WaitingRoom::open(config, env, Some(notice.clone()));
+    let room = room.map_err(|error| ToolError::Found(error.to_string()))?;
+    let asked: Vec<u32> = (0..replicas.max(ORDINALS_ASKED)).filter(|ordinal| *ordinal != pod.ordinal()).collect();
+    let mut agreement = Agreement::new(pod.ordinal(), replicas);
+    let (mut agreed_at, mut told_at): (Option<Instant>, Option<Instant>) = (None, None);
+    let found = loop {
+        let heard = join_all(asked.iter().map(|ordinal| ask(pod, *ordinal, connector, &notice))).await;
+        let now = env.clock.now();
+        let since = |at: Option<Instant>| at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        let next = agreement.take(&heard, since(agreed_at) < PATIENCE);
+        if agreement.is_agreed() && agreed_at.is_none() {
+            // Written down before it is said: others begin by it, and this one must not ask again then.
+            mark_write(env, config, replicas)?;
+            room.agree();
+            agreed_at = Some(now);
+            tracing::info!(replicas, "no pod has any data: they agree to make a cluster");
+        }
+        match next {
+            Next::Begin => break None,
+            Next::Join(members) => break Some(join::join(env, way, pod, &members).await?),
+            Next::Ask(missing) => {
+                if told_at.is_none_or(|at| now.saturating_duration_since(at) >= TELL_EVERY) {
+                    told_at = Some(now);
+                    tracing::info!(
+                        ordinals = ?missing,
+                        agreed = agreement.is_agreed(),
+                        "waiting for these pods: without data, a pod begins only with all of them, or joins a cluster"
+                    );
+                }
+                tokio::time::sleep(AGAIN).await;
+            }
+        }
+    };
+    room.close().await;
+    Ok(found)
+}
+
+async fn ask(pod: &Pod, ordinal: u32, connector: Option<&Connector>, own: &Notice) -> (u32, Heard) {
+    let Ok(url) = pod.peer_url(ordinal).parse::<Url>() else { return (ordinal, Heard::Nothing) };
+    let asking = async {
+        if others::is_member(&url, connector).await {
+            return Heard::Member;
+        }
+        let page = others::page(&url, WAITING_PAGE, connector).await;
+        match page.ok().and_then(|page| Notice::parse(&page)) {
+            Some(notice) if notice.token == own.token && notice.replicas == own.replicas => {
+                Heard::Waiting { agreed: notice.agreed }
+            }
+            _ => Heard::Nothing,
+        }
+    };
+    (ordinal, tokio::time::timeout(ANSWER_MAX, asking).await.unwrap_or(Heard::Nothing))
+}
+
+fn beside(config: &Config, what: &str) -> PathBuf {
+    let mut path = config.member.data_dir.clone().into_os_string();
+    path.push(what);
+    path.into()
+}
+
+/// Replicas that had agreed.
+fn mark_read(env: &Env, config: &Config) -> Result<Option<u32>, PodError> {
+    let path = beside(config, ".agreed");
+    match read_all(env.disk.as_ref(), &path, MARK_BYTES_MAX) {
+        Ok(bytes) => {
+            let text = String::from_utf8_lossy(&bytes);
+            let replicas = text.strip_prefix("replicas ").and_then(|rest| rest.trim().parse().ok());
+            replicas.map(Some).ok_or_else(|| {
+                PodError::Flags(format!("{} is damaged: remove it, and this pod asks the others again", path.display()))
+            })
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(io("read", &path)(error)),
+    }
+}
+
+fn mark_write(env: &Env, config: &Config, replicas: u32) -> Result<(), PodError> {
+    let path = beside(config, ".agreed");
+    write_atomic(env.disk.as_ref(), &path, format!("replicas {replicas}\n").as_bytes()).map_err(io("write", &path))
+}
+
+fn mark_remove(env: &Env, config: &Config) -> Result<(), PodError> {
+    let path = beside(config, ".agreed");
+    match env.disk.remove(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(io("remove", &path)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// What a member does that was removed: its data is set aside, so that the pod, if it is still wanted, comes back as
+/// a new member; and it waits, because most likely it isn't.
+pub fn removed(config: &Config, rejoin_after: Duration) -> Result<Option<Signal>, ToolError> {
+    let env = Env::real();
+    set_aside(&env, config)?;
+    tracing::warn!(
+        after = ?rejoin_after,
+        "this member was removed and its data set aside; if the pod is still there then, it joins as a new member"
+    );
+    crate::server::tools::runtime()?.block_on(async {
+        let signal = signals::first().map_err(|error| ToolError::Found(error.to_string()))?;
+        let room = WaitingRoom::open(config, &env, None).map_err(|error| ToolError::Found(error.to_string()))?;
+        let signal = tokio::time::timeout(rejoin_after, signal).await.ok();
+        room.close().await;
+        Ok(signal)
+    })
+}
+
+fn set_aside(env: &Env, config: &Config) -> Result<(), PodError> {
+    let disk = env.disk.as_ref();
+    let (data, aside) = (&config.member.data_dir, beside(config, ".removed"));
+    mark_remove(env, config)?;
+    if disk.exists(&aside).map_err(io("look for", &aside))? {
+        disk.remove_dir(&aside).map_err(io("remove", &aside))?;
+    }
+    disk.rename(data, &aside).map_err(io("set aside", data))?;
+    let above = data.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
+    disk.sync_dir(above).map_err(io("sync", above))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::config::flags;
+
+    fn config(dir: &std::path::Path) -> Config {
+        let mut config = Config::default();
+        config.set(flags::find("data-dir").expect("known"), &dir.join("data").display().to_string()).expect("a path");
+        config
+    }
+
+    #[test]
+    fn a_mark_is_read_as_it_was_written_and_goes_with_the_data() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (env, config) = (Env::real(), config(dir.path()));
+        assert_eq!(mark_read(&env, &config).expect("none"), None);
+        mark_write(&env, &config, 5).expect("written");
+        assert_eq!(mark_read(&env, &config).expect("read"), Some(5));
+        for round in ["first", "second"] {
+            env.disk.create_dir_all(&config.member.data_dir).expect("made");
+            write_atomic(env.disk.as_ref(), &config.member.data_dir.join("x"), round.as_bytes()).expect("written");
+            set_aside(&env, &config).expect("set aside");
+            assert_eq!(mark_read(&env, &config).expect("none"), None);
+            let kept = read_all(env.disk.as_ref(), &dir.path().join("data.removed/x"), 9).expect("kept");
+            assert_eq!(kept, round.as_bytes());
+            assert!(!env.disk.exists(&config.member.data_dir).expect("a look"));
+        }
+        write_atomic(env.disk.as_ref(), &dir.path().join("data.agreed"), b"what").expect("written");
+        assert!(mark_read(&env, &config).is_err(), "damage isn't taken for anything");
+    }
+}

@@ -1,0 +1,173 @@
+//! What a StatefulSet goes through: nothing that was acknowledged is lost by any of it.
+
+use std::fs;
+use std::time::Duration;
+
+use rusd_proto::etcdserverpb::kv_client::KvClient;
+use rusd_proto::etcdserverpb::{PutRequest, RangeRequest};
+use serde_json::Value;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::set::Set;
+
+const WAITING: &str = "waiting for these pods";
+const SET_ASIDE: &str = "this member was removed and its data set aside";
+
+async fn connect(set: &Set, at: u8) -> Channel {
+    let endpoint = Endpoint::from_shared(set.client(at)).expect("a URL");
+    endpoint.timeout(Duration::from_secs(20)).connect().await.expect("it serves")
+}
+
+async fn put(set: &Set, at: u8, key: &str) {
+    let mut client = KvClient::new(connect(set, at).await);
+    let put = PutRequest { key: key.as_bytes().to_vec().into(), value: b"v".to_vec().into(), ..Default::default() };
+    client.put(put).await.expect("written");
+}
+
+/// Whether all of them are there.
+async fn has(set: &Set, at: u8, keys: &[&str]) {
+    let mut client = KvClient::new(connect(set, at).await);
+    for key in keys {
+        let range = RangeRequest { key: key.as_bytes().to_vec().into(), ..Default::default() };
+        let answer = client.range(range).await.expect("read").into_inner();
+        assert_eq!(answer.count, 1, "{key} at pod {at}");
+    }
+}
+
+fn id(status: &Value, name: &str) -> String {
+    let rows = status["members"].as_array().expect("members");
+    let row = rows.iter().find(|row| row["name"] == name).expect("this one");
+    row["id"].as_str().expect("an id").to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_set_begins_loses_a_volume_grows_shrinks_and_rolls() {
+    let Some(mut set) = Set::new("pods") else { return };
+    // Two of three begin nothing, live, and aren't ready.
+    set.start(0, 3, &[]);
+    set.start(1, 3, &[]);
+    set.says(0, WAITING, 0);
+    set.says(1, WAITING, 0);
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(!set.volume(0).join("data").exists() && !set.volume(0).join("data.agreed").exists());
+    assert_eq!((set.page(0, "/livez"), set.page(0, "/readyz")), (Some(200), Some(503)));
+    set.start(2, 3, &[]);
+    let first = set.well(3);
+    put(&set, 0, "a").await;
+
+    // A node is lost with its volume: the pod comes back as another member.
+    set.kill(1);
+    put(&set, 0, "b").await;
+    fs::remove_dir_all(set.volume(1)).expect("removed");
+    set.start(1, 3, &[]);
+    set.says(1, "this pod's volume is empty", 0);
+    let second = set.well(3);
+    assert_ne!(id(&first, "rusd-1"), id(&second, "rusd-1"));
+    assert_eq!(id(&first, "rusd-2"), id(&second, "rusd-2"));
+    has(&set, 1, &["a", "b"]).await;
+
+    // Two more at once: one after the other learns, then votes.
+    set.start(3, 5, &["--rejoin-after=1h"]);
+    set.start(4, 5, &["--rejoin-after=1h"]);
+    set.well(5);
+    put(&set, 4, "c").await;
+
+    // Both are removed before they go; then only is the set smaller.
+    let output = set.run("pod shrink --set=rusd --replicas=3");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "removed rusd-4, rusd-3\n");
+    for at in [3, 4] {
+        set.says(at, SET_ASIDE, 0);
+        assert!(set.volume(at).join("data.removed").exists() && !set.volume(at).join("data").exists());
+        set.stop(at);
+    }
+    set.well(3);
+    // A pod that is started once more before it goes doesn't come back.
+    set.start(4, 3, &[]);
+    set.says(4, "one too many", 0);
+    set.stop(4);
+    let output = set.run("pod shrink --set=rusd --replicas=3");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "no member of rusd is beyond 3 replicas\n", "{output:?}");
+
+    // One after the other is started again; what they have stays what it is.
+    for at in [2, 1, 0] {
+        set.stop(at);
+        put(&set, (at + 1) % 3, &format!("roll-{at}")).await;
+        set.start(at, 3, &[]);
+        set.well(3);
+    }
+    let last = set.status("");
+    for at in 0..3 {
+        assert_eq!(id(&second, &format!("rusd-{at}")), id(&last, &format!("rusd-{at}")));
+        has(&set, at, &["a", "b", "c", "roll-0", "roll-1", "roll-2"]).await;
+    }
+
+    // The set grows again onto a volume that was kept.
+    set.start(3, 5, &["--rejoin-after=1h"]);
+    set.well(4);
+    has(&set, 3, &["a", "roll-0"]).await;
+
+    // A member that is removed while its pod stays comes back by itself, as a new one.
+    set.stop(3);
+    set.start(3, 5, &["--rejoin-after=100ms"]);
+    set.well(4);
+    let output = set.run("pod shrink --set=rusd --replicas=3");
+    assert!(output.status.success(), "{output:?}");
+    set.says(3, SET_ASIDE, 1);
+    set.ended(3);
+    set.start(3, 5, &["--rejoin-after=1h"]);
+    set.well(4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_is_restored_by_a_new_set_and_root_is_asked_for() {
+    let Some(mut set) = Set::new("pods") else { return };
+    set.start(0, 1, &[]);
+    set.well(1);
+    put(&set, 0, "kept").await;
+    let dir = tempfile::tempdir().expect("a directory");
+    for _ in 0..2 {
+        let output = set.run(&format!("pod backup --dir={} --keep=1", dir.path().display()));
+        assert!(output.status.success(), "{output:?}");
+        // Names tell seconds apart.
+        std::thread::sleep(Duration::from_millis(1_100));
+    }
+    let names: Vec<_> =
+        fs::read_dir(dir.path()).expect("a directory").map(|entry| entry.expect("a file").path()).collect();
+    assert_eq!(names.len(), 1, "{names:?}");
+
+    let restore = format!("--import-from={}", names[0].display());
+    let mut other = Set::new("pods").expect("there were namespaces");
+    for at in 0..3 {
+        other.start(at, 3, &[&restore]);
+    }
+    other.well(3);
+    for at in 0..3 {
+        has(&other, at, &["kept"]).await;
+    }
+    // A volume that is lost is filled by the others, not by the backup.
+    put(&other, 0, "later").await;
+    let login = ["--user=root", "--password=secret"];
+    let output = other.run("pod users --password=secret");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "authentication is on\n", "{output:?}");
+    let output = other.run("pod users --password=secret");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "authentication was on already\n", "{output:?}");
+    let output = other.run("pod users --password=guess");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    other.kill(2);
+    fs::remove_dir_all(other.volume(2)).expect("removed");
+    other.start(2, 3, &[&restore, login[0], login[1]]);
+    other.says(2, "added as a learner", 0);
+    let mut voters = 0;
+    for _ in 0..400 {
+        let status = other.status(" --members=3 --user=root --password=secret");
+        voters =
+            status["members"].as_array().map_or(0, |rows| rows.iter().filter(|row| row["role"] != "learner").count());
+        if status["well"] == true && voters == 3 {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    assert_eq!(voters, 3);
+    assert_eq!(fs::read_dir(other.volume(2)).expect("a volume").count(), 1, "no mark is left by a pod that joined");
+}

@@ -1,0 +1,108 @@
+//! `cargo xtask chart`: the Helm chart, held against lint, goldens and what it must refuse.
+//!
+//! ```text
+//! helm (Go module, cached) ─► each charts/rusd/ci/NAME-values.yaml ─► lint --strict
+//!                                                                 └► template ─► ci/golden: default.yaml, NAME.diff
+//!                         └► each line of ci/refusals.txt ─► refused, with this text
+//! ```
+//! The default's rendering is kept whole, the others' as what differs from it: that is what one wants to see changed.
+//! `--record` writes the goldens anew.
+
+mod helm;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::{Outcome, sh};
+
+/// The default comes first: the others are held against it.
+pub(crate) const VALUES: [&str; 5] = ["default", "single", "secured", "large", "restored"];
+/// The Kubernetes that helm is to think of; without it, it takes the one that its own build doesn't know.
+const KUBE: &str = "--kube-version=1.37.1";
+
+pub(crate) fn run(args: &[String]) -> Outcome {
+    let helm = helm::built()?;
+    let chart = sh::root().join("charts/rusd");
+    let (ci, record) = (chart.join("ci"), args.iter().any(|arg| arg == "--record"));
+    let scratch = sh::target().join("chart");
+    fs::create_dir_all(&scratch)?;
+    let default = scratch.join("default.yaml");
+    let mut differ = Vec::new();
+    for name in VALUES {
+        let values = ci.join(format!("{name}-values.yaml"));
+        let values = format!("--values={}", values.display());
+        sh::output(helm_with(&helm, &chart, &["lint", "--strict", ".", KUBE, &values]))?;
+        let rendered = render(&helm, &chart, name, "space")?;
+        let (golden, shown) = if name == "default" {
+            fs::write(&default, &rendered)?;
+            (ci.join("golden/default.yaml"), rendered)
+        } else {
+            let path = scratch.join(format!("{name}.yaml"));
+            fs::write(&path, rendered)?;
+            (ci.join(format!("golden/{name}.diff")), difference(&default, &path)?)
+        };
+        if record {
+            fs::write(&golden, shown)?;
+        } else if fs::read(&golden).unwrap_or_default() != shown {
+            let fresh = scratch.join(golden.file_name().ok_or("a golden has a name")?);
+            fs::write(&fresh, shown)?;
+            print!("{}", String::from_utf8_lossy(&difference(&golden, &fresh)?));
+            differ.push(name);
+        }
+    }
+    if !differ.is_empty() {
+        return Err(
+            format!("these render otherwise than ci/golden has it: {differ:?}; --record if that is meant").into()
+        );
+    }
+    let refused = refusals(&helm, &chart, &fs::read_to_string(ci.join("refusals.txt"))?)?;
+    println!("chart: {} values files linted and rendered, {refused} refusals", VALUES.len());
+    Ok(())
+}
+
+/// The program.
+pub(crate) fn helm() -> Result<PathBuf, Box<dyn std::error::Error>> {
+    helm::built()
+}
+
+/// What the chart makes of these values.
+pub(crate) fn render(helm: &Path, chart: &Path, values: &str, namespace: &str) -> Result<Vec<u8>, String> {
+    let values = format!("--values=ci/{values}-values.yaml");
+    let namespace = format!("--namespace={namespace}");
+    sh::output(helm_with(helm, chart, &["template", "release", ".", &namespace, KUBE, &values]))
+}
+
+/// helm, run in the chart's directory.
+pub(crate) fn helm_with(helm: &Path, chart: &Path, args: &[&str]) -> std::process::Command {
+    sh::program(helm.to_str().unwrap_or("helm"), chart, args)
+}
+
+/// What differs between two files, without their names.
+fn difference(old: &Path, new: &Path) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
+    let mut diff = std::process::Command::new("diff");
+    let output = diff.args(["-U2", "--label=default", "--label=this"]).args([old, new]).output()?;
+    // 1 says that they differ.
+    match output.status.code() {
+        Some(0 | 1) => Ok(output.stdout),
+        _ => Err(format!("diff: {}", String::from_utf8_lossy(&output.stderr)).into()),
+    }
+}
+
+/// Tries each line; gives their number.
+fn refusals(helm: &Path, chart: &Path, text: &str) -> Result<usize, Box<dyn std::error::Error>> {
+    let mut count = 0;
+    for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let (set, part) = line.split_once("=> ").ok_or_else(|| format!("refusals.txt: {line:?} has no =>"))?;
+        let set = format!("--set={}", set.trim());
+        let output = helm_with(helm, chart, &["template", "release", ".", KUBE, &set]).output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        if output.status.success() {
+            return Err(format!("{set}: it was taken").into());
+        }
+        if !said.contains(part.trim()) {
+            return Err(format!("{set}: refused without {part:?}:\n{said}").into());
+        }
+        count += 1;
+    }
+    Ok(count)
+}
