@@ -209,6 +209,36 @@ fn index(c: &mut Criterion<CpuTime>) {
     group.finish();
 }
 
+/// What history costs: overwrites of keys far apart whose older versions are all kept.
+fn kept(c: &mut Criterion<CpuTime>) {
+    let mut group = c.benchmark_group("kept");
+    group.measurement_time(Duration::from_secs(10)).sample_size(10).throughput(Throughput::Elements(1));
+    let (mut filled, mut seed, mut kept) = (None, 1, 0);
+    group.bench_function("overwrite of any of 1 000 000 keys, published every 10", |b| {
+        let (keys, index, _) = filled.get_or_insert_with(|| {
+            let keys: Vec<Bytes> = (0..KEYS).map(key).collect();
+            let mut index = Index::default();
+            for (key, main) in keys.iter().zip(2..) {
+                index.put(key, version(main));
+            }
+            (keys, index, resident())
+        });
+        let mut published = index.clone();
+        b.iter(|| {
+            kept += 1;
+            index.put(&keys[(random(&mut seed) % KEYS) as usize], version((KEYS + kept).cast_signed() + 2));
+            if kept % 10 == 0 {
+                published = index.clone();
+            }
+        });
+        black_box(published.len());
+    });
+    if let Some((_, _, before)) = filled {
+        println!("kept: {:.1} bytes a kept version, of {kept}", resident().saturating_sub(before) as f64 / kept as f64);
+    }
+    group.finish();
+}
+
 fn writes(c: &mut Criterion<CpuTime>) {
     let mut group = c.benchmark_group("write");
     group.measurement_time(Duration::from_secs(4)).sample_size(10);
@@ -341,6 +371,6 @@ fn restart(c: &mut Criterion<CpuTime>) {
 criterion_group! {
     name = benches;
     config = Criterion::default().with_measurement(CpuTime);
-    targets = index, writes, reads, compaction, restart
+    targets = index, kept, writes, reads, compaction, restart
 }
 criterion_main!(benches);

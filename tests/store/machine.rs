@@ -273,6 +273,17 @@ impl StateMachineTest for Subject {
             let count = state.published.range(&RangeQuery::latest(range.clone())).expect("now").count;
             assert_eq!(snapshot.count(&range), count);
         }
+        // One key as it is now takes a way of its own.
+        for key in
+            (b'a'..=b'd').flat_map(|first| [vec![first], vec![first, b'a'], vec![first, b'b'], vec![first, b'c']])
+        {
+            match store.reader().get(&key, Disk::Never) {
+                Ok(found) => {
+                    assert_eq!(found.value.as_ref(), state.published.living(&key, state.published.revision));
+                }
+                Err(error) => assert_eq!(error, ReadError::NeedsDisk),
+            }
+        }
         for revision in state.published.compact.max(1)..=state.published.revision {
             let hash = |snapshot: &rusd::storage::Snapshot| snapshot.hash_kv(revision).map(|found| found.value.hash);
             assert_eq!(hash(&snapshot), hash(&twin), "at {revision}");

@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! version: flags u8 · main as difference varint · [sub varint] · [main - create zigzag varint]
-//!          · [puts varint] · [lease zigzag varint] · [hash u64 LE]
+//!          · [puts varint] · [lease zigzag varint]
 //! ```
 //!
-//! A put over a put of the same generation and lease is 12 bytes or 13. A newer version is
+//! A put over a put of the same generation and lease is 4 bytes or 5. A newer version is
 //! written before all others, and the oldest ones are cut off at the end: what stays isn't touched.
+//! A superseded version's digest isn't here: who wants it reads the record's head.
 
 use super::Version;
 use super::packed::Buffer;
@@ -49,9 +50,6 @@ pub(super) fn write(out: &mut Buffer, version: &Version, next: &Version) {
     if flags & LEASED != 0 {
         put_varint(out, zigzag(version.lease()));
     }
-    if version.is_live() {
-        out.extend_from_slice(&version.hash().to_le_bytes());
-    }
 }
 
 /// Reads such bytes: the versions, newest first.
@@ -90,9 +88,7 @@ impl Iterator for Older<'_> {
         let create = if flags & CREATED != 0 { main.wrapping_sub(unzigzag(self.varint())) } else { next.create() };
         let version = if flags & COUNTED != 0 { self.varint().cast_signed() } else { next.version().wrapping_sub(1) };
         let lease = LeaseId(if flags & LEASED != 0 { unzigzag(self.varint()) } else { next.lease() });
-        let (hash, rest) = self.rest.split_first_chunk().unwrap_or((&[0; 8], &[]));
-        self.rest = rest;
-        self.next = Version::put(KeyMeta { create, modified, version, lease }, u64::from_le_bytes(*hash));
+        self.next = Version::put(KeyMeta { create, modified, version, lease }, 0);
         Some(self.next)
     }
 }
@@ -127,7 +123,7 @@ mod tests {
 
     fn put(main: i64, create: i64, version: i64, lease: i64) -> Version {
         let modified = Revision::new(main, main & 3);
-        Version::put(KeyMeta { create, modified, version, lease: LeaseId(lease) }, main.cast_unsigned() << 7)
+        Version::put(KeyMeta { create, modified, version, lease: LeaseId(lease) }, 0)
     }
 
     #[test]
@@ -153,7 +149,7 @@ mod tests {
         let (old, new) = (put(1_000_000, 900, 17, 0), put(2_000_000, 900, 18, 0));
         let mut bytes = Buffer::new();
         write(&mut bytes, &old, &new);
-        assert_eq!(bytes.len(), 12);
+        assert_eq!(bytes.len(), 4);
     }
 
     #[test]

@@ -2,17 +2,17 @@
 
 use smallvec::SmallVec;
 
+use super::Version;
 use super::delta::{self, Older};
 use super::history::History;
 use super::node::Item;
 use super::packed::{self, Buffer, Packed};
 use super::spilled::Spill;
-use super::{KeyMeta, Version};
 use crate::types::Revision;
 
 /// Superseded versions that stay in the leaf. More are moved out of line all at once, so that one
 /// change in so many touches what is there.
-pub(super) const RECENT_MAX: usize = 8;
+pub(super) const RECENT_MAX: usize = 16;
 
 /// A key's state, taken out of its leaf to be looked at or changed.
 #[derive(Clone, Debug)]
@@ -70,8 +70,8 @@ impl Entry {
         self.recent_len += 1;
     }
 
-    /// Takes the newest version out again; `None` if it was the only one.
-    pub(super) fn pop(mut self) -> Option<Self> {
+    /// Takes the newest version out again; `None` if it was the only one. `digest` is that of the one before.
+    pub(super) fn pop(mut self, digest: u64) -> Option<Self> {
         let mut recent = Older::new(self.head, &self.recent);
         match recent.next() {
             Some(newest) => {
@@ -80,11 +80,8 @@ impl Entry {
             }
             None => self.head = self.older.pop()?,
         }
+        self.head = self.head.with_hash(digest);
         Some(self)
-    }
-
-    pub(super) fn live_meta(&self) -> Option<KeyMeta> {
-        self.head.meta()
     }
 
     /// Forgets what a compaction at `at` forgets (02 §6), oldest first into `removed`; `None` if nothing stays.
@@ -186,6 +183,7 @@ impl Summary {
 
 #[cfg(test)]
 mod tests {
+    use super::super::KeyMeta;
     use super::super::spilled::Spilled;
     use super::*;
     use crate::types::LeaseId;
@@ -247,8 +245,9 @@ mod tests {
         (2..50).for_each(|main| entry.push(put(main)));
         for main in (2..50).rev() {
             assert_eq!(entry.ascending().iter().map(Version::main).collect::<Vec<_>>(), (1..=main).collect::<Vec<_>>());
-            entry = entry.pop().unwrap();
+            assert_eq!(entry.head.hash(), 7);
+            entry = entry.pop(7).unwrap();
         }
-        assert!(entry.pop().is_none());
+        assert!(entry.pop(0).is_none());
     }
 }

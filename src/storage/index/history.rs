@@ -47,7 +47,8 @@ impl Chunk {
             delta::write(&mut rest, version, next);
             next = version;
         }
-        Some(Self { newest: *newest, rest: (&rest[..]).into(), count: versions.len(), oldest: next.modified(), older })
+        let (newest, rest) = (newest.with_hash(0), (&rest[..]).into());
+        Some(Self { newest, rest, count: versions.len(), oldest: next.modified(), older })
     }
 
     fn newest_first(&self) -> impl Iterator<Item = Version> {

@@ -98,10 +98,10 @@ impl Index {
     }
 
     /// Puts the version that `next` makes of the living one before; returns that one.
-    pub fn put(&mut self, key: &[u8], next: impl FnOnce(Option<KeyMeta>) -> Version) -> Option<KeyMeta> {
+    pub fn put(&mut self, key: &[u8], next: impl FnOnce(Option<KeyMeta>) -> Version) -> Option<Version> {
         self.tree.edit(key, |slot| {
-            let prev = slot.as_ref().and_then(Entry::live_meta);
-            let version = next(prev);
+            let prev = slot.as_ref().map(|entry| entry.head).filter(Version::is_live);
+            let version = next(prev.as_ref().and_then(Version::meta));
             match slot {
                 Some(entry) => entry.push(version),
                 None => *slot = Some(Entry::new(version)),
@@ -111,15 +111,16 @@ impl Index {
     }
 
     /// Ends the living generation of `key`; returns its last version, or `None` and changes nothing.
-    pub fn tombstone(&mut self, key: &[u8], at: Revision) -> Option<KeyMeta> {
+    pub fn tombstone(&mut self, key: &[u8], at: Revision) -> Option<Version> {
         self.get(key, None)?;
         self.put(key, |_| Version::tombstone(at))
     }
 
-    /// Takes the newest version of `key` back, as if it had never been written.
-    pub fn undo(&mut self, key: &[u8]) {
+    /// Takes the newest version of `key` back, as if it had never been written. `digest` is that of the
+    /// version which [`Index::put`] or [`Index::tombstone`] returned; of any other one it doesn't matter.
+    pub fn undo(&mut self, key: &[u8], digest: u64) {
         self.tree.edit(key, |slot| {
-            *slot = slot.take().and_then(Entry::pop);
+            *slot = slot.take().and_then(|entry| entry.pop(digest));
         });
     }
 

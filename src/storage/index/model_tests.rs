@@ -40,8 +40,11 @@ fn hash(key: &[u8], main: i64) -> u64 {
     key.iter().fold(main.cast_unsigned().wrapping_mul(0x9e37_79b9), |sum, byte| sum.rotate_left(5) ^ u64::from(*byte))
 }
 
-fn at(versions: &[Version], main: i64) -> Option<&Version> {
-    versions.iter().rfind(|version| version.main() <= main).filter(|version| version.is_live())
+/// As the index gives it: only the newest version has its digest.
+fn at(versions: &[Version], main: i64) -> Option<Version> {
+    let place = versions.iter().rposition(|version| version.main() <= main)?;
+    let found = if place + 1 < versions.len() { versions[place].with_hash(0) } else { versions[place] };
+    found.is_live().then_some(found)
 }
 
 fn put_both(index: &mut Index, model: &mut Model, key: &[u8], main: i64) {
@@ -55,11 +58,12 @@ fn put_both(index: &mut Index, model: &mut Model, key: &[u8], main: i64) {
     };
     let version = Version::put(meta, hash(key, main));
     versions.push(version);
+    let before = versions.iter().rev().nth(1).filter(|before| before.is_live()).copied();
     let got = index.put(key, |found| {
         assert_eq!(found, prev);
         version
     });
-    assert_eq!(got, prev);
+    assert_eq!(got, before);
 }
 
 fn compact_model(model: &mut Model, main: i64) {
@@ -91,7 +95,7 @@ fn check(index: &Index, model: &Model, mains: &[i64]) {
             let want: Vec<(&[u8], Version)> = model
                 .iter()
                 .filter(|(key, _)| range.contains(key))
-                .filter_map(|(key, versions)| Some((key.as_slice(), *at(versions, at_main.unwrap_or(i64::MAX))?)))
+                .filter_map(|(key, versions)| Some((key.as_slice(), at(versions, at_main.unwrap_or(i64::MAX))?)))
                 .collect();
             let got: Vec<(&[u8], Version)> = index.range(range, at_main).collect();
             assert_eq!(got, want, "{range:?} at {at_main:?}");
@@ -131,7 +135,8 @@ proptest! {
                     undoable = Some(key);
                 }
                 Step::Delete(key) => {
-                    let living = model.get(&key).and_then(|versions| versions.last()?.meta());
+                    let living = model.get(&key).and_then(|versions| versions.last().copied());
+                    let living = living.filter(Version::is_live);
                     prop_assert_eq!(index.tombstone(&key, Revision::new(main + 1, 0)), living);
                     if living.is_some() {
                         main += 1;
@@ -141,9 +146,9 @@ proptest! {
                 }
                 Step::Undo => {
                     if let Some(key) = last.take() {
-                        index.undo(&key);
                         let versions = model.get_mut(&key).unwrap();
                         versions.pop();
+                        index.undo(&key, versions.last().map_or(0, Version::hash));
                         if versions.is_empty() {
                             model.remove(&key);
                         }

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Each number has as many bytes as it needs, so that the newest version is 13 to 20 bytes, an older one
-//! mostly 12, and a leaf full of them is copied by one `memcpy`. Since the newest's hash comes last, eight
+//! mostly 4, and a leaf full of them is copied by one `memcpy`. Since the newest's hash comes last, eight
 //! bytes can be loaded from where any number begins, and no branch depends on the content. More than a few
 //! versions don't fit: the older ones are out of line, in `History`.
 

@@ -86,9 +86,15 @@ impl Version {
         self.version != 0
     }
 
-    /// The record's digest; 0 for a tombstone, so that it can be summed without asking.
+    /// The record's digest, if it is a key's newest version; 0 for a tombstone, so that it can be summed
+    /// without asking, and for a superseded version, whose digest only its stored head has.
     pub fn hash(&self) -> u64 {
         self.hash
+    }
+
+    /// The same with another digest.
+    pub(super) fn with_hash(self, hash: u64) -> Self {
+        Self { hash: if self.is_live() { hash } else { 0 }, ..self }
     }
 
     /// The public side; `None` for a tombstone.

@@ -25,6 +25,8 @@ pub(super) struct Change {
     pub(super) digest: u64,
     /// Where the version before this revision lies.
     pub(super) prev: Option<Revision>,
+    /// Digest of the key's newest version before this change, to take the change back.
+    before: u64,
 }
 
 /// One command's changes. Dropped without [`WriteTxn::commit`], it takes all of them back.
@@ -94,7 +96,7 @@ impl<'a> WriteTxn<'a> {
     pub fn put(&mut self, key: Bytes, value: Bytes, lease: LeaseId) -> PutOutcome {
         let at = self.next();
         let (mut written, mut digest) = ((at.main, 1), 0);
-        let prev = self.store.index.put(&key, |prev| {
+        let before = self.store.index.put(&key, |prev| {
             if let Some(prev) = prev {
                 written = (prev.create, prev.version + 1);
             }
@@ -103,8 +105,8 @@ impl<'a> WriteTxn<'a> {
             Version::put(meta, digest)
         });
         let version = VersionRecord { value, create_revision: written.0, version: written.1, lease };
-        self.push(at, Record { key, version: Some(version) }, digest, prev);
-        PutOutcome { prev }
+        self.push(at, Record { key, version: Some(version) }, digest, before);
+        PutOutcome { prev: before.and_then(|before| before.meta()) }
     }
 
     /// Deletes every living key of `range`; what they were, in key order.
@@ -113,8 +115,8 @@ impl<'a> WriteTxn<'a> {
         self.visit(range, |meta, key| deleted.push((Bytes::copy_from_slice(key), *meta)));
         for (key, _) in &deleted {
             let at = self.next();
-            let prev = self.store.index.tombstone(key, at);
-            self.push(at, Record { key: key.clone(), version: None }, 0, prev);
+            let before = self.store.index.tombstone(key, at);
+            self.push(at, Record { key: key.clone(), version: None }, 0, before);
         }
         deleted
     }
@@ -151,15 +153,16 @@ impl<'a> WriteTxn<'a> {
         Revision::new(self.store.revision + 1, sub.cast_signed() as i64)
     }
 
-    fn push(&mut self, at: Revision, record: Record, digest: u64, prev: Option<KeyMeta>) {
+    fn push(&mut self, at: Revision, record: Record, digest: u64, before: Option<Version>) {
         // A watcher is told the version before the revision, also if the command itself made one since.
-        let prev = prev.and_then(|prev| match prev.modified {
+        let prev = before.and_then(|before| match before.modified() {
             own if own.main == at.main => {
                 usize::try_from(own.sub).ok().and_then(|sub| self.store.changes.get(self.before + sub)?.prev)
             }
             before => Some(before),
         });
-        self.store.changes.push(Change { at, record, digest, prev });
+        let before = before.map_or(0, |before| before.hash());
+        self.store.changes.push(Change { at, record, digest, prev, before });
     }
 
     pub(super) fn view(&self) -> View<'_> {
@@ -170,7 +173,7 @@ impl<'a> WriteTxn<'a> {
 impl Drop for WriteTxn<'_> {
     fn drop(&mut self) {
         for change in self.store.changes.drain(self.before..).rev() {
-            self.store.index.undo(&change.record.key);
+            self.store.index.undo(&change.record.key, change.before);
         }
     }
 }

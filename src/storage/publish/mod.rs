@@ -9,7 +9,9 @@
 
 mod counts;
 mod gauge;
+mod newest;
 mod pages;
+mod past;
 mod reader;
 mod snapshot;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::pages::Pages;
-use super::{Published, Shared};
+use super::{Published, Shared, newest, past};
 use crate::storage::each_value::each_value;
 use crate::storage::index::Rows;
 use crate::storage::values::ValueReader;
@@ -227,15 +227,15 @@ impl Snapshot {
     }
 
     /// The digest of the keys living at `revision` (0 or less: now), equal on every member whatever
-    /// it has compacted. O(1) now, a walk of the index for an older revision.
+    /// it has compacted. O(1) now; for an older revision a walk of the index and the heads of what was
+    /// superseded since, which may block on the engine.
     ///
-    /// Errors: `Compacted`, `FutureRevision`.
+    /// Errors: `Compacted`, also if a compaction passed this state meanwhile; `FutureRevision`; those of the disk.
     pub fn hash_kv(&self, revision: i64) -> Result<Scoped<HashKv>, ReadError> {
         let state = &*self.published;
-        let all = KeyRange::all();
         let digest = match state.view().resolve(revision)? {
             None => state.index.summary().digest,
-            at @ Some(_) => state.index.range(&all, at).fold(0_u64, |sum, (_, found)| sum.wrapping_add(found.hash())),
+            Some(at) => past::digest_at(state, &self.shared.values, at)?,
         };
         // A negative revision is hashed as 0 is, and named back as it came.
         let hash_revision = if revision == 0 { state.revision } else { revision };
@@ -262,6 +262,9 @@ pub(super) fn range(
     query: &RangeQuery,
     disk: Disk,
 ) -> Result<Scoped<RangeResult>, ReadError> {
+    if let Some(answer) = newest::answer(state, values, query) {
+        return Ok(scoped(state, answer));
+    }
     Ok(scoped(state, state.view().range(query, |next| values.warm(next), |at| fetch(values, at, disk))?))
 }
 
@@ -271,6 +274,9 @@ pub(super) fn get(
     key: &[u8],
     disk: Disk,
 ) -> Result<Scoped<Option<KeyValue>>, ReadError> {
+    if let Some(pair) = newest::pair(state, values, key) {
+        return Ok(scoped(state, Some(pair)));
+    }
     let found = match state.index.get(key, None) {
         None => None,
         Some(version) => {

@@ -104,7 +104,8 @@ impl Hot {
     /// they are asked for next, one after the other. More than [`WARM_MAX`] are passed over.
     pub(super) fn warm(&self, revisions: &[Revision]) {
         let revisions = &revisions[..revisions.len().min(WARM_MAX)];
-        // Loads that don't depend on each other: first all sets, then all entries.
+        // Loads that don't depend on each other: first all sets, then all entries, then the counts of those who
+        // hold their bytes, which a copy of a record raises.
         let sets = revisions.iter().fold(0, |sum, at| sum ^ self.set(tag(*at))[0].tag());
         std::hint::black_box(sets);
         let entries: SmallVec<[_; WARM_MAX]> = revisions
@@ -116,6 +117,9 @@ impl Hot {
             .collect();
         let lives = entries.iter().fold(0, |sum, entry| sum ^ entry.as_ref().map_or(0, |entry| entry.at.main));
         std::hint::black_box(lives);
+        let held =
+            entries.iter().filter_map(|entry| entry.as_ref()).filter(|entry| entry.record.key.is_unique()).count();
+        std::hint::black_box(held);
     }
 
     /// The present epoch: to be asked before what is to be inserted is read.

@@ -23,8 +23,10 @@ use crate::types::{LeaseId, StorageError};
 
 mod commit;
 mod core;
+mod digests;
 mod doomed;
 mod freeze;
+mod front;
 mod hot;
 mod listed;
 mod load;
@@ -87,8 +89,8 @@ pub type RowChange = (Table, Bytes, Option<Bytes>);
 pub struct ValuesConfig {
     /// The engine and where it lies; its `cache_bytes` is set from the budget below.
     pub backend: BackendConfig,
-    /// The whole memory budget in bytes: a quarter for pending, half for hot, an eighth for the engine; the
-    /// rest for what all of them hold around that.
+    /// The whole memory budget in bytes: a quarter for pending, half for hot and what leads to it, an eighth for
+    /// the engine; the rest for what all of them hold around that.
     pub cache_bytes: u64,
     /// The longest time between an append and its flush.
     pub flush_interval: Duration,

@@ -26,7 +26,7 @@ const LARGE_BYTES: usize = 256 << 10;
 /// Reads records. It has no method that writes.
 #[derive(Clone, Debug)]
 pub struct ValueReader {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl ValueReader {
@@ -42,6 +42,14 @@ impl ValueReader {
     /// The record of a revision if it is in memory. Never waits.
     pub fn cached(&self, at: Revision) -> Option<Record> {
         self.shared.pending.get(at).or_else(|| self.shared.hot.get(at))
+    }
+
+    /// The newest record of `key`, if it is a put, memory knows it, and it is not above main revision `main`,
+    /// which the caller has loaded as the published one. Never waits. `None` says nothing.
+    pub fn newest(&self, key: &[u8], main: i64) -> Option<(Revision, Record)> {
+        let at = self.shared.front.find(key, main)?;
+        let record = self.cached(at)?;
+        (record.version.is_some() && record.key == key).then_some((at, record))
     }
 
     /// Makes [`ValueReader::cached`] quicker for a few revisions that are asked for next, as many as

@@ -156,6 +156,7 @@ impl ValueWriter {
         let old = shared.replace_engine(engine);
         self.pending.clear();
         shared.hot.clear();
+        shared.front.clear();
         shared.listed.outdate();
         if let Err(error) = old.close() {
             tracing::warn!(%error, "closing the storage engine that a snapshot replaced failed");

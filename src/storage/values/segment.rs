@@ -142,7 +142,8 @@ pub(super) struct HeadRef<'a> {
     key: &'a [u8],
     version: Option<(i64, i64, LeaseId)>,
     value_len: u64,
-    record_digest: u64,
+    /// 0 for a tombstone.
+    pub(super) record_digest: u64,
 }
 
 impl HeadRef<'_> {

@@ -12,6 +12,7 @@ use tokio::sync::{oneshot, watch};
 use super::ValuesConfig;
 use super::core::Core;
 use super::freeze::Frozen;
+use super::front::Front;
 use super::hot::Hot;
 use super::listed::ListedSlot;
 use super::pending::Pending;
@@ -54,6 +55,7 @@ pub(super) struct Shared {
     pub(super) pending: Arc<Pending>,
     pub(super) pending_bytes_max: u64,
     pub(super) hot: Hot,
+    pub(super) front: Front,
     pub(super) queue: Queue,
     /// The store thread's.
     pub(super) core: Mutex<Core>,
@@ -125,7 +127,8 @@ impl Shared {
             engine_change: Condvar::new(),
             pending: Arc::default(),
             pending_bytes_max: (config.cache_bytes / 4).max(1 << 20),
-            hot: Hot::new(config.cache_bytes / 2),
+            hot: Hot::new(config.cache_bytes / 2 - config.cache_bytes / 64),
+            front: Front::new(config.cache_bytes / 64),
             queue: Queue::default(),
             core: Mutex::new(core),
             durable: watch::Sender::new(state.position),

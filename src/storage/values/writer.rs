@@ -103,6 +103,10 @@ impl ValueWriter {
         let mains = records.first().zip(records.last()).map(|((first, _), (last, _))| (first.main, last.main));
         let mut bytes = 0;
         let mut logical = 0;
+        // Before any of them is published: nobody reads these revisions yet.
+        for (at, record) in &records {
+            self.shared.front.note(&record.key, *at, record.version.is_some());
+        }
         let mut records = records.into_iter().peekable();
         while let Some((at, record)) = records.next() {
             let size = record_bytes(&record);
