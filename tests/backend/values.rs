@@ -195,7 +195,8 @@ fn a_snapshot_takes_the_place_of_everything(engine: Engine) {
     }
     assert!(matches!(new.record(at(5), &new_record(5)), Err(StorageError::Mismatch(_))));
     new.row(Table::Lease, Bytes::from_static(b"l"), Bytes::from_static(b"x")).unwrap();
-    new.finish(position(9000)).unwrap();
+    new.seal(position(9000)).unwrap();
+    writer.take_over(new).unwrap();
     assert!(block_on(waiter).unwrap() >= position(501));
     assert_eq!(*writer.durable().borrow(), position(9000));
     assert_eq!((reader.cached(at(501)), reader.record(at(5)).unwrap()), (None, None));
