@@ -16,6 +16,7 @@ mod export;
 mod gauges;
 mod heal;
 pub mod import;
+mod limits;
 mod maintain;
 mod marks;
 mod meters;
@@ -43,7 +44,7 @@ use futures::FutureExt as _;
 use tokio::sync::{Semaphore, watch};
 
 use self::core::Core;
-use crate::api::{self, Address, ConnOptions, ListenError, Listener, Serves, SocketOptions, WebPolicy};
+use crate::api::{self, Address, Addresses, ConnOptions, ListenError, Listener, Serves, SocketOptions, WebPolicy};
 use crate::apply::MachineError;
 use crate::cli::version::RUSD_VERSION;
 use crate::consensus::StartError;
@@ -150,7 +151,11 @@ pub enum ServerError {
 pub fn run(start: Start) -> Result<Stopped, ServerError> {
     #[cfg(feature = "failpoints")]
     crate::failpoint::serve()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("rusd").build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("rusd")
+        .worker_threads(api::threads())
+        .build()?;
     let stopped = runtime.block_on(serve(start));
     // Blocking work of clients that are gone is not waited for.
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -201,7 +206,8 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
     })?);
     let traces = Traces::start(&config.tracing, RUSD_VERSION)?;
     let entrances = tls::Entrances::open(&config, &data.made_certificates(), &env)?;
-    let (listeners, peer_listeners) = bind(&config, &entrances, &env)?;
+    let addresses = Addresses::new(config.bounds.max_connections_per_address);
+    let (listeners, peer_listeners) = bind(&config, &entrances, &addresses, &env)?;
     let core = tokio::select! {
         biased;
         // What is under way is cut off as by a kill: nothing was acknowledged yet.
@@ -228,8 +234,14 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
     }
     let shutdown = watch::Sender::new(false);
     let services = core.services(&config, &data, &env, &metrics, signed, traces.clone())?;
-    let connections = Arc::new(Semaphore::new(connections_max()));
+    // Each listener holds one for the connection that it waits for.
+    let connections = Arc::new(Semaphore::new(limits::connections_max(&config) + listeners.len()));
     gauges::connect_port(&metrics, services.metrics.clone(), connections.clone(), listeners.len());
+    core.show_limits(
+        &metrics,
+        &limits::Port { connections: connections.clone(), waiting: listeners.len(), addresses },
+        &services,
+    )?;
     let serving = tokio::spawn(api::serve(listeners, services, connections, shutdown.subscribe()));
     let members = core.node.members().len();
     for (says, is_tls) in [(SERVING_INSECURELY, false), (SERVING_SECURELY, true)] {
@@ -315,7 +327,12 @@ async fn open_data(env: &Env, config: &Config, joined: Option<Identity>) -> Resu
 type Sockets = (Vec<(Listener, ConnOptions)>, Vec<Listener>);
 
 /// All sockets, bound before anything slow is done, so that a port that is taken is noticed at once.
-fn bind(config: &Config, entrances: &tls::Entrances, env: &Env) -> Result<Sockets, ServerError> {
+fn bind(
+    config: &Config,
+    entrances: &tls::Entrances,
+    addresses: &Arc<Addresses>,
+    env: &Env,
+) -> Result<Sockets, ServerError> {
     let sockets = SocketOptions {
         reuse_port: config.member.socket_reuse_port,
         reuse_address: config.member.socket_reuse_address,
@@ -331,6 +348,7 @@ fn bind(config: &Config, entrances: &tls::Entrances, env: &Env) -> Result<Socket
         },
         keepalive_interval: member.keep_alive.interval,
         keepalive_timeout: member.keep_alive.timeout,
+        write_timeout: config.bounds.client_write_timeout,
         web: Arc::new(web),
         gateway: member.enable_grpc_gateway,
         tells_heads: config.logging.http2_heads,
@@ -355,7 +373,8 @@ fn bind(config: &Config, entrances: &tls::Entrances, env: &Env) -> Result<Socket
             // As in etcd, one port can be asked for with TLS and without.
             let (tls, plain): (Vec<_>, Vec<_>) = urls.iter().filter(same).partition(|url| url.is_tls());
             let security = entrances.client(!plain.is_empty(), !tls.is_empty())?;
-            clients.push((bind(url)?.secured(security), ConnOptions { serves, ..base.clone() }));
+            let listener = bind(url)?.secured(security).counted(addresses.clone());
+            clients.push((listener, ConnOptions { serves, ..base.clone() }));
         }
     }
     Ok((clients, peers))
@@ -368,11 +387,4 @@ fn address(url: &Url) -> Address {
 fn join(urls: &[&Url]) -> String {
     let urls: Vec<_> = urls.iter().map(ToString::to_string).collect();
     urls.join(",")
-}
-
-/// etcd's bound: the limit of open files less what the process needs for itself.
-fn connections_max() -> usize {
-    const OWN_FILES: u64 = 150;
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(1 << 20);
-    usize::try_from(limit.saturating_sub(OWN_FILES)).unwrap_or(usize::MAX).clamp(64, Semaphore::MAX_PERMITS)
 }

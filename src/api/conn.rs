@@ -3,8 +3,8 @@
 //! ```text
 //! bytes ─► Socket ─► hyper (h2 prior knowledge, or HTTP/1.1) ─► Door ─┬► grpc::service
 //!                                                                     └► http: pages, and the JSON gateway
-//! a turn = at most CALLS_A_TURN calls, then what was written
-//!          goes out and the connection to the back of the queue
+//! a turn = at most CALLS_A_TURN calls, or TURN_MAX, then what was written
+//!          goes out and the connection to the back of the queue (`turns`)
 //! ```
 //! A call is polled once at the place where it is accepted. Most are ready then (a read of published
 //! state waits for nothing), and need no task of their own; the others are spawned.
@@ -21,8 +21,10 @@ use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::entrance::Caller;
 use super::grpc::body::ReplyBody;
@@ -31,11 +33,19 @@ use super::grpc::request::CallBody;
 use super::grpc::service;
 use super::http::{self as pages, Pages, WebPolicy};
 use super::services::Services;
+use super::share::{Asked, ConnBody, Patience, Share};
 use super::socket::Socket;
+use super::turns::{Gate, InTurn, Turns};
+use super::{errors, gateway};
 use crate::ops::logging::tell_head;
+use crate::types::RequestError;
 
 /// Calls that a connection may begin before others get their turn.
 const CALLS_A_TURN: u32 = 64;
+/// How long a turn may take before no further call of it is begun, and how many calls there are between two looks at
+/// the time.
+const TURN_MAX: Duration = Duration::from_millis(1);
+const CALLS_A_LOOK: u32 = 8;
 
 /// What a listener serves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,6 +72,8 @@ pub struct ConnOptions {
     pub keepalive_timeout: Duration,
     /// How long the head of an HTTP/1.1 request may take.
     pub header_timeout: Duration,
+    /// `--client-write-timeout`: how long a client may take nothing of what is there for it.
+    pub write_timeout: Duration,
     /// What is served.
     pub serves: Serves,
     /// Whether the head of each HTTP/2 request is told on standard error.
@@ -79,6 +91,7 @@ impl Default for ConnOptions {
             keepalive_interval: Duration::from_secs(2 * 3600),
             keepalive_timeout: Duration::from_secs(20),
             header_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(60),
             serves: Serves::All,
             tells_heads: false,
             web: Arc::default(),
@@ -109,7 +122,10 @@ pub(crate) async fn serve<S>(
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let turn = Arc::new(AtomicU32::new(CALLS_A_TURN));
-    let mut builder = auto::Builder::new(Inline { turn: turn.clone() });
+    let turns = services.budgets.turns.clone();
+    let mut gate = Gate::new(turns.clone());
+    let mut builder =
+        auto::Builder::new(Inline { turn: turn.clone(), begun: Arc::new(Mutex::new(Instant::now())), turns });
     if options.serves == Serves::Grpc {
         builder = builder.http2_only();
     }
@@ -128,12 +144,14 @@ pub(crate) async fn serve<S>(
         .keep_alive_timeout(options.keepalive_timeout);
     let socket = Socket::new(stream, turn.clone());
     let pages = Pages { serves: options.serves, web: options.web, gateway: options.gateway };
-    let door = Door { services, caller, pages, tells_heads: options.tells_heads, shutdown: shutdown.clone() };
+    let share = Share::new(&services.budgets);
+    let mut patience = Patience::new(share.clone(), options.write_timeout);
+    let door = Door { services, share, caller, pages, tells_heads: options.tells_heads, shutdown: shutdown.clone() };
     let connection = builder.serve_connection(TokioIo::new(socket.clone()), door);
     let mut connection = std::pin::pin!(connection);
     let mut shutdown = std::pin::pin!(super::listen::ended(shutdown));
     let mut closing = false;
-    let ended = std::future::poll_fn(|context| {
+    let mut go_on = |context: &mut Context<'_>| {
         turn.store(CALLS_A_TURN, Ordering::Relaxed);
         if !closing && shutdown.as_mut().poll(context).is_ready() {
             closing = true;
@@ -143,10 +161,14 @@ pub(crate) async fn serve<S>(
         match (polled, socket.poll_drain(context)) {
             (Poll::Ready(ended), _) => Poll::Ready(ended),
             (Poll::Pending, Poll::Ready(Err(error))) => Poll::Ready(Err(error.into())),
-            (Poll::Pending, _) => Poll::Pending,
+            (Poll::Pending, _) => {
+                let (blocked, written) = socket.is_blocked();
+                let is_over = patience.is_over(blocked, written, context);
+                if is_over { Poll::Ready(Err("it takes nothing".into())) } else { Poll::Pending }
+            }
         }
-    })
-    .await;
+    };
+    let ended = std::future::poll_fn(|context| gate.poll(context, &mut go_on)).await;
     if let Err(error) = ended {
         tracing::debug!(%error, "a client's connection ended early");
     }
@@ -155,6 +177,7 @@ pub(crate) async fn serve<S>(
 /// Requests of one connection to the rooms that answer them.
 struct Door {
     services: Arc<Services>,
+    share: Arc<Share>,
     caller: Caller,
     pages: Pages,
     tells_heads: bool,
@@ -162,7 +185,7 @@ struct Door {
 }
 
 impl hyper::service::Service<Request<Incoming>> for Door {
-    type Response = Response<ReplyBody>;
+    type Response = Response<ConnBody>;
     type Error = Infallible;
     type Future = DoorFuture;
 
@@ -178,7 +201,11 @@ impl hyper::service::Service<Request<Incoming>> for Door {
             Serves::All | Serves::Grpc => head::of(&request),
             _ => Head::Page,
         };
-        DoorFuture(match head {
+        let Some(asked) = self.share.ask(request.uri().path()) else {
+            let refused = too_many(&request, matches!(head, Head::Call(_)));
+            return DoorFuture { answer: Box::pin(std::future::ready(refused)), asked: None };
+        };
+        let answer: service::Answer = match head {
             Head::Call(timeout) => service::serve(&self.services, &self.shutdown, request.map(CallBody::Wire), timeout),
             Head::Refused(response) => Box::pin(std::future::ready(response)),
             Head::Page if serves == Serves::Grpc => Box::pin(std::future::ready(head::not_grpc(&request))),
@@ -186,7 +213,20 @@ impl hyper::service::Service<Request<Incoming>> for Door {
                 let (pages, services) = (self.pages.clone(), self.services.clone());
                 Box::pin(pages::serve(services, request, pages, self.shutdown.clone()))
             }
-        })
+        };
+        DoorFuture { answer, asked: Some(asked) }
+    }
+}
+
+/// The refusal of a request for which there is no place, as its door says it.
+fn too_many<B>(request: &Request<B>, is_call: bool) -> Response<ReplyBody> {
+    let status = errors::status(&RequestError::TooManyRequests);
+    if is_call {
+        status.into_http()
+    } else if gateway::is_served(request.uri().path()) {
+        gateway::refusal(&status)
+    } else {
+        pages::unavailable(status.message())
     }
 }
 
@@ -202,13 +242,21 @@ fn tell<B>(request: &Request<B>) {
 }
 
 /// An answer to come, which can't fail.
-struct DoorFuture(service::Answer);
+struct DoorFuture {
+    answer: service::Answer,
+    /// The request's places; none if it was refused for want of them.
+    asked: Option<Asked>,
+}
 
 impl Future for DoorFuture {
-    type Output = Result<Response<ReplyBody>, Infallible>;
+    type Output = Result<Response<ConnBody>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.as_mut().poll(context).map(Ok)
+        let response = std::task::ready!(self.answer.as_mut().poll(context));
+        Poll::Ready(Ok(match self.asked.take() {
+            Some(asked) => response.map(|body| asked.answered(body)),
+            None => response.map(ConnBody::refused),
+        }))
     }
 }
 
@@ -216,6 +264,21 @@ impl Future for DoorFuture {
 #[derive(Clone)]
 struct Inline {
     turn: Arc<AtomicU32>,
+    /// When the turn's first call was begun.
+    begun: Arc<Mutex<Instant>>,
+    turns: Turns,
+}
+
+impl Inline {
+    /// How many calls are left after one of `left`.
+    fn after(&self, left: u32) -> u32 {
+        if left == CALLS_A_TURN {
+            *self.begun.lock() = Instant::now();
+        } else if left.is_multiple_of(CALLS_A_LOOK) && self.begun.lock().elapsed() > TURN_MAX {
+            return 0;
+        }
+        left - 1
+    }
 }
 
 impl<F> hyper::rt::Executor<F> for Inline
@@ -227,12 +290,12 @@ where
         let left = self.turn.load(Ordering::Relaxed);
         if left > 0 {
             // Only this connection's task comes here, so nothing is lost between load and store.
-            self.turn.store(left - 1, Ordering::Relaxed);
+            self.turn.store(self.after(left), Ordering::Relaxed);
             // A wake-up between this poll and the task's first one is not lost: that poll finds it done.
             if call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
                 return;
             }
         }
-        tokio::spawn(call);
+        tokio::spawn(InTurn::new(self.turns.clone(), call));
     }
 }

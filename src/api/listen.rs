@@ -18,6 +18,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
+use super::addresses::Addresses;
 use super::conn::{self, ConnOptions};
 use super::entrance::{Caller, Entrance, Patience, Security};
 use super::line::{Duplex, Line};
@@ -71,6 +72,7 @@ pub struct Listener {
     socket: Bound,
     security: Security,
     patience: Patience,
+    addresses: Arc<Addresses>,
 }
 
 #[derive(Debug)]
@@ -96,13 +98,19 @@ impl Listener {
             }
         };
         let socket = bound.map_err(|source| ListenError { address: name, source })?;
-        Ok(Self { socket, security: Security::Plain, patience: Patience::default() })
+        Ok(Self { socket, security: Security::Plain, patience: Patience::default(), addresses: Addresses::new(0) })
     }
 
     /// Protects what comes over it.
     #[must_use]
     pub fn secured(self, security: Security) -> Self {
         Self { security, ..self }
+    }
+
+    /// Counts the connections of each address together with what else is counted in `addresses`.
+    #[must_use]
+    pub fn counted(self, addresses: Arc<Addresses>) -> Self {
+        Self { addresses, ..self }
     }
 
     /// Waits for other times than the usual ones.
@@ -192,7 +200,7 @@ pub(super) async fn serve_each<D: Serving>(
 }
 
 async fn accept<D: Serving>(listener: Listener, door: D, connections: Arc<Semaphore>, shutdown: watch::Receiver<bool>) {
-    let Listener { socket, security, patience } = listener;
+    let Listener { socket, security, patience, addresses } = listener;
     let entrance = Arc::new(Entrance::new(security, patience, connections.available_permits(), D::WHOM));
     let mut open = JoinSet::new();
     let mut ending = std::pin::pin!(ended(shutdown.clone()));
@@ -216,12 +224,14 @@ async fn accept<D: Serving>(listener: Listener, door: D, connections: Arc<Semaph
             biased;
             () = &mut ending => break,
             _ = open.join_next(), if !open.is_empty() => continue,
-            accepted = accept_one(&socket, visit) => accepted,
+            accepted = accept_one(&socket, &addresses, visit) => accepted,
         };
         match accepted {
-            Ok(connection) => {
+            Ok(Some(connection)) => {
                 open.spawn(connection);
             }
+            // Closed already.
+            Ok(None) => {}
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -237,14 +247,23 @@ async fn accept<D: Serving>(listener: Listener, door: D, connections: Arc<Semaph
 
 type Connection = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
-async fn accept_one<D: Serving>(socket: &Bound, visit: Visit<D>) -> io::Result<Connection> {
+/// The next connection; `None` is one of an address that has too many.
+async fn accept_one<D: Serving>(
+    socket: &Bound,
+    addresses: &Arc<Addresses>,
+    visit: Visit<D>,
+) -> io::Result<Option<Connection>> {
     Ok(match socket {
         Bound::Tcp(listener) => {
             let (stream, from) = listener.accept().await?;
+            let Ok(taken) = addresses.take(from.ip()) else { return Ok(None) };
             prepare(&stream);
-            Box::pin(visit.run(stream, Some(from.ip())))
+            Some(Box::pin(async move {
+                visit.run(stream, Some(from.ip())).await;
+                drop(taken);
+            }))
         }
-        Bound::Unix(listener) => Box::pin(visit.run(listener.accept().await?.0, None)),
+        Bound::Unix(listener) => Some(Box::pin(visit.run(listener.accept().await?.0, None))),
     })
 }
 

@@ -10,6 +10,7 @@
 //! What a service needs from below stands in [`Services`]; Raft and the disk are behind [`Propose`]
 //! and [`Maintain`], so that everything here runs in a test without either.
 
+mod addresses;
 mod auth;
 mod cluster;
 mod conn;
@@ -32,8 +33,10 @@ mod recipes;
 mod reply;
 mod seams;
 mod services;
+mod share;
 mod slow;
 mod socket;
+mod turns;
 mod unread;
 mod version;
 mod waiting;
@@ -42,6 +45,7 @@ mod wire;
 
 pub use self::auth::{Authentication, etcd_role, etcd_user};
 pub use self::http::WebPolicy;
+pub use addresses::Addresses;
 pub use conn::{ConnOptions, Serves};
 pub use entrance::{Patience, Security};
 pub use errors::{code, status};
@@ -53,4 +57,5 @@ pub use peers::{PeerDoor, serve_peers};
 pub use seams::{Maintain, MemberInfo, Propose, Standing, Waiting};
 pub use services::{Budgets, NodeInfo, Services};
 pub use slow::SlowLog;
+pub use turns::{Turns, threads};
 pub use waiting::{WAITING_PAGE, WaitingDoor, serve_waiting};

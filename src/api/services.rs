@@ -5,13 +5,14 @@ use std::sync::Arc;
 use super::auth::Authentication;
 use super::metrics::RpcMetrics;
 use super::seams::{Maintain, Propose};
+use super::turns::Turns;
 use super::watch::WatchService;
 use super::wire::Header;
 use crate::apply::AlarmView;
 use crate::env::Env;
 use crate::lease::Lessor;
 use crate::storage::StoreReader;
-use crate::types::{Budget, ClusterId, Limits, MemberId};
+use crate::types::{Budget, ClusterId, Limits, MemberId, Places};
 
 /// What the services are made of.
 pub struct Services {
@@ -45,13 +46,23 @@ pub struct Services {
     pub large_reads: Arc<tokio::sync::Semaphore>,
 }
 
-/// Bounds on what all clients together may have in memory.
+/// Bounds on what all clients together may have in memory, and on how many of them may wait.
 #[derive(Clone, Debug)]
 pub struct Budgets {
     /// Requests that didn't come in one piece, until they are answered.
     pub requests: Budget,
     /// Large answers, until they are read.
     pub answers: Budget,
+    /// Requests, streams among them, until their answers are taken.
+    pub open: Arc<Places>,
+    /// Leases: none is taken here, they are counted where they live.
+    pub leases: Arc<Places>,
+    /// Calls that wait for a lock or to be elected.
+    pub lock_waiters: Arc<Places>,
+    /// Logins of any one connection: refusals of all of them are counted here.
+    pub logins_per_connection: Arc<Places>,
+    /// Who of them is worked on.
+    pub turns: Turns,
 }
 
 impl Budgets {
@@ -60,6 +71,11 @@ impl Budgets {
         Self {
             requests: Budget::new(limits.requests_pending_bytes_max),
             answers: Budget::new(limits.answers_pending_bytes_max),
+            open: Places::new("max-open-requests", limits.requests_open_max),
+            leases: Places::new("max-leases", limits.leases_max),
+            lock_waiters: Places::new("max-lock-waiters", limits.lock_waiters_max),
+            logins_per_connection: Places::new("max-pending-logins-per-connection", limits.logins_per_connection_max),
+            turns: Turns::default(),
         }
     }
 }

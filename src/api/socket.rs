@@ -37,6 +37,10 @@ struct Inner<S> {
     sent: usize,
     /// Whether the stream may hold something back: one with TLS does until it is flushed.
     unflushed: bool,
+    /// Whether the stream took nothing when it was last written to.
+    blocked: bool,
+    /// Grows whenever it takes something.
+    written: u64,
 }
 
 impl<S> Clone for Socket<S> {
@@ -48,7 +52,14 @@ impl<S> Clone for Socket<S> {
 impl<S: AsyncWrite + Unpin> Socket<S> {
     /// A socket that reads only while `turn` is above 0.
     pub(super) fn new(stream: S, turn: Arc<AtomicU32>) -> Self {
-        Self { inner: Arc::new(Mutex::new(Inner { stream, gathered: Vec::new(), sent: 0, unflushed: false })), turn }
+        let inner = Inner { stream, gathered: Vec::new(), sent: 0, unflushed: false, blocked: false, written: 0 };
+        Self { inner: Arc::new(Mutex::new(inner)), turn }
+    }
+
+    /// Whether the stream takes nothing now, and a number that grows whenever it takes something.
+    pub(super) fn is_blocked(&self) -> (bool, u64) {
+        let inner = self.inner.lock();
+        (inner.blocked, inner.written)
     }
 
     /// Writes out what was gathered; the end of a turn.
@@ -63,13 +74,21 @@ impl<S: AsyncWrite + Unpin> Inner<S> {
             return Poll::Ready(Ok(()));
         }
         while self.sent < self.gathered.len() {
-            let written = ready!(Pin::new(&mut self.stream).poll_write(context, &self.gathered[self.sent..]))?;
+            let polled = Pin::new(&mut self.stream).poll_write(context, &self.gathered[self.sent..]);
+            let written = ready!(self.noted(polled))?;
             self.wrote(written)?;
         }
         self.reset();
-        ready!(Pin::new(&mut self.stream).poll_flush(context))?;
+        let polled = Pin::new(&mut self.stream).poll_flush(context);
+        ready!(self.noted(polled))?;
         self.unflushed = false;
         Poll::Ready(Ok(()))
+    }
+
+    fn noted<T>(&mut self, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        self.blocked = polled.is_pending();
+        self.written += u64::from(polled.is_ready());
+        polled
     }
 
     fn wrote(&mut self, written: usize) -> io::Result<()> {
@@ -98,17 +117,19 @@ impl<S: AsyncWrite + Unpin> Inner<S> {
             if waiting == 0 {
                 self.reset();
                 self.unflushed = true;
-                return Pin::new(&mut self.stream).poll_write_vectored(context, data);
+                let polled = Pin::new(&mut self.stream).poll_write_vectored(context, data);
+                return self.noted(polled);
             }
-            let written = if self.stream.is_write_vectored() {
+            let polled = if self.stream.is_write_vectored() {
                 let all: Vec<_> = std::iter::once(&self.gathered[self.sent..])
                     .chain(data.iter().map(|part| &**part))
                     .map(IoSlice::new)
                     .collect();
-                ready!(Pin::new(&mut self.stream).poll_write_vectored(context, &all))?
+                Pin::new(&mut self.stream).poll_write_vectored(context, &all)
             } else {
-                ready!(Pin::new(&mut self.stream).poll_write(context, &self.gathered[self.sent..]))?
+                Pin::new(&mut self.stream).poll_write(context, &self.gathered[self.sent..])
             };
+            let written = ready!(self.noted(polled))?;
             self.wrote(written.min(waiting))?;
             if written >= waiting {
                 self.reset();

@@ -30,7 +30,7 @@ use crate::consensus::{Applied, Node, Reply, Waiters};
 use crate::env::{Clock, Env};
 use crate::types::planted::{Bug, is_planted};
 use crate::types::stages::{self, Stage};
-use crate::types::{Budget, Held, Limits, RequestError, Term};
+use crate::types::{Budget, Held, Limits, Places, RequestError, Term};
 
 pub use leases::LeaseKeeper;
 pub use renewal::Leases;
@@ -38,7 +38,8 @@ pub use renewal::Leases;
 /// How the proposer is bounded.
 #[derive(Clone, Copy, Debug)]
 pub struct ProposeLimits {
-    /// The most commands that wait for their outcome; further ones are refused.
+    /// The most commands that wait for their outcome; further ones are refused. What ends an overload, or must go on
+    /// through it, may be as many again: revoking leases, compactions, alarms, what a leader does by itself.
     pub pending_max: usize,
     /// Bytes of the commands in memory, until they are applied; one that would make them more is refused,
     /// unless there is no other.
@@ -75,6 +76,9 @@ pub struct Proposer {
 /// What a command costs beside its bytes: itself, its waiter, its places in queues.
 const COMMAND_OVERHEAD_BYTES: usize = 512;
 
+/// What part of the bytes there is besides for commands that go first; of their number there is as many again.
+const RESERVE_PART: usize = 4;
+
 /// A command on its way to the batcher.
 struct Queued {
     command: Command,
@@ -94,7 +98,7 @@ struct Inner {
     queue: mpsc::UnboundedSender<Queued>,
     barrier: barrier::Barrier,
     lead: barrier::Barrier,
-    pending: AtomicUsize,
+    pending: Arc<Places>,
     pending_bytes: Budget,
     queued: Arc<AtomicUsize>,
     in_flight: Arc<Semaphore>,
@@ -130,7 +134,7 @@ impl Proposer {
                 queue,
                 barrier,
                 lead,
-                pending: AtomicUsize::new(0),
+                pending: Places::new("max-pending-proposals", limits.pending_max),
                 pending_bytes: Budget::new(limits.pending_bytes_max),
                 queued,
                 in_flight,
@@ -145,13 +149,13 @@ impl Proposer {
     }
 
     /// Commands that wait for their outcome.
-    pub fn pending(&self) -> usize {
-        self.inner.pending.load(Ordering::Relaxed)
+    pub fn pending(&self) -> &Places {
+        &self.inner.pending
     }
 
     /// Bytes of the commands in memory.
-    pub fn pending_bytes(&self) -> usize {
-        self.inner.pending_bytes.used()
+    pub fn pending_bytes(&self) -> &Budget {
+        &self.inner.pending_bytes
     }
 
     /// Commands that have no place in an entry yet.
@@ -182,8 +186,9 @@ impl Proposer {
     /// Gets `command` through the log and returns what it answered, after it was published.
     ///
     /// # Errors
-    /// `TooManyRequests` when too many wait, or too many bytes, `Timeout` (or why) or `DeadlineExceeded` (no leader)
-    /// when the outcome did not come in time: it may still be applied. `Stopped` when the server ends.
+    /// `TooManyRequests` when too many wait, or too many bytes (later for what ends an overload), `Timeout` (or why) or
+    /// `DeadlineExceeded` (no leader) when the outcome did not come in time: it may still be applied. `Stopped` when
+    /// the server ends.
     pub async fn propose(&self, command: Command) -> Result<Applied, RequestError> {
         self.propose_bound(command, None).await
     }
@@ -207,9 +212,16 @@ impl Proposer {
 
     async fn submit(&self, command: Command, term: Option<Term>) -> Result<Applied, RequestError> {
         let inner = &*self.inner;
-        let _pending = Pending::enter(&inner.pending, inner.limits.pending_max)?;
+        let limits = &inner.limits;
+        let (more, more_bytes) = if term.is_some() || goes_first(&command) {
+            (limits.pending_max, limits.pending_bytes_max / RESERVE_PART)
+        } else {
+            (0, 0)
+        };
+        let _pending = inner.pending.take_beyond(more).ok_or(RequestError::TooManyRequests)?;
         let bytes = codec::encoded_len(&command);
-        let held = inner.pending_bytes.take(bytes + COMMAND_OVERHEAD_BYTES).ok_or(RequestError::TooManyRequests)?;
+        let held = inner.pending_bytes.take_beyond(bytes + COMMAND_OVERHEAD_BYTES, more_bytes);
+        let held = held.ok_or(RequestError::TooManyRequests)?;
         let (reply, outcome) = oneshot::channel();
         inner.queued.fetch_add(1, Ordering::Relaxed);
         let came = inner.clock.now();
@@ -290,21 +302,7 @@ impl Proposer {
     }
 }
 
-/// Counts a waiting command for as long as it lives.
-struct Pending<'a>(&'a AtomicUsize);
-
-impl<'a> Pending<'a> {
-    fn enter(count: &'a AtomicUsize, max: usize) -> Result<Self, RequestError> {
-        if count.fetch_add(1, Ordering::Relaxed) >= max {
-            count.fetch_sub(1, Ordering::Relaxed);
-            return Err(RequestError::TooManyRequests);
-        }
-        Ok(Self(count))
-    }
-}
-
-impl Drop for Pending<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
+/// Whether a command is for what there is reserve: it makes the state smaller, or ends an alarm.
+fn goes_first(command: &Command) -> bool {
+    matches!(command.plain(), Command::LeaseRevoke { .. } | Command::Compact { .. } | Command::Alarm(_))
 }

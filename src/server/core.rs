@@ -27,7 +27,7 @@ use super::room::Room;
 use super::scrub::{Care, Scrub, StoreScrub};
 use super::turns::Turns;
 use super::upkeep::{SnapshotPolicy, Upkeep};
-use super::{ServerError, Stopped, publish, rebuild, tokens};
+use super::{ServerError, Stopped, limits, publish, rebuild, tokens};
 use crate::api::watch::{WatchService, end_streams_without_leader};
 use crate::api::{Authentication, Budgets, Listener, NodeInfo, RpcMetrics, Services, SlowLog};
 use crate::apply::{AlarmView, Command, Machine};
@@ -459,7 +459,8 @@ impl Core {
                 config.auth.bcrypt_cost,
                 config.client_tls.client_cert_auth,
                 env.clone(),
-            ),
+            )
+            .with_limits(&self.limits),
             watch,
             env: env.clone(),
             info: NodeInfo { cluster_id: identity.cluster, member_id: identity.member },
@@ -469,6 +470,18 @@ impl Core {
             budgets: Budgets::new(&self.limits),
             large_reads: Arc::new(Semaphore::new(LARGE_READS_MAX)),
         }))
+    }
+
+    /// Shows the limits that clients may run into.
+    pub(super) fn show_limits(
+        &self,
+        metrics: &Metrics,
+        port: &limits::Port,
+        services: &Services,
+    ) -> Result<(), ServerError> {
+        let (proposer, hub, lessor) = (&self.proposer, &self.hub, &self.lessor);
+        limits::show(metrics, port, &limits::Kept { limits: &self.limits, proposer, hub, lessor, services })?;
+        Ok(())
     }
 
     /// Waits for a signal, or for the end of a part without which the server can't go on.

@@ -101,8 +101,8 @@ fn proposals(metrics: &Metrics, proposer: Proposer) {
         let proposer = proposer.clone();
         metrics.sample(figure, move || source(&proposer) as f64);
     };
-    of(Figure::ProposalsPending, |proposer| proposer.pending() as u64);
-    of(Figure::ProposalBytes, |proposer| proposer.pending_bytes() as u64);
+    of(Figure::ProposalsPending, |proposer| proposer.pending().taken() as u64);
+    of(Figure::ProposalBytes, |proposer| proposer.pending_bytes().used() as u64);
     of(Figure::QueueDepth, |proposer| proposer.queued() as u64);
     of(Figure::BatchesUnderWay, |proposer| proposer.in_flight() as u64);
     of(Figure::ProposalsFailed, Proposer::failed);

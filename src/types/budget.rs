@@ -6,19 +6,20 @@
 //! ```
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// A limit on bytes; clones share it. Invariant: more than `max` is held only by a single holder.
 #[derive(Clone, Debug)]
 pub struct Budget {
     used: Arc<AtomicUsize>,
+    refused: Arc<AtomicU64>,
     max: usize,
 }
 
 impl Budget {
     /// Nothing is held yet.
     pub fn new(max: usize) -> Self {
-        Self { used: Arc::default(), max }
+        Self { used: Arc::default(), refused: Arc::default(), max }
     }
 
     /// Bytes held now.
@@ -26,12 +27,31 @@ impl Budget {
         self.used.load(Ordering::Relaxed)
     }
 
+    /// The limit.
+    pub fn max(&self) -> usize {
+        self.max
+    }
+
+    /// How often it was too much.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
     /// Holds `bytes`, or says that they are too many now. Whoever is alone may hold more than the limit, so that no
     /// request is refused for ever.
     pub fn take(&self, bytes: usize) -> Option<Held> {
+        self.take_beyond(bytes, 0)
+    }
+
+    /// The same with `reserve` bytes more, for what must go on while everything else is refused.
+    pub fn take_beyond(&self, bytes: usize, reserve: usize) -> Option<Held> {
         let before = self.used.fetch_add(bytes, Ordering::Relaxed);
         let held = Held { used: self.used.clone(), bytes };
-        (before == 0 || before.saturating_add(bytes) <= self.max).then_some(held)
+        let fits = before == 0 || before.saturating_add(bytes) <= self.max.saturating_add(reserve);
+        if !fits {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        fits.then_some(held)
     }
 
     /// Lets `held`, of this budget, hold `bytes` more; false if they are too many now. Whoever is alone may, as before.
@@ -43,6 +63,7 @@ impl Budget {
             held.bytes += bytes;
         } else {
             self.used.fetch_sub(bytes, Ordering::Relaxed);
+            self.refused.fetch_add(1, Ordering::Relaxed);
         }
         fits
     }

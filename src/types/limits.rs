@@ -13,8 +13,24 @@ pub struct Limits {
     pub quota_bytes: Option<u64>,
     /// How long a proposal or a read barrier may wait (5 s and twice the election timeout).
     pub request_timeout: Duration,
-    /// The most proposals under way; further ones get `too many requests`.
+    /// `--max-pending-proposals`: the most proposals under way; further ones get `too many requests`.
     pub proposals_pending_max: usize,
+    /// `--max-open-requests`: the most requests of all clients, streams among them, until their answers are taken.
+    pub requests_open_max: usize,
+    /// `--max-leases`: the most leases that there may be for one more to be granted.
+    pub leases_max: usize,
+    /// `--max-lock-waiters`: the most calls that wait for a lock or to be elected.
+    pub lock_waiters_max: usize,
+    /// `--max-pending-logins`: the most logins that wait for their password to be checked.
+    pub logins_pending_max: usize,
+    /// `--max-pending-logins-per-connection`: the same of one connection.
+    pub logins_per_connection_max: usize,
+    /// `--max-watchers`: the most watchers of all streams.
+    pub watchers_max: usize,
+    /// `--max-watchers-per-stream`.
+    pub stream_watchers_max: usize,
+    /// `--watch-keys-mb`: bytes of the keys and range ends of all watchers; one stream may have a quarter of it.
+    pub watch_ranges_bytes_max: usize,
     /// `--pending-requests-mb`: bytes of requests that are being received, and of those that wait for the log;
     /// further ones get `too many requests`.
     pub requests_pending_bytes_max: usize,
@@ -54,6 +70,14 @@ impl Default for Limits {
             quota_bytes: Some(Self::QUOTA_BYTES_DEFAULT),
             request_timeout: Duration::from_secs(7),
             proposals_pending_max: 5_000,
+            requests_open_max: 131_072,
+            leases_max: 5_000_000,
+            lock_waiters_max: 16_384,
+            logins_pending_max: 256,
+            logins_per_connection_max: 16,
+            watchers_max: 4_000_000,
+            stream_watchers_max: 1_000_000,
+            watch_ranges_bytes_max: 256 * 1024 * 1024,
             requests_pending_bytes_max: Self::REQUESTS_BYTES_DEFAULT,
             request_arrival_max: Duration::from_secs(60),
             answers_pending_bytes_max: Self::ANSWERS_BYTES_DEFAULT,

@@ -16,6 +16,10 @@ pub struct WatchLimits {
     pub stream_watchers_max: usize,
     /// Bytes of keys and range ends of one stream's watchers.
     pub stream_ranges_bytes_max: usize,
+    /// Watchers on all streams.
+    pub watchers_max: usize,
+    /// Bytes of keys and range ends of all streams' watchers.
+    pub ranges_bytes_max: usize,
     /// Streams that may read history at the same time; the others wait for their turn.
     pub replays_max: usize,
     /// Bytes of encoded events with previous pairs that the hub keeps for the streams that come after the first.
@@ -35,8 +39,10 @@ impl WatchLimits {
         Self {
             stream_bytes_max: limits.watch_stream_bytes_max,
             fragment_bytes: limits.request_bytes_max + Limits::TRANSPORT_OVERHEAD_BYTES,
-            stream_watchers_max: 1_000_000,
-            stream_ranges_bytes_max: 64 * 1024 * 1024,
+            stream_watchers_max: limits.stream_watchers_max,
+            stream_ranges_bytes_max: limits.watch_ranges_bytes_max / 4,
+            watchers_max: limits.watchers_max,
+            ranges_bytes_max: limits.watch_ranges_bytes_max,
             replays_max: 4,
             prev_cache_bytes_max: 8 * 1024 * 1024,
             progress_interval: progress_interval.max(Self::PROGRESS_INTERVAL_MIN),

@@ -12,6 +12,8 @@ pub struct WatchMetrics {
     pub(crate) events_total: AtomicU64,
     pub(crate) overflows_total: AtomicU64,
     pub(crate) replays_total: AtomicU64,
+    pub(crate) range_bytes: AtomicU64,
+    pub(crate) refused_total: AtomicU64,
 }
 
 /// What the counters were at one moment.
@@ -31,6 +33,10 @@ pub struct WatchFigures {
     pub overflows_total: u64,
     /// Rounds of reading history.
     pub replays_total: u64,
+    /// Bytes of keys and range ends of all watchers.
+    pub range_bytes: u64,
+    /// Watchers that were too many.
+    pub refused_total: u64,
 }
 
 impl WatchMetrics {
@@ -45,6 +51,8 @@ impl WatchMetrics {
             events_total: load(&self.events_total),
             overflows_total: load(&self.overflows_total),
             replays_total: load(&self.replays_total),
+            range_bytes: load(&self.range_bytes),
+            refused_total: load(&self.refused_total),
         }
     }
 

@@ -10,10 +10,12 @@
 #![expect(clippy::disallowed_methods, reason = "the member's applier is a thread, and conversations are files")]
 
 mod abuse;
+mod bounds;
 mod calls;
 mod ending;
 mod endpoints;
 mod gateway;
+mod hostile;
 mod limits;
 mod listeners;
 mod member;
@@ -21,6 +23,8 @@ mod raw;
 mod server;
 mod streams;
 
+#[path = "../support/frames.rs"]
+mod frames;
 #[path = "../golden/http.rs"]
 mod http;
 #[path = "../golden/player.rs"]

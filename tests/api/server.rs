@@ -15,6 +15,9 @@ use crate::member::{MEMBER, Member};
 
 const CLUSTER: ClusterId = ClusterId(0xcdf8_18d6_3a1b_1c4f);
 
+/// Connections that there may be.
+const CONNECTIONS: usize = 1_000;
+
 /// Which server to run; there is one only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -32,6 +35,7 @@ pub(crate) struct Server {
     progress: Duration,
     port: u16,
     term: u64,
+    connections: Arc<Semaphore>,
     down: watch::Sender<bool>,
     serving: tokio::task::JoinHandle<()>,
 }
@@ -48,10 +52,26 @@ impl Server {
 
     /// A fresh one within `limits`.
     pub(crate) fn with_limits(limits: Limits) -> Self {
-        Self::serve(MemoryImage::default(), limits, WatchLimits::PROGRESS_INTERVAL_DEFAULT, 0, 2)
+        Self::with_options(limits, ConnOptions::default())
+    }
+
+    /// The same with connections of that kind.
+    pub(crate) fn with_options(limits: Limits, conn: ConnOptions) -> Self {
+        Self::serve_with(MemoryImage::default(), limits, WatchLimits::PROGRESS_INTERVAL_DEFAULT, 0, 2, conn)
     }
 
     fn serve(image: MemoryImage, limits: Limits, progress: Duration, port: u16, term: u64) -> Self {
+        Self::serve_with(image, limits, progress, port, term, ConnOptions::default())
+    }
+
+    fn serve_with(
+        image: MemoryImage,
+        limits: Limits,
+        progress: Duration,
+        port: u16,
+        term: u64,
+        conn: ConnOptions,
+    ) -> Self {
         let options = SocketOptions::default();
         let disk = rusd::env::RealDisk;
         let listener = Listener::bind(&Address::Tcp(format!("127.0.0.1:{port}")), options, &disk).unwrap();
@@ -81,10 +101,10 @@ impl Server {
             large_reads: Arc::new(Semaphore::new(4)),
         });
         let (down, shutdown) = watch::channel(false);
-        let listeners = vec![(listener, ConnOptions::default())];
-        let connections = Arc::new(Semaphore::new(1_000));
-        let serving = tokio::spawn(api::serve(listeners, services.clone(), connections, shutdown));
-        Self { member, services, image, limits, progress, port, term, down, serving }
+        let listeners = vec![(listener, conn)];
+        let connections = Arc::new(Semaphore::new(CONNECTIONS));
+        let serving = tokio::spawn(api::serve(listeners, services.clone(), connections.clone(), shutdown));
+        Self { member, services, image, limits, progress, port, term, connections, down, serving }
     }
 
     pub(crate) fn client_url(&self) -> String {
@@ -94,6 +114,17 @@ impl Server {
     /// Where clients and where other members reach it.
     pub(crate) fn urls(&self) -> [String; 2] {
         [self.client_url(), "http://127.0.0.1:2380".to_owned()]
+    }
+
+    /// Connections that are open.
+    pub(crate) fn connections(&self) -> usize {
+        // The listener holds one for the next.
+        (CONNECTIONS - 1).saturating_sub(self.connections.available_permits())
+    }
+
+    /// Where clients connect.
+    pub(crate) fn address(&self) -> (&'static str, u16) {
+        ("127.0.0.1", self.port)
     }
 
     /// Its port.

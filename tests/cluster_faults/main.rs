@@ -21,6 +21,7 @@ mod cluster;
 mod leases;
 mod load;
 mod membership;
+mod messages;
 mod namespaces;
 mod net;
 #[path = "../support/ports.rs"]
@@ -43,12 +44,14 @@ mod failover;
 mod failpoint;
 #[cfg(feature = "failpoints")]
 mod failpoints;
+mod fuzz;
 mod killed;
 mod learners;
 mod lease_reads;
 mod listed;
 mod majority;
 mod observed;
+mod overload;
 mod paused;
 mod replaced;
 mod restarted;
@@ -61,6 +64,9 @@ mod without_quorum;
 
 #[path = "../support/client.rs"]
 mod client;
+#[allow(dead_code, reason = "half of it is for tests/api")]
+#[path = "../support/frames.rs"]
+mod frames;
 #[path = "../support/history.rs"]
 mod history;
 #[path = "../support/peers.rs"]
@@ -69,3 +75,6 @@ mod peers;
 mod settings;
 #[path = "../support/volume.rs"]
 mod volume;
+#[allow(dead_code, reason = "conversations are for tests/golden")]
+#[path = "../golden/wire.rs"]
+mod wire;

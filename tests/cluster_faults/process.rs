@@ -113,6 +113,11 @@ impl Process {
         self.flags.iter().map(String::as_str)
     }
 
+    /// Its process id; it runs.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it was started").id()
+    }
+
     pub(crate) fn is_running(&self) -> bool {
         self.child.is_some()
     }

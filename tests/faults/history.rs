@@ -1,5 +1,6 @@
 //! What happened, as watches tell it: the one that follows all the time (`followed`), and one that asks for the past.
 
+#[allow(dead_code, reason = "some of it is for tests/cluster_faults")]
 #[path = "../support/history.rs"]
 mod followed;
 
@@ -8,15 +9,15 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tonic::transport::Channel;
 
-use followed::Watch;
 pub(crate) use followed::{Change, History, replay};
+use followed::{Watch, all};
 
 /// How long an answer may take.
 const ANSWER_MAX: Duration = Duration::from_secs(60);
 
 /// The compaction revision, as a watch on the distant past is told; 0 if there is none.
 pub(crate) async fn compact_revision(channel: &Channel) -> i64 {
-    let mut watch = Watch::open(channel, 1).await.unwrap();
+    let mut watch = Watch::open(channel, &all(), 1).await.unwrap();
     loop {
         let answer = timeout(ANSWER_MAX, watch.next()).await.expect("an answer in time").unwrap();
         if answer.canceled {
@@ -34,7 +35,7 @@ pub(crate) async fn between(channel: &Channel, from: i64, to: i64) -> Vec<Change
     if from > to {
         return found;
     }
-    let mut watch = Watch::open(channel, from).await.unwrap();
+    let mut watch = Watch::open(channel, &all(), from).await.unwrap();
     loop {
         let answer = timeout(ANSWER_MAX, watch.next()).await.expect("events in time").unwrap();
         assert!(!answer.canceled, "a watch from {from} was cancelled: {}", answer.cancel_reason);

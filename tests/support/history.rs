@@ -37,14 +37,13 @@ impl Change {
     }
 }
 
-/// A watch on everything from one revision on.
+/// A watch from one revision on.
 pub(crate) struct Watch(tonic::Streaming<WatchResponse>);
 
 impl Watch {
-    pub(crate) async fn open(channel: &Channel, start_revision: i64) -> Result<Self, Status> {
-        let all = Bytes::from_static(b"\0");
-        let create =
-            WatchCreateRequest { key: all.clone(), range_end: all, start_revision, ..WatchCreateRequest::default() };
+    pub(crate) async fn open(channel: &Channel, range: &(Bytes, Bytes), start_revision: i64) -> Result<Self, Status> {
+        let (key, range_end) = range.clone();
+        let create = WatchCreateRequest { key, range_end, start_revision, ..WatchCreateRequest::default() };
         let request = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
         let requests = tokio_stream::once(request).chain(tokio_stream::pending());
         let mut client = WatchClient::new(channel.clone()).max_decoding_message_size(usize::MAX);
@@ -57,6 +56,12 @@ impl Watch {
     }
 }
 
+/// All keys: first and end.
+pub(crate) fn all() -> (Bytes, Bytes) {
+    let all = Bytes::from_static(b"\0");
+    (all.clone(), all)
+}
+
 /// Everything that was seen, in order.
 #[derive(Clone, Default)]
 pub(crate) struct History(Arc<Mutex<Vec<Change>>>);
@@ -64,19 +69,28 @@ pub(crate) struct History(Arc<Mutex<Vec<Change>>>);
 impl History {
     /// Follows the server at `url` for as long as the task lives, through its restarts.
     pub(crate) fn follow(&self, url: String) -> JoinHandle<()> {
+        self.follow_range(url, all())
+    }
+
+    /// The same of one key.
+    pub(crate) fn follow_key(&self, url: String, key: Bytes) -> JoinHandle<()> {
+        self.follow_range(url, (key, Bytes::new()))
+    }
+
+    fn follow_range(&self, url: String, range: (Bytes, Bytes)) -> JoinHandle<()> {
         let history = self.clone();
         tokio::spawn(async move {
             loop {
                 // An error means that the server is away; what was seen stays, and the rest comes later.
-                let _ = history.follow_once(&url).await;
+                let _ = history.follow_once(&url, &range).await;
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         })
     }
 
-    async fn follow_once(&self, url: &str) -> Result<(), Status> {
+    async fn follow_once(&self, url: &str, range: &(Bytes, Bytes)) -> Result<(), Status> {
         let channel = client::connect(url).await.map_err(|error| Status::unavailable(error.to_string()))?;
-        let mut watch = Watch::open(&channel, self.last() + 1).await?;
+        let mut watch = Watch::open(&channel, range, self.last() + 1).await?;
         loop {
             let answer = watch.next().await?;
             assert!(!answer.canceled, "the watch was cancelled: {}", answer.cancel_reason);

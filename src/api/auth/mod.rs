@@ -24,7 +24,7 @@ use super::services::Services;
 use crate::apply::{Command, Response};
 use crate::auth::{AuthOp, AuthState, AuthView, Caller, PasswordHash, Secret, Tokens};
 use crate::env::Env;
-use crate::types::RequestError;
+use crate::types::{Limits, Places, RequestError};
 use refused::RefusedLogins;
 
 pub(crate) use call::CallContext;
@@ -36,8 +36,6 @@ pub(crate) use users::{
 };
 pub(crate) use who::Who;
 
-/// Logins that wait for their turn with that.
-const HASHES_WAITING_MAX: usize = 256;
 /// Changes of passwords that do; they have a lane of their own, so that logins can't keep root from one.
 const HASHES_FOR_ROOT_WAITING_MAX: usize = 64;
 
@@ -62,17 +60,17 @@ pub struct Authentication {
 /// Where what takes a processor for a while waits for its turn.
 struct Lane {
     turns: Arc<Semaphore>,
-    waiting: Semaphore,
+    waiting: Arc<Places>,
 }
 
 impl Lane {
-    fn new(turns: usize, waiting_max: usize) -> Self {
-        Self { turns: Arc::new(Semaphore::new(turns)), waiting: Semaphore::new(waiting_max) }
+    fn new(turns: usize, waiting: Arc<Places>) -> Self {
+        Self { turns: Arc::new(Semaphore::new(turns)), waiting }
     }
 
     /// Runs `work` when it is its turn.
     async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, RequestError> {
-        let _waiting = self.waiting.try_acquire().map_err(|_| RequestError::TooManyRequests)?;
+        let _waiting = self.waiting.take().ok_or(RequestError::TooManyRequests)?;
         // It goes with the work: a caller that gives up makes no room for another while the work goes on.
         let turn = self.turns.clone().acquire_owned().await.map_err(|_| RequestError::Stopped)?;
         let work = move || {
@@ -96,9 +94,21 @@ impl Authentication {
             env,
             confirmed: AtomicBool::new(false),
             refused: RefusedLogins::default(),
-            logins: Lane::new((processors / 2).max(1), HASHES_WAITING_MAX),
-            passwords: Lane::new(1, HASHES_FOR_ROOT_WAITING_MAX),
+            logins: Lane::new((processors / 2).max(1), logins_waiting(&Limits::default())),
+            passwords: Lane::new(1, Places::new("changes of passwords", HASHES_FOR_ROOT_WAITING_MAX)),
         }
+    }
+
+    /// Lets as many logins wait as `limits` say.
+    #[must_use]
+    pub fn with_limits(mut self, limits: &Limits) -> Self {
+        self.logins.waiting = logins_waiting(limits);
+        self
+    }
+
+    /// Logins that wait for the check of their password.
+    pub fn logins_waiting(&self) -> &Arc<Places> {
+        &self.logins.waiting
     }
 
     /// Whether this member has caught up with the cluster once since it started.
@@ -142,6 +152,10 @@ impl Authentication {
         let hashed = self.passwords.run(move || crate::auth::hash(&password, cost, salt)).await?;
         hashed.map_err(|_| RequestError::PasswordTooLong)
     }
+}
+
+fn logins_waiting(limits: &Limits) -> Arc<Places> {
+    Places::new("max-pending-logins", limits.logins_pending_max)
 }
 
 impl std::fmt::Debug for Authentication {

@@ -40,7 +40,7 @@ pub(super) fn json(status: &Status) -> Vec<u8> {
 }
 
 /// The refusal of a call with one answer.
-pub(super) fn response(status: &Status) -> Response<ReplyBody> {
+pub(in crate::api) fn response(status: &Status) -> Response<ReplyBody> {
     let mut response = plain(status, json(status));
     if status.code() == Code::Unauthenticated
         && let Ok(message) = HeaderValue::from_str(status.message())

@@ -44,6 +44,7 @@ use super::services::Services;
 use super::{errors, methods};
 use crate::types::RequestError;
 
+pub(super) use self::failure::response as refusal;
 pub(super) use self::path::is_served;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");

@@ -124,6 +124,11 @@ fn error(status: StatusCode, text: &str) -> Response<ReplyBody> {
     response
 }
 
+/// A page that can't be made now.
+pub(super) fn unavailable(text: &str) -> Response<ReplyBody> {
+    error(StatusCode::SERVICE_UNAVAILABLE, text)
+}
+
 fn not_allowed() -> Response<ReplyBody> {
     let mut response = error(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
     response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));

@@ -46,6 +46,11 @@ pub(super) async fn run_grant(
     let command = Command::LeaseGrant { id, ttl_secs: ttl_secs.clone().unwrap_or_default() };
     kv::admit(call, &command).await?;
     ttl_secs?;
+    // Those under way aren't counted yet: there may be as many more as proposals may wait.
+    if call.lessor.len() >= call.budgets.leases.max() {
+        call.budgets.leases.refuse();
+        return Err(RequestError::TooManyRequests);
+    }
     match kv::propose(call, command).await? {
         (Response::LeaseGrant { id, ttl_secs }, revision) => Ok((id, ttl_secs, revision)),
         (other, _) => Err(kv::unexpected("a lease grant", &other)),

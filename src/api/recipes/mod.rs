@@ -10,7 +10,6 @@ mod election;
 mod lock;
 mod observe;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -23,7 +22,7 @@ use super::{errors, kv, lease};
 use crate::apply::TxnResult;
 use crate::apply::{Command, Compare, CompareResult, CompareTarget, DeleteOp, Op, OpResult, PutOp, Response, TxnOp};
 use crate::storage::{RangeQuery, SortOrder, SortTarget};
-use crate::types::{KeyRange, KeyValue, LeaseId, RequestError};
+use crate::types::{KeyRange, KeyValue, LeaseId, Place as HeldPlace, RequestError};
 use crate::watch::Follow;
 
 pub(crate) use election::{campaign, leader, proclaim, resign};
@@ -163,11 +162,6 @@ async fn wait_first(call: &CallContext, prefix: &Bytes, revision: i64) -> Result
     }
 }
 
-/// Calls that may wait at a time for others to go; each holds its key and a place in the watch hub.
-const WAITING_MAX: usize = 16_384;
-/// Those that wait now, of the whole process.
-static WAITING: AtomicUsize = AtomicUsize::new(0);
-
 /// Places given up at a time: a connection that breaks may bring thousands.
 static GIVING_UP: Semaphore = Semaphore::const_new(32);
 /// Between two tries to give a place up, and how many there are: by then the lease is nobody's any more, or there has
@@ -179,14 +173,18 @@ const GIVE_UPS_MAX: usize = 120;
 struct Waiting {
     call: CallContext,
     place: Option<(Bytes, i64, LeaseId)>,
+    /// Its place among all that wait: each holds its key and a place in the watch hub.
+    _waits: Option<HeldPlace>,
 }
 
 impl Waiting {
     /// # Errors
     /// `TooManyRequests`; the place is given up then.
     fn begin(call: &CallContext, place: &Place) -> Result<Self, RequestError> {
-        let is_one_too_many = WAITING.fetch_add(1, Ordering::Relaxed) >= WAITING_MAX;
-        let waiting = Self { call: call.clone(), place: Some((place.key.clone(), place.revision, place.lease)) };
+        let waits = call.budgets.lock_waiters.take();
+        let is_one_too_many = waits.is_none();
+        let place = Some((place.key.clone(), place.revision, place.lease));
+        let waiting = Self { call: call.clone(), place, _waits: waits };
         if is_one_too_many { Err(RequestError::TooManyRequests) } else { Ok(waiting) }
     }
 
@@ -198,7 +196,6 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        WAITING.fetch_sub(1, Ordering::Relaxed);
         let Some((key, revision, lease)) = self.place.take() else { return };
         let call = self.call.clone();
         // Outside of a runtime everything has ended, and the key goes with its lease.

@@ -76,8 +76,8 @@ pub(super) const ENTRIES: &[Entry] = &[
     ),
     entry(
         &["etcdserver: too many requests"],
-        "More requests are under way than are let in: the disk or the other members don't keep up.",
-        "Let clients wait and try again. Look at `rusd doctor` for the disk, and at etcd_disk_wal_fsync_duration_seconds.",
+        "A limit is reached; mostly that of writes, since the disk or the other members don't keep up.",
+        "Let clients wait and try again. rusd_limit_refused_total in /metrics names the flag; for the disk see `rusd doctor`.",
     ),
     // Leases.
     entry(

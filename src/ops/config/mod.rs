@@ -8,6 +8,7 @@
 //! setter that fills a field here; `cli` walks the same table for arguments, variables and files.
 
 mod availability;
+mod bounds;
 mod compaction;
 mod duration;
 mod feature_gates;
@@ -26,6 +27,7 @@ use std::time::Duration;
 use crate::tls::{Suites, SuitesError};
 use crate::types::Limits;
 
+pub use bounds::Bounds;
 pub use compaction::AutoCompaction;
 pub use duration::{format_duration, parse_duration};
 pub use feature_gates::{FeatureGates, GATES, Gate, Stage};
@@ -42,6 +44,8 @@ pub use value::BadValue;
 pub struct Config {
     /// This member: name, directories, timing, listeners, sizes.
     pub member: Member,
+    /// How much clients may ask for at a time.
+    pub bounds: Bounds,
     /// The cluster: who is in it and how it is found.
     pub clustering: Clustering,
     /// Finding the cluster by another one.
@@ -91,6 +95,7 @@ impl Default for Config {
     fn default() -> Self {
         let mut config = Self {
             member: Member::default(),
+            bounds: Bounds::default(),
             clustering: Clustering::default(),
             discovery: Discovery::default(),
             client_tls: Tls::default(),
@@ -165,6 +170,7 @@ impl Config {
             0 => Some(Limits::QUOTA_BYTES_DEFAULT),
             bytes => u64::try_from(bytes).ok(),
         };
+        let bounds = &self.bounds;
         Limits {
             request_bytes_max: self.member.max_request_bytes,
             txn_ops_max: self.member.max_txn_ops,
@@ -174,6 +180,15 @@ impl Config {
             requests_pending_bytes_max: self.engine.pending_requests_bytes,
             request_arrival_max: self.engine.request_arrival_timeout,
             answers_pending_bytes_max: self.engine.pending_answers_bytes,
+            proposals_pending_max: bounds.max_pending_proposals,
+            requests_open_max: bounds.max_open_requests,
+            leases_max: bounds.max_leases,
+            lock_waiters_max: bounds.max_lock_waiters,
+            logins_pending_max: bounds.max_pending_logins,
+            logins_per_connection_max: bounds.max_pending_logins_per_connection,
+            watchers_max: bounds.max_watchers,
+            stream_watchers_max: bounds.max_watchers_per_stream,
+            watch_ranges_bytes_max: bounds.watch_keys_bytes,
             ..Limits::default()
         }
     }

@@ -76,6 +76,13 @@ fn timing(config: &Config) -> Result<(), ConfigError> {
             "Type --request-arrival-timeout=1m",
         ));
     }
+    if config.bounds.client_write_timeout.is_zero() {
+        return Err(ConfigError::new(
+            "--client-write-timeout=0",
+            "it must be above 0",
+            "Type --client-write-timeout=1m",
+        ));
+    }
     let progress = config.features.watch_progress_notify_interval;
     if progress < PROGRESS_INTERVAL_MIN {
         return Err(ConfigError::new(

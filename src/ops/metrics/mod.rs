@@ -12,6 +12,7 @@
 mod figures;
 mod handles;
 mod labels;
+mod limits;
 mod peers;
 mod process;
 mod stages;
@@ -27,6 +28,7 @@ use crate::types::MemberId;
 
 pub use figures::Figure;
 pub use handles::{Counters, Histograms};
+pub use limits::{Limit, Number};
 pub use peers::{PeerHandles, PeerMetrics};
 pub use stages::StageTimes;
 pub use times::{APPLY_BOUNDS, HANDLING_BOUNDS, REQUEST_BOUNDS, Times, histogram_family};
@@ -109,6 +111,14 @@ impl Metrics {
         self.figures.set(figure, Box::new(source));
     }
 
+    /// Shows limits; once.
+    ///
+    /// # Errors
+    /// They are shown already.
+    pub fn show_limits(&self, limits: Vec<Limit>) -> prometheus::Result<()> {
+        self.registry.register(Box::new(limits::LimitCollector::new(limits)?))
+    }
+
     /// The text of `GET /metrics` (Prometheus text format 0.0.4).
     ///
     /// # Errors
@@ -139,6 +149,22 @@ mod tests {
         metrics.sample(Figure::HasLeader, || 1.0);
         metrics.sample(Figure::HasLeader, || 7.0);
         assert!(metrics.encode().expect("text").contains("etcd_server_has_leader 1\n"));
+    }
+
+    #[test]
+    fn a_limit_shows_with_its_flag() {
+        let metrics = metrics();
+        let limit = Limit { flag: "max-leases", max: 5, used: Box::new(|| 3), refused: Box::new(|| 2) };
+        metrics.show_limits(vec![limit]).expect("once");
+        let text = metrics.encode().expect("text");
+        for line in [
+            "rusd_limit{limit=\"max-leases\"} 5",
+            "rusd_limit_used{limit=\"max-leases\"} 3",
+            "rusd_limit_refused_total{limit=\"max-leases\"} 2",
+        ] {
+            assert!(text.contains(&format!("\n{line}\n")), "{line} in\n{text}");
+        }
+        assert!(metrics.show_limits(Vec::new()).is_err());
     }
 
     #[test]

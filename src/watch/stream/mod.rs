@@ -93,8 +93,8 @@ pub(crate) struct StreamCore {
     /// A progress request waits for the stream to have sent everything up to this revision.
     progress_wanted: Option<i64>,
     tick: bool,
-    /// The metric's part of this stream, to be corrected when it changes.
-    counted: (u64, u64),
+    /// The metrics' part of this stream, to be corrected when it changes: watchers, those behind, bytes of ranges.
+    counted: (u64, u64, u64),
     failed: Option<StreamEnd>,
 }
 
@@ -124,7 +124,7 @@ impl StreamCore {
             compacted: VecDeque::new(),
             progress_wanted: None,
             tick: false,
-            counted: (0, 0),
+            counted: (0, 0, 0),
             failed: None,
         }
     }
@@ -342,10 +342,12 @@ impl StreamCore {
 
     /// Corrects the gauges by what changed since the last time.
     fn count(&mut self) {
-        let now = (self.watchers.len() as u64, self.watchers.behind() as u64);
+        let watchers = &self.watchers;
+        let now = (watchers.len() as u64, watchers.behind() as u64, watchers.range_bytes() as u64);
         let metrics = self.hub.metrics();
         WatchMetrics::add(&metrics.watchers, now.0.wrapping_sub(self.counted.0));
         WatchMetrics::add(&metrics.slow_watchers, now.1.wrapping_sub(self.counted.1));
+        WatchMetrics::add(&metrics.range_bytes, now.2.wrapping_sub(self.counted.2));
         self.counted = now;
     }
 }
@@ -355,6 +357,7 @@ impl Drop for StreamCore {
         let metrics = self.hub.metrics();
         WatchMetrics::sub(&metrics.watchers, self.counted.0);
         WatchMetrics::sub(&metrics.slow_watchers, self.counted.1);
+        WatchMetrics::sub(&metrics.range_bytes, self.counted.2);
         self.hub.close(&self.mailbox, self.watchers.hub_groups());
     }
 }

@@ -1,9 +1,12 @@
 //! What a stream answers to its client's requests: ids, refusals and the first step of a watcher.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use bytes::Bytes;
 
 use super::super::encode::Control;
 use super::super::index::GroupKey;
+use super::super::metrics::WatchMetrics;
 use super::super::output::Output;
 use super::super::request::{CreateWatch, WatchRequest};
 use super::{State, StreamCore};
@@ -37,10 +40,8 @@ impl StreamCore {
     }
 
     fn create(&mut self, create: &CreateWatch, out: &mut Output) -> Result<(), String> {
-        let limits = self.hub.limits();
-        if self.watchers.len() >= limits.stream_watchers_max
-            || self.watchers.range_bytes() >= limits.stream_ranges_bytes_max
-        {
+        if self.is_full() {
+            WatchMetrics::add(&self.hub.metrics().refused_total, 1);
             return Err(RequestError::TooManyRequests.to_string());
         }
         if create.start_revision < 0 {
@@ -71,7 +72,19 @@ impl StreamCore {
             self.behind.push_back(target);
         }
         out.control((self.header)(), &Control { revision: current, watch_id: id, created: true, ..Control::default() });
+        // Others have to see it at once, or they would all find room.
+        self.count();
         Ok(())
+    }
+
+    /// Whether this stream has as many watchers as it may, or all streams together have.
+    fn is_full(&self) -> bool {
+        let (limits, metrics) = (self.hub.limits(), self.hub.metrics());
+        let all = |counter: &AtomicU64| usize::try_from(counter.load(Ordering::Relaxed)).unwrap_or(usize::MAX);
+        self.watchers.len() >= limits.stream_watchers_max
+            || self.watchers.range_bytes() >= limits.stream_ranges_bytes_max
+            || all(&metrics.watchers) >= limits.watchers_max
+            || all(&metrics.range_bytes) >= limits.ranges_bytes_max
     }
 
     fn refuse(&self, cancel_reason: String, out: &mut Output) {

@@ -170,6 +170,28 @@ fn watchers_beyond_the_limit_are_refused() {
 }
 
 #[test]
+fn watchers_beyond_what_all_streams_may_have_are_refused_until_others_go() {
+    const REFUSED: &str = "-1@1 created canceled (etcdserver: too many requests)";
+    let world = World::with(WatchLimits { watchers_max: 2, ..WatchLimits::default() });
+    let (mut first, mut second) = (world.client(), world.client());
+    first.created(watch(KeyRange::single("a")));
+    second.created(watch(KeyRange::single("a")));
+    first.create(watch(KeyRange::single("b")));
+    assert_eq!(first.brief(), [REFUSED]);
+    assert_eq!(world.hub.metrics().snapshot().refused_total, 1);
+    drop(first);
+    second.created(watch(KeyRange::single("b")));
+    // The first two bytes fit, and then it is full: what is looked at is what is there already.
+    let world = World::with(WatchLimits { ranges_bytes_max: 2, ..WatchLimits::default() });
+    let (mut first, mut second) = (world.client(), world.client());
+    first.created(watch(KeyRange::single("long")));
+    second.create(watch(KeyRange::single("b")));
+    assert_eq!(second.brief(), [REFUSED]);
+    drop(first);
+    second.created(watch(KeyRange::single("b")));
+}
+
+#[test]
 fn gauges_follow_streams_and_watchers() {
     let world = World::new();
     let mut client = world.client();

@@ -5,6 +5,7 @@
 
 mod clustering;
 mod features;
+mod limits;
 mod member;
 mod monitoring;
 mod security;
@@ -51,8 +52,9 @@ impl Flag {
 pub type Group = (&'static str, &'static [Flag]);
 
 /// Every flag, in the order of `--help`.
-pub const GROUPS: [Group; 8] = [
+pub const GROUPS: [Group; 9] = [
     ("Member", member::FLAGS),
+    ("Limits", limits::FLAGS),
     ("Clustering", clustering::FLAGS),
     ("Discovery", clustering::DISCOVERY),
     ("Security", security::FLAGS),

@@ -1,0 +1,203 @@
+//! Each limit of the client port: as much as there may be is served, one more is refused with etcd's words, and what
+//! is given back can be used again.
+
+use std::time::Duration;
+
+use prost::Message;
+use rusd::types::Limits;
+use rusd_proto::etcdserverpb as pb;
+use rusd_proto::etcdserverpb::kv_client::KvClient;
+use rusd_proto::etcdserverpb::lease_client::LeaseClient;
+use rusd_proto::etcdserverpb::watch_request::RequestUnion;
+use rusd_proto::v3lockpb;
+use rusd_proto::v3lockpb::lock_client::LockClient;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tonic::{Code, Status};
+
+use crate::frames::{DATA, END_HEADERS, END_STREAM, Frames, call, frame};
+use crate::raw::framed;
+use crate::server::Server;
+
+const TOO_MANY: &str = "etcdserver: too many requests";
+
+fn is_refused<T: std::fmt::Debug>(answer: Result<T, Status>) {
+    let status = answer.unwrap_err();
+    assert_eq!((status.code(), status.message()), (Code::Unknown, TOO_MANY));
+}
+
+/// Waits for what comes by itself.
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    for _ in 0..1_000 {
+        if holds().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{what}");
+}
+
+fn create(key: &str) -> Vec<u8> {
+    let create = pb::WatchCreateRequest { key: key.to_owned().into(), ..Default::default() };
+    let request = pb::WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+    framed(&request.encode_to_vec()).to_vec()
+}
+
+/// A connection with one watch stream of one watcher, which ends with it; and its first answer, or the refusal.
+async fn watch(server: &Server, key: &str) -> (Frames, Option<pb::WatchResponse>) {
+    let mut frames = Frames::open(server.address(), &[]).await;
+    let all = [call(1, "/etcdserverpb.Watch/Watch", END_HEADERS), frame(DATA, 0, 1, &create(key))];
+    assert!(frames.send(&all.concat()).await);
+    let first =
+        frames.find(|(kind, flags, stream, _)| *stream == 1 && (*kind == DATA || flags & END_STREAM != 0)).await;
+    let (kind, .., payload) = first.expect("an answer");
+    let answer = (kind == DATA).then(|| pb::WatchResponse::decode(&payload[5..]).expect("a watch's answer"));
+    (frames, answer)
+}
+
+async fn page(server: &Server, request: &str) -> String {
+    let mut socket = tokio::net::TcpStream::connect(("127.0.0.1", server.port())).await.unwrap();
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+fn put(key: &str) -> pb::PutRequest {
+    pb::PutRequest { key: key.to_owned().into(), ..Default::default() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_of_all_clients() {
+    let server = Server::with_limits(Limits { requests_open_max: 3, ..Limits::default() });
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        let (stream, answer) = watch(&server, "k").await;
+        assert!(answer.is_some(), "there is room");
+        open.push(stream);
+    }
+    let mut kv = KvClient::new(server.connect().await);
+    is_refused(kv.put(put("k")).await);
+    assert_eq!(watch(&server, "k").await.1, None, "refused as a call");
+    let answer = page(
+        &server,
+        "POST /v3/kv/range HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 14\r\n\r\n{\"key\":\"aw==\"}",
+    )
+    .await;
+    assert!(
+        answer.starts_with("HTTP/1.1 500 ") && answer.ends_with(&format!("{{\"code\":2,\"message\":\"{TOO_MANY}\"}}")),
+        "{answer}"
+    );
+    let answer = page(&server, "GET /version HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains(TOO_MANY), "{answer}");
+    // What tells of the overload, or keeps leases, is answered all the same.
+    for path in ["/health", "/livez", "/readyz", "/metrics"] {
+        let answer = page(&server, &format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{path}: {answer}");
+    }
+    let renewals = futures::stream::iter([pb::LeaseKeepAliveRequest { id: 7 }]);
+    let mut lease = LeaseClient::new(server.connect().await);
+    assert_eq!(lease.lease_keep_alive(renewals).await.unwrap().into_inner().message().await.unwrap().unwrap().ttl, 0);
+    assert!(server.services.budgets.open.refused() >= 4);
+    open.pop();
+    until("room after one has gone", async || kv.put(put("k")).await.is_ok()).await;
+    drop(open);
+    until("nothing is held", async || server.services.budgets.open.taken() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn watchers_of_a_stream_and_of_all() {
+    let limits = Limits { stream_watchers_max: 2, watchers_max: 3, ..Limits::default() };
+    let server = Server::with_limits(limits);
+    let refused = |answer: Option<pb::WatchResponse>| {
+        let answer = answer.expect("the stream is let in");
+        (answer.created, answer.canceled, answer.watch_id, answer.cancel_reason)
+    };
+    let too_many = (true, true, -1, TOO_MANY.to_owned());
+    let (mut first, _) = watch(&server, "a").await;
+    assert!(first.send(&[frame(DATA, 0, 1, &create("b")), frame(DATA, 0, 1, &create("c"))].concat()).await);
+    let mut answers = Vec::new();
+    while answers.len() < 2 {
+        let (.., payload) = first.find(|(kind, ..)| *kind == DATA).await.expect("an answer");
+        // Several may come in one frame.
+        let mut rest = &payload[..];
+        while let Some((head, after)) = rest.split_first_chunk::<5>() {
+            let (message, after) = after.split_at(head[4].into());
+            answers.push(pb::WatchResponse::decode(message).expect("a watch's answer"));
+            rest = after;
+        }
+    }
+    assert!(!answers[0].canceled);
+    assert_eq!(refused(answers.pop()), too_many, "its own are two");
+    let (second, answer) = watch(&server, "d").await;
+    assert!(answer.is_some_and(|answer| !answer.canceled));
+    assert_eq!(refused(watch(&server, "e").await.1), too_many, "all have three");
+    assert_eq!(server.member.hub.metrics().snapshot().refused_total, 2);
+    drop((first, second));
+    until("room for others", async || watch(&server, "f").await.1.is_some_and(|answer| !answer.canceled)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leases() {
+    let server = Server::with_limits(Limits { leases_max: 2, ..Limits::default() });
+    let mut lease = LeaseClient::new(server.connect().await);
+    for id in [1, 2] {
+        lease.lease_grant(pb::LeaseGrantRequest { ttl: 60, id }).await.unwrap();
+    }
+    is_refused(lease.lease_grant(pb::LeaseGrantRequest { ttl: 60, id: 3 }).await);
+    // A lock without a lease would get one.
+    let mut lock = LockClient::new(server.connect().await);
+    is_refused(lock.lock(v3lockpb::LockRequest { name: "l".into(), lease: 0 }).await);
+    assert_eq!(server.services.budgets.leases.refused(), 2);
+    lease.lease_revoke(pb::LeaseRevokeRequest { id: 1 }).await.unwrap();
+    lease.lease_grant(pb::LeaseGrantRequest { ttl: 60, id: 3 }).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_wait_for_a_lock() {
+    let server = Server::with_limits(Limits { lock_waiters_max: 1, ..Limits::default() });
+    let mut lease = LeaseClient::new(server.connect().await);
+    for id in [1, 2, 3] {
+        lease.lease_grant(pb::LeaseGrantRequest { ttl: 600, id }).await.unwrap();
+    }
+    let lock = async |lease| {
+        LockClient::new(server.connect().await).lock(v3lockpb::LockRequest { name: "l".into(), lease }).await
+    };
+    let held = lock(1).await.unwrap().into_inner();
+    let waiters = &server.services.budgets.lock_waiters;
+    let mut second = Box::pin(lock(2));
+    tokio::select! {
+        answer = &mut second => panic!("it is held: {answer:?}"),
+        () = until("one waits", async || waiters.taken() == 1) => {}
+    }
+    is_refused(lock(3).await);
+    assert_eq!(waiters.refused(), 1);
+    LockClient::new(server.connect().await).unlock(v3lockpb::UnlockRequest { key: held.key }).await.unwrap();
+    second.await.expect("its turn has come");
+    until("nobody waits", async || waiters.taken() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn logins_of_one_connection() {
+    let server = Server::with_limits(Limits { logins_per_connection_max: 2, ..Limits::default() });
+    let channel = server.connect().await;
+    let mut auth = pb::auth_client::AuthClient::new(channel.clone());
+    let user = |name: &str| pb::AuthUserAddRequest { name: name.into(), password: "pw".into(), ..Default::default() };
+    auth.user_add(user("root")).await.unwrap();
+    auth.role_add(pb::AuthRoleAddRequest { name: "root".into() }).await.unwrap();
+    auth.user_grant_role(pb::AuthUserGrantRoleRequest { user: "root".into(), role: "root".into() }).await.unwrap();
+    auth.auth_enable(pb::AuthEnableRequest {}).await.unwrap();
+    let login = |channel: &tonic::transport::Channel| {
+        let mut auth = pb::auth_client::AuthClient::new(channel.clone());
+        async move { auth.authenticate(pb::AuthenticateRequest { name: "root".into(), password: "pw".into() }).await }
+    };
+    let (many, other) = (server.connect().await, server.connect().await);
+    let all = futures::future::join_all((0..64).map(|_| login(&many)));
+    // Whoever comes by another connection isn't in the way of those.
+    let (answers, own) = tokio::join!(all, login(&other));
+    own.expect("its own share");
+    let (taken, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
+    assert!(taken.len() >= 2, "{} were let in", taken.len());
+    assert!(!refused.is_empty(), "64 at once are more than two");
+    refused.into_iter().for_each(is_refused);
+    login(&many).await.expect("later");
+}

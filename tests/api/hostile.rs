@@ -1,0 +1,330 @@
+//! Connections that mean harm: each is tried while another client works, which must be served, and what it held must
+//! be given back. (Handshakes that stall: `tests/tls/entrance.rs`.)
+//!
+//! ```text
+//! hostile connection ─┐
+//! another client ─────┴─► served all the while ─► the hostile one cut off, or harmless ─► nothing is held
+//! ```
+
+use std::future::Future;
+use std::time::Duration;
+
+use prost::Message;
+use rusd::api::ConnOptions;
+use rusd::types::Limits;
+use rusd_proto::etcdserverpb as pb;
+use rusd_proto::etcdserverpb::kv_client::KvClient;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::frames::{
+    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS,
+    WINDOW_UPDATE, call, frame, head, literal,
+};
+use crate::raw::framed;
+use crate::server::Server;
+
+const PUT: &str = "/etcdserverpb.KV/Put";
+const RANGE: &str = "/etcdserverpb.KV/Range";
+const WATCH: &str = "/etcdserverpb.Watch/Watch";
+/// HTTP/2's number for a peer that is told to calm down.
+const ENHANCE_YOUR_CALM: [u8; 4] = [0, 0, 0, 0xb];
+/// HTTP/2's number of the setting for a stream's first window.
+const INITIAL_WINDOW: u16 = 4;
+/// How long anything that has to come may take.
+const COMES_MAX: Duration = Duration::from_secs(60);
+/// What such a client may make the process grow by; tests beside this one grow it, too.
+const GROWTH_MAX: u64 = 256 << 20;
+
+/// Waits are short here.
+fn server() -> Server {
+    let conn = ConnOptions {
+        write_timeout: Duration::from_millis(500),
+        header_timeout: Duration::from_millis(500),
+        ..ConnOptions::default()
+    };
+    Server::with_options(Limits { request_arrival_max: Duration::from_millis(500), ..Limits::default() }, conn)
+}
+
+/// Runs `hostile` while another client writes and reads, for a few rounds more at least.
+async fn beside<T>(server: &Server, hostile: impl Future<Output = T>) -> T {
+    let mut hostile = std::pin::pin!(hostile);
+    let mut kv = KvClient::new(server.connect().await);
+    let mut done = None;
+    let mut served = 0;
+    while done.is_none() || served < 20 {
+        let ask = async {
+            kv.put(pb::PutRequest { key: "k".into(), value: "v".into(), ..Default::default() }).await.unwrap();
+            let found = kv.range(pb::RangeRequest { key: "k".into(), ..Default::default() }).await.unwrap();
+            assert_eq!(found.get_ref().count, 1);
+        };
+        let ask = tokio::time::timeout(COMES_MAX, ask);
+        if done.is_some() {
+            ask.await.expect("others are served");
+        } else {
+            let mut ask = std::pin::pin!(ask);
+            tokio::select! {
+                ended = &mut hostile => {
+                    done = Some(ended);
+                    ask.await.expect("others are served");
+                }
+                asked = &mut ask => asked.expect("others are served"),
+            }
+        }
+        served += 1;
+    }
+    done.expect("it has ended")
+}
+
+/// Waits until all requests and connections are gone.
+async fn is_clean(server: &Server) {
+    let begun = tokio::time::Instant::now();
+    loop {
+        let (open, connections) = (server.services.budgets.open.taken(), server.connections());
+        let held = server.services.budgets.requests.used() + server.services.budgets.answers.used();
+        if (open, connections, held) == (0, 0, 0) {
+            return;
+        }
+        assert!(begun.elapsed() < COMES_MAX, "{open} requests on {connections} connections hold {held} bytes");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn resident_bytes() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    pages.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap() * 4096
+}
+
+fn put() -> Vec<u8> {
+    let put = pb::PutRequest { key: "hostile".into(), value: "v".into(), ..Default::default() };
+    framed(&put.encode_to_vec()).to_vec()
+}
+
+fn range() -> Vec<u8> {
+    framed(&pb::RangeRequest { key: "k".into(), ..Default::default() }.encode_to_vec()).to_vec()
+}
+
+/// Stream numbers of a client.
+fn streams() -> impl Iterator<Item = u32> {
+    (1..).step_by(2)
+}
+
+// CVE-2023-44487. Cause: a stream that is reset makes room for the next at once, so that the bound on streams bounds
+// nothing. What holds: such a connection is told to calm down and closed, or its calls are dropped as fast as they come.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_that_are_reset_at_once() {
+    let server = server();
+    let before = resident_bytes();
+    for path in [RANGE, PUT, WATCH] {
+        let mut frames = Frames::open(server.address(), &[]).await;
+        let calmed = beside(&server, async {
+            let message = if path == PUT { put() } else { range() };
+            for stream in streams().take(40_000) {
+                let all = [
+                    call(stream, path, END_HEADERS),
+                    frame(DATA, END_STREAM, stream, &message),
+                    frame(RST_STREAM, 0, stream, &[0, 0, 0, 8]),
+                ];
+                if !frames.send(&all.concat()).await {
+                    break;
+                }
+            }
+            // Unless it was cut, it is there and answers.
+            frames.send(&frame(PING, 0, 0, b"12345678")).await;
+            let last = frames.find(|(kind, flags, ..)| *kind == GOAWAY || (*kind, *flags) == (PING, ACK)).await;
+            last.is_none_or(|(kind, .., payload)| kind == GOAWAY && payload[4..8] == ENHANCE_YOUR_CALM)
+        })
+        .await;
+        println!("{path}: {}", if calmed { "told to calm down" } else { "borne" });
+        drop(frames);
+        is_clean(&server).await;
+    }
+    let grown = resident_bytes().saturating_sub(before);
+    assert!(grown < GROWTH_MAX, "{grown} bytes more");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_streams_than_all_clients_may_have() {
+    const OPEN: usize = 500;
+    let limits = Limits { requests_open_max: OPEN, request_arrival_max: COMES_MAX, ..Limits::default() };
+    let server = Server::with_limits(limits);
+    let mut frames = Frames::open(server.address(), &[]).await;
+    // Calls of which the message never comes.
+    for stream in streams().take(20 * OPEN) {
+        assert!(frames.send(&call(stream, PUT, END_HEADERS)).await);
+    }
+    let refused = async {
+        while server.services.budgets.open.refused() < 19 * OPEN as u64 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(COMES_MAX, refused).await.expect("those beyond are refused");
+    assert_eq!(server.services.budgets.open.taken(), OPEN);
+    drop(frames);
+    is_clean(&server).await;
+    beside(&server, async {}).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heads_and_bodies_that_come_byte_by_byte() {
+    let server = server();
+    // A head over HTTP/1.1, which has its time as a whole.
+    let mut socket = TcpStream::connect(server.address()).await.unwrap();
+    beside(&server, async {
+        socket.write_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\nx: ").await.unwrap();
+        let drip = async {
+            while socket.write_all(b"a").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(COMES_MAX, drip).await.expect("it is cut off");
+    })
+    .await;
+    // A body over HTTP/1.1.
+    let mut socket = TcpStream::connect(server.address()).await.unwrap();
+    let begun = "POST /v3/kv/put HTTP/1.1\r\nhost: a\r\ncontent-length: 999999\r\n\r\n{\"key\":\"";
+    let answer = beside(&server, async {
+        socket.write_all(begun.as_bytes()).await.unwrap();
+        let mut answer = vec![0; 12];
+        let (mut read, mut write) = socket.split();
+        let drip = async {
+            loop {
+                let _ = write.write_all(b"a").await;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::select! {
+            () = drip => {}
+            read = read.read_exact(&mut answer) => drop(read.unwrap()),
+        }
+        answer
+    })
+    .await;
+    assert_eq!(String::from_utf8_lossy(&answer), "HTTP/1.1 504");
+    drop(socket);
+    // A message over HTTP/2.
+    let mut frames = Frames::open(server.address(), &[]).await;
+    let ended = beside(&server, async {
+        frames.send(&call(1, PUT, END_HEADERS)).await;
+        let message = put();
+        for byte in &message[..message.len() - 1] {
+            frames.send(&frame(DATA, 0, 1, std::slice::from_ref(byte))).await;
+        }
+        frames.find(|(kind, _, stream, _)| (*kind, *stream) == (HEADERS, 1)).await
+    })
+    .await;
+    let (_, flags, ..) = ended.expect("an answer");
+    assert_eq!(flags & END_STREAM, END_STREAM, "it is only a refusal");
+    // A head over HTTP/2 that isn't finished: such a connection is as an idle one, and holds nothing.
+    let mut half = Frames::open(server.address(), &[]).await;
+    half.send(&frame(HEADERS, 0, 1, &head(PUT)[..20])).await;
+    beside(&server, tokio::time::sleep(Duration::from_millis(600))).await;
+    assert_eq!(server.services.budgets.open.taken(), 0);
+    drop((frames, half));
+    is_clean(&server).await;
+}
+
+// Cause: HTTP/1.1 answers waited for a socket that takes nothing for as long as the connection lived. Now it is cut off.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_over_http1_of_which_no_answer_is_read() {
+    let server = server();
+    let before = resident_bytes();
+    let mut sockets = Vec::new();
+    for _ in 0..4 {
+        sockets.push(TcpStream::connect(server.address()).await.unwrap());
+    }
+    beside(&server, async {
+        let flood = sockets.iter_mut().map(|socket| async {
+            let some = b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(50);
+            while socket.write_all(&some).await.is_ok() {}
+        });
+        tokio::time::timeout(COMES_MAX, futures::future::join_all(flood)).await.expect("they are cut off");
+    })
+    .await;
+    // The sockets are still there on this side.
+    is_clean(&server).await;
+    let grown = resident_bytes().saturating_sub(before);
+    assert!(grown < GROWTH_MAX, "{grown} bytes more");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_for_which_no_window_is_ever_opened() {
+    let server = server();
+    let mut shut = Frames::open(server.address(), &[(INITIAL_WINDOW, 0)]).await;
+    let mut watcher = Frames::open(server.address(), &[(INITIAL_WINDOW, 0)]).await;
+    let create = pb::WatchCreateRequest { key: "k".into(), ..Default::default() };
+    let create = pb::WatchRequest { request_union: Some(pb::watch_request::RequestUnion::CreateRequest(create)) };
+    beside(&server, async {
+        watcher.send(&call(1, WATCH, END_HEADERS)).await;
+        watcher.send(&frame(DATA, 0, 1, &framed(&create.encode_to_vec()))).await;
+        for stream in streams().take(300) {
+            shut.send(&[call(stream, RANGE, END_HEADERS), frame(DATA, END_STREAM, stream, &range())].concat()).await;
+        }
+        // It is alive and says so, which doesn't help it.
+        let pings = async {
+            while shut.write.write_all(&frame(PING, 0, 0, b"12345678")).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let mut answers = Vec::new();
+        let cut = async { tokio::join!(pings, shut.read.read_to_end(&mut answers)) };
+        drop(tokio::time::timeout(COMES_MAX, cut).await.expect("it is cut off"));
+    })
+    .await;
+    // A watcher that reads nothing is no fault.
+    assert_eq!(server.services.budgets.open.taken(), 1);
+    watcher.send(&frame(PING, 0, 0, b"12345678")).await;
+    assert!(watcher.find(|(kind, flags, ..)| (*kind, *flags) == (PING, ACK)).await.is_some());
+    watcher.send(&frame(WINDOW_UPDATE, 0, 1, &65_535_u32.to_be_bytes())).await;
+    assert!(watcher.find(|(kind, ..)| *kind == DATA).await.is_some(), "it gets its events once it wants them");
+    drop(watcher);
+    is_clean(&server).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn floods_of_frames_that_are_answered() {
+    let server = server();
+    let before = resident_bytes();
+    for one in [frame(PING, 0, 0, b"12345678"), frame(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 9])] {
+        let mut frames = Frames::open(server.address(), &[]).await;
+        let some = one.repeat(1_000);
+        beside(&server, async {
+            // None of the answers is read. What the server has to say is bounded, so it stops reading.
+            let flood = async { while frames.send(&some).await {} };
+            tokio::time::timeout(COMES_MAX, flood).await.expect("it is cut off");
+        })
+        .await;
+        is_clean(&server).await;
+    }
+    let grown = resident_bytes().saturating_sub(before);
+    assert!(grown < GROWTH_MAX, "{grown} bytes more");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heads_without_an_end() {
+    let server = server();
+    let before = resident_bytes();
+    let field = literal("x-long", &"a".repeat(100)).repeat(100);
+    for (first, rest) in [
+        // Continued for ever; with fields, and with nothing at all.
+        (frame(HEADERS, 0, 1, &head(PUT)), frame(CONTINUATION, 0, 1, &field)),
+        (frame(HEADERS, 0, 1, &head(PUT)), frame(CONTINUATION, 0, 1, &[])),
+        // Data of no length, windows of no width.
+        (call(1, PUT, END_HEADERS), frame(DATA, 0, 1, &[])),
+    ] {
+        let mut frames = Frames::open(server.address(), &[]).await;
+        beside(&server, async {
+            assert!(frames.send(&first).await);
+            let mut sent = 0;
+            while sent < 100_000 && frames.send(&rest).await {
+                sent += 1;
+            }
+            assert!(sent < 100_000, "it is cut off");
+        })
+        .await;
+        drop(frames);
+        is_clean(&server).await;
+    }
+    let grown = resident_bytes().saturating_sub(before);
+    assert!(grown < GROWTH_MAX, "{grown} bytes more");
+}
