@@ -24,6 +24,9 @@ use crate::types::{KeyRange, RaftIndex, Term};
 
 /// Every member publishes at entries whose index is a multiple of this.
 pub(super) const DIGEST_EVERY: u64 = 256;
+/// What digests are of, between members: another number for each change of [`whole`]. Builds before this one say none,
+/// and their digests are of keys and users alone.
+pub(super) const DIGESTS_OF: u32 = 2;
 /// Landmarks whose digests are kept; a member that is further behind is compared later.
 const KEPT: usize = 64;
 /// Parts that a prefix is cut into: the key itself, and a part for each next byte.
@@ -63,6 +66,12 @@ impl Landmarks {
         if std::mem::take(&mut kept.wanted) {
             kept.state = Some((index, Arc::new(snapshot)));
         }
+    }
+
+    /// As if the state after the entry had this digest.
+    #[cfg(test)]
+    pub(crate) fn note_digest(&self, index: RaftIndex, digest: u64) {
+        self.kept.lock().digests.push_back((index, digest));
     }
 
     /// The state was replaced: what was before it is of no use.
@@ -132,9 +141,10 @@ pub struct Witness {
 pub struct Finding {
     /// After which entry it differs.
     pub index: RaftIndex,
-    /// What the member holds after it, and the term in which that was judged; `None` of a leader of a build that says
-    /// neither.
-    pub of: Option<(u64, Term)>,
+    /// What the member holds after it.
+    pub digest: u64,
+    /// The term in which that was judged.
+    pub term: Term,
 }
 
 impl Finding {
@@ -144,8 +154,7 @@ impl Finding {
         // In this order: what is known later of the lineage holds for the digests, too.
         let digests = status.landmarks().digests();
         let is_of_this_state = status.lineage().since() <= self.index;
-        let is_known =
-            self.of.is_none_or(|(digest, term)| term >= status.term() && digests.contains(&(self.index, digest)));
+        let is_known = self.term >= status.term() && digests.contains(&(self.index, self.digest));
         self.index > RaftIndex(0) && is_of_this_state && is_known
     }
 }
@@ -318,15 +327,13 @@ mod tests {
         let rotten = state(&[(b"a", b"rotten")], 256);
         let digest = whole(&rotten);
         status.landmarks().note(RaftIndex(256), rotten, 0);
-        let finding = |index, digest, term| Finding { index: RaftIndex(index), of: Some((digest, Term(term))) };
+        let finding = |index, digest, term| Finding { index: RaftIndex(index), digest, term: Term(term) };
         assert!(finding(256, digest, 4).is_of(&status) && finding(256, digest, 5).is_of(&status));
         assert!(!finding(256, digest, 3).is_of(&status), "of a leader that is none any more");
         assert!(!finding(256, digest ^ 1, 4).is_of(&status), "of another state");
         assert!(!finding(512, digest, 4).is_of(&status), "of an entry that it doesn't know");
-        let old = |index| Finding { index: RaftIndex(index), of: None };
-        assert!(old(256).is_of(&status) && !old(0).is_of(&status));
         status.set_lineage(born(1).copied(MemberId(1), 9, RaftIndex(257)));
-        assert!(!finding(256, digest, 4).is_of(&status) && !old(256).is_of(&status), "healed after that");
+        assert!(!finding(256, digest, 4).is_of(&status), "healed after that");
     }
 
     /// Cause: only keys and users were compared. Symptom: a member that lacked a lease, or had compacted elsewhere, was

@@ -132,7 +132,7 @@ impl Comparer {
                     let differs = |id: &MemberId| places.iter().any(|place| members[*place] == *id);
                     self.found.retain(|id| !members.contains(id) || differs(id));
                     for place in places {
-                        let finding = Finding { index, of: Some((witnesses[place].digest, term)) };
+                        let finding = Finding { index, digest: witnesses[place].digest, term };
                         self.minority(members[place], &finding).await;
                     }
                 }
@@ -165,7 +165,7 @@ impl Comparer {
         let Some(Common { index, members, witnesses }) = common(&all) else { return };
         let Some(place) = members.iter().position(|id| *id == member) else { return };
         if matches!(judge(&witnesses, count), Verdict::Minority(places) if places.contains(&place)) {
-            self.minority(member, &Finding { index, of: Some((witnesses[place].digest, term)) }).await;
+            self.minority(member, &Finding { index, digest: witnesses[place].digest, term }).await;
         }
     }
 

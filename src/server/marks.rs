@@ -127,7 +127,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
     use super::*;
-    use crate::types::MemberId;
+    use crate::types::{MemberId, Term};
 
     #[derive(Clone, Default)]
     struct Paper {
@@ -154,12 +154,13 @@ mod tests {
     fn marks() -> (Arc<Marks>, Arc<NodeStatus>, Paper) {
         let status = Arc::new(NodeStatus::new(MemberId(1)));
         status.of_a_state_since(RaftIndex(5));
+        (4..10).for_each(|index| status.landmarks().note_digest(RaftIndex(index), index));
         let paper = Paper::default();
         (Arc::new(Marks::new(status.clone(), paper.clone(), false)), status, paper)
     }
 
     fn at(index: u64) -> Finding {
-        Finding { index: RaftIndex(index), of: None }
+        Finding { index: RaftIndex(index), digest: index, term: Term(1) }
     }
 
     /// Cause: the leader's word was answered at once and noted within a second. Symptom: a member that was killed in

@@ -7,7 +7,7 @@ use rusd_proto::rusdpeer as pb;
 
 use super::channels::was_not_sent;
 use super::{Peers, refusal};
-use crate::consensus::divergence::Finding;
+use crate::consensus::divergence::{DIGESTS_OF, Finding};
 use crate::consensus::lineage::Lineage;
 use crate::consensus::membership::{MemberChange, MemberRecord};
 use crate::consensus::status::DiskState;
@@ -158,7 +158,9 @@ impl Peers {
         let question = pb::DigestsQuestion { keep: keep == Some(true), look: keep.is_none() };
         let question = pb::question::Question::Digests(question);
         match self.ask(member, question, limit).await? {
-            pb::answer::Answer::Digests(pb::Digests { indexes, digests, kept, lineage, differs }) => Ok(Digests {
+            // Of another build, whose digests are of something else: no witness.
+            pb::answer::Answer::Digests(pb::Digests { of, .. }) if of != DIGESTS_OF => Ok(Digests::default()),
+            pb::answer::Answer::Digests(pb::Digests { indexes, digests, kept, lineage, differs, .. }) => Ok(Digests {
                 digests: indexes.into_iter().map(RaftIndex).zip(digests).collect(),
                 kept: (kept > 0).then_some(RaftIndex(kept)),
                 // Of a member that says nothing of it nothing is known.
@@ -198,8 +200,9 @@ impl Peers {
         limit: Duration,
     ) -> Result<bool, RequestError> {
         let question = pb::question::Question::Diverged(finding.index.get());
-        let differing = finding.of.map(|(digest, term)| pb::Differing { digest, term: term.get() });
-        match self.ask_all(member, pb::Question { question: Some(question), differing }, limit).await? {
+        let differing = pb::Differing { digest: finding.digest, term: finding.term.get() };
+        let question = pb::Question { question: Some(question), differing: Some(differing) };
+        match self.ask_all(member, question, limit).await? {
             pb::answer::Answer::Noted(noted) => Ok(noted),
             _ => Err(RequestError::UnknownMethod),
         }

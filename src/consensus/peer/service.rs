@@ -20,7 +20,7 @@ use super::super::node::Node;
 use super::ask::{LeaseLeft, row};
 use super::snapshot::Received;
 use super::{Peers, channels, refusal, wire};
-use crate::consensus::divergence::Finding;
+use crate::consensus::divergence::{DIGESTS_OF, Finding};
 use crate::consensus::index::to_raft;
 use crate::consensus::membership::MemberChange;
 use crate::consensus::status::DiskState;
@@ -221,17 +221,20 @@ impl Peer for Service {
                 let kept = landmarks.kept().map_or(0, RaftIndex::get);
                 let lineage = self.node.status().lineage().encode();
                 let differs = self.node.status().diverged().is_some();
-                Ok(Answer::Digests(pb::Digests { indexes, digests, kept, lineage, differs }))
+                Ok(Answer::Digests(pb::Digests { indexes, digests, kept, lineage, differs, of: DIGESTS_OF }))
             }
             Some(Question::Parts(pb::PartsQuestion { index, prefix })) => {
                 let parts = self.node.status().landmarks().parts(RaftIndex(index), &prefix);
                 parts.map(|digests| Answer::Parts(pb::Parts { digests })).ok_or(RequestError::UnknownMethod)
             }
-            Some(Question::Diverged(index)) => {
-                let of = differing.map(|pb::Differing { digest, term }| (digest, Term(term)));
-                let finding = Finding { index: RaftIndex(index), of };
-                self.questions.diverged(finding).await.map(Answer::Noted)
-            }
+            Some(Question::Diverged(index)) => match differing {
+                Some(pb::Differing { digest, term }) => {
+                    let finding = Finding { index: RaftIndex(index), digest, term: Term(term) };
+                    self.questions.diverged(finding).await.map(Answer::Noted)
+                }
+                // Of a leader of an older build, whose digests are of something else.
+                None => Err(RequestError::UnknownMethod),
+            },
             Some(Question::Turn(_)) => self.questions.turn(caller).await.map(Answer::Noted),
             Some(Question::Agreed(pb::Agreement { index, digest })) => {
                 self.node.agree(RaftIndex(index), digest).await.map(Answer::Noted)
