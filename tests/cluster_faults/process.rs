@@ -17,7 +17,7 @@ use tonic::transport::{Channel, Endpoint};
 use crate::cluster::COMES_MAX;
 
 /// No call takes longer: above what a member waits for the others.
-const CALL_MAX: Duration = Duration::from_secs(9);
+pub(crate) const CALL_MAX: Duration = Duration::from_secs(9);
 
 /// Where a member listens.
 #[derive(Clone, Debug)]

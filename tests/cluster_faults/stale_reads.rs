@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! readers at the old leader, all the time ──► it is paused, or hands over ──► another one takes a write ──► it goes on
+//!                                              more ask it now, each on a connection of its own ◄──┘
 //! ```
 //! Every read that began after the write was acknowledged must see it, however long it waited at the old leader.
 
@@ -13,13 +14,24 @@ use rusd_proto::etcdserverpb::kv_client::KvClient;
 use rusd_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use rusd_proto::etcdserverpb::{MoveLeaderRequest, RangeRequest};
 use tokio::task::JoinSet;
+use tonic::transport::{Channel, Endpoint};
 
 use crate::cluster::Cluster;
 use crate::lease_reads::put_surely;
+use crate::process::CALL_MAX;
 use crate::settings;
 
 /// Reads under way at a time.
 const READERS: usize = 32;
+
+/// A connection of its own, over which something was answered already.
+async fn connection(cluster: &Cluster, member: usize) -> Channel {
+    let endpoint = Endpoint::from_shared(cluster.url(member)).unwrap().timeout(CALL_MAX);
+    let channel = endpoint.connect().await.unwrap();
+    let range = RangeRequest { key: "k".into(), serializable: true, ..RangeRequest::default() };
+    KvClient::new(channel.clone()).range(range).await.unwrap();
+    channel
+}
 
 /// Reads at one member.
 struct Readers {
@@ -32,14 +44,14 @@ impl Readers {
     fn start(cluster: &Cluster, member: usize) -> Self {
         let mut readers = Self { ends: Arc::default(), reading: JoinSet::new() };
         for _ in 0..READERS {
-            readers.add(cluster, member);
+            readers.add(cluster.channel(member));
         }
         readers
     }
 
     /// One more, which begins now.
-    fn add(&mut self, cluster: &Cluster, member: usize) {
-        let (mut client, ends) = (KvClient::new(cluster.channel(member)), self.ends.clone());
+    fn add(&mut self, channel: Channel) {
+        let (mut client, ends) = (KvClient::new(channel), self.ends.clone());
         self.reading.spawn(async move {
             let mut found = Vec::new();
             loop {
@@ -82,14 +94,12 @@ async fn reads_that_wait_at_a_paused_leader_are_not_stale() {
         let old = cluster.leader().await;
         put_surely(&cluster, old, 2 * round).await;
         let mut readers = Readers::start(&cluster, old);
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        let late = futures::future::join_all((0..READERS).map(|_| connection(&cluster, old))).await;
         cluster.pause(old);
         put_surely(&cluster, (old + 1) % 3, 2 * round + 1).await;
         let acknowledged = Instant::now();
-        // In its socket, to be read before anything else is heard.
-        for _ in 0..READERS {
-            readers.add(&cluster, old);
-        }
+        // In its sockets, to be read before anything else is heard.
+        late.into_iter().for_each(|channel| readers.add(channel));
         tokio::time::sleep(Duration::from_millis(100)).await;
         cluster.resume(old);
         tokio::time::sleep(Duration::from_millis(500)).await;
