@@ -15,7 +15,7 @@ use rusd::types::Limits;
 use rusd_proto::etcdserverpb as pb;
 use rusd_proto::etcdserverpb::kv_client::KvClient;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::frames::{
     ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS,
@@ -231,7 +231,10 @@ async fn requests_over_http1_of_which_no_answer_is_read() {
     let before = resident_bytes();
     let mut sockets = Vec::new();
     for _ in 0..4 {
-        sockets.push(TcpStream::connect(server.address()).await.unwrap());
+        // It takes little, so that few pages are made for it.
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4 << 10).unwrap();
+        sockets.push(socket.connect(server.address()).await.unwrap());
     }
     beside(&server, async {
         let flood = sockets.iter_mut().map(|socket| async {
