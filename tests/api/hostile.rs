@@ -7,6 +7,7 @@
 //! ```
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use prost::Message;
@@ -234,7 +235,8 @@ async fn requests_over_http1_of_which_no_answer_is_read() {
         // It takes little, so that few pages are made for it.
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4 << 10).unwrap();
-        sockets.push(socket.connect(server.address()).await.unwrap());
+        let (host, port) = server.address();
+        sockets.push(socket.connect((host.parse::<IpAddr>().unwrap(), port).into()).await.unwrap());
     }
     beside(&server, async {
         let flood = sockets.iter_mut().map(|socket| async {
