@@ -7,7 +7,6 @@
 //! ```
 
 use std::future::Future;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use prost::Message;
@@ -16,7 +15,7 @@ use rusd::types::Limits;
 use rusd_proto::etcdserverpb as pb;
 use rusd_proto::etcdserverpb::kv_client::KvClient;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 
 use crate::frames::{
     ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS,
@@ -223,33 +222,6 @@ async fn heads_and_bodies_that_come_byte_by_byte() {
     assert_eq!(server.services.budgets.open.taken(), 0);
     drop((frames, half));
     is_clean(&server).await;
-}
-
-// Cause: HTTP/1.1 answers waited for a socket that takes nothing for as long as the connection lived. Now it is cut off.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn requests_over_http1_of_which_no_answer_is_read() {
-    let server = server();
-    let before = resident_bytes();
-    let mut sockets = Vec::new();
-    for _ in 0..4 {
-        // It takes little, so that few pages are made for it.
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.set_recv_buffer_size(4 << 10).unwrap();
-        let (host, port) = server.address();
-        sockets.push(socket.connect((host.parse::<IpAddr>().unwrap(), port).into()).await.unwrap());
-    }
-    beside(&server, async {
-        let flood = sockets.iter_mut().map(|socket| async {
-            let some = b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(50);
-            while socket.write_all(&some).await.is_ok() {}
-        });
-        tokio::time::timeout(COMES_MAX, futures::future::join_all(flood)).await.expect("they are cut off");
-    })
-    .await;
-    // The sockets are still there on this side.
-    is_clean(&server).await;
-    let grown = resident_bytes().saturating_sub(before);
-    assert!(grown < GROWTH_MAX, "{grown} bytes more");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

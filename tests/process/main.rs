@@ -24,3 +24,4 @@ mod metrics;
 mod overload;
 mod status;
 mod traces;
+mod unread;
