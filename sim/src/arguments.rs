@@ -44,6 +44,7 @@ pub(crate) fn main() -> ExitCode {
         }
         hook(info);
     }));
+    #[expect(clippy::disallowed_methods, reason = "real time, to say how long a run took")]
     let begun = Instant::now();
     let (world, mut verdict) = drive::run(settings, begun);
     if PANICKED.load(Ordering::Relaxed) && verdict.faults.is_empty() {
