@@ -5,6 +5,7 @@ use std::io;
 use std::process::Command;
 
 use rustix::thread::{CpuSet, sched_setaffinity};
+use serde::{Deserialize, Serialize};
 
 /// Where servers run.
 pub(crate) const SERVER_CORE: usize = 0;
@@ -41,7 +42,7 @@ pub(crate) fn first_line(program: &str, arguments: &[&str]) -> String {
 }
 
 /// How busy the machine was while a group of rows ran. Figures from a busy machine are worth less.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Busy {
     /// Load average of the last minute at the beginning and at the end.
     pub(crate) load: (f64, f64),

@@ -1,7 +1,7 @@
 //! `rusd-bench`: rusd and etcd side by side on one machine. `cargo xtask bench` builds and starts it.
 //!
 //! ```text
-//! main ─► for each group, round, side: Server (core 0) ◄─ load, rows (core 1, h2) ─► report
+//! main ─► for each group: for each round, side: Server (core 0) ◄─ load, rows (core 1, h2) ─► report (kept, page)
 //! ```
 //!
 //! Two measures stand side by side: CPU of the server for one request, from the kernel, and
@@ -21,7 +21,6 @@ mod report;
 mod rows;
 mod server;
 
-use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -45,6 +44,9 @@ const ARGUMENTS: [(&str, bool); 10] = [
     ("--quick", false),
     ("--list", false),
 ];
+
+/// The columns of the page.
+const SIDES: [&str; 3] = ["etcd", "rusd", "rusd-redb"];
 
 struct Options {
     etcd: PathBuf,
@@ -118,6 +120,9 @@ fn spelled_out(arguments: impl Iterator<Item = String>) -> Result<Option<Vec<Str
 
 fn options(arguments: &[String]) -> Result<Options, Box<dyn Error>> {
     let quick = arguments.iter().any(|argument| argument == "--quick");
+    if quick && arguments.iter().any(|argument| argument == "--out") {
+        return Err("what is measured shortly is not kept".into());
+    }
     let value = |name: &str| {
         let at = arguments.iter().position(|argument| argument == name)?;
         arguments.get(at + 1).cloned()
@@ -131,11 +136,7 @@ fn options(arguments: &[String]) -> Result<Options, Box<dyn Error>> {
         quick,
         rounds: value("--rounds").map_or(Ok(if quick { 1 } else { 3 }), |text| text.parse())?,
         row: value("--row").unwrap_or_default(),
-        sides: value("--sides")
-            .unwrap_or_else(|| "etcd,rusd,rusd-redb".to_owned())
-            .split(',')
-            .map(str::to_owned)
-            .collect(),
+        sides: value("--sides").unwrap_or_else(|| SIDES.join(",")).split(',').map(str::to_owned).collect(),
     })
 }
 
@@ -150,16 +151,23 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     if sides.is_empty() {
         return Err(USAGE.into());
     }
+    if options.out.is_some() && sides.iter().all(|side| side.name != SIDES[0]) {
+        return Err("a row is kept with etcd's figures of the same run".into());
+    }
     machine::pin(machine::GENERATOR_CORE)?;
-    let mut bench = Bench {
-        filter: options.row.clone(),
-        quick: options.quick,
-        scratch: options.scratch.clone(),
-        order: Vec::new(),
-        results: BTreeMap::new(),
+    let mut kept = match &options.out {
+        // Looked at first, not after all has been measured.
+        Some(out) => Some((out, report::Kept::load(out)?)),
+        None => None,
     };
+    let known: Vec<&'static str> = GROUPS.iter().flat_map(|group| group.rows).copied().collect();
+    let mut bench = Bench::new(options.row.clone(), options.quick, options.scratch.clone());
+    let names: Vec<&'static str> = sides.iter().map(|side| side.name).collect();
     let wanted: Vec<_> = GROUPS.iter().filter(|group| bench.wants(group.rows)).collect();
-    let mut busy = Vec::new();
+    if wanted.is_empty() {
+        return Err(format!("no row's name contains `{}`; --list shows them", options.row).into());
+    }
+    let mut measured = Vec::new();
     for (at, group) in wanted.iter().enumerate() {
         let rounds = options.rounds.min(group.rounds_max);
         let begun = machine::Look::now();
@@ -171,30 +179,26 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
                 let groups = wanted.len();
                 eprintln!("[{group_at}/{groups}] {}, round {} of {rounds}, load {load:.2}", side.name, round + 1);
                 if let Err(error) = (group.run)(&mut bench, side) {
-                    eprintln!("  FAILED: {error}");
+                    bench.ended(group.rows, side, round, &error);
                 }
             }
         }
-        busy.push((group.rows[0], machine::Look::now().since(&begun)));
-    }
-    let names: Vec<&'static str> = sides.iter().map(|side| side.name).collect();
-    let lines = report::lines(&bench, &names);
-    println!("{}", report::terminal(&lines, &names));
-    if let Some(out) = &options.out {
-        let program = |path: &PathBuf| path.to_string_lossy().into_owned();
-        let heading = report::Heading {
+        let run = report::Run {
             commit: options.commit.clone(),
             machine: machine::describe(),
-            versions: vec![
-                ("etcd", machine::first_line(&program(&options.etcd), &["--version"])),
-                ("rusd", env!("CARGO_PKG_VERSION").to_owned()),
-            ],
-            rounds: options.rounds,
-            quick: options.quick,
-            busy,
+            etcd: machine::first_line(&options.etcd.to_string_lossy(), &["--version"]),
+            rounds,
+            busy: machine::Look::now().since(&begun),
         };
-        report::write(out, &heading, &lines, &names)?;
+        let records = report::records(&bench, group.rows, &names, &run);
+        measured.extend_from_slice(&records);
+        // At once: what is measured is kept even if the rest is not waited for.
+        if let Some((out, kept)) = &mut kept {
+            kept.take(records, &known);
+            report::write(out, kept, &SIDES, &known)?;
+        }
     }
+    println!("{}", report::terminal(&measured, &names));
     Ok(())
 }
 

@@ -82,6 +82,7 @@ const COMMANDS: &[Command] = &[
                 with("--row", "TEXT"),
                 with("--rounds", "N"),
                 with("--sides", "A,B"),
+                flag("--keep"),
                 flag("--list"),
             ],
         },

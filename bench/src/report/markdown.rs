@@ -1,26 +1,23 @@
 //! The page and its table.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use super::{Heading, Line, PLOTS};
-use crate::machine::Busy;
+use super::{Line, PLOTS, Record, Run};
 
 /// `latest.md`.
-pub(super) fn page(heading: &Heading, lines: &[Line], sides: &[&'static str]) -> String {
+pub(super) fn page(records: &[Record], lines: &[Line<'_>], sides: &[&'static str], known: &[&'static str]) -> String {
     let mut page = String::from("# rusd against etcd\n\n");
     let _ = writeln!(page, "Written by `cargo xtask bench`; don't edit.\n");
-    let _ = writeln!(page, "- commit: {}\n- machine: {}", heading.commit, heading.machine);
-    for (side, version) in &heading.versions {
-        let _ = writeln!(page, "- {side}: {version}");
+    for (name, of) in [("commit", (|run| &run.commit) as fn(&Run) -> &String), ("machine", |run| &run.machine)] {
+        let _ = writeln!(page, "- {name}: {}", each(records, of));
     }
     let _ = writeln!(
         page,
-        "- one member, fsync on, server pinned to one core and generator to another; sides alternate, \
-         median of {} round{}{}\n- ratio: how much better than etcd, whatever the figure; ± is the spread \
-         over the rounds\n",
-        heading.rounds,
-        if heading.rounds == 1 { "" } else { "s" },
-        if heading.quick { ", short (`--quick`)" } else { "" },
+        "- etcd: {}\n\
+         - fsync on, server pinned to one core and generator to another; sides alternate, median of the rounds\n\
+         - ratio: how much better than etcd, whatever the figure; ± is the spread over the rounds\n",
+        each(records, |run| &run.etcd),
     );
     for (file, title, metric) in PLOTS {
         if lines.iter().any(|line| line.metric == metric) {
@@ -28,22 +25,49 @@ pub(super) fn page(heading: &Heading, lines: &[Line], sides: &[&'static str]) ->
         }
     }
     page.push_str(&table(lines, sides));
-    page.push_str(&busy(&heading.busy));
+    page.push_str(&missing(records, known));
+    page.push_str(&runs(records));
     page
 }
 
-/// How far the figures can be trusted.
-fn busy(groups: &[(&'static str, Busy)]) -> String {
-    let mut table = String::from("\nHow busy the machine was, which figures have to be read with:\n\n");
-    table.push_str("| rows from | load at the start | at the end | CPU that others took |\n|---|---:|---:|---:|\n");
-    for (row, Busy { load: (before, after), others }) in groups {
-        let _ = writeln!(table, "| {row} | {before:.2} | {after:.2} | {:.0} % |", others * 100.0);
+/// Each thing that the runs say, once.
+fn each(records: &[Record], of: fn(&Run) -> &String) -> String {
+    let all: BTreeSet<_> = records.iter().map(|record| of(&record.run).as_str()).collect();
+    all.into_iter().collect::<Vec<_>>().join(", ")
+}
+
+/// What has no figures, and why.
+pub(super) fn missing(records: &[Record], known: &[&'static str]) -> String {
+    let mut list = String::new();
+    for record in records {
+        for (side, why) in &record.failed {
+            let _ = writeln!(list, "- {}, {side}: {why}", record.row);
+        }
+    }
+    for row in known.iter().filter(|row| records.iter().all(|record| record.row != **row)) {
+        let _ = writeln!(list, "- {row}: not measured yet");
+    }
+    if list.is_empty() { list } else { format!("\nWhat is missing, in some round at least:\n\n{list}") }
+}
+
+/// Of which commit rows are, and how far their figures can be trusted: one line for neighbours of one run.
+fn runs(records: &[Record]) -> String {
+    let mut table = String::from("\nHow rows were measured, and how busy the machine was meanwhile:\n\n");
+    table.push_str("| rows from | commit | rounds | load at the start | at the end | CPU that others took |\n");
+    table.push_str("|---|---|---:|---:|---:|---:|\n");
+    let mut before = None;
+    for Record { row, run, .. } in records {
+        if before.replace(run) != Some(run) {
+            let (Run { commit, rounds, .. }, (begun, ended)) = (run, run.busy.load);
+            let others = run.busy.others * 100.0;
+            let _ = writeln!(table, "| {row} | {commit} | {rounds} | {begun:.2} | {ended:.2} | {others:.0} % |");
+        }
     }
     table
 }
 
 /// One line a figure.
-pub(super) fn table(lines: &[Line], sides: &[&'static str]) -> String {
+pub(super) fn table(lines: &[Line<'_>], sides: &[&'static str]) -> String {
     let mut table = String::from("| row | figure |");
     for side in sides {
         let _ = write!(table, " {side} |");
@@ -93,6 +117,7 @@ pub(super) fn number(value: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::kept::record;
     use super::*;
     use crate::rows::Metric;
 
@@ -104,9 +129,13 @@ mod tests {
     }
 
     #[test]
-    fn the_page_says_how_busy_the_machine_was() {
-        let table = busy(&[("put", Busy { load: (0.5, 1.25), others: 0.031 })]);
-        assert!(table.ends_with("| put | 0.50 | 1.25 | 3 % |\n"), "{table}");
+    fn the_page_says_how_each_row_came_about_and_what_is_missing() {
+        let records = [record("put", "one"), record("get", "one"), record("list", "two")];
+        let runs = runs(&records);
+        assert!(runs.contains("| put | one | 3 | 0.50 | 1.25 | 3 % |\n| list | two | 3 |"), "{runs}");
+        assert_eq!(each(&records, |run| &run.commit), "one, two");
+        let missing = missing(&records[..1], &["put", "get"]);
+        assert!(missing.ends_with("\n\n- put, rusd: it ended\n- get: not measured yet\n"), "{missing}");
     }
 
     #[test]

@@ -1,5 +1,10 @@
 //! What is written down: medians over the rounds, ratios to the first side, tables and plots.
+//!
+//! ```text
+//! rows' figures ─► kept (a record a row, in figures.jsonl) ─► Line (a figure by side) ─► markdown, svg
+//! ```
 
+mod kept;
 mod markdown;
 mod svg;
 
@@ -7,19 +12,20 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use crate::machine::Busy;
-use crate::rows::{Bench, Metric};
+pub(crate) use kept::{Kept, Record, Run, records};
+
+use crate::rows::Metric;
 
 /// A row's figure: by side, the median of the rounds and their spread.
 #[derive(Clone, Debug)]
-pub(crate) struct Line {
-    pub(crate) row: &'static str,
+pub(crate) struct Line<'a> {
+    pub(crate) row: &'a str,
     pub(crate) metric: Metric,
     /// Median and spread (largest less smallest, over the median), by side; none where it failed.
     pub(crate) sides: Vec<Option<(f64, f64)>>,
 }
 
-impl Line {
+impl Line<'_> {
     /// How much better than the first side another one is: 2 means twice as good.
     pub(crate) fn ratio(&self, side: usize) -> Option<f64> {
         let ((first, _), (other, _)) = ((*self.sides.first()?)?, (*self.sides.get(side)?)?);
@@ -30,53 +36,29 @@ impl Line {
     }
 }
 
-/// Sums up the rounds.
-pub(crate) fn lines(bench: &Bench, sides: &[&'static str]) -> Vec<Line> {
-    let mut lines = Vec::new();
-    for row in &bench.order {
-        let rounds = |side| bench.results.get(&(*row, side)).map_or(&[][..], Vec::as_slice);
-        let metrics = sides.iter().find_map(|side| rounds(side).first());
-        for (metric, _) in metrics.into_iter().flatten() {
-            let of_side = |side: &&'static str| {
-                let values: Vec<f64> =
-                    rounds(side).iter().flatten().filter(|(m, _)| m == metric).map(|(_, value)| *value).collect();
-                median(values)
-            };
-            lines.push(Line { row, metric: *metric, sides: sides.iter().map(of_side).collect() });
-        }
-    }
-    lines
+/// The figures of records, line by line.
+fn lines<'a>(records: &'a [Record], sides: &[&'static str]) -> Vec<Line<'a>> {
+    let of_record = |record: &'a Record| {
+        let line = |figure: &kept::Figure| {
+            let values = sides.iter().map(|side| figure.sides.get(*side).copied());
+            Line { row: &record.row, metric: figure.metric, sides: values.collect() }
+        };
+        record.figures.iter().map(line).collect::<Vec<_>>()
+    };
+    records.iter().flat_map(of_record).collect()
 }
 
-fn median(mut values: Vec<f64>) -> Option<(f64, f64)> {
-    values.sort_by(f64::total_cmp);
-    let middle = *values.get(values.len() / 2)?;
-    let spread = values.last()? - values.first()?;
-    Some((middle, if middle > 0.0 { spread / middle } else { 0.0 }))
-}
-
-/// What stands above the table.
-#[derive(Debug)]
-pub(crate) struct Heading {
-    pub(crate) commit: String,
-    pub(crate) machine: String,
-    pub(crate) versions: Vec<(&'static str, String)>,
-    pub(crate) rounds: usize,
-    pub(crate) quick: bool,
-    /// How busy the machine was, by the first row of each group.
-    pub(crate) busy: Vec<(&'static str, Busy)>,
-}
-
-/// Writes `latest.md` and the plots into `dir`.
+/// Writes the figures, `latest.md` and the plots into `dir`. `known` are all rows that there are.
 ///
 /// # Errors
 /// Those of the files.
-pub(crate) fn write(dir: &Path, heading: &Heading, lines: &[Line], sides: &[&'static str]) -> io::Result<()> {
-    fs::create_dir_all(dir)?;
+pub(crate) fn write(dir: &Path, kept: &Kept, sides: &[&'static str], known: &[&'static str]) -> io::Result<()> {
+    kept.save(dir)?;
+    let lines = lines(&kept.rows, sides);
     for (file, title, metric) in PLOTS {
-        fs::write(dir.join(file), svg::bars(title, metric, lines, sides))?;
+        fs::write(dir.join(file), svg::bars(title, metric, &lines, sides))?;
     }
-    fs::write(dir.join("latest.md"), markdown::page(heading, lines, sides))
+    fs::write(dir.join("latest.md"), markdown::page(&kept.rows, &lines, sides, known))
 }
 
 /// File, title, figure.
@@ -87,9 +69,9 @@ const PLOTS: [(&str, &str, Metric); 4] = [
     ("memory.svg", "Memory, etcd against rusd (longer is better)", Metric::MemoryMib),
 ];
 
-/// The table for the terminal.
-pub(crate) fn terminal(lines: &[Line], sides: &[&'static str]) -> String {
-    markdown::table(lines, sides)
+/// The table for the terminal, and what is missing in it.
+pub(crate) fn terminal(records: &[Record], sides: &[&'static str]) -> String {
+    markdown::table(&lines(records, sides), sides) + &markdown::missing(records, &[])
 }
 
 #[cfg(test)]
@@ -102,11 +84,5 @@ mod tests {
         assert_eq!(line(Metric::Rate).ratio(1), Some(2.0));
         assert_eq!(line(Metric::P99Ms).ratio(1), Some(0.5));
         assert_eq!(line(Metric::P99Ms).ratio(2), None);
-    }
-
-    #[test]
-    fn the_median_of_three_is_the_middle() {
-        assert_eq!(median(vec![3.0, 1.0, 2.0]), Some((2.0, 1.0)));
-        assert_eq!(median(Vec::new()), None);
     }
 }

@@ -17,8 +17,8 @@ const COLOURS: [&str; 4] = ["#8a8f98", "#d9622b", "#2f7fb8", "#3f9a5a"];
 const RATIO_MAX: f64 = 10.0;
 
 /// The bars of one figure.
-pub(super) fn bars(title: &str, metric: Metric, lines: &[Line], sides: &[&'static str]) -> String {
-    let lines: Vec<&Line> = lines.iter().filter(|line| line.metric == metric).collect();
+pub(super) fn bars(title: &str, metric: Metric, lines: &[Line<'_>], sides: &[&'static str]) -> String {
+    let lines: Vec<&Line<'_>> = lines.iter().filter(|line| line.metric == metric).collect();
     let group = ROW * sides.len() as f64 + GAP;
     let height = TOP + group * lines.len() as f64 + GAP;
     let longest = lines

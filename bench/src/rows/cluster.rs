@@ -43,7 +43,7 @@ const RESTS: usize = 4;
 const REST: Duration = Duration::from_secs(1);
 /// How long is measured while it comes back: until it has the snapshot and what came after it.
 const BEHIND_FOR: Duration = Duration::from_secs(15);
-const NAMES: [&str; 3] = ["one", "two", "three"];
+pub(super) const NAMES: [&str; 3] = ["one", "two", "three"];
 
 /// A part of the members as clients see it; the CPU is that of all.
 struct Part<'a> {
@@ -145,7 +145,7 @@ fn row_with(bench: &mut Bench, name: &'static str, side: &Side, part: &Part<'_>,
 }
 
 /// Where the leader is.
-fn leader(members: &[Server]) -> io::Result<SocketAddr> {
+pub(super) fn leader(members: &[Server]) -> io::Result<SocketAddr> {
     for member in members {
         let status = load::ask(member, STATUS, Message::default().clear())?;
         let id = proto::bytes(&status, 1).and_then(|header| proto::int(header, 2));

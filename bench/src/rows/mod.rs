@@ -3,6 +3,7 @@
 //! To add a row: a function in one of the groups that calls [`Bench::row`] with its name.
 
 mod cluster;
+mod failover;
 mod kv;
 mod lease;
 mod list;
@@ -17,11 +18,13 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::load::{Measured, Plan};
 use crate::server::{Side, Target};
 
 /// What a figure is: how it is written, and which way is better.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum Metric {
     /// A second; more is better.
     Rate,
@@ -37,6 +40,10 @@ pub(crate) enum Metric {
     MaxMs,
     /// Seconds for all of it.
     Secs,
+    /// Seconds that half of several tries took at most.
+    MedianSecs,
+    /// Seconds that the slowest of them took.
+    WorstSecs,
     /// Resident memory, in MiB.
     MemoryMib,
     /// The most that it was.
@@ -56,6 +63,8 @@ impl Metric {
             Self::P999Ms => "p99.9, ms",
             Self::MaxMs => "max, ms",
             Self::Secs => "seconds",
+            Self::MedianSecs => "median, seconds",
+            Self::WorstSecs => "worst, seconds",
             Self::MemoryMib => "memory, MiB",
             Self::PeakMib => "peak memory, MiB",
             Self::DiskMib => "disk, MiB",
@@ -84,15 +93,22 @@ pub(crate) struct Bench {
     pub(crate) order: Vec<&'static str>,
     /// Figures by row and side, one entry a round.
     pub(crate) results: BTreeMap<(&'static str, &'static str), Vec<Figures>>,
+    /// Why a row has no figures of a side in some round.
+    pub(crate) failed: BTreeMap<(&'static str, &'static str), String>,
 }
 
 impl Bench {
+    /// Nothing measured yet.
+    pub(crate) fn new(filter: String, quick: bool, scratch: PathBuf) -> Self {
+        Self { filter, quick, scratch, order: Vec::new(), results: BTreeMap::new(), failed: BTreeMap::new() }
+    }
+
     /// Whether any of these rows is wanted.
     pub(crate) fn wants(&self, names: &[&'static str]) -> bool {
         names.iter().any(|name| name.contains(&self.filter))
     }
 
-    /// Measures a row if it is wanted; a failure is told and leaves the row empty.
+    /// Measures a row if it is wanted; a failure is told, and kept to be shown in the figures' place.
     pub(crate) fn row(&mut self, name: &'static str, side: &Side, measure: impl FnOnce(&Self) -> io::Result<Figures>) {
         if !self.wants(&[name]) {
             return;
@@ -106,7 +122,20 @@ impl Bench {
                 eprintln!("  {name}: {}", shown.join(", "));
                 self.results.entry((name, side.name)).or_default().push(figures);
             }
-            Err(error) => eprintln!("  {name}: FAILED: {error}"),
+            Err(error) => {
+                eprintln!("  {name}: FAILED: {error}");
+                self.failed.insert((name, side.name), error.to_string());
+            }
+        }
+    }
+
+    /// Notes that a group came to an end before some of its rows were measured in this round, from 0.
+    pub(crate) fn ended(&mut self, rows: &[&'static str], side: &Side, round: usize, error: &io::Error) {
+        for row in rows {
+            let at = (*row, side.name);
+            if self.results.get(&at).map_or(0, Vec::len) <= round && !self.failed.contains_key(&at) {
+                self.row(row, side, |_| Err(io::Error::other(error.to_string())));
+            }
         }
     }
 
@@ -165,6 +194,7 @@ pub(crate) const GROUPS: &[Group] = &[
     Group { rows: lease::ROWS, run: lease::run, rounds_max: usize::MAX },
     Group { rows: start::ROWS, run: start::run, rounds_max: usize::MAX },
     Group { rows: cluster::ROWS, run: cluster::run, rounds_max: usize::MAX },
+    Group { rows: failover::ROWS, run: failover::run, rounds_max: 1 },
     Group { rows: cluster::BEHIND_ROWS, run: cluster::run_behind, rounds_max: 1 },
     Group { rows: cluster::BEHIND_BUSY_ROWS, run: cluster::run_behind_busy, rounds_max: 1 },
     Group { rows: lease::EXPIRY_ROWS, run: lease::run_expiry, rounds_max: 1 },
