@@ -79,6 +79,8 @@ fn start(run: Run, begun: Instant) -> ExitCode {
 
 fn serve(serving: Serve, begun: Instant) -> ExitCode {
     let Serve { config, style, joined, rejoin_after } = serving;
+    startup::keep_private();
+    startup::allow_files();
     startup::log(&config, ETCD_VERSION, RUSD_VERSION);
     // Only a pod has anything to do afterwards.
     let pod = rejoin_after.map(|after| (config.clone(), after));

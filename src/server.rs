@@ -41,10 +41,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use self::core::Core;
-use crate::api::{self, Address, Addresses, ConnOptions, ListenError, Listener, Serves, SocketOptions, WebPolicy};
+use crate::api::{
+    self, Address, Addresses, ConnOptions, Connections, ListenError, Listener, Serves, SocketOptions, WebPolicy,
+};
 use crate::apply::MachineError;
 use crate::cli::version::RUSD_VERSION;
 use crate::consensus::StartError;
@@ -234,14 +236,10 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
     }
     let shutdown = watch::Sender::new(false);
     let services = core.services(&config, &data, &env, &metrics, signed, traces.clone())?;
-    // Each listener holds one for the connection that it waits for.
-    let connections = Arc::new(Semaphore::new(limits::connections_max(&config) + listeners.len()));
-    gauges::connect_port(&metrics, services.metrics.clone(), connections.clone(), listeners.len());
-    core.show_limits(
-        &metrics,
-        &limits::Port { connections: connections.clone(), waiting: listeners.len(), addresses },
-        &services,
-    )?;
+    let connections_max = limits::Files::of_process().clients(config.bounds.max_connections);
+    let connections = Connections::new("max-connections", connections_max);
+    gauges::connect_port(&metrics, services.metrics.clone(), connections.clone());
+    core.show_limits(&metrics, &limits::Port { connections: connections.clone(), addresses }, &services)?;
     let serving = tokio::spawn(api::serve(listeners, services, connections, shutdown.subscribe()));
     let members = core.node.members().len();
     for (says, is_tls) in [(SERVING_INSECURELY, false), (SERVING_SECURELY, true)] {
@@ -373,7 +371,11 @@ fn bind(
             // As in etcd, one port can be asked for with TLS and without.
             let (tls, plain): (Vec<_>, Vec<_>) = urls.iter().filter(same).partition(|url| url.is_tls());
             let security = entrances.client(!plain.is_empty(), !tls.is_empty())?;
-            let listener = bind(url)?.secured(security).counted(addresses.clone());
+            let mut listener = bind(url)?.secured(security);
+            // Whoever asks how this member is may come from where too many clients are.
+            if serves != Serves::Metrics {
+                listener = listener.counted(addresses.clone());
+            }
             clients.push((listener, ConnOptions { serves, ..base.clone() }));
         }
     }

@@ -143,7 +143,8 @@ pub(crate) async fn serve<S>(
         .keep_alive_interval(pings.then_some(options.keepalive_interval))
         .keep_alive_timeout(options.keepalive_timeout);
     let socket = Socket::new(stream, turn.clone());
-    let pages = Pages { serves: options.serves, web: options.web, gateway: options.gateway };
+    let pages =
+        Pages { serves: options.serves, web: options.web, gateway: options.gateway, is_private: caller.is_private };
     let share = Share::new(&services.budgets);
     let mut patience = Patience::new(share.clone(), options.write_timeout);
     let door = Door { services, share, caller, pages, tells_heads: options.tells_heads, shutdown: shutdown.clone() };
@@ -190,6 +191,9 @@ impl hyper::service::Service<Request<Incoming>> for Door {
     type Future = DoorFuture;
 
     fn call(&self, mut request: Request<Incoming>) -> DoorFuture {
+        if let Some(asks) = &self.caller.asks {
+            asks.asks();
+        }
         if let Some(identity) = &self.caller.identity {
             request.extensions_mut().insert(identity.clone());
         }

@@ -21,6 +21,7 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::connections::Asks;
 use super::line::{Begun, Duplex};
 use crate::tls::{Acceptor, ClientIdentity, HandshakeError};
 
@@ -73,6 +74,10 @@ impl Default for Patience {
 pub(crate) struct Caller {
     /// By a certificate that was verified.
     pub(crate) identity: Option<Arc<ClientIdentity>>,
+    /// Whether nobody could listen in.
+    pub(crate) is_private: bool,
+    /// To be told of its requests, if its place hangs on them.
+    pub(crate) asks: Option<Arc<Asks>>,
 }
 
 /// The entrance of one listener.
@@ -164,7 +169,7 @@ async fn private<S: Duplex>(
     address: Option<IpAddr>,
 ) -> Result<(Box<dyn Duplex>, Caller), HandshakeError> {
     let (stream, identity) = acceptor.accept(stream, address).await?;
-    Ok((Box::new(stream), Caller { identity: identity.map(Arc::new) }))
+    Ok((Box::new(stream), Caller { identity: identity.map(Arc::new), is_private: true, asks: None }))
 }
 
 /// Refusals are many when somebody wants them to be.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! Address ─► bind ─► Listener ─► accept ─► entrance (TLS) ─► conn::serve, or peers (one task a connection)
+//! no place left ─► who asked for nothing goes (`connections`)
 //! shutdown ─► no new connections ─► GOAWAY on each ─► grace ─► the rest is cut
 //! ```
 
@@ -14,12 +15,13 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream, UnixListener};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::addresses::Addresses;
-use super::conn::{self, ConnOptions};
+use super::addresses::{Addresses, Taken};
+use super::conn::{self, ConnOptions, Serves};
+use super::connections::{Connections, Seat};
 use super::entrance::{Caller, Entrance, Patience, Security};
 use super::line::{Duplex, Line};
 use super::services::Services;
@@ -34,6 +36,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long connections get to end their calls after `shutdown`. Streams are told to end at once; what
 /// is left is a write that waits for the disk, or a client that takes nothing.
 const GRACE: Duration = Duration::from_millis(500);
+
+/// Connections at a time on a listener that is for probes and metrics alone.
+pub const PROBES_MAX: usize = 64;
 
 /// How often the kernel asks a silent TCP client whether it is there.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
@@ -146,15 +151,21 @@ fn bind_tcp(name: &str, options: SocketOptions) -> io::Result<TcpListener> {
 
 /// Serves `listeners` until `shutdown` is true and all connections are done.
 ///
-/// `connections` bounds how many there are at a time; further ones wait in the kernel.
+/// `connections` bounds how many there are at a time; further ones wait in the kernel. Listeners for probes have a
+/// bound of their own, so that clients can't silence them.
 pub async fn serve(
     listeners: Vec<(Listener, ConnOptions)>,
     services: Arc<Services>,
-    connections: Arc<Semaphore>,
+    connections: Arc<Connections>,
     shutdown: watch::Receiver<bool>,
 ) {
     let clients = |(listener, options)| (listener, Clients { services: services.clone(), options });
-    serve_each(listeners.into_iter().map(clients).collect(), connections, shutdown).await;
+    let (probes, clients): (Vec<_>, Vec<_>) =
+        listeners.into_iter().map(clients).partition(|(_, clients)| clients.options.serves == Serves::Metrics);
+    tokio::join!(
+        serve_each(clients, connections, shutdown.clone()),
+        serve_each(probes, Connections::of_probes("connections of the metrics port", PROBES_MAX), shutdown),
+    );
 }
 
 /// What is behind a listener.
@@ -189,7 +200,7 @@ impl Serving for Clients {
 /// Serves each listener with what is behind it.
 pub(super) async fn serve_each<D: Serving>(
     listeners: Vec<(Listener, D)>,
-    connections: Arc<Semaphore>,
+    connections: Arc<Connections>,
     shutdown: watch::Receiver<bool>,
 ) {
     let mut doors = JoinSet::new();
@@ -199,44 +210,52 @@ pub(super) async fn serve_each<D: Serving>(
     while doors.join_next().await.is_some() {}
 }
 
-async fn accept<D: Serving>(listener: Listener, door: D, connections: Arc<Semaphore>, shutdown: watch::Receiver<bool>) {
+async fn accept<D: Serving>(
+    listener: Listener,
+    door: D,
+    connections: Arc<Connections>,
+    shutdown: watch::Receiver<bool>,
+) {
     let Listener { socket, security, patience, addresses } = listener;
-    let entrance = Arc::new(Entrance::new(security, patience, connections.available_permits(), D::WHOM));
+    let entrance = Arc::new(Entrance::new(security, patience, connections.max(), D::WHOM));
     let mut open = JoinSet::new();
     let mut ending = std::pin::pin!(ended(shutdown.clone()));
     loop {
-        let permit = tokio::select! {
+        let accepted = tokio::select! {
             biased;
             () = &mut ending => break,
-            permit = connections.clone().acquire_owned() => match permit {
-                Ok(permit) => permit,
-                Err(_) => break,
-            },
+            _ = open.join_next(), if !open.is_empty() => continue,
+            accepted = accept_one(&socket, &addresses) => accepted,
+        };
+        let accepted = match accepted {
+            Ok(Some(accepted)) => accepted,
+            // Closed already.
+            Ok(None) => continue,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let seat = tokio::select! {
+            biased;
+            () = &mut ending => break,
+            seat = connections.enter() => seat,
         };
         let visit = Visit {
             entrance: entrance.clone(),
             first_bytes_max: patience.first_bytes,
             door: door.clone(),
             ending: shutdown.clone(),
-            permit,
-        };
-        let accepted = tokio::select! {
-            biased;
-            () = &mut ending => break,
-            _ = open.join_next(), if !open.is_empty() => continue,
-            accepted = accept_one(&socket, &addresses, visit) => accepted,
+            seat,
         };
         match accepted {
-            Ok(Some(connection)) => {
-                open.spawn(connection);
-            }
-            // Closed already.
-            Ok(None) => {}
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
+            Accepted::Tcp(stream, from, taken) => open.spawn(async move {
+                visit.run(stream, Some(from)).await;
+                drop(taken);
+            }),
+            Accepted::Unix(stream) => open.spawn(visit.run(stream, None)),
+        };
     }
     drop(socket);
     let all_done = async { while open.join_next().await.is_some() {} };
@@ -245,25 +264,23 @@ async fn accept<D: Serving>(listener: Listener, door: D, connections: Arc<Semaph
     }
 }
 
-type Connection = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+/// A connection that nobody serves yet.
+enum Accepted {
+    /// With its address, and that it is counted there.
+    Tcp(TcpStream, IpAddr, Option<Taken>),
+    Unix(UnixStream),
+}
 
 /// The next connection; `None` is one of an address that has too many.
-async fn accept_one<D: Serving>(
-    socket: &Bound,
-    addresses: &Arc<Addresses>,
-    visit: Visit<D>,
-) -> io::Result<Option<Connection>> {
+async fn accept_one(socket: &Bound, addresses: &Arc<Addresses>) -> io::Result<Option<Accepted>> {
     Ok(match socket {
         Bound::Tcp(listener) => {
             let (stream, from) = listener.accept().await?;
             let Ok(taken) = addresses.take(from.ip()) else { return Ok(None) };
             prepare(&stream);
-            Some(Box::pin(async move {
-                visit.run(stream, Some(from.ip())).await;
-                drop(taken);
-            }))
+            Some(Accepted::Tcp(stream, from.ip(), taken))
         }
-        Bound::Unix(listener) => Some(Box::pin(visit.run(listener.accept().await?.0, None))),
+        Bound::Unix(listener) => Some(Accepted::Unix(listener.accept().await?.0)),
     })
 }
 
@@ -273,18 +290,21 @@ struct Visit<D> {
     first_bytes_max: Duration,
     door: D,
     ending: watch::Receiver<bool>,
-    permit: OwnedSemaphorePermit,
+    seat: Seat,
 }
 
 impl<D: Serving> Visit<D> {
     async fn run<S: Duplex>(self, stream: S, address: Option<IpAddr>) {
-        let Self { entrance, first_bytes_max, door, ending, permit } = self;
-        let opened = tokio::select! {
-            biased;
-            opened = entrance.open(stream, address) => opened,
-            () = ended(ending.clone()) => None,
-        };
-        if let Some((stream, caller)) = opened {
+        let Self { entrance, first_bytes_max, door, ending, mut seat } = self;
+        let asks = seat.asks();
+        let served = async move {
+            let opened = tokio::select! {
+                biased;
+                opened = entrance.open(stream, address) => opened,
+                () = ended(ending.clone()) => None,
+            };
+            let Some((stream, caller)) = opened else { return };
+            let caller = Caller { asks: Some(asks), ..caller };
             let (line, heard) = Line::new(stream);
             tokio::select! {
                 biased;
@@ -293,8 +313,14 @@ impl<D: Serving> Visit<D> {
                     tracing::debug!("a connection on the {} endpoint said nothing for too long", D::WHOM);
                 }
             }
+        };
+        tokio::select! {
+            biased;
+            () = served => {}
+            () = seat.told_to_go() => {
+                tracing::debug!("a connection on the {} endpoint that asked for nothing made room", D::WHOM);
+            }
         }
-        drop(permit);
     }
 }
 

@@ -17,11 +17,12 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tower::ServiceExt;
 
+use super::connections::Connections;
 use super::entrance::Caller;
 use super::http::peer as pages;
 use super::listen::{self, Listener, Serving};
@@ -73,7 +74,7 @@ impl PeerDoor {
 impl Serving for PeerDoor {
     const WHOM: &'static str = "peer";
 
-    async fn serve<S>(self, stream: S, _: Caller, shutdown: watch::Receiver<bool>)
+    async fn serve<S>(self, stream: S, caller: Caller, shutdown: watch::Receiver<bool>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -86,7 +87,11 @@ impl Serving for PeerDoor {
             .initial_connection_window_size(WINDOW_BYTES)
             .keep_alive_interval(PING)
             .keep_alive_timeout(PING);
-        let service = hyper::service::service_fn(move |request| {
+        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+            // The pages are for anybody, so that asking for them makes nobody a member.
+            if let Some(asks) = caller.asks.as_ref().filter(|_| request.uri().path().starts_with(SERVICE)) {
+                asks.asks();
+            }
             let answer = self.call(request);
             async move { Ok::<_, Infallible>(answer.await) }
         });
@@ -108,7 +113,7 @@ impl Serving for PeerDoor {
 pub async fn serve_peers(
     listeners: Vec<Listener>,
     door: PeerDoor,
-    connections: Arc<Semaphore>,
+    connections: Arc<Connections>,
     shutdown: watch::Receiver<bool>,
 ) {
     let listeners = listeners.into_iter().map(|listener| (listener, door.clone())).collect();

@@ -14,8 +14,9 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
+use super::connections::Connections;
 use super::entrance::Caller;
 use super::grpc::body::ReplyBody;
 use super::http::{JSON, TEXT, plain};
@@ -91,7 +92,7 @@ impl Serving for WaitingDoor {
 pub async fn serve_waiting(
     listeners: Vec<Listener>,
     door: WaitingDoor,
-    connections: Arc<Semaphore>,
+    connections: Arc<Connections>,
     shutdown: watch::Receiver<bool>,
 ) {
     let listeners = listeners.into_iter().map(|listener| (listener, door.clone())).collect();

@@ -22,7 +22,7 @@ mod view;
 
 pub use caller::Caller;
 pub use op::{AuthOp, TokenHash};
-pub use password::{PASSWORD_BYTES_MAX, PasswordTooLong, hash, verify};
+pub use password::{PASSWORD_BYTES_MAX, PasswordTooLong, Verified, hash, usable, verify};
 pub use record::{Permission, PermissionKind, Role, User, rows};
 pub use secret::{PasswordHash, Secret};
 pub use spans::Spans;

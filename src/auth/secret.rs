@@ -4,6 +4,8 @@ use std::fmt;
 
 use zeroize::Zeroize;
 
+use super::password::COSTS;
+
 /// A password or a key. Its `Debug` says nothing about it, and it has no `Display`.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(String);
@@ -47,11 +49,11 @@ impl PasswordHash {
         &self.0
     }
 
-    /// The cost that it was made with, if it has bcrypt's form.
+    /// The cost that it was made with, if that is one of bcrypt's.
     pub fn cost(&self) -> Option<u32> {
         let mut parts = self.0.split('$').skip(1);
         let _version = parts.next()?;
-        parts.next()?.parse().ok()
+        parts.next()?.parse().ok().filter(|cost| COSTS.contains(cost))
     }
 }
 
@@ -71,5 +73,6 @@ mod tests {
         assert_eq!(shown, "(secret) (hash)");
         assert_eq!(PasswordHash::new("$2a$10$abc").cost(), Some(10));
         assert_eq!(PasswordHash::new("abc").cost(), None);
+        assert_eq!(PasswordHash::new("$2a$32$abc").cost(), None, "there is none so high");
     }
 }

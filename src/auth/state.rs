@@ -450,7 +450,7 @@ impl AuthState {
         u64::from_be_bytes(first)
     }
 
-    /// The highest cost of a stored password, so that looking for an unknown user can take as long.
+    /// The highest cost of a stored password, so that all that isn't right can take as long.
     pub fn usual_cost(&self) -> Option<u32> {
         self.users().filter_map(|(_, user)| user.password.as_ref().and_then(PasswordHash::cost)).max()
     }

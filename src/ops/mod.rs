@@ -8,6 +8,7 @@
 //! Nothing here knows of Raft, of storage or of gRPC: `server.rs` joins them.
 
 pub mod banner;
+pub mod command_line;
 pub mod config;
 pub mod data_dir;
 pub mod doctor;

@@ -1,4 +1,8 @@
-//! The line that says what a member was started with; etcd's tests and people look settings up in it.
+//! What a process asks of the system before it serves, and the line that says what it was started with: etcd's tests
+//! and people look settings up in it.
+
+use rustix::fs::Mode;
+use rustix::process::{Resource, Rlimit};
 
 use super::config::{Config, Url};
 
@@ -6,7 +10,30 @@ fn join(urls: &[Url]) -> String {
     urls.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
-/// Logs it. Keys are etcd's.
+/// Whatever is made from here on is its owner's alone, by whomever it is made: an engine opens its files by itself.
+/// For after the log's own files are open, which others may be there to read.
+pub fn keep_private() {
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+}
+
+/// Lets the process open as many files as it may allow itself, as programs written in Go do: service managers start
+/// with few, for the sake of old ones.
+pub fn allow_files() {
+    let limits = rustix::process::getrlimit(Resource::Nofile);
+    if limits.current.is_some() && limits.current != limits.maximum {
+        let wanted = Rlimit { current: limits.maximum, maximum: limits.maximum };
+        if let Err(error) = rustix::process::setrlimit(Resource::Nofile, wanted) {
+            tracing::debug!(%error, "the limit of open files stays as it is");
+        }
+    }
+}
+
+/// How many files it may open.
+pub fn open_files_max() -> u64 {
+    rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// Logs the settings. Keys are etcd's.
 pub fn log(config: &Config, etcd_version: &str, rusd_version: &str) {
     let (member, clustering) = (&config.member, &config.clustering);
     tracing::info!(

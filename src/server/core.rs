@@ -261,7 +261,7 @@ impl Core {
         let leases = Leases::new(lessor.clone(), proposer.clone(), env.clone());
         let turns = Arc::new(Turns::new(node.clone(), alarms.clone(), config.member.election_timeout));
         let answers = Answers { leases: leases.clone(), marks: marks.clone(), turns };
-        let peer_port = PeerPort::open(peer_listeners, &node, &peers, answers);
+        let peer_port = PeerPort::open(peer_listeners, limits::Files::of_process().peers(), &node, &peers, answers);
         // Alone, a member that isn't ready is of no use to anybody; in a cluster it may be what others wait for.
         let ready_max = if node.members().len() <= 1 { Duration::MAX } else { CLUSTER_READY_MAX };
         tokio::select! {

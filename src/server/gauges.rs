@@ -3,11 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tokio::sync::Semaphore;
-
 use super::meters::{CompactionMeter, LogMeter};
 use super::scrub::Care;
-use crate::api::RpcMetrics;
+use crate::api::{Connections, RpcMetrics};
 use crate::auth::AuthView;
 use crate::consensus::NodeStatus;
 use crate::lease::Lessor;
@@ -71,12 +69,7 @@ pub(super) fn connect(metrics: &Metrics, sources: Sources) {
 }
 
 /// Gives the figures of the client port their sources.
-pub(super) fn connect_port(
-    metrics: &Arc<Metrics>,
-    calls: Arc<RpcMetrics>,
-    connections: Arc<Semaphore>,
-    waiting: usize,
-) {
+pub(super) fn connect_port(metrics: &Arc<Metrics>, calls: Arc<RpcMetrics>, connections: Arc<Connections>) {
     let of = |figure, source: fn(&RpcMetrics) -> u64| {
         let calls = calls.clone();
         metrics.sample(figure, move || source(&calls) as f64);
@@ -90,10 +83,7 @@ pub(super) fn connect_port(
     let (applied, answered) = (metrics.clone(), calls.clone());
     metrics.sample(Figure::Ranges, move || (answered.ranges() + applied.applied.ranges.load(Ordering::Relaxed)) as f64);
     of(Figure::LearnerPromotions, RpcMetrics::promotions);
-    // Each listener holds a permit for the connection that it waits for.
-    let all = connections.available_permits();
-    let open = move || all.saturating_sub(connections.available_permits()).saturating_sub(waiting);
-    metrics.sample(Figure::Connections, move || open() as f64);
+    metrics.sample(Figure::Connections, move || connections.open() as f64);
 }
 
 fn proposals(metrics: &Metrics, proposer: Proposer) {

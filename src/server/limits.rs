@@ -2,21 +2,17 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
-
-use crate::api::{Addresses, Services};
+use crate::api::{Addresses, Connections, PROBES_MAX, Services};
 use crate::lease::Lessor;
-use crate::ops::config::Config;
 use crate::ops::metrics::{Limit, Metrics};
+use crate::ops::startup;
 use crate::propose::Proposer;
 use crate::types::{Budget, Limits, Places};
 use crate::watch::WatchHub;
 
 /// Sockets of clients.
 pub(super) struct Port {
-    pub(super) connections: Arc<Semaphore>,
-    /// Permits that the listeners hold for the connections that they wait for.
-    pub(super) waiting: usize,
+    pub(super) connections: Arc<Connections>,
     pub(super) addresses: Arc<Addresses>,
 }
 
@@ -58,18 +54,38 @@ pub(super) fn show(metrics: &Metrics, port: &Port, kept: &Kept<'_>) -> prometheu
     metrics.show_limits(all)
 }
 
-/// The most connections of clients: as the flag says, or etcd's bound, the limit of open files less what the process
-/// needs for itself.
-pub(super) fn connections_max(config: &Config) -> usize {
-    const OWN_FILES: u64 = 150;
-    const FEWEST: usize = 64;
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(1 << 20);
-    let by_files = usize::try_from(limit.saturating_sub(OWN_FILES)).unwrap_or(usize::MAX);
-    // Some are for the listeners.
-    let by_files = by_files.clamp(FEWEST, Semaphore::MAX_PERMITS / 2);
-    match config.bounds.max_connections {
-        0 => by_files,
-        wanted => wanted.min(by_files),
+/// The files that a process may have open, shared out among its sockets, so that those of strangers never leave it
+/// without one for its log.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Files {
+    /// Without what the process needs for itself.
+    sockets: usize,
+}
+
+impl Files {
+    /// As the system limits this process.
+    pub(super) fn of_process() -> Self {
+        Self::of(startup::open_files_max())
+    }
+
+    fn of(limit: u64) -> Self {
+        // What etcd leaves for itself, and more than is needed at a time.
+        const OWN: u64 = 150;
+        const FEWEST: usize = 64;
+        const MOST: usize = 1 << 28;
+        let sockets = usize::try_from(limit.saturating_sub(OWN)).unwrap_or(usize::MAX);
+        Self { sockets: sockets.clamp(FEWEST, MOST) }
+    }
+
+    /// The most connections of other members: each has three, and a broken one may linger.
+    pub(super) fn peers(self) -> usize {
+        (self.sockets / 8).clamp(32, 1_024)
+    }
+
+    /// The most connections of clients: as the flag says (0 is all there are), or what there is.
+    pub(super) fn clients(self, wanted: usize) -> usize {
+        let left = self.sockets.saturating_sub(self.peers() + PROBES_MAX).max(self.sockets / 4);
+        if wanted == 0 { left } else { wanted.min(left) }
     }
 }
 
@@ -83,13 +99,15 @@ fn places(places: &Arc<Places>) -> Limit {
     }
 }
 
-/// Further ones wait in the kernel, where nobody counts them.
+/// Nobody is turned away: who is counted had to wait until another one went.
 fn connections(port: &Port) -> Limit {
-    let (connections, waiting) = (port.connections.clone(), port.waiting);
-    let all = connections.available_permits();
-    let max = all.saturating_sub(waiting);
-    let used = move || all.saturating_sub(connections.available_permits()).saturating_sub(waiting) as u64;
-    Limit { flag: "max-connections", max: max as u64, used: Box::new(used), refused: Box::new(|| 0) }
+    let (open, waited) = (port.connections.clone(), port.connections.clone());
+    Limit {
+        flag: "max-connections",
+        max: open.max() as u64,
+        used: Box::new(move || open.open() as u64),
+        refused: Box::new(move || waited.waited()),
+    }
 }
 
 fn addresses(addresses: &Arc<Addresses>) -> Limit {
@@ -136,7 +154,29 @@ fn watch(limits: &Limits, hub: &WatchHub) -> [Limit; 2] {
             used: of(|figures| figures.watchers),
             refused: of(|figures| figures.refused_total),
         },
-        // A refusal is counted above, whichever of the two it was.
-        Limit { flag: "watch-keys-mb", max: bytes, used: of(|figures| figures.range_bytes), refused: Box::new(|| 0) },
+        Limit {
+            flag: "watch-keys-mb",
+            max: bytes,
+            used: of(|figures| figures.range_bytes),
+            refused: of(|figures| figures.refused_ranges_total),
+        },
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_leave_files_for_the_log() {
+        for limit in [1_024, 4_096, 65_536, 1 << 20, u64::MAX] {
+            let files = Files::of(limit);
+            let all = files.clients(0) + files.peers() + PROBES_MAX;
+            assert!(all as u64 <= limit - 150, "{limit}: {all}");
+            assert!(files.peers() >= 96, "ten members and more: {limit}");
+        }
+        assert_eq!(Files::of(1_024).clients(8), 8);
+        assert_eq!(Files::of(1_024).clients(900), Files::of(1_024).clients(0));
+        assert!(Files::of(0).clients(0) > 0 && Files::of(0).peers() > 0);
+    }
 }

@@ -2,16 +2,13 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::answers::Answers;
-use crate::api::{self, Listener, PeerDoor};
+use crate::api::{self, Connections, Listener, PeerDoor};
 use crate::consensus::Node;
 use crate::consensus::peer::{Peers, Service};
-
-/// Connections of other members at a time; each has three, and a broken one may linger.
-const CONNECTIONS_MAX: usize = 1_024;
 
 /// The listeners for other members, and their end.
 pub(super) struct PeerPort {
@@ -20,13 +17,19 @@ pub(super) struct PeerPort {
 }
 
 impl PeerPort {
-    /// Begins to serve.
-    pub(super) fn open(listeners: Vec<Listener>, node: &Node, peers: &Peers, answers: Answers) -> Self {
+    /// Begins to serve, with at most so many connections.
+    pub(super) fn open(
+        listeners: Vec<Listener>,
+        connections: usize,
+        node: &Node,
+        peers: &Peers,
+        answers: Answers,
+    ) -> Self {
         let service = Service::new(node.clone(), peers.clone(), Arc::new(answers));
         let (cluster, known) = (peers.cluster(), node.clone());
         let door = PeerDoor::new(service.routes(), cluster, Arc::new(move || known.members()));
         let down = watch::Sender::new(false);
-        let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let connections = Connections::new("connections of members", connections);
         let serving = tokio::spawn(api::serve_peers(listeners, door, connections, down.subscribe()));
         Self { down, serving }
     }

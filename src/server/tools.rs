@@ -228,6 +228,14 @@ fn follow(
     options: FollowOptions,
 ) -> Result<Done, ToolError> {
     let style = log(&config)?;
+    // A supervisor, and a process that starts itself again, come by the same line for ever.
+    if serve && import::is_taken_over(&env, &config)? {
+        tracing::warn!(
+            "data-dir" = %config.member.data_dir.display(),
+            "--from is ignored: the directory is a member's already, which was taken over before; serving it"
+        );
+        return Ok(Done::Serve(Serve { config, style, joined: None, rejoin_after: None }));
+    }
     let taken = runtime()?.block_on(async {
         let remote = remote(&env, flags)?;
         let follower = Follower::open(env.clone(), (*config).clone(), remote, options)?;

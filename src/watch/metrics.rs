@@ -14,6 +14,7 @@ pub struct WatchMetrics {
     pub(crate) replays_total: AtomicU64,
     pub(crate) range_bytes: AtomicU64,
     pub(crate) refused_total: AtomicU64,
+    pub(crate) refused_ranges_total: AtomicU64,
 }
 
 /// What the counters were at one moment.
@@ -37,6 +38,8 @@ pub struct WatchFigures {
     pub range_bytes: u64,
     /// Watchers that were too many.
     pub refused_total: u64,
+    /// Watchers for whose keys and range ends there was no room.
+    pub refused_ranges_total: u64,
 }
 
 impl WatchMetrics {
@@ -53,6 +56,7 @@ impl WatchMetrics {
             replays_total: load(&self.replays_total),
             range_bytes: load(&self.range_bytes),
             refused_total: load(&self.refused_total),
+            refused_ranges_total: load(&self.refused_ranges_total),
         }
     }
 

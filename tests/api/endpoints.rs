@@ -49,7 +49,8 @@ async fn a_healthy_member_answers_as_etcd_does() {
     assert_eq!(get(&server, "/nothing").await, answer(404, "404 page not found\n"));
     assert_eq!(get(&server, "/health/x").await.0, 404);
     let (status, vars) = get(&server, "/debug/vars").await;
-    assert!(status == 200 && vars.contains("raft.status"));
+    let vars: serde_json::Value = serde_json::from_str(&vars).unwrap_or_else(|error| panic!("{error}: {vars}"));
+    assert!(status == 200 && vars["raft.status"].is_object() && vars["file_descriptor_limit"].is_u64(), "{vars}");
     let (status, metrics) = get(&server, "/metrics").await;
     assert!(status == 200 && metrics.contains("# TYPE grpc_server_started_total counter"));
 }

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use rusd::api::{self, Address, ConnOptions, Listener, PeerDoor, Serves, SocketOptions, WebPolicy};
+use rusd::api::{self, Address, ConnOptions, Connections, Listener, PeerDoor, Serves, SocketOptions, WebPolicy};
 use rusd::types::Limits;
 use rusd_proto::etcdserverpb as pb;
 use rusd_proto::etcdserverpb::kv_client::KvClient;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tonic::transport::Endpoint;
 
 use crate::server::Server;
@@ -19,7 +19,12 @@ fn listen(server: &Server, serves: Serves, web: WebPolicy) -> (u16, watch::Sende
     let port = listener.local_addr().unwrap().port();
     let (down, shutdown) = watch::channel(false);
     let options = ConnOptions { serves, web: Arc::new(web), ..ConnOptions::default() };
-    tokio::spawn(api::serve(vec![(listener, options)], server.services.clone(), Arc::new(Semaphore::new(9)), shutdown));
+    tokio::spawn(api::serve(
+        vec![(listener, options)],
+        server.services.clone(),
+        Connections::new("max-connections", 9),
+        shutdown,
+    ));
     (port, down)
 }
 
@@ -81,7 +86,7 @@ fn listen_for_peers(server: &Server) -> (u16, watch::Sender<bool>) {
     let proposer = server.services.proposer.clone();
     let cluster = server.services.info.cluster_id;
     let door = PeerDoor::new(tonic::service::Routes::default(), cluster, Arc::new(move || proposer.members()));
-    tokio::spawn(api::serve_peers(vec![listener], door, Arc::new(Semaphore::new(9)), shutdown));
+    tokio::spawn(api::serve_peers(vec![listener], door, Connections::new("max-connections", 9), shutdown));
     (port, down)
 }
 
@@ -96,6 +101,21 @@ async fn the_peer_url_names_the_members() {
     assert!(members[0]["id"].is_u64() && members[0]["clientURLs"].is_array(), "{body}");
     let (status, head, _) = http(port, "POST /members", "host: localhost\r\ncontent-length: 0\r\n").await;
     assert!(status == 405 && head.contains("allow: get"), "{status} {head}");
+}
+
+// Cause: who connected to the peer port and said nothing kept its place. Symptom: other members stood outside.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silent_connections_keep_no_member_out() {
+    let server = Server::with_limits(Limits::default());
+    let (port, _down) = listen_for_peers(&server);
+    let mut silent = Vec::new();
+    for says in [&b""[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", b"GET /mem"].repeat(7) {
+        let mut socket = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        socket.write_all(says).await.unwrap();
+        silent.push(socket);
+    }
+    let asked = tokio::time::timeout(std::time::Duration::from_secs(60), status(port, "/members")).await;
+    assert_eq!(asked.expect("it gets a place"), 200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -18,6 +18,7 @@ mod gateway;
 mod hostile;
 mod limits;
 mod listeners;
+mod logins;
 mod member;
 mod raw;
 mod server;

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rusd::api::watch::WatchService;
-use rusd::api::{self, Address, Budgets, ConnOptions, Listener, NodeInfo, RpcMetrics, Services, SocketOptions};
+use rusd::api::{
+    self, Address, Budgets, ConnOptions, Connections, Listener, NodeInfo, RpcMetrics, Services, SocketOptions,
+};
 use rusd::storage::backend::MemoryImage;
 use rusd::types::{ClusterId, Limits};
 use rusd::watch::{HeaderIds, WatchLimits};
@@ -35,7 +37,7 @@ pub(crate) struct Server {
     progress: Duration,
     port: u16,
     term: u64,
-    connections: Arc<Semaphore>,
+    connections: Arc<Connections>,
     down: watch::Sender<bool>,
     serving: tokio::task::JoinHandle<()>,
 }
@@ -102,7 +104,7 @@ impl Server {
         });
         let (down, shutdown) = watch::channel(false);
         let listeners = vec![(listener, conn)];
-        let connections = Arc::new(Semaphore::new(CONNECTIONS));
+        let connections = Connections::new("max-connections", CONNECTIONS);
         let serving = tokio::spawn(api::serve(listeners, services.clone(), connections.clone(), shutdown));
         Self { member, services, image, limits, progress, port, term, connections, down, serving }
     }
@@ -118,8 +120,7 @@ impl Server {
 
     /// Connections that are open.
     pub(crate) fn connections(&self) -> usize {
-        // The listener holds one for the next.
-        (CONNECTIONS - 1).saturating_sub(self.connections.available_permits())
+        self.connections.open()
     }
 
     /// Where clients connect.

@@ -2,6 +2,7 @@
 
 use tonic::transport::Channel;
 
+use crate::sites::Site;
 use crate::users::{add_role, add_user, enable, grant_role, login, with};
 
 /// A kind of caller.
@@ -52,10 +53,24 @@ impl Kind {
     }
 }
 
-/// A caller with the token that it shows.
+/// A caller with the token that it shows, or the connection that shows its certificate.
 pub(crate) struct Caller {
     pub(crate) kind: Kind,
     pub(crate) token: Option<String>,
+    pub(crate) channel: Option<Channel>,
+}
+
+impl Caller {
+    /// The same by a certificate; `None` for who has a token and nothing else.
+    pub(crate) fn certified(self, site: &Site) -> Option<Self> {
+        let name = match self.kind {
+            Kind::WrongToken | Kind::StaleToken => return None,
+            Kind::Anonymous => String::new(),
+            Kind::Root => "root".to_owned(),
+            kind => format!("{kind:?}"),
+        };
+        Some(Self { token: None, channel: site.named(&name), ..self })
+    }
 }
 
 /// Makes the users, turns authentication on, and logs all of them in.
@@ -92,7 +107,7 @@ pub(crate) async fn make(channel: &Channel, signed: bool) -> Vec<Caller> {
             Kind::Root => Some(login(channel, "root", "pw-root").await.expect("root logs in")),
             kind => Some(login(channel, &format!("{kind:?}"), "pw").await.expect("a user logs in")),
         };
-        callers.push(Caller { kind, token });
+        callers.push(Caller { kind, token, channel: None });
     }
     callers
 }

@@ -1,7 +1,8 @@
 //! Who may call what, on a real etcd 3.7.1 and on rusd.
 //!
 //! ```text
-//! descriptors ─► every method × every kind of caller ─► as its need says, and as etcd answers (matrix; over gRPC and over JSON)
+//! descriptors ─► every method × every kind of caller ─► as its need says, and as etcd answers (matrix; over gRPC and over JSON,
+//!   on one port and on two, at a follower, by tokens and by certificates: sites)
 //! holes that etcd had, by their numbers (holes) · messages that come late (late)
 //! signed tokens (jwt) · a session of etcdctl (session)        three members, and what lies on the disk: `tests/cluster`
 //! ```
@@ -20,9 +21,16 @@ mod late;
 mod matrix;
 mod needs;
 mod session;
+mod sites;
+mod watches;
 
+#[expect(dead_code, reason = "tests of TLS revoke, and sign what they make themselves")]
+#[path = "../tls/authority.rs"]
+mod authority;
 #[path = "../support/peers.rs"]
 mod peers;
+#[path = "../support/ports.rs"]
+mod ports;
 #[expect(dead_code, reason = "others restart theirs")]
 #[path = "../support/server.rs"]
 mod server;

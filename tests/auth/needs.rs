@@ -13,6 +13,8 @@ pub(crate) enum Need {
     User,
     /// To be root.
     Root,
+    /// To be root, or this one.
+    RootOr(Kind),
     /// To read (0) or write (1) these keys: first key and end.
     Keys(&'static [(u8, &'static str, &'static str)]),
 }
@@ -27,6 +29,7 @@ pub(crate) fn has(kind: Kind, need: Need) -> bool {
     match need {
         Need::Nothing | Need::GoodTokenIfAny | Need::User => true,
         Need::Root => kind == Kind::Root,
+        Need::RootOr(other) => kind == Kind::Root || kind == other,
         Need::Keys(keys) => {
             kind == Kind::Root || keys.iter().all(|needed| kind.grant().is_some_and(|grant| covers(grant, *needed)))
         }
@@ -49,7 +52,7 @@ fn covers((kind, start, end): (i32, &str, &str), (write, key, range_end): (u8, &
 
 /// Calls of a method: what is sent, and what that needs. Empty for a method that nobody thought of.
 pub(crate) fn of(method: &str) -> &'static [(&'static str, Need)] {
-    use Need::{GoodTokenIfAny, Keys, Nothing, Root, User};
+    use Need::{GoodTokenIfAny, Keys, Nothing, Root, RootOr, User};
     match method {
         "KV.Range" | "KV.RangeStream" => &[
             ("key: 'k'", Keys(&[K])),
@@ -66,6 +69,8 @@ pub(crate) fn of(method: &str) -> &'static [(&'static str, Need)] {
             ("key: 'x' value: '1'", Keys(&[WRITE_X])),
             ("key: 'k' value: '1' prev_kv: true", Keys(&[WRITE_K, K])),
             ("key: 'k' ignore_value: true", Keys(&[WRITE_K])),
+            ("key: 'k' value: '1' ignore_lease: true", Keys(&[WRITE_K])),
+            ("key: 'x' value: '1' ignore_lease: true prev_kv: true", Keys(&[WRITE_X, X])),
             ("key: 'k' value: '1' lease: 101", Keys(&[WRITE_K])),
             ("key: 'k' value: '1' lease: 102", Keys(&[WRITE_K, WRITE_X])),
         ],
@@ -98,6 +103,22 @@ pub(crate) fn of(method: &str) -> &'static [(&'static str, Need)] {
             (
                 "failure { request_txn { failure { request_put { key: 'k' value: '1' lease: 102 } } } }",
                 Keys(&[WRITE_K, WRITE_X]),
+            ),
+            (
+                "success { request_txn { failure { request_txn { success { request_put { key: 'k' value: '1' prev_kv: true } } } } } }",
+                Keys(&[WRITE_K, K]),
+            ),
+            (
+                "failure { request_txn { success { request_txn { failure { request_put { key: 'k' value: '1' lease: 102 } } } } } }",
+                Keys(&[WRITE_K, WRITE_X]),
+            ),
+            (
+                "success { request_txn { success { request_txn { success { request_put { key: 'x' value: '1' ignore_lease: true } } } } } }",
+                Keys(&[WRITE_X]),
+            ),
+            (
+                "success { request_txn { success { request_txn { success { request_delete_range { key: 'k' prev_kv: true } } } } } }",
+                Keys(&[WRITE_K, K]),
             ),
             ("success { request_txn { success { request_range { key: 'x' } } } }", Keys(&[X])),
             ("success { request_txn { success { request_delete_range { key: 'x' } } } }", Keys(&[WRITE_X])),
@@ -138,20 +159,25 @@ pub(crate) fn of(method: &str) -> &'static [(&'static str, Need)] {
         "Maintenance.Status" => &[("", User)],
         "Maintenance.Defragment" | "Maintenance.Hash" | "Maintenance.HashKV" | "Maintenance.Snapshot" => &[("", Root)],
         "Maintenance.MoveLeader" => &[("targetID: 5", Root)],
-        "Maintenance.Downgrade" => &[("action: VALIDATE version: '3.6'", Root), ("action: CANCEL", Root)],
+        "Maintenance.Downgrade" => &[
+            ("action: VALIDATE version: '3.6'", Root),
+            // What it has begun is cancelled at once.
+            ("action: ENABLE version: '3.6'", Root),
+            ("action: CANCEL", Root),
+        ],
         "Auth.AuthStatus" => &[("", GoodTokenIfAny)],
         "Auth.Authenticate" => &[("name: 'nobody' password: 'x'", Nothing)],
         "Auth.AuthEnable" => &[("", Root)],
         // By root it would end the test.
         "Auth.AuthDisable" => &[("", Root)],
         "Auth.UserAdd" => &[("name: 'root' password: 'x'", Root)],
-        "Auth.UserGet" => &[("name: 'root'", Root)],
+        "Auth.UserGet" => &[("name: 'root'", Root), ("name: 'ReadOne'", RootOr(Kind::ReadOne))],
         "Auth.UserList" | "Auth.RoleList" => &[("", Root)],
         "Auth.UserDelete" | "Auth.UserChangePassword" => &[("name: 'nobody'", Root)],
         "Auth.UserGrantRole" => &[("user: 'nobody' role: 'root'", Root)],
         "Auth.UserRevokeRole" => &[("name: 'nobody' role: 'root'", Root)],
         "Auth.RoleAdd" => &[("name: 'Range'", Root)],
-        "Auth.RoleGet" => &[("role: 'nothing'", Root)],
+        "Auth.RoleGet" => &[("role: 'nothing'", Root), ("role: 'ReadOne'", RootOr(Kind::ReadOne))],
         "Auth.RoleDelete" | "Auth.RoleRevokePermission" => &[("role: 'nothing'", Root)],
         "Auth.RoleGrantPermission" => &[("name: 'nothing' perm { key: 'k' }", Root)],
         // Their refusals come as Unknown: of those, the conversations and `tests/golden` know.

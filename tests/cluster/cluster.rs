@@ -28,6 +28,7 @@ pub(crate) struct Member {
     pub(crate) peer: String,
     dir: PathBuf,
     flags: Vec<String>,
+    variables: Vec<(String, String)>,
     child: Option<Child>,
 }
 
@@ -65,7 +66,7 @@ impl Member {
         let name = format!("m{at}");
         let dir = root.path().join(&name);
         fs::create_dir(&dir).expect("a directory can be made");
-        Self { name, client: free_url(), peer: free_url(), dir, flags: Vec::new(), child: None }
+        Self { name, client: free_url(), peer: free_url(), dir, flags: Vec::new(), variables: Vec::new(), child: None }
     }
 
     fn set_flags(&mut self, initial: &str, state: &str, more: &[String]) {
@@ -93,6 +94,7 @@ impl Member {
         let child = Command::new(env!("CARGO_BIN_EXE_rusd"))
             .args(&self.flags)
             .args(more)
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .current_dir(&self.dir)
             .stdin(Stdio::null())
             .stdout(stdout)
@@ -194,12 +196,19 @@ impl Member {
 impl Cluster {
     /// Starts `count` members and waits until each knows the leader and all their names.
     pub(crate) async fn start(count: usize, flags: &[&str]) -> Self {
+        Self::start_in(count, flags, &[]).await
+    }
+
+    /// The same with variables in their environment.
+    pub(crate) async fn start_in(count: usize, flags: &[&str], variables: &[(&str, &str)]) -> Self {
         let root = TempDir::new().expect("a temporary directory can be made");
         let mut members: Vec<Member> = (1..=count).map(|at| Member::new(&root, at)).collect();
         let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
         let initial = initial_of(&members);
         for member in &mut members {
             member.set_flags(&initial, "new", &flags);
+            member.variables =
+                variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
             member.start();
         }
         let cluster = Self { root, flags, members };

@@ -73,6 +73,9 @@ mod history;
 mod peers;
 #[path = "../support/settings.rs"]
 mod settings;
+#[allow(dead_code, reason = "who has which right is for tests/auth")]
+#[path = "../support/users.rs"]
+mod users;
 #[path = "../support/volume.rs"]
 mod volume;
 #[allow(dead_code, reason = "conversations are for tests/golden")]

@@ -20,6 +20,8 @@ pub(crate) struct Content {
     pub(crate) auth: (bool, u64),
     pub(crate) users: Vec<(String, Vec<String>)>,
     pub(crate) roles: Vec<(String, Vec<authpb::Permission>)>,
+    /// Names and passwords, and whether they let in; nothing without users.
+    pub(crate) logins: Vec<(&'static str, &'static str, bool)>,
 }
 
 /// The password is "secret", the name root.
@@ -59,6 +61,13 @@ pub(crate) async fn content(member: &Member, token: Option<&str>) -> Content {
         let ask = pb::AuthRoleGetRequest { role: name.clone() };
         roles.push((name, auth.role_get(with(ask, token)).await.unwrap().into_inner().perm));
     }
+    let mut logins = Vec::new();
+    if token.is_some() {
+        for (name, password) in [("root", "secret"), ("ann", "other"), ("ann", "pw"), ("bare", ""), ("nobody", "pw")] {
+            let login = pb::AuthenticateRequest { name: name.into(), password: password.into() };
+            logins.push((name, password, auth.authenticate(login).await.is_ok()));
+        }
+    }
     Content {
         revision: read.header.unwrap().revision,
         keys: read.kvs,
@@ -66,6 +75,7 @@ pub(crate) async fn content(member: &Member, token: Option<&str>) -> Content {
         auth: (status.enabled, status.auth_revision),
         users,
         roles,
+        logins,
     }
 }
 

@@ -92,7 +92,8 @@ async fn a_running_etcd_is_taken_over_under_load() {
     let writers: Vec<_> = (0..4).map(|name| tokio::spawn(writer(etcd.channel(), name, over.clone()))).collect();
 
     let (to, moved) = (Place::free(), dir.path().join("rusd"));
-    let mut follow = words(&format!("import --from {} --serve", place.client()));
+    // The source has no users yet, so that nobody asks for the password.
+    let mut follow = words(&format!("import --from {} --user root:hidden-from-all --serve", place.client()));
     follow.extend(to.flags(&moved));
     let log = dir.path().join("rusd.log");
     let mut member = Member::spawn(&rusd(), to, &follow, &log);
@@ -141,7 +142,40 @@ async fn a_running_etcd_is_taken_over_under_load() {
     // The source stays fenced: whoever was forgotten there is refused, and doesn't write into the void.
     let late = pb::PutRequest { key: "late".into(), ..Default::default() };
     assert!(KvClient::new(etcd.channel()).put(late).await.is_err());
+
+    // Whoever asks what was typed isn't told the password.
+    let shown = vars(to.port).await;
+    assert!(shown.contains("root:(secret)") && shown.contains("--serve"), "{shown}");
+    assert!(!shown.contains("hidden-from-all"), "{shown}");
+
+    // Cause: the line that took over was refused by the directory that it had made. Symptom: a member that was killed,
+    // or started itself again, stayed down until somebody typed another line.
+    let before = content(&member, None).await;
+    for _ in 0..2 {
+        member.kill();
+        std::fs::create_dir_all(moved.join("follow.tmp")).unwrap();
+        member = Member::start(&rusd(), to, &follow, &log).await;
+        assert_eq!(content(&member, None).await, before);
+        assert!(!moved.join("follow.tmp").exists(), "what was left over is gone");
+    }
+    let told = std::fs::read_to_string(&log).unwrap();
+    assert!(told.contains("--from is ignored") && !told.contains("hidden-from-all"));
     member.kill();
+    // Without --serve it is no start, and says whose directory it is.
+    let follow: Vec<_> = follow.into_iter().filter(|word| word != "--serve").collect();
+    let refused = run(&rusd(), &follow);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("it holds member"), "{said}");
+}
+
+/// `/debug/vars`, head and body.
+async fn vars(port: u16) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut socket = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    socket.write_all(b"GET /debug/vars HTTP/1.0\r\nhost: localhost\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.unwrap();
+    answer
 }
 
 /// Its connection breaks, its history is compacted meanwhile, its users change: it begins again, and takes over all.

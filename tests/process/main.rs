@@ -4,6 +4,8 @@
 //! support/server: etcd, rusd ─► metrics    the same calls on both, then GET /metrics
 //!                          └──► overload   far too much, then kill -9: refused, bounded, nothing lost
 //! traces: the spans of requests on both, as a collector gets them
+//! flags: how kubeadm, Bitnami, Debian and k3s start etcd
+//! connections: as many as it takes, and all say nothing · limits: those of the flags, each reached once
 //! manager: rusd under a service manager, from "ready" to the signal that ends it
 //! ```
 
@@ -14,11 +16,22 @@
     reason = "the tests start real processes, which live in the real world"
 )]
 
+#[expect(dead_code, reason = "tests of TLS revoke, and sign what they make themselves")]
+#[path = "../tls/authority.rs"]
+mod authority;
+#[expect(dead_code, reason = "others send more kinds of frames")]
+#[path = "../support/frames.rs"]
+mod frames;
 #[path = "../support/peers.rs"]
 mod peers;
+#[path = "../support/ports.rs"]
+mod ports;
 #[path = "../support/server.rs"]
 mod server;
 
+mod connections;
+mod flags;
+mod limits;
 mod manager;
 mod metrics;
 mod overload;

@@ -70,6 +70,11 @@ impl Authority {
         path
     }
 
+    /// Its certificate.
+    pub(crate) fn pem(&self) -> String {
+        self.issuer.pem()
+    }
+
     /// Issues a certificate and writes it: the key first, as somebody does who rotates by hand.
     pub(crate) fn issue(&self, dir: &Path, name: &str, wanted: &Wanted<'_>) -> Issued {
         let (params, key) = params(wanted);

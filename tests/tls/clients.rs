@@ -68,10 +68,59 @@ async fn who_trusts_the_server_is_served() {
         .arg(place.path().join("ca.pem"))
         .arg(format!("{}/version", member.client))
         .output();
-    if let Ok(curl) = curl {
-        let text = String::from_utf8_lossy(&curl.stdout).into_owned();
-        assert!(text.contains("\"etcdserver\":\"3.7.1\""), "{text} {}", String::from_utf8_lossy(&curl.stderr));
+    match curl {
+        Err(error) => println!("SKIPPED: no curl: {error}"),
+        Ok(curl) => {
+            let text = String::from_utf8_lossy(&curl.stdout).into_owned();
+            assert!(text.contains("\"etcdserver\":\"3.7.1\""), "{text} {}", String::from_utf8_lossy(&curl.stderr));
+        }
     }
+}
+
+/// Which names a page may be asked for under: over TLS any, as the certificate has said already whose it is. On etcd, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_plain_http_looks_at_the_host() {
+    for etcd in [crate::peers::peer("etcd", "only_plain_http_looks_at_the_host"), None] {
+        let (place, authority) = (Place::new(), Authority::new("authority"));
+        let ca = authority.write(place.path(), "ca");
+        let server = authority.issue(place.path(), "server", &Wanted::default());
+        let plain = format!("localhost:{}", crate::ports::free());
+        let flags = [serves(&server), vec!["--host-whitelist=good.com".to_owned()]].concat();
+        let mut member = Member::new(&place, "m", "https", "http");
+        let tls = std::mem::replace(&mut member.client, String::new());
+        member.client = format!("{tls},http://{plain}");
+        let mut member = member.with(&flags);
+        if let Some(etcd) = etcd {
+            member = member.run_by(etcd);
+        }
+        let member = member.started();
+        let trusts = Settings { trusted_ca: Some(ca), ..Settings::default() };
+        let connector = Connector::new("test", trusts, Env::real()).expect("good files");
+        let address = tls.split_once("://").expect("a URL").1.to_owned();
+        for (host, by_plain) in [("evil.com", "421"), ("good.com", "200")] {
+            for request in ["GET /health", "GET /version", "POST /v3/auth/status"] {
+                let text =
+                    format!("{request} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+                let mut answers = Vec::new();
+                let mut stream = TcpStream::connect(&plain).await.expect("a connection");
+                answers.push(asked(&mut stream, &text).await);
+                let stream = TcpStream::connect(&address).await.expect("a connection");
+                let mut stream = connector.connect(&address, stream).await.expect("a handshake");
+                answers.push(asked(&mut stream, &text).await);
+                assert_eq!(answers, [by_plain, "200"], "{request} for {host}: plain, TLS: {}", member.log());
+            }
+        }
+    }
+}
+
+/// The status of an answer.
+async fn asked(stream: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin), request: &str) -> String {
+    stream.write_all(request.as_bytes()).await.expect("it is taken");
+    stream.flush().await.expect("it is taken");
+    let mut answer = Vec::new();
+    // An end without a goodbye of TLS is one, too.
+    let _ = stream.read_to_end(&mut answer).await;
+    String::from_utf8_lossy(&answer).split(' ').nth(1).unwrap_or_default().to_owned()
 }
 
 #[test]
@@ -158,6 +207,36 @@ async fn ghsa_3wh4_j44w_pg92_the_revoked_are_turned_away_everywhere() {
     }
     let revoked = [vec![flag("cacert", &ca)], shows(&revoked)].concat();
     member.turns_away(&revoked, "revoked");
+}
+
+/// GHSA-6vch-q96h-7gc3: handshakes that are begun and not ended kept everybody else out; here where clients come.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ghsa_6vch_q96h_7gc3_stalled_handshakes_keep_no_client_out() {
+    let (place, authority) = (Place::new(), Authority::new("authority"));
+    let ca = authority.write(place.path(), "ca");
+    let server = authority.issue(place.path(), "server", &Wanted::default());
+    let flags = [serves(&server), vec!["--max-connections=40".to_owned()]].concat();
+    let member = Member::new(&place, "m", "https", "http").with(&flags).started();
+    let trusts = Settings { trusted_ca: Some(ca.clone()), ..Settings::default() };
+    let connector = Connector::new("test", trusts, Env::real()).expect("good files");
+    let address = member.client.split_once("://").expect("a URL").1;
+    let mut stalled = Vec::new();
+    for at in 0..100 {
+        let mut socket = TcpStream::connect(address).await.expect("a connection");
+        if at % 2 == 0 {
+            // The beginning of a record that never goes on. The server may have cut it already.
+            let _ = socket.write_all(b"\x16\x03\x01\x02").await;
+        }
+        stalled.push(socket);
+    }
+    let asked = tokio::time::timeout(crate::process::COMES_MAX, async {
+        // In a flood a newcomer may be the one that goes; its client tries again.
+        while page(&member.client, &connector, "/health").await.is_err() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    });
+    asked.await.expect("an honest client comes in");
+    member.serves(&[flag("cacert", &ca)], "k");
 }
 
 #[test]

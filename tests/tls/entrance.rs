@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusd::api::{self, Address, Listener, Patience, PeerDoor, Security, SocketOptions};
+use rusd::api::{self, Address, Connections, Listener, Patience, PeerDoor, Security, SocketOptions};
 use rusd::env::{Env, RealDisk};
 use rusd::tls::{Acceptor, Connector, Pair, Settings};
 use rusd::types::ClusterId;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use crate::authority::{Authority, Wanted};
 
@@ -35,7 +35,7 @@ fn port(connections: usize, patience: Patience, is_either: bool) -> Port {
     let listener = listener.secured(security).with_patience(patience);
     let door = PeerDoor::new(tonic::service::Routes::default(), ClusterId(1), Arc::new(Vec::new));
     let (up, shutdown) = watch::channel(false);
-    tokio::spawn(api::serve_peers(vec![listener], door, Arc::new(Semaphore::new(connections)), shutdown));
+    tokio::spawn(api::serve_peers(vec![listener], door, Connections::new("max-connections", connections), shutdown));
     let trusts = Settings { trusted_ca: Some(ca), ..Settings::default() };
     let connector = Connector::new("test", trusts, Env::real()).expect("good files");
     Port { address, connector, _dir: dir, _up: up }
@@ -70,7 +70,7 @@ async fn is_cut(mut socket: impl tokio::io::AsyncRead + Unpin) -> bool {
 const LONG: Duration = Duration::from_secs(3_600);
 
 #[tokio::test]
-async fn stalled_handshakes_push_out_each_other_and_nobody_else() {
+async fn ghsa_6vch_q96h_7gc3_stalled_handshakes_push_out_each_other() {
     let patience = Patience { handshake: LONG, first_bytes: LONG, handshakes_max: 8, hangs_after: Duration::ZERO };
     let port = port(40, patience, false);
     let mut stalled = Vec::new();

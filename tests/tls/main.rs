@@ -5,6 +5,7 @@
 //!                                    ├► entrance   stalled and slow clients against short patience
 //!                                    ├► clients    a process: etcdctl, pages, rotation under load
 //!                                    ├► gateway    a process: JSON, and whose certificate counts
+//!                                    ├► rotation   all files change under calls, streams, members
 //!                                    └► members    three processes: peer certificates, kill, join
 //! ```
 
@@ -26,3 +27,4 @@ mod gateway;
 mod handshake;
 mod members;
 mod process;
+mod rotation;

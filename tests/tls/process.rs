@@ -1,4 +1,4 @@
-//! One `rusd` process, and the real etcdctl against it.
+//! One `rusd` process, or the real etcd beside it, and the real etcdctl against it.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -38,6 +38,7 @@ pub(crate) struct Member {
     pub(crate) peer: String,
     pub(crate) dir: PathBuf,
     pub(crate) flags: Vec<String>,
+    program: PathBuf,
     child: Option<Child>,
 }
 
@@ -51,7 +52,15 @@ impl Member {
             _ => format!("{scheme}://localhost:{}", ports::free()),
         };
         let (client, peer) = (url(client), url(peer));
-        Self { name: name.to_owned(), client, peer, dir, flags: Vec::new(), child: None }
+        Self {
+            name: name.to_owned(),
+            client,
+            peer,
+            dir,
+            flags: Vec::new(),
+            program: env!("CARGO_BIN_EXE_rusd").into(),
+            child: None,
+        }
     }
 
     /// Gives it the flags that every member has, and these.
@@ -74,9 +83,15 @@ impl Member {
         self.flags.extend_from_slice(more);
     }
 
+    /// Another program than rusd.
+    pub(crate) fn run_by(mut self, program: PathBuf) -> Self {
+        self.program = program;
+        self
+    }
+
     pub(crate) fn start(&mut self) {
         let log = File::options().create(true).append(true).open(self.dir.join("log")).expect("a log");
-        let child = Command::new(env!("CARGO_BIN_EXE_rusd"))
+        let child = Command::new(&self.program)
             .args(&self.flags)
             .arg("--log-format=json")
             .current_dir(&self.dir)
@@ -84,7 +99,7 @@ impl Member {
             .stdout(log.try_clone().expect("a handle"))
             .stderr(log)
             .spawn();
-        self.child = Some(child.expect("rusd starts"));
+        self.child = Some(child.expect("it starts"));
     }
 
     /// Starts it and waits until it says that it is ready.

@@ -103,13 +103,16 @@ const COMMANDS: &[Command] = &[
     Command {
         name: "clients",
         help: "clients of other languages on etcd and rusd",
-        takes: Takes { word: "NAME", options: &[with("--rusd", "PATH")] },
+        takes: Takes { word: "NAME", options: &[flag("--allow-skips"), with("--rusd", "PATH")] },
         run: clients::run,
     },
     Command {
         name: "patroni",
         help: "Patroni and PostgreSQL through kills, pauses and restarts, on three members",
-        takes: Takes { word: "", options: &[flag("--secure"), flag("--real"), with("--rusd", "PATH")] },
+        takes: Takes {
+            word: "",
+            options: &[flag("--secure"), flag("--real"), flag("--allow-skips"), with("--rusd", "PATH")],
+        },
         run: patroni::run,
     },
     Command {

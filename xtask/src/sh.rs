@@ -69,6 +69,11 @@ pub(crate) fn option(args: &[String], name: &str) -> Result<Option<String>, Stri
     Ok(None)
 }
 
+/// Whether a run in which nothing could be tried passes.
+pub(crate) fn allows_skips(args: &[String]) -> bool {
+    args.iter().any(|arg| arg == "--allow-skips")
+}
+
 /// The server to try: `--rusd PATH`, or a debug build made now.
 pub(crate) fn rusd(args: &[String]) -> Result<PathBuf, Box<dyn std::error::Error>> {
     if let Some(path) = option(args, "rusd")? {

@@ -1,7 +1,7 @@
 //! AuthEnable, AuthDisable, AuthStatus and Authenticate.
 //!
 //! ```text
-//! name, password ─► barrier ─► user? ─► one bcrypt comparison, user or not ─► token
+//! name, password ─► barrier ─► user? ─► as many rounds of bcrypt, user or not ─► token
 //!                     └─ users or roles changed meanwhile: again
 //! ```
 
@@ -12,7 +12,7 @@ use super::{CallContext, change, issue};
 use crate::api::grpc::body::ReplyBody;
 use crate::api::reply::Prost;
 use crate::api::{errors, kv};
-use crate::auth::{AuthOp, Secret, new_token, token_hash, verify};
+use crate::auth::{AuthOp, Secret, new_token, token_hash, usable, verify};
 use crate::types::RequestError;
 
 /// How often a login is tried when users or roles change under it.
@@ -58,12 +58,13 @@ async fn login(call: &CallContext, name: &str, password: &Secret) -> Result<(Str
         let user = state.user(name);
         let (known, hash) = (user.is_some(), user.and_then(|user| user.password.clone()));
         let has_none = known && hash.is_none();
-        let (password, cost) = (password.clone(), state.usual_cost().unwrap_or(call.auth.cost));
-        let matches = call.auth.hashing(move || verify(&password, hash.as_ref(), cost)).await?;
+        let (password, cost) = (password.clone(), usable(state.usual_cost().unwrap_or(call.auth.cost)));
+        let verified = call.auth.hashing(move || verify(&password, hash.as_ref(), cost)).await?;
+        call.auth.note_rounds(verified.rounds);
         if has_none {
             return Err(RequestError::NoPasswordUser);
         }
-        if !matches {
+        if !verified.matches {
             call.auth.refused.note(call.env.clock.now());
             return Err(RequestError::AuthFailed);
         }

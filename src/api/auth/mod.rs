@@ -16,7 +16,7 @@ mod users;
 mod who;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::Semaphore;
 
@@ -53,6 +53,8 @@ pub struct Authentication {
     /// Whether this member has caught up once since it started.
     confirmed: AtomicBool,
     refused: RefusedLogins,
+    /// Rounds of bcrypt that logins have taken.
+    rounds: AtomicU64,
     logins: Lane,
     passwords: Lane,
 }
@@ -94,6 +96,7 @@ impl Authentication {
             env,
             confirmed: AtomicBool::new(false),
             refused: RefusedLogins::default(),
+            rounds: AtomicU64::new(0),
             logins: Lane::new((processors / 2).max(1), logins_waiting(&Limits::default())),
             passwords: Lane::new(1, Places::new("changes of passwords", HASHES_FOR_ROOT_WAITING_MAX)),
         }
@@ -109,6 +112,15 @@ impl Authentication {
     /// Logins that wait for the check of their password.
     pub fn logins_waiting(&self) -> &Arc<Places> {
         &self.logins.waiting
+    }
+
+    /// Rounds of bcrypt that logins have taken since the start: a login that is refused takes always the same number.
+    pub fn login_rounds(&self) -> u64 {
+        self.rounds.load(Ordering::Relaxed)
+    }
+
+    fn note_rounds(&self, rounds: u64) {
+        self.rounds.fetch_add(rounds, Ordering::Relaxed);
     }
 
     /// Whether this member has caught up with the cluster once since it started.

@@ -1,7 +1,7 @@
 //! The HTTP endpoints beside gRPC: health, version, metrics.
 //!
 //! ```text
-//! client URL  ─► policy (host, CORS) ─► path ─► gateway (/v3/) · health (/health, /livez, /readyz) · metrics · version · vars ─► 404
+//! client URL  ─► policy (host, unless by TLS; CORS) ─► path ─► gateway (/v3/) · health (/health, /livez, /readyz) · metrics · version · vars ─► 404
 //! metrics URL ────────────────────────► path ─► health · metrics ─► 404
 //! peer URL    ─► (api::peers) ────────► peer ─► /version · /members ─► 404
 //! ```
@@ -44,6 +44,8 @@ pub(crate) struct Pages {
     pub(crate) web: Arc<WebPolicy>,
     /// Whether the JSON gateway is among them.
     pub(crate) gateway: bool,
+    /// Whether they are called over TLS.
+    pub(crate) is_private: bool,
 }
 
 /// Serves one HTTP request; its body, if it has one, is read by the gateway alone.
@@ -53,12 +55,13 @@ pub(crate) async fn serve(
     pages: Pages,
     shutdown: watch::Receiver<bool>,
 ) -> Response<ReplyBody> {
-    let Pages { serves, web, gateway } = pages;
+    let Pages { serves, web, gateway, is_private } = pages;
     match serves {
         Serves::Metrics => return route(&services, request.method(), request.uri(), false).await,
         Serves::All | Serves::Grpc | Serves::Pages => {}
     }
-    if let Some(refusal) = web.refusal(&request) {
+    // As in etcd: under TLS a name that was bent to this machine fails at the certificate.
+    if !is_private && let Some(refusal) = web.refusal(&request) {
         return refusal;
     }
     let origin = web.allowed(request.headers().get(ORIGIN));

@@ -8,6 +8,7 @@ use super::{JSON, plain};
 use crate::api::grpc::body::ReplyBody;
 use crate::api::services::Services;
 use crate::api::version;
+use crate::ops::{command_line, startup};
 use crate::types::MemberId;
 
 /// What Prometheus calls its text form.
@@ -29,11 +30,13 @@ pub(super) fn metrics(services: &Arc<Services>) -> Response<ReplyBody> {
     plain(StatusCode::OK, Some(PROMETHEUS), (services.metrics_text)())
 }
 
-/// `/debug/vars`: what Go's expvar shows, as far as it means anything here.
+/// `/debug/vars`: what Go's expvar shows, as far as it means anything here. Anybody may
+/// ask for it, so that the command line is without its passwords.
 pub(super) fn vars(services: &Arc<Services>) -> Response<ReplyBody> {
     let standing = services.proposer.standing();
     let body = serde_json::json!({
-        "cmdline": std::env::args().collect::<Vec<_>>(),
+        "cmdline": command_line::shown(),
+        "file_descriptor_limit": startup::open_files_max(),
         "memstats": {},
         "raft.status": {
             "id": services.info.member_id.to_string(),

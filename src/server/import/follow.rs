@@ -6,6 +6,7 @@
 //!    └───────────────────────────────────────────────────────┘ a new snapshot
 //! told to take over ─► fence: the source refuses writes ─► up to its last revision ─► leases, users ─► data directory
 //! ```
+//! With `--serve` the process goes on as the member, and at later starts by the same line at once.
 //! Nothing is served meanwhile. The word to take over is a file, so that another process can say it.
 
 mod apply;
@@ -46,6 +47,24 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 const LAST_TRIES: u32 = 5;
 /// Between two lines of the log.
 const TELL_EVERY: Duration = Duration::from_secs(10);
+
+/// Whether the data directory is a member's already: the take-over makes it in one step. What is left over of the
+/// following goes.
+///
+/// # Errors
+/// The directory can't be read.
+pub fn is_taken_over(env: &Env, config: &Config) -> Result<bool, ImportFailure> {
+    let disk = env.disk.as_ref();
+    let format = config.member.data_dir.join("member").join("format");
+    if !disk.exists(&format).map_err(ImportError::io("look for", &format))? {
+        return Ok(false);
+    }
+    let scratch = config.member.data_dir.join(SCRATCH);
+    if let Err(error) = remove_dir(disk, &scratch) {
+        tracing::warn!(%error, "taken over before; remove this by hand");
+    }
+    Ok(true)
+}
 
 /// Why it doesn't follow any more.
 #[derive(Debug, thiserror::Error)]

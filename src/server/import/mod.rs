@@ -22,7 +22,7 @@ mod wal_dir;
 pub use build::{Imported, build};
 pub use error::ImportFailure;
 pub(super) use first::at_first_start;
-pub use follow::{FollowError, FollowOptions, Follower, TakenOver, tell_to_take_over};
+pub use follow::{FollowError, FollowOptions, Follower, TakenOver, is_taken_over, tell_to_take_over};
 pub use progress::Progress;
 pub(super) use progress::human;
 pub use source::Source;

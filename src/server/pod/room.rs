@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::api::{self, Address, Listener, SocketOptions, WaitingDoor};
+use crate::api::{self, Address, Connections, Listener, SocketOptions, WaitingDoor};
 use crate::env::Env;
 use crate::ops::config::{Config, Url};
 use crate::server::ServerError;
@@ -70,7 +70,7 @@ impl WaitingRoom {
             listeners.push(bind(url)?.secured(entrances.client(!url.is_tls(), url.is_tls())?));
         }
         let down = watch::Sender::new(false);
-        let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let connections = Connections::of_probes("connections of a waiting pod", CONNECTIONS_MAX);
         let door = WaitingDoor::new(Arc::new(text));
         let serving = tokio::spawn(api::serve_waiting(listeners, door, connections, down.subscribe()));
         Ok(Self { agreed, down, serving })

@@ -40,8 +40,8 @@ impl StreamCore {
     }
 
     fn create(&mut self, create: &CreateWatch, out: &mut Output) -> Result<(), String> {
-        if self.is_full() {
-            WatchMetrics::add(&self.hub.metrics().refused_total, 1);
+        if let Some(refused) = self.is_full() {
+            WatchMetrics::add(refused, 1);
             return Err(RequestError::TooManyRequests.to_string());
         }
         if create.start_revision < 0 {
@@ -77,14 +77,16 @@ impl StreamCore {
         Ok(())
     }
 
-    /// Whether this stream has as many watchers as it may, or all streams together have.
-    fn is_full(&self) -> bool {
+    /// If this stream has as many watchers as it may, or all streams together have: where that is counted.
+    fn is_full(&self) -> Option<&AtomicU64> {
         let (limits, metrics) = (self.hub.limits(), self.hub.metrics());
         let all = |counter: &AtomicU64| usize::try_from(counter.load(Ordering::Relaxed)).unwrap_or(usize::MAX);
-        self.watchers.len() >= limits.stream_watchers_max
-            || self.watchers.range_bytes() >= limits.stream_ranges_bytes_max
-            || all(&metrics.watchers) >= limits.watchers_max
-            || all(&metrics.range_bytes) >= limits.ranges_bytes_max
+        if self.watchers.len() >= limits.stream_watchers_max || all(&metrics.watchers) >= limits.watchers_max {
+            return Some(&metrics.refused_total);
+        }
+        let no_room = self.watchers.range_bytes() >= limits.stream_ranges_bytes_max
+            || all(&metrics.range_bytes) >= limits.ranges_bytes_max;
+        no_room.then_some(&metrics.refused_ranges_total)
     }
 
     fn refuse(&self, cancel_reason: String, out: &mut Output) {

@@ -187,6 +187,8 @@ fn watchers_beyond_what_all_streams_may_have_are_refused_until_others_go() {
     first.created(watch(KeyRange::single("long")));
     second.create(watch(KeyRange::single("b")));
     assert_eq!(second.brief(), [REFUSED]);
+    let figures = world.hub.metrics().snapshot();
+    assert_eq!((figures.refused_total, figures.refused_ranges_total), (0, 1), "each limit counts its own");
     drop(first);
     second.created(watch(KeyRange::single("b")));
 }

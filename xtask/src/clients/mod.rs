@@ -1,8 +1,9 @@
-//! `cargo xtask clients [NAME] [--rusd PATH]`: other languages' clients on a real etcd and on rusd.
+//! `cargo xtask clients [NAME] [--allow-skips] [--rusd PATH]`: other languages' clients on a real etcd and on rusd.
 //!
 //! ```text
 //! PROBES (what it needs, how it is installed, how it runs) ─► a fresh server for each ─► "ok: N checks"
-//!        └► a runtime that isn't had, or nothing to install from: SKIPPED, with the reason
+//!        └► a runtime that isn't had, or nothing to install from: SKIPPED, with the reason; nothing
+//!            but that is a failure, unless --allow-skips
 //! ```
 //! Patroni, which needs a cluster and a bad day, is `cargo xtask patroni`.
 //! The probes lie in `tests/clients/`. Each plays on etcd first: what fails there says nothing about rusd.
@@ -46,7 +47,13 @@ pub(crate) fn run(args: &[String]) -> Outcome {
     }
     println!("Patroni has a drill of its own, on three members: cargo xtask patroni [--secure]");
     println!("clients: {played} passed, {} failed, {skipped} skipped", failed.len());
-    if failed.is_empty() { Ok(()) } else { Err(failed.join(", ").into()) }
+    match &failed[..] {
+        [] if played == 0 && !sh::allows_skips(args) => {
+            Err("nothing was tried (--allow-skips takes that for an answer)".into())
+        }
+        [] => Ok(()),
+        failed => Err(failed.join(", ").into()),
+    }
 }
 
 /// Installs what a probe is made of, and gives its directory.

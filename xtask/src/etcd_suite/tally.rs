@@ -44,7 +44,7 @@ pub(super) struct Variant {
 const VARIANTS: [&str; 3] = ["NoTLS", "PeerTLS_and_ClientTLS", "PeerAutoTLS_and_ClientAutoTLS"];
 
 impl Tally {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let variants = VARIANTS.map(|name| Variant { name, passed: 0, failed: 0 });
         Self { variants: variants.into(), ..Self::default() }
     }

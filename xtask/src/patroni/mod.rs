@@ -1,11 +1,11 @@
-//! `cargo xtask patroni [--secure] [--real] [--rusd PATH]`: Patroni and PostgreSQL through a bad day, on three members.
+//! `cargo xtask patroni [--secure] [--real] [--allow-skips] [--rusd PATH]`: Patroni and PostgreSQL through a bad day, on three members.
 //!
 //! ```text
 //! install (venv, PostgreSQL, a user that isn't root) ─► dcs (three members) + node (three Patronis) + rows (a writer)
 //!   ─► story: steps, each checked ─► every acknowledged row is there ─► logs: nothing that etcd wouldn't say
 //! ```
 //! `--real` has etcd in rusd's place, to compare with; `--secure` turns on TLS and users. It takes about four minutes,
-//! nearly all of it waiting. What can't be installed is a reason to skip, and is said.
+//! nearly all of it waiting. What can't be installed is said, and is a failure unless `--allow-skips`.
 
 mod dcs;
 mod install;
@@ -36,7 +36,8 @@ pub(crate) fn run(args: &[String]) -> Outcome {
         Ok(tools) => tools,
         Err(reason) => {
             println!("SKIPPED patroni: {reason}");
-            return Ok(());
+            let skips = "nothing was tried (--allow-skips takes that for an answer)";
+            return if sh::allows_skips(args) { Ok(()) } else { Err(skips.into()) };
         }
     };
     let side = if real { "etcd" } else { "rusd" };

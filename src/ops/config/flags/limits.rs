@@ -9,7 +9,7 @@ pub(super) const FLAGS: &[Flag] = &[
         name: "max-connections",
         kind: Kind::Number,
         default: "0",
-        help: "most connections of clients, more wait; 0 is the limit of open files less 150",
+        help: "most connections of clients, more wait; 0 is as many as there may be open files for",
         set: |config, text| {
             config.bounds.max_connections = value::integer(text)?;
             Ok(())

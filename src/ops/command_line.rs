@@ -1,0 +1,121 @@
+//! This process's command line as anybody may see it: without passwords.
+//!
+//! ```text
+//! --user=root:secret · --user root:secret · --password … · http://name:secret@host ─► the same with (secret)
+//! ```
+
+/// What stands where a secret stood.
+const HIDDEN: &str = "(secret)";
+
+/// Program and arguments; what isn't UTF-8 is shown as well as it can be.
+pub fn shown() -> Vec<String> {
+    masked(std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()))
+}
+
+/// What a flag's value may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Value {
+    Password,
+    NameAndPassword,
+    Other,
+}
+
+/// By the flag's name, which has its dashes still.
+fn kind(flag: &str) -> Value {
+    let name = flag.trim_start_matches('-').to_ascii_lowercase();
+    if name.len() == flag.len() {
+        Value::Other
+    } else if name.ends_with("password") {
+        Value::Password
+    } else if name.ends_with("user") {
+        Value::NameAndPassword
+    } else {
+        Value::Other
+    }
+}
+
+fn masked(arguments: impl Iterator<Item = String>) -> Vec<String> {
+    // What the flag before said of this argument.
+    let mut next = Value::Other;
+    arguments
+        .map(|argument| {
+            let held = std::mem::replace(&mut next, Value::Other);
+            // A value may begin with a dash; whatever follows such a flag is its value.
+            if held != Value::Other {
+                return hide(held, &argument);
+            }
+            match argument.split_once('=') {
+                Some((flag, value)) => format!("{flag}={}", hide(kind(flag), value)),
+                None => {
+                    next = kind(&argument);
+                    hide(Value::Other, &argument)
+                }
+            }
+        })
+        .collect()
+}
+
+fn hide(kind: Value, value: &str) -> String {
+    match (kind, value.split_once(':')) {
+        (Value::Password, _) => HIDDEN.to_owned(),
+        (Value::NameAndPassword, Some((name, _))) => format!("{name}:{HIDDEN}"),
+        (Value::NameAndPassword, None) => value.to_owned(),
+        (Value::Other, _) => without_user_info(value),
+    }
+}
+
+/// A text in which every URL has lost the password before its host.
+fn without_user_info(text: &str) -> String {
+    let mut parts = text.split("://");
+    let mut shown = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let host_end = part.find(['/', ',', '?', '#']).unwrap_or(part.len());
+        let (authority, rest) = part.split_at(host_end);
+        shown.push_str("://");
+        match authority.rsplit_once('@') {
+            Some((_, host)) => shown.push_str(&format!("{HIDDEN}@{host}")),
+            None => shown.push_str(authority),
+        }
+        shown.push_str(rest);
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(line: &str) -> String {
+        masked(line.split(' ').map(str::to_owned)).join(" ")
+    }
+
+    #[test]
+    fn passwords_are_hidden_in_every_form() {
+        for (line, shows) in [
+            ("rusd import --user root:pw --serve", "rusd import --user root:(secret) --serve"),
+            ("rusd import -user=root:pw:x --serve", "rusd import -user=root:(secret) --serve"),
+            ("rusd import --user root --password pw -w json", "rusd import --user root --password (secret) -w json"),
+            ("rusd --password=pw=x", "rusd --password=(secret)"),
+            ("rusd --password -pw --serve", "rusd --password (secret) --serve"),
+            (
+                "rusd --discovery-user=me:pw --discovery-password pw",
+                "rusd --discovery-user=me:(secret) --discovery-password (secret)",
+            ),
+            ("rusd --from http://me:pw@h:1,http://h:2/p", "rusd --from http://(secret)@h:1,http://h:2/p"),
+            (
+                "rusd --initial-cluster=a=http://u:pw@h:1,b=http://i",
+                "rusd --initial-cluster=a=http://(secret)@h:1,b=http://i",
+            ),
+            ("rusd --from=https://u:p@w@h/x@y", "rusd --from=https://(secret)@h/x@y"),
+        ] {
+            assert_eq!(shown(line), shows);
+            assert!(!shows.contains("pw"));
+        }
+    }
+
+    #[test]
+    fn the_rest_is_shown_as_it_is() {
+        let line = "rusd --name=user --data-dir /d:e -- password user:x --listen-client-urls=http://127.0.0.1:1 --user";
+        assert_eq!(shown(line), line);
+    }
+}
