@@ -102,7 +102,7 @@ impl Connections {
         let (go, told) = oneshot::channel();
         let key = self.dispensable.lock().add(Instant::now() + SILENT_MAX, go);
         let asks = Asks { connections: self.clone(), stays: AtomicBool::new(false), key: Mutex::new(key) };
-        Seat { asks: Arc::new(asks), told, _permit: permit }
+        Seat { asks: Arc::new(asks), told: Some(told), _permit: permit }
     }
 
     async fn wait_for_place(&self) -> Option<OwnedSemaphorePermit> {
@@ -136,7 +136,8 @@ impl Connections {
 /// A connection's place, free again when dropped.
 pub(super) struct Seat {
     asks: Arc<Asks>,
-    told: oneshot::Receiver<()>,
+    /// None once it can't come any more.
+    told: Option<oneshot::Receiver<()>>,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -148,10 +149,15 @@ impl Seat {
 
     /// Ends when the connection has to go.
     pub(super) async fn told_to_go(&mut self) {
-        if (&mut self.told).await.is_err() {
-            // It stays.
-            std::future::pending::<()>().await;
+        if let Some(told) = &mut self.told {
+            let told = told.await;
+            self.told = None;
+            if told.is_ok() {
+                return;
+            }
         }
+        // It stays.
+        std::future::pending::<()>().await;
     }
 }
 
