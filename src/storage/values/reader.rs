@@ -23,6 +23,32 @@ use crate::types::{Revision, StorageError};
 /// Segments from this size on are kept between two pages of a walk.
 const LARGE_BYTES: usize = 256 << 10;
 
+/// How much a page may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct PageLimits {
+    /// Records.
+    pub records: usize,
+    /// Bytes of keys and values, about; a single record may be larger.
+    pub bytes: usize,
+}
+
+/// A stretch of the records.
+#[derive(Debug)]
+pub struct Page {
+    /// In the order of their revisions.
+    pub records: Vec<(Revision, Record)>,
+    /// Where the next page begins; `None` if this one is the last.
+    pub next: Option<Revision>,
+}
+
+impl Page {
+    /// As one of the limits was reached.
+    fn cut(mut self) -> Self {
+        self.next = self.records.last().map(|(last, _)| Revision::new(last.main, last.sub.saturating_add(1)));
+        self
+    }
+}
+
 /// Reads records. It has no method that writes.
 #[derive(Clone, Debug)]
 pub struct ValueReader {
@@ -85,13 +111,22 @@ impl ValueReader {
     /// # Errors
     /// As [`ValueReader::record`].
     pub fn scan(&self, from: Revision, to: Revision, limit: usize) -> Result<Vec<(Revision, Record)>, StorageError> {
+        self.page(from, to, PageLimits { records: limit, bytes: usize::MAX }).map(|page| page.records)
+    }
+
+    /// As [`ValueReader::scan`], but no more than the limits allow: the record that reaches one is the page's last. May
+    /// block on the disk.
+    ///
+    /// # Errors
+    /// As [`ValueReader::record`].
+    pub fn page(&self, from: Revision, to: Revision, limits: PageLimits) -> Result<Page, StorageError> {
         // Taken first: what leaves the pending map later is still in this view, and what had left
         // it before is on the engine.
         let view = self.shared.pending.view();
         let border = view.first().map_or(to, |first| to.min(first));
-        let mut found = Vec::new();
-        let mut base = Segment::base_of(from.main);
-        while Revision::new((base << 7) as i64, 0) < border && found.len() < limit {
+        let mut page = Page { records: Vec::new(), next: None };
+        let (mut base, mut bytes_left) = (Segment::base_of(from.main), limits.bytes);
+        while Revision::new((base << 7) as i64, 0) < border && page.records.len() < limits.records {
             let Some(listed) = self.segment(base)? else {
                 break;
             };
@@ -99,18 +134,31 @@ impl ValueReader {
                 listed.revisions.partition_point(|at| *at < from),
                 listed.revisions.partition_point(|at| *at < border),
             );
-            let stop = end.min(first.saturating_add(limit - found.len()));
-            self.records(listed.revisions.get(first..stop).unwrap_or_default(), &mut found)?;
+            let stop = end.min(first.saturating_add(limits.records - page.records.len()));
+            let wanted = listed.revisions.get(first..stop).unwrap_or_default();
+            if !self.records(wanted, &mut bytes_left, &mut page.records)? {
+                return Ok(page.cut());
+            }
             if stop == end {
                 self.shared.listed.forget(listed.base);
             }
             base = listed.base + 1;
         }
-        let left = limit - found.len();
         let mut hole = None;
-        let pending = view.range(from.max(border), to, &mut hole);
-        found.extend(pending.take(left).map(|(at, record)| (at, record.clone())));
-        hole.map_or(Ok(found), |hole| Err(hole.into()))
+        let mut pending = view.range(from.max(border), to, &mut hole);
+        while page.records.len() < limits.records
+            && bytes_left > 0
+            && let Some((at, record)) = pending.next()
+        {
+            bytes_left = bytes_left.saturating_sub(record.size());
+            page.records.push((at, record.clone()));
+        }
+        drop(pending);
+        match hole {
+            Some(hole) => Err(hole.into()),
+            None if page.records.len() >= limits.records || bytes_left == 0 => Ok(page.cut()),
+            None => Ok(page),
+        }
     }
 
     /// Those of the records of `revisions` that weren't removed, in the order given; they aren't kept in
@@ -120,23 +168,38 @@ impl ValueReader {
     /// As [`ValueReader::record`].
     pub fn many(&self, revisions: &[Revision]) -> Result<Vec<Record>, StorageError> {
         let mut found = Vec::with_capacity(revisions.len());
-        self.records(revisions, &mut found)?;
+        let mut bytes_left = usize::MAX;
+        self.records(revisions, &mut bytes_left, &mut found)?;
         Ok(found.into_iter().map(|(_, record)| record).collect())
     }
 
-    /// The records of these revisions, which a segment lists.
-    fn records(&self, revisions: &[Revision], found: &mut Vec<(Revision, Record)>) -> Result<(), StorageError> {
+    /// The records of these revisions, which a segment lists. False if the bytes that were left didn't reach for all of
+    /// them: the last one that was found is the last one that was looked for then.
+    fn records(
+        &self,
+        revisions: &[Revision],
+        bytes_left: &mut usize,
+        found: &mut Vec<(Revision, Record)>,
+    ) -> Result<bool, StorageError> {
         let mut stored: Vec<(Revision, Bytes)> = Vec::with_capacity(revisions.len());
+        let mut left = *bytes_left;
         self.shared.read(|engine| {
             stored.clear();
+            left = *bytes_left;
             let mut keys = revisions.iter().map(|at| at.to_bytes().to_vec());
             engine.get_many(Table::Kv, &mut keys, &mut |key, value| {
                 stored.extend(Revision::from_bytes(key).map(|at| (at, Bytes::copy_from_slice(value))));
-                ControlFlow::Continue(())
+                left = left.saturating_sub(value.len());
+                if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             })
         })?;
+        *bytes_left = left;
+        let looked_for = match stored.last() {
+            Some((last, _)) if left == 0 => revisions.partition_point(|at| at <= last),
+            _ => revisions.len(),
+        };
         let mut stored = stored.into_iter().peekable();
-        for at in revisions {
+        for at in &revisions[..looked_for] {
             match stored.next_if(|(got, _)| got == at) {
                 Some((_, bytes)) => found.push((*at, self.decode(*at, bytes)?)),
                 // Removed between the two looks, or damage.
@@ -144,7 +207,7 @@ impl ValueReader {
                 None => {}
             }
         }
-        Ok(())
+        Ok(left > 0)
     }
 
     /// The first segment from `base` on.

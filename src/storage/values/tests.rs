@@ -278,3 +278,32 @@ async fn removals_are_told_when_they_are_gone() {
     assert_eq!(reader.scan(at(0), at(1000), 1000).expect("scan").len(), 200);
     assert_eq!(writer.removals(), 0);
 }
+
+/// Cause: a page was bounded by its records alone, and each may be as large as a request. Symptom: whoever reads all of
+/// the store now and then, to check it, held gigabytes meanwhile.
+#[tokio::test]
+async fn a_page_ends_with_the_record_that_reaches_its_bytes() {
+    let slow = ValuesConfig { flush_interval: Duration::from_secs(3600), ..config(&MemoryImage::default()) };
+    let (mut writer, reader, _) = open(&Env::real(), slow).expect("open");
+    let large = |main: i64| (at(main), record(&main.to_string(), vec![7; 1_000]));
+    writer.append((2..300).map(large).collect(), vec![], position(2)).expect("append");
+    flushed(&writer).await;
+    // These stay in memory, and come in the same pages.
+    writer.append((300..310).map(large).collect(), vec![], position(3)).expect("append");
+    for (records, bytes, most) in [(1000, 2_500, 3), (2, usize::MAX, 2), (1000, 1, 1), (1000, usize::MAX, 1000)] {
+        let (mut next, mut found) = (Some(at(0)), Vec::new());
+        while let Some(from) = next {
+            let page = reader.page(from, at(310), PageLimits { records, bytes }).expect("a page");
+            assert!(page.records.len() <= most, "{} of {bytes} bytes", page.records.len());
+            next = page.next;
+            found.extend(page.records.into_iter().map(|(at, _)| at.main));
+        }
+        assert_eq!(found, (2..310).collect::<Vec<_>>(), "each once, of {bytes} bytes");
+    }
+    writer.remove((2..200).map(at).collect(), None);
+    while writer.removals() > 0 {
+        flushed(&writer).await;
+    }
+    let page = reader.page(at(0), at(310), PageLimits { records: 9, bytes: 2_500 }).expect("a page");
+    assert_eq!((page.records.first().map(|(at, _)| at.main), page.records.len()), (Some(200), 3));
+}
