@@ -5,7 +5,9 @@
 //! found by itself ────┴► of the state that is held now? ─► not served ─► noted on the disk ─► answered ─► the alarm is raised
 //! compared: the same ─► told anything meanwhile? ─► the note is removed ─► served
 //! ```
-//! One lock for all of it: a finding is of one state, and must neither mark the next one nor be lost when that is cleared.
+//! What is known is changed under one lock: a finding is of one state, and must neither mark the next one nor be lost when
+//! that is cleared. The disk has a lock of its own, and nobody waits for it: a disk that hangs keeps one thread, and
+//! whoever else has something to note is told so and comes again.
 
 use std::sync::Arc;
 
@@ -49,6 +51,8 @@ pub(super) struct Marks {
     status: Arc<NodeStatus>,
     notes: Box<dyn Notes>,
     told: Mutex<Told>,
+    /// Held by the one who writes or removes the note.
+    writing: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -59,10 +63,22 @@ struct Told {
     is_noted: bool,
 }
 
+/// Why nothing was noted.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum MarksError {
+    /// Somebody else writes at this moment, or is kept by a disk that hangs.
+    #[error("the mark is being written")]
+    Busy,
+    /// The disk.
+    #[error(transparent)]
+    Disk(#[from] DataDirError),
+}
+
 impl Marks {
     /// `is_noted` says whether the start found the state to differ.
     pub(super) fn new(status: Arc<NodeStatus>, notes: impl Notes, is_noted: bool) -> Self {
-        Self { status, notes: Box::new(notes), told: Mutex::new(Told { times: 0, is_noted }) }
+        let told = Mutex::new(Told { times: 0, is_noted });
+        Self { status, notes: Box::new(notes), told, writing: Mutex::new(()) }
     }
 
     /// Notes that this member's state differs. False, and nothing is changed, if it isn't the state that was judged.
@@ -70,33 +86,39 @@ impl Marks {
     /// # Errors
     /// A start wouldn't know of it; it isn't served all the same.
     pub(super) fn found(&self, finding: &Finding) -> Result<bool, RequestError> {
-        let mut told = self.told.lock();
-        if !finding.is_of(&self.status) {
-            tracing::warn!(
-                ?finding,
-                "it is said to differ, but not of the state that it holds now; that counts for nothing"
-            );
-            return Ok(false);
+        {
+            let mut told = self.told.lock();
+            if !finding.is_of(&self.status) {
+                tracing::warn!(
+                    ?finding,
+                    "it is said to differ, but not of the state that it holds now; that counts for nothing"
+                );
+                return Ok(false);
+            }
+            told.times += 1;
+            self.status.set_diverged(finding.index);
         }
-        told.times += 1;
-        self.status.set_diverged(finding.index);
-        self.note(&mut told).map(|()| true).map_err(|error| RequestError::Storage(error.to_string()))
+        self.note().map(|()| true).map_err(|error| RequestError::Storage(error.to_string()))
     }
 
     /// Notes what could not be noted when it was found.
     pub(super) fn remember(&self) {
         // What is wrong is said, and it is tried again.
-        let _ = self.note(&mut self.told.lock());
+        let _ = self.note();
     }
 
-    fn note(&self, told: &mut Told) -> Result<(), DataDirError> {
-        let Some(index) = self.status.diverged().filter(|_| !told.is_noted) else { return Ok(()) };
-        let noted = may_block(|| self.notes.note(index));
-        match &noted {
-            Ok(()) => told.is_noted = true,
-            Err(error) => tracing::warn!(%error, "that this member differs could not be noted; it will be"),
+    fn note(&self) -> Result<(), MarksError> {
+        let unnoted = |told: &Told| self.status.diverged().filter(|_| !told.is_noted);
+        // Looked at first, as almost nobody has anything to write.
+        if unnoted(&self.told.lock()).is_none() {
+            return Ok(());
         }
-        noted
+        let _alone = self.writing.try_lock().ok_or(MarksError::Busy)?;
+        let Some(index) = unnoted(&self.told.lock()) else { return Ok(()) };
+        may_block(|| self.notes.note(index))
+            .inspect_err(|error| tracing::warn!(%error, "that this member differs could not be noted; it will be"))?;
+        self.told.lock().is_noted = true;
+        Ok(())
     }
 
     /// How often this member was told. To be asked before a comparison that may clear the mark.
@@ -107,17 +129,24 @@ impl Marks {
     /// Notes that this member holds what the others do; false if it was told otherwise meanwhile.
     ///
     /// # Errors
-    /// Those of the disk; it isn't served then.
-    pub(super) fn clear(&self, times_told: u64) -> Result<bool, DataDirError> {
-        let mut told = self.told.lock();
-        if told.times != times_told {
-            return Ok(false);
+    /// Nothing changed, or the note is gone and this member isn't served all the same.
+    pub(super) fn clear(&self, times_told: u64) -> Result<bool, MarksError> {
+        let _alone = self.writing.try_lock().ok_or(MarksError::Busy)?;
+        {
+            let mut told = self.told.lock();
+            if told.times != times_told {
+                return Ok(false);
+            }
+            // Should it fail halfway, or should this member be told meanwhile, it is noted again.
+            told.is_noted = false;
         }
-        // Should it fail halfway, it is noted again.
-        told.is_noted = false;
         may_block(|| self.notes.clear())?;
-        self.status.clear_diverged();
-        Ok(true)
+        let told = self.told.lock();
+        let is_clear = told.times == times_told;
+        if is_clear {
+            self.status.clear_diverged();
+        }
+        Ok(is_clear)
     }
 }
 
@@ -133,10 +162,15 @@ mod tests {
     struct Paper {
         index: Arc<AtomicU64>,
         is_full: Arc<AtomicBool>,
+        /// Whoever holds it keeps the disk from answering.
+        hangs: Arc<Mutex<()>>,
+        asked: Arc<AtomicU64>,
     }
 
     impl Notes for Paper {
         fn note(&self, index: RaftIndex) -> Result<(), DataDirError> {
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            drop(self.hangs.lock());
             if self.is_full.load(Ordering::Relaxed) {
                 let (root, source) = (PathBuf::new(), std::io::Error::other("the disk is full"));
                 return Err(DataDirError::Io { path: root.clone(), root, action: "write", source });
@@ -146,6 +180,8 @@ mod tests {
         }
 
         fn clear(&self) -> Result<(), DataDirError> {
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            drop(self.hangs.lock());
             self.index.store(0, Ordering::Relaxed);
             Ok(())
         }
@@ -222,5 +258,51 @@ mod tests {
         assert_eq!((status.diverged(), paper.index.load(Ordering::Relaxed)), (None, 0));
         assert_eq!(marks.found(&at(9)), Ok(true));
         assert_eq!(paper.index.load(Ordering::Relaxed), 9);
+    }
+
+    /// Runs `work` while another thread waits for a disk that doesn't answer.
+    fn while_it_hangs(paper: &Paper, other: impl FnOnce() + Send, work: impl FnOnce()) {
+        std::thread::scope(|scope| {
+            let (_hangs, asked) = (paper.hangs.lock(), paper.asked.load(Ordering::SeqCst));
+            scope.spawn(other);
+            while paper.asked.load(Ordering::SeqCst) == asked {
+                std::thread::yield_now();
+            }
+            work();
+        });
+    }
+
+    /// Cause: the note was written under the lock that everybody takes. Symptom: with a disk that hung, each word of the
+    /// leader, one a second, kept a thread that serves, until none was left to answer heartbeats.
+    #[test]
+    fn nobody_waits_for_a_disk_that_hangs_but_the_one_who_writes() {
+        let (marks, status, paper) = marks();
+        while_it_hangs(
+            &paper,
+            || assert_eq!(marks.found(&at(7)), Ok(true)),
+            || {
+                assert!(marks.found(&at(8)).is_err(), "a start wouldn't know of it");
+                marks.remember();
+                assert_eq!((marks.times_told(), status.diverged()), (2, Some(RaftIndex(7))));
+                assert!(matches!(marks.clear(2), Err(MarksError::Busy)));
+            },
+        );
+        assert_eq!(marks.found(&at(8)), Ok(true));
+        assert_eq!(paper.index.load(Ordering::Relaxed), 7);
+    }
+
+    #[test]
+    fn a_finding_that_comes_while_the_note_is_removed_stays() {
+        let (marks, status, paper) = marks();
+        assert_eq!(marks.found(&at(7)), Ok(true));
+        let times = marks.times_told();
+        while_it_hangs(
+            &paper,
+            || assert!(!marks.clear(times).expect("removed"), "it was told meanwhile"),
+            || assert!(marks.found(&at(8)).is_err(), "it isn't noted yet"),
+        );
+        assert_eq!((status.diverged(), paper.index.load(Ordering::Relaxed)), (Some(RaftIndex(7)), 0));
+        marks.remember();
+        assert_eq!(paper.index.load(Ordering::Relaxed), 7);
     }
 }
