@@ -9,6 +9,7 @@
 mod answers;
 mod compare;
 mod core;
+mod differing;
 mod disk;
 mod door;
 mod ends;

@@ -15,13 +15,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
+use super::differing;
 use super::marks::Marks;
 use super::witnesses::{Common, common, own_digests, witnesses};
 use crate::apply::{AlarmKind, AlarmOp, AlarmView, Command};
 use crate::auth::AuthView;
 use crate::consensus::peer::Digests;
-use crate::consensus::{Finding, Node, PARTS, Verdict, Witness, judge, longer, should_agree};
+use crate::consensus::{Finding, Node, Verdict, Witness, judge, should_agree};
 use crate::propose::Proposer;
 use crate::types::{MemberId, RaftIndex, RequestError, Term};
 
@@ -29,8 +31,8 @@ use crate::types::{MemberId, RaftIndex, RequestError, Term};
 const EVERY: Duration = Duration::from_secs(1);
 /// How long a member may take to answer.
 pub(super) const ANSWER_MAX: Duration = Duration::from_secs(2);
-/// Keys that are named of those that differ.
-const KEYS_MAX: usize = 10;
+/// How long keys that differ are looked for: meanwhile nobody is compared, and the member isn't healed.
+const SEARCH_MAX: Duration = Duration::from_secs(10);
 /// Rounds in which the state after a landmark is waited for, to name the keys.
 const SEARCH_ROUNDS_MAX: u32 = 20;
 
@@ -304,23 +306,11 @@ impl Comparer {
     }
 
     async fn keys_that_differ(&self, other: MemberId, index: RaftIndex) -> Result<Vec<String>, RequestError> {
-        let mut found = Vec::new();
-        let mut prefixes = vec![Bytes::new()];
-        while let Some(prefix) = prefixes.pop() {
-            let own = self.node.status().landmarks().parts(index, &prefix).ok_or(RequestError::UnknownMethod)?;
-            let theirs = self.node.peers().parts(other, index, prefix.clone(), ANSWER_MAX).await?;
-            if theirs.len() != PARTS {
-                return Err(RequestError::UnknownMethod);
-            }
-            if own[0] != theirs[0] {
-                found.push(prefix.escape_ascii().to_string());
-                if found.len() == KEYS_MAX {
-                    break;
-                }
-            }
-            let differs = |byte: &u8| own[1 + usize::from(*byte)] != theirs[1 + usize::from(*byte)];
-            prefixes.extend((0..=u8::MAX).rev().filter(differs).map(|byte| longer(&prefix, byte)));
-        }
-        Ok(found)
+        let own = |prefix: &[u8]| self.node.status().landmarks().parts(index, prefix);
+        let ask = |prefix: Bytes| {
+            let peers = self.node.peers().clone();
+            async move { peers.parts(other, index, prefix, ANSWER_MAX).await }
+        };
+        differing::keys_that_differ(own, ask, Instant::now() + SEARCH_MAX).await
     }
 }
