@@ -21,7 +21,7 @@ impl Node {
     /// # Errors
     /// `NoLeader` if this member doesn't lead or differs itself; `Stopped` if Raft has ended.
     pub(super) async fn heal(&self, member: MemberId) -> Result<bool, RequestError> {
-        if !self.status().is_leader() || self.status().diverged().is_some() {
+        if !self.status().leads_rightly() {
             return Err(RequestError::NoLeader);
         }
         if self.status().is_naming(member) {

@@ -60,8 +60,8 @@ pub struct NodeStatus {
     landmarks: Landmarks,
     lineage: Mutex<Lineage>,
     diverged: AtomicU64,
-    /// It isn't healed: that is left to a person.
-    left_alone: AtomicBool,
+    /// A state is on its way that is to take this one's place.
+    awaits_state: AtomicBool,
     disk: Mutex<DiskState>,
     /// Called once this member is found to differ.
     when_diverged: Called,
@@ -113,7 +113,7 @@ impl NodeStatus {
             landmarks: Landmarks::default(),
             lineage: Mutex::default(),
             diverged: AtomicU64::new(0),
-            left_alone: AtomicBool::new(false),
+            awaits_state: AtomicBool::new(false),
             disk: Mutex::default(),
             when_diverged: Called::default(),
             voted: AtomicU64::new(0),
@@ -137,6 +137,12 @@ impl NodeStatus {
     /// Whether this member leads.
     pub fn is_leader(&self) -> bool {
         self.leader() == Some(self.member)
+    }
+
+    /// Whether this member leads and its state isn't known to differ: what a leader does of itself, by its own state, it
+    /// does only then.
+    pub fn leads_rightly(&self) -> bool {
+        self.is_leader() && self.diverged().is_none()
     }
 
     /// Whether this member leads and is the only voter, so that nobody else can commit anything.
@@ -269,14 +275,15 @@ impl NodeStatus {
         self.diverged.store(0, Ordering::Release);
     }
 
-    /// Notes whether a state that differs is left to a person.
-    pub fn set_left_alone(&self, left: bool) {
-        self.left_alone.store(left, Ordering::Relaxed);
+    /// Notes whether a state is on its way that is to take this one's place.
+    pub fn set_awaits_state(&self, awaits: bool) {
+        self.awaits_state.store(awaits, Ordering::Relaxed);
     }
 
-    /// Whether this member waits for a state in place of its own: until then its log has to reach back as far as now.
-    pub fn awaits_healing(&self) -> bool {
-        self.diverged().is_some() && !self.left_alone.load(Ordering::Relaxed)
+    /// Whether a state is on its way in place of this one, which differs: until it is there, the log has to reach back as
+    /// far as now.
+    pub fn awaits_state(&self) -> bool {
+        self.diverged().is_some() && self.awaits_state.load(Ordering::Relaxed)
     }
 
     /// Notes how this member's disk does now.

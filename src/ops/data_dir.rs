@@ -12,6 +12,7 @@
 //!     healings           when the state was replaced by the other members' lately
 //!     store.diverged/    the engine of a state that differed, until another one does
 //!     store.diverged.later/  that of one that had taken its place, and differed, too; until the member is healed
+//!     store.diverged.gone/   one of these while it is removed
 //!     snap/              snapshots
 //!   fixtures/            certificates that were made here, of --auto-tls and --peer-auto-tls
 //! ```
@@ -199,6 +200,12 @@ impl DataDir {
     /// The engine's directory.
     pub fn store(&self) -> PathBuf {
         self.root.join("member").join("store")
+    }
+
+    /// Where a store that was put aside and isn't wanted any more lies while it is removed: half of it must not be taken
+    /// for one.
+    pub fn discarded_store(&self) -> PathBuf {
+        self.root.join("member").join("store.diverged.gone")
     }
 
     /// Where the engine is kept of a state that differed from the others'.

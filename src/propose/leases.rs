@@ -5,8 +5,9 @@
 //! tick ─► Lessor::checkpoints ─► LeaseCheckpoint ─► log ─► remaining time survives a restart
 //! ```
 //!
-//! Leadership gained starts the clocks (with the election timeout on top), lost stops them. An
-//! expiry is proposed only here, on the member whose clocks said so, and never forwarded.
+//! Leadership gained starts the clocks (with the election timeout on top), lost stops them; so does it that this
+//! member's state differs from the others', as its leases may. An expiry is proposed only here, on the member whose
+//! clocks said so, and never forwarded.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -101,7 +102,7 @@ impl LeaseKeeper {
         loop {
             tick.tick().await;
             let now = status.term();
-            let leads = status.is_leader();
+            let leads = status.leads_rightly();
             // A new term of our own may have come between two looks: its clocks begin afresh.
             if leads != self.lessor.is_leading() || (leads && now != term) {
                 self.follow_leadership(leads, now).await;

@@ -81,12 +81,17 @@ impl Leases {
     }
 
     /// By this member's clock, if it is the leader's, which is confirmed afterwards: a leader that was paused and
-    /// replaced must not answer for leases that its successor has ended.
+    /// replaced must not answer for leases that its successor has ended. Nor one whose state differs: what it doesn't hold
+    /// may be there all the same.
     async fn here(&self, id: LeaseId, renew: bool) -> Result<LeaseLeft, RequestError> {
+        let status = self.proposer.node().status();
+        let is_right = || if status.diverged().is_none() { Ok(()) } else { Err(RequestError::NoLeader) };
         loop {
-            let term = self.proposer.node().status().term();
+            is_right()?;
+            let term = status.term();
             let answer = if renew { self.renew_here(id).await? } else { self.left_here(id)? };
             self.proposer.confirm_lead(term).await?;
+            is_right()?;
             // What anybody was told of the lease before is applied by now; if it says otherwise, it is asked again.
             if self.lessor.contains(id) == (answer.granted_secs >= 0) {
                 return Ok(answer);

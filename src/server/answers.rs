@@ -31,8 +31,8 @@ impl Questions for Answers {
         Box::pin(async move { marks.found(&finding) })
     }
 
-    fn turn(&self, member: MemberId) -> Asking<bool> {
+    fn turn(&self, member: MemberId, takes: bool) -> Asking<bool> {
         let turns = self.turns.clone();
-        Box::pin(async move { turns.ask(member) })
+        Box::pin(async move { turns.ask(member, takes) })
     }
 }

@@ -320,7 +320,7 @@ impl Core {
             restart: watch::Sender::new(false),
             workers,
         };
-        core.start_workers(config, env, log_meter, compaction, (data.snapshots(), care), behind_bytes)?;
+        core.start_workers(config, env, log_meter, compaction, (data.snapshots(), care.clone()), behind_bytes)?;
         let auth = core.auth.clone();
         let (node, proposer, alarms) = (core.node.clone(), core.proposer.clone(), core.alarms.clone());
         core.workers
@@ -334,6 +334,8 @@ impl Core {
             data: data.clone(),
             env: env.clone(),
             wal: core.wal.clone(),
+            reader: core.reader.clone(),
+            care,
             enabled: config.clustering.heal_diverged,
             restart: core.restart.clone(),
         };
@@ -387,7 +389,7 @@ impl Core {
                 let command = Command::Compact { revision }.by_member(&auth);
                 async move { proposer.propose(command).await?.outcome.result.map(drop) }
             };
-            self.workers.push(auto.run(move || status.is_leader(), propose));
+            self.workers.push(auto.run(move || status.leads_rightly(), propose));
         }
         let ttl = tokens::ttl_of(config.auth.token_ttl);
         self.workers.push(tokens::sweep(env.clone(), self.issued.clone(), ttl));
@@ -406,9 +408,15 @@ impl Core {
         };
         self.workers.push(disk.spawn());
         self.workers.push(Scrub { wal: self.wal.clone(), care: care.clone() }.spawn());
-        let scrub = StoreScrub { env: env.clone(), reader: self.reader.clone(), snapshots: dir, care: care.clone() };
+        let scrub = StoreScrub {
+            env: env.clone(),
+            reader: self.reader.clone(),
+            snapshots: dir,
+            care: care.clone(),
+            wal: self.wal.clone(),
+        };
         self.workers.push(scrub.spawn());
-        let upkeep = Upkeep { node, snapshots, reader, policy, behind_bytes, care };
+        let upkeep = Upkeep { node, snapshots, reader, policy, behind_bytes, care, wal: self.wal.clone() };
         self.workers.push(upkeep.spawn(move || log.bytes.load(Ordering::Relaxed)));
         Ok(())
     }

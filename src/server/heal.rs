@@ -4,48 +4,49 @@
 //! told (or found by itself) ─► noted on disk (`marks`) ─► it leads? hands over
 //!   ─► compared by itself with the others ─┬► the same ─► serves, mark and alarm go
 //!                                          ├► nobody can say ─► later
-//!                                          └► proven wrong, noted ─► the leader, if it is right, sends a snapshot of now
-//!   ─► fits the log? not too often lately? its turn (`turns`)? ─► counted ─► Raft ends ─► the log's end is noted
+//!                                          └► proven wrong, noted ─► is there room? might it have a turn (`turns`)?
+//!   ─► the leader, if it is right, sends a snapshot of now; the log is kept meanwhile (`fetch`)
+//!   ─► fits the log? not too often lately? its turn? ─► counted ─► Raft ends ─► the log's end is noted
 //!   ─► starts again ─► install: old store aside, new one of the snapshot and the log (`install`) ─► compared …
 //! ```
 //! Until the comparison it isn't served, whatever happened before it. The log is right all the time, so the member
 //! keeps its vote. A snapshot is counted before anything is done with it, so that the tries come to an end.
 
+mod fetch;
 mod install;
 
-use std::path::PathBuf;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 
 use super::compare::ANSWER_MAX;
 use super::marks::Marks;
+use super::scrub::Care;
 use super::witnesses::{Standing, own_digests, standing, witnesses};
 use crate::apply::{AlarmKind, AlarmOp, AlarmView, Command};
 use crate::auth::AuthView;
 use crate::consensus::Node;
-use crate::consensus::peer::HEALING;
-use crate::env::{Env, unblock};
+use crate::env::{Disk, Env, unblock};
 use crate::ops::data_dir::{Aside, DataDir, DataDirError, Divergence, HEALINGS_MAX, HEALINGS_WITHIN};
 use crate::propose::Proposer;
-use crate::storage::AppliedPosition;
+use crate::storage::StoreReader;
 use crate::types::{MemberId, RequestError};
 use crate::wal::Wal;
 use crate::watch::StreamEnd;
 
+use fetch::Fetch;
 use install::ATTEMPTS_MAX;
 pub(super) use install::{ask_back, install, note_arrival, settle};
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_millis(500);
+/// Looks between two times that the same is said of a mark that can't be read: a minute.
+const SAID_EVERY: u32 = 120;
 /// How long a leader that differs waits until another member leads.
 const HAND_OVER_MAX: Duration = Duration::from_secs(2);
-/// Between two requests for a snapshot, at first and at most: each costs the leader a whole one.
-const ASK_AGAIN_MIN: Duration = Duration::from_secs(2);
-const ASK_AGAIN_MAX: Duration = Duration::from_secs(120);
 /// gRPC's number for "data loss".
 const DATA_LOSS: i32 = 15;
 
@@ -64,6 +65,8 @@ pub(super) struct Healer {
     pub(super) data: Arc<DataDir>,
     pub(super) env: Env,
     pub(super) wal: Arc<Wal>,
+    pub(super) reader: StoreReader,
+    pub(super) care: Arc<Care>,
     /// `--heal-diverged`.
     pub(super) enabled: bool,
     /// Becomes true when the process has to start again.
@@ -72,11 +75,10 @@ pub(super) struct Healer {
 
 /// What the healer remembers between two looks, while this member differs.
 struct Sick {
-    ask_at: Instant,
-    ask_after: Duration,
     given_up: bool,
-    /// Where the snapshot stands that has come, once it was read through.
-    came: Option<AppliedPosition>,
+    /// Looks in which the mark could not be read.
+    unread: u32,
+    fetch: Fetch,
 }
 
 impl Healer {
@@ -85,29 +87,29 @@ impl Healer {
         tokio::spawn(async move {
             let mut tick = tokio::time::interval(EVERY);
             tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-            let mut sick = None;
+            let (mut sick, mut is_removed) = (None, false);
             while !*self.restart.borrow() {
                 tick.tick().await;
                 if self.node.status().diverged().is_none() {
                     sick = None;
-                    self.remove_ready();
+                    self.node.status().set_awaits_state(false);
+                    // Once: what comes in later is refused, or removed by whoever took it in.
+                    is_removed = is_removed || self.remove_ready().await;
                     self.clear_alarm().await;
                     continue;
                 }
+                is_removed = false;
                 if sick.is_none() && !self.enabled {
                     tracing::error!(
                         "it isn't healed either, as --heal-diverged=false says: remove this member, and add it again \
                          with an empty data directory"
                     );
                 }
-                let sick = sick.get_or_insert_with(|| Sick {
-                    ask_at: Instant::now(),
-                    ask_after: ASK_AGAIN_MIN,
-                    given_up: !self.enabled,
-                    came: None,
-                });
+                let sick = sick.get_or_insert_with(|| Sick { given_up: !self.enabled, unread: 0, fetch: Fetch::new() });
                 self.look(sick).await;
-                self.node.status().set_left_alone(sick.given_up);
+                if !*self.restart.borrow() {
+                    self.keep_log(&mut sick.fetch).await;
+                }
             }
         })
     }
@@ -122,24 +124,38 @@ impl Healer {
             }
             return;
         }
-        // Not before a start would know it, too.
-        let Ok(Some(mark)) = self.data.divergence(self.env.disk.as_ref()) else { return };
-        if mark.arrived.is_some() {
+        let mark = match self.on_disk(|data, disk| data.divergence(disk)).await {
+            Ok(Some(mark)) => mark,
+            // Not before a start would know it, too.
+            Ok(None) => return,
+            Err(error) => {
+                if sick.unread.is_multiple_of(SAID_EVERY) {
+                    tracing::warn!(%error, "how far this member's healing is can't be read: it stays as it is, not served");
+                }
+                sick.unread = sick.unread.wrapping_add(1);
+                return;
+            }
+        };
+        if mark != mark.dealt_with() {
             // It was dealt with at the start, and what comes next is to be counted.
-            self.note(&Divergence { arrived: None, ..mark });
+            self.note(mark.dealt_with()).await;
             return;
         }
         // Whoever said it may be wrong, and what has taken the state's place may be right.
         let times_told = self.marks.times_told();
         let right = match self.compare().await {
-            Standing::Right(_) if mark.healed.is_some() || !mark.proven => return self.healed(&mark, times_told),
+            Standing::Right(_) if mark.ends_with_likeness() => return self.healed(&mark, times_told).await,
             // What it holds of before that is wrong, and no comparison tells.
             Standing::Right(alike) => alike,
-            Standing::Wrong(right) if mark.proven || self.note(&Divergence { proven: true, ..mark }) => right,
+            Standing::Wrong(right) => right,
             // The others don't answer, or are a state and its copies, or there is no common entry yet.
-            Standing::Wrong(_) | Standing::Unknown => return,
+            Standing::Unknown => return,
         };
-        let mark = Divergence { proven: true, ..mark };
+        // Before anything that could be taken for a cure later.
+        let (before, mark) = (mark, mark.seen_wrong());
+        if mark != before && !self.note(mark).await {
+            return;
+        }
         if sick.given_up {
             return;
         }
@@ -152,12 +168,13 @@ impl Healer {
             );
             return;
         }
-        match self.data.healings_since(self.env.disk.as_ref(), self.env.clock.wall()) {
+        let now = self.env.clock.wall();
+        match self.on_disk(move |data, disk| data.healings_since(disk, now)).await {
             Ok(lately) if lately < HEALINGS_MAX => {}
             Ok(lately) => {
                 tracing::error!(lately, within = ?HEALINGS_WITHIN, "its state was replaced too often: no more of it");
                 // Seen with the next look, and by each start.
-                self.note(&Divergence { attempts: u32::MAX, ..mark });
+                self.note(Divergence { attempts: u32::MAX, ..mark }).await;
                 return;
             }
             Err(error) => {
@@ -167,108 +184,24 @@ impl Healer {
         }
         // One that is wrong, too, would send what is of no use.
         let Some(leader) = self.node.status().leader().filter(|leader| right.contains(leader)) else { return };
-        if self.env.disk.exists(&self.ready()).unwrap_or(false) {
-            return self.take_in(sick, &mark, leader).await;
-        }
-        self.ask(sick, leader).await;
+        self.fetch(&mut sick.fetch, &mark, leader).await;
     }
 
-    fn ready(&self) -> PathBuf {
-        self.data.snapshots().join(HEALING)
+    /// Asks the disk, which may hang, where no thread that serves waits for it.
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&DataDir, &dyn Disk) -> Result<T, DataDirError> + Send + 'static,
+    ) -> io::Result<T> {
+        let (data, disk) = (self.data.clone(), self.env.disk.clone());
+        unblock(move || ask(&data, disk.as_ref())).await?.map_err(io::Error::other)
     }
 
-    /// What came too late, or is of no use.
-    fn remove_ready(&self) {
-        let ready = self.ready();
-        if self.env.disk.exists(&ready).unwrap_or(false)
-            && let Err(error) = self.env.disk.remove(&ready)
-        {
-            tracing::warn!(%error, path = %ready.display(), "what came for healing could not be removed; it will be");
-        }
-    }
-
-    fn note(&self, mark: &Divergence) -> bool {
-        let noted = self.data.note_divergence(self.env.disk.as_ref(), mark);
+    async fn note(&self, mark: Divergence) -> bool {
+        let noted = self.on_disk(move |data, disk| data.note_divergence(disk, &mark)).await;
         if let Err(error) = &noted {
             tracing::warn!(%error, "how far this member's healing is could not be noted; it will be");
         }
         noted.is_ok()
-    }
-
-    /// A state has come: all that can be known of it is known before this member ends for it.
-    async fn take_in(&self, sick: &mut Sick, mark: &Divergence, leader: MemberId) {
-        if !self.fits(sick).await {
-            sick.came = None;
-            return self.remove_ready();
-        }
-        match self.node.peers().ask_turn(leader, ANSWER_MAX).await {
-            Ok(true) => {}
-            Ok(false) => {
-                tracing::debug!(%leader, "it isn't this member's turn to start again");
-                return;
-            }
-            Err(error) => {
-                tracing::debug!(%leader, %error, "the leader doesn't say whether this member may start again");
-                return;
-            }
-        }
-        match self.count(mark) {
-            Ok(()) => {
-                tracing::warn!("the others' state has arrived; starting again with it");
-                self.restart.send_replace(true);
-            }
-            Err(error) => tracing::warn!(%error, "the others' state has arrived, which could not be noted; it will be"),
-        }
-    }
-
-    /// Whether it is whole, and the log goes on from it.
-    async fn fits(&self, sick: &mut Sick) -> bool {
-        let position = match sick.came {
-            Some(position) => position,
-            None => {
-                let (env, ready) = (self.env.clone(), self.ready());
-                match unblock(move || install::read(&env, &ready)).await {
-                    Ok(Ok(position)) => *sick.came.insert(position),
-                    Ok(Err(error)) => {
-                        tracing::warn!(%error, "what came to heal this member is of no use");
-                        return false;
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "what came to heal this member could not be read");
-                        return false;
-                    }
-                }
-            }
-        };
-        match install::fits(&self.wal, position) {
-            Ok(()) => true,
-            Err(error) => {
-                tracing::warn!(%error, "what came to heal this member is of no use any more");
-                false
-            }
-        }
-    }
-
-    fn count(&self, mark: &Divergence) -> Result<(), DataDirError> {
-        let disk = self.env.disk.as_ref();
-        self.data.note_healing(disk, self.env.clock.wall())?;
-        self.data.note_divergence(disk, &mark.counted())
-    }
-
-    async fn ask(&self, sick: &mut Sick, leader: MemberId) {
-        sick.came = None;
-        if sick.ask_at > Instant::now() {
-            return;
-        }
-        match self.node.peers().ask_healing(leader, ANSWER_MAX).await {
-            Ok(true) => {
-                tracing::info!(%leader, "the leader sends its state");
-                sick.ask_at = Instant::now() + sick.ask_after;
-                sick.ask_after = (2 * sick.ask_after).min(ASK_AGAIN_MAX);
-            }
-            Ok(false) => {}
-            Err(error) => tracing::debug!(%leader, %error, "the leader can't send its state now"),
-        }
     }
 
     /// How this member stands among all.
@@ -284,7 +217,7 @@ impl Healer {
         standing(&trusted, members.len())
     }
 
-    fn healed(&self, mark: &Divergence, times_told: u64) {
+    async fn healed(&self, mark: &Divergence, times_told: u64) {
         match self.marks.clear(times_told) {
             Ok(true) => {}
             // Compared once more.
@@ -294,8 +227,13 @@ impl Healer {
                 return;
             }
         }
-        self.remove_ready();
-        install::remove_later(self.env.disk.as_ref(), &self.data);
+        let tidied = self.on_disk(|data, disk| {
+            install::remove_later(disk, data);
+            Ok(())
+        });
+        if let Err(error) = tidied.await {
+            tracing::warn!(%error, "what healing has left could not be looked for");
+        }
         let aside = self.data.diverged_store(Aside::First);
         if mark.healed.is_some() {
             tracing::info!(

@@ -10,16 +10,15 @@
 //! before the older one only if nothing was purged since; a gap is then noticed and named.
 
 use std::ffi::OsString;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
 use crate::consensus::peer::installed_name;
 use crate::consensus::{COPIED_KEY, Load, Save, SavedSnapshot};
-use crate::env::{Disk, Env, Spread, gently, gently_once};
+use crate::env::{Disk, Env, Spread, gently_once};
 use crate::storage::backend::BackendConfig;
-use crate::storage::snapshot::{self, SnapshotHeader, SnapshotItem, SnapshotReader};
+use crate::storage::snapshot::{self, SnapshotHeader, SnapshotItem};
 use crate::storage::{Opened, Store, StoreReader, Table};
 use crate::types::{RaftIndex, StorageError};
 
@@ -123,9 +122,9 @@ pub(super) fn remove(disk: &dyn Disk, path: &Path) -> Result<(), StorageError> {
     disk.sync_dir(dir).map_err(|error| StorageError::io("sync", dir, error))
 }
 
-/// Removes all snapshots, durably.
-pub(super) fn remove_all(disk: &dyn Disk, dir: &Path) -> Result<(), StorageError> {
-    for path in files(disk, dir)? {
+/// Removes all snapshots but one, durably; what was renamed there lasts, too.
+pub(super) fn remove_all_but(disk: &dyn Disk, dir: &Path, kept: Option<&Path>) -> Result<(), StorageError> {
+    for path in files(disk, dir)?.into_iter().filter(|path| Some(path.as_path()) != kept) {
         disk.remove(&path).map_err(|error| StorageError::io("remove", &path, error))?;
     }
     disk.sync_dir(dir).map_err(|error| StorageError::io("sync", dir, error))
@@ -196,20 +195,16 @@ pub(super) fn from_snapshot(env: &Env, store: &mut Store, dir: &Path) -> Result<
 /// the state was read in: it is another one than the one that its lineage tells of, from there on.
 pub(super) fn install(env: &Env, store: &mut Store, path: &Path) -> Result<Opened, StorageError> {
     let clock = &*env.clock;
-    let mut reader = SnapshotReader::new(snapshot::open_snapshot(env, path)?).map_err(|error| error.at(path))?;
-    let position = reader.header().position;
+    // What isn't one at all is refused before anything is begun.
+    header(env, path)?;
     let mut installation = store.begin_install()?;
     installation.add(SnapshotItem::Row(Table::Meta, Bytes::from_static(COPIED_KEY), Bytes::from_static(b"1")))?;
-    let mut add = |item| match item {
+    let read = snapshot::read_through(env, path, Spread::Here, |item| match item {
         // Each row once, and this one is there already.
         SnapshotItem::Row(Table::Meta, key, _) if key == COPIED_KEY => Ok(()),
         item => installation.add(item),
-    };
-    gently(clock, Spread::Here, || match reader.next(&mut add) {
-        Ok(true) => ControlFlow::Continue(()),
-        Ok(false) => ControlFlow::Break(Ok(())),
-        Err(error) => ControlFlow::Break(Err(error.at(path))),
     })?;
+    let position = read.position;
     gently_once(clock, Spread::Here, || installation.seal(position))?;
     let prepared = gently_once(clock, Spread::Pool, || installation.prepare(position))?;
     store.finish_install(prepared)

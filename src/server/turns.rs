@@ -1,7 +1,7 @@
 //! Who may end to be healed: one member at a time, and only if the others are a quorum without it. The leader says so.
 //!
 //! ```text
-//! may I? ─► its alarm is raised? ─► nobody else's turn? ─► the others in touch are a quorum? ─► its turn, for a while
+//! may I (or: might I)? ─► its alarm is raised? ─► nobody else's turn? ─► the others in touch are a quorum? ─► its turn, for a while
 //! ```
 //! A turn lies in the leader's memory. A new leader, of whose predecessor somebody else may have got one, waits until that
 //! would be over: whoever has one has had its alarm raised through the log before.
@@ -36,19 +36,20 @@ impl Turns {
         Self { node, alarms, book: Mutex::new(Book { least, led: None, turn: None }) }
     }
 
-    /// Whether it is `member`'s turn now.
+    /// Whether it is `member`'s turn now; it has it only if it `takes` it.
     ///
     /// # Errors
     /// `NoLeader` if this member doesn't lead, or differs itself.
-    pub(super) fn ask(&self, member: MemberId) -> Result<bool, RequestError> {
+    pub(super) fn ask(&self, member: MemberId, takes: bool) -> Result<bool, RequestError> {
         let status = self.node.status();
         let term = status.term();
-        if !status.is_leader() || status.diverged().is_some() {
+        if !status.leads_rightly() {
             return Err(RequestError::NoLeader);
         }
         let raised = self.alarms.load().list(Some(AlarmKind::Diverged));
         let asked = Asked {
             member,
+            takes,
             term,
             marked: &raised.into_iter().map(|(member, _)| member).collect(),
             is_quorum: self.node.is_quorum_without(member),
@@ -61,6 +62,7 @@ impl Turns {
 /// What is known when a member asks.
 struct Asked<'a> {
     member: MemberId,
+    takes: bool,
     /// This leader's.
     term: Term,
     /// Whose alarm is raised.
@@ -95,7 +97,9 @@ impl Book {
         if !asked.marked.contains(&asked.member) || is_anothers || may_be_formers || !asked.is_quorum {
             return false;
         }
-        self.turn = Some((asked.member, now));
+        if asked.takes {
+            self.turn = Some((asked.member, now));
+        }
         true
     }
 }
@@ -124,7 +128,14 @@ mod tests {
             let marked = marked.iter().copied().collect();
             let is_in_touch = |_| in_touch;
             let term = Term(term);
-            let asked = Asked { member, term, marked: &marked, is_quorum, is_in_touch: &is_in_touch };
+            let asked = Asked { member, takes: true, term, marked: &marked, is_quorum, is_in_touch: &is_in_touch };
+            self.book.grant(&asked, self.now)
+        }
+
+        fn might(&mut self, member: MemberId, marked: &[MemberId]) -> bool {
+            let marked = marked.iter().copied().collect();
+            let asked =
+                Asked { member, takes: false, term: Term(1), marked: &marked, is_quorum: true, is_in_touch: &|_| true };
             self.book.grant(&asked, self.now)
         }
     }
@@ -158,10 +169,25 @@ mod tests {
     #[test]
     fn a_new_leader_waits_for_a_turn_that_it_may_not_know_of() {
         let mut desk = Desk::new();
-        assert!(desk.ask(A, 1, &[A, B], true) || desk.book.turn.is_none());
+        assert!(!desk.ask(A, 1, &[A, B], true), "it knows of no turn of its predecessor's");
+        assert!(desk.ask(A, 1, &[A], true), "nobody else can have one");
+        assert!(!desk.ask(B, 1, &[A, B], true));
         assert!(!desk.ask(B, 2, &[A, B], true), "another one's, of the former leader");
         desk.now += LEAST;
-        assert!(desk.ask(B, 2, &[A, B], true));
+        desk.in_touch = false;
+        assert!(desk.ask(B, 2, &[A, B], true), "what was given in a former term is forgotten");
         assert!(desk.ask(A, 3, &[A], true), "nobody else can have one");
+    }
+
+    /// Cause: a member that would have had no turn for long fetched the whole state all the same, again and again.
+    #[test]
+    fn whoever_only_wants_to_know_has_no_turn() {
+        let mut desk = Desk::new();
+        assert!(desk.might(A, &[A]) && desk.book.turn.is_none());
+        assert!(desk.ask(B, 1, &[B], true), "it is still free");
+        desk.now += LEAST / 2;
+        assert!(!desk.might(A, &[A, B]), "another one has it");
+        desk.now += LEAST / 2;
+        assert!(desk.might(A, &[A, B]) && desk.ask(A, 1, &[A, B], true));
     }
 }

@@ -6,8 +6,8 @@
 //! a part of the log is damaged ─────────────┤                         and not beyond what is damaged
 //! the newest snapshot is ───────────────────┘
 //! ```
-//! Nothing of it while a state is to come that takes this one's place: that has to meet the log, and a snapshot would be
-//! of what is wrong.
+//! Nothing of it while a state is on its way that takes this one's place, as that has to meet the log; but a damaged part
+//! of the log goes all the same, since the next start would refuse it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +19,7 @@ use super::scrub::Care;
 use crate::consensus::{Node, NodeStatus, Snapshots};
 use crate::storage::StoreReader;
 use crate::types::RaftIndex;
+use crate::wal::Wal;
 
 /// How often is looked whether a snapshot is due.
 const LOOK: Duration = Duration::from_millis(250);
@@ -49,6 +50,7 @@ pub(super) struct Upkeep {
     /// started again and again would never be due, and its log never purged.
     pub(super) behind_bytes: u64,
     pub(super) care: Arc<Care>,
+    pub(super) wal: Arc<Wal>,
 }
 
 impl SnapshotPolicy {
@@ -66,7 +68,7 @@ impl Upkeep {
     }
 
     fn is_held(&self) -> bool {
-        is_held(self.node.status())
+        is_held(self.node.status(), self.care.is_log_damaged(&self.wal))
     }
 
     async fn run(self, log_bytes: impl Fn() -> u64) {
@@ -123,9 +125,9 @@ impl Upkeep {
     }
 }
 
-/// Whether a state is to come; but nobody is to wait for it longer than there is room for the log.
-fn is_held(status: &NodeStatus) -> bool {
-    status.awaits_healing() && !status.disk().is_full
+/// Whether a state is on its way; but not longer than there is room for the log, nor with a log that no start would take.
+fn is_held(status: &NodeStatus, is_log_damaged: bool) -> bool {
+    status.awaits_state() && !status.disk().is_full && !is_log_damaged
 }
 
 #[cfg(test)]
@@ -135,21 +137,22 @@ mod tests {
     use crate::types::MemberId;
 
     /// Cause: a member that differs went on purging its log. Symptom: each state that came for it was older than the log's
-    /// beginning by the time of the start, and cost a try.
+    /// beginning by the time of the start, and cost a try. Then it kept all of it for as long as it differed, though nobody
+    /// could say who is right: its disk filled up until no snapshot fitted any more, and with it the cluster's writes stood.
     #[test]
-    fn a_member_that_waits_for_another_state_keeps_its_log() {
+    fn a_member_keeps_its_log_while_another_state_is_on_its_way() {
         let status = NodeStatus::new(MemberId(1));
-        assert!(!is_held(&status));
+        assert!(!is_held(&status, false));
         status.set_diverged(RaftIndex(7));
-        assert!(is_held(&status));
+        assert!(!is_held(&status, false), "nobody has sent anything");
+        status.set_awaits_state(true);
+        assert!(is_held(&status, false));
         status.set_disk(DiskState { pace: None, is_full: true });
-        assert!(!is_held(&status), "no room");
+        assert!(!is_held(&status, false), "no room");
         status.set_disk(DiskState::default());
-        status.set_left_alone(true);
-        assert!(!is_held(&status), "nothing comes");
-        status.set_left_alone(false);
+        assert!(!is_held(&status, true), "a start would refuse the log");
         status.clear_diverged();
-        assert!(!is_held(&status));
+        assert!(!is_held(&status, false), "it is healed");
     }
 
     #[test]

@@ -352,6 +352,32 @@ async fn a_sound_member_that_was_called_wrong_is_not_replaced() {
     is_served_with("5\nattempts 0\n", &["--backend=redb"]).await;
 }
 
+/// Cause: a member that differs kept its log, and wrote no snapshot, until it was healed, and fetched the whole state though
+/// it had no turn. Symptom: where that never comes, its disk filled up, and that of its leader was busy for nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_has_no_turn_keeps_no_log_and_fetches_nothing() {
+    let flags = ["--backend=redb", "--snapshot-count=20", "--snapshot-log-mb=0", "--snapshot-catchup-entries=10"];
+    let mut cluster = Cluster::rusd(3, &flags).await;
+    let leader = cluster.leader().await;
+    let marked = (leader + 1) % 3;
+    puts(&cluster, leader, 20).await;
+    cluster.terminate(marked).await;
+    // It was wrong once, and isn't any more as far as anybody can see: nobody raises its alarm, so it has no turn.
+    std::fs::write(cluster.data(marked).join("member/diverged"), "5\nattempts 0\nproven 1\n").unwrap();
+    cluster.spawn(marked);
+    refuses(&cluster, marked).await;
+    let saved = |cluster: &Cluster| cluster.log(marked).matches("saved snapshot").count();
+    let (before, begun) = (saved(&cluster), Instant::now());
+    let writer = cluster.leader().await;
+    while saved(&cluster) < before + 2 {
+        assert!(begun.elapsed() < COMES_MAX, "nothing of its log is purged\n{}", cluster.log(marked));
+        puts(&cluster, writer, 50).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    assert!(!cluster.log(marked).contains("the leader sends its state"), "{}", cluster.log(marked));
+    assert_eq!(read(&cluster, marked, true).await, Err(Code::DataLoss), "it isn't healed");
+}
+
 /// A leader that differs hands over, whoever made it the leader, and whether or not it may heal.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_differs_hands_over() {

@@ -10,6 +10,7 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use crate::cluster::{COMES_MAX, Cluster};
+use crate::divergence::refuses;
 
 /// A renewal that was answered with some time: when it was sent, and the time.
 pub(crate) type Renewed = (Instant, Duration);
@@ -56,4 +57,25 @@ pub(crate) async fn ends_in_time(cluster: &Cluster, reader: usize, id: i64, rene
         let early = (*sent + *ttl).saturating_duration_since(gone);
         assert!(early.is_zero(), "lease {id} ended {early:?} before the time that a renewal was told");
     }
+}
+
+/// Cause: a leader that was found to differ, and had nobody to hand over to, went on ending leases by its clock, though
+/// its leases may be what differs. Symptom: keys of clients that renewed were deleted on all members. It does so no more,
+/// and tells nobody that a lease is gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_differs_ends_no_lease() {
+    let mut cluster = Cluster::rusd(1, &["--backend=redb"]).await;
+    let (_, ttl) = grant(&cluster.channel(0), 7, 2).await.unwrap();
+    cluster.terminate(0).await;
+    let mark = cluster.data(0).join("member/diverged");
+    std::fs::write(&mark, "1\nattempts 0\nproven 1\n").unwrap();
+    cluster.spawn(0);
+    refuses(&cluster, 0).await;
+    // As long as it takes, the time of an election on top.
+    tokio::time::sleep(3 * ttl).await;
+    cluster.terminate(0).await;
+    std::fs::remove_file(&mark).unwrap();
+    cluster.restart(0).await;
+    assert!(is_there(&cluster.channel(0), 7).await.unwrap(), "{}", cluster.log(0));
+    ends_in_time(&cluster, 0, 7, &[]).await;
 }

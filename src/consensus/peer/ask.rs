@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rusd_proto::rusdpeer as pb;
 
-use super::channels::was_not_sent;
+use super::channels::{Channels, Client, was_not_sent};
 use super::{Peers, refusal};
 use crate::consensus::divergence::{DIGESTS_OF, Finding};
 use crate::consensus::lineage::Lineage;
@@ -46,67 +46,89 @@ pub struct LeaseLeft {
     pub remaining_secs: i64,
 }
 
+/// Why a question has no answer.
+enum Unanswered {
+    /// It surely didn't come to the other member's knowledge.
+    NotSent,
+    /// The call broke.
+    Broken,
+    /// Not in time.
+    Late,
+}
+
+impl From<Unanswered> for RequestError {
+    /// For what may be asked again, whatever became of it.
+    fn from(why: Unanswered) -> Self {
+        match why {
+            Unanswered::NotSent | Unanswered::Broken => Self::NoLeader,
+            Unanswered::Late => Self::Timeout,
+        }
+    }
+}
+
+/// A question that is all of what is asked.
+fn only(question: pb::question::Question) -> pb::Question {
+    pb::Question { question: Some(question), differing: None }
+}
+
 impl Peers {
     /// Hands a batch to the leader's log. `tag` comes back with the entry when it is applied here.
     pub async fn forward(&self, leader: MemberId, payload: Bytes, tag: u64, limit: Duration) -> Forwarded {
         let channels = self.channels(leader);
         let proposal = pb::Proposal { payload, tag };
-        let question = pb::Question { question: Some(pb::question::Question::Proposal(proposal)), differing: None };
-        let mut client = channels.append();
-        match tokio::time::timeout(limit, client.ask(channels.request(question))).await {
-            Ok(Ok(answer)) => match answer.into_inner().answer {
-                Some(pb::answer::Answer::Accepted(true)) => Forwarded::Accepted,
-                Some(pb::answer::Answer::Accepted(false) | pb::answer::Answer::Refusal(_)) => Forwarded::Refused,
-                _ => Forwarded::Unknown,
-            },
+        let question = only(pb::question::Question::Proposal(proposal));
+        match self.call(&channels, channels.append(), question, limit).await {
+            Ok(Some(pb::answer::Answer::Accepted(true))) => Forwarded::Accepted,
+            Ok(Some(pb::answer::Answer::Accepted(false) | pb::answer::Answer::Refusal(_))) => Forwarded::Refused,
+            Err(Unanswered::NotSent) => Forwarded::Refused,
+            Ok(_) | Err(Unanswered::Broken | Unanswered::Late) => Forwarded::Unknown,
+        }
+    }
+
+    /// One question within a limit; a failure is counted.
+    async fn call(
+        &self,
+        channels: &Channels,
+        mut client: Client,
+        question: pb::Question,
+        limit: Duration,
+    ) -> Result<Option<pb::answer::Answer>, Unanswered> {
+        let why = match tokio::time::timeout(limit, client.ask(channels.request(question))).await {
+            Ok(Ok(answer)) => return Ok(answer.into_inner().answer),
             Ok(Err(status)) => {
                 self.heed(&status);
-                channels.meter().send_failed();
-                if was_not_sent(&status) { Forwarded::Refused } else { Forwarded::Unknown }
+                if was_not_sent(&status) { Unanswered::NotSent } else { Unanswered::Broken }
             }
-            Err(_) => {
-                channels.meter().send_failed();
-                Forwarded::Unknown
-            }
-        }
+            Err(_) => Unanswered::Late,
+        };
+        channels.meter().send_failed();
+        Err(why)
     }
 
     async fn ask(
         &self,
-        leader: MemberId,
+        member: MemberId,
         question: pb::question::Question,
         limit: Duration,
     ) -> Result<pb::answer::Answer, RequestError> {
-        self.ask_all(leader, pb::Question { question: Some(question), differing: None }, limit).await
+        self.ask_all(member, only(question), limit).await
     }
 
     async fn ask_all(
         &self,
-        leader: MemberId,
+        member: MemberId,
         question: pb::Question,
         limit: Duration,
     ) -> Result<pb::answer::Answer, RequestError> {
-        let channels = self.channels(leader);
-        let mut client = channels.control();
-        match tokio::time::timeout(limit, client.ask(channels.request(question))).await {
-            Ok(Ok(answer)) => match answer.into_inner().answer {
-                Some(pb::answer::Answer::Refusal(refused)) => Err(match refusal::decode(refused) {
-                    // It is the other member that ends, not this one.
-                    RequestError::Stopped => RequestError::NoLeader,
-                    error => error,
-                }),
-                Some(answer) => Ok(answer),
-                None => Err(RequestError::UnknownMethod),
-            },
-            Ok(Err(status)) => {
-                self.heed(&status);
-                channels.meter().send_failed();
-                Err(RequestError::NoLeader)
-            }
-            Err(_) => {
-                channels.meter().send_failed();
-                Err(RequestError::Timeout)
-            }
+        let channels = self.channels(member);
+        match self.call(&channels, channels.control(), question, limit).await? {
+            Some(pb::answer::Answer::Refusal(refused)) => Err(match refusal::decode(refused) {
+                // It is the other member that ends, not this one.
+                RequestError::Stopped => RequestError::NoLeader,
+                error => error,
+            }),
+            Some(answer) => Ok(answer),
+            None => Err(RequestError::UnknownMethod),
         }
     }
 
@@ -251,13 +273,13 @@ impl Peers {
         }
     }
 
-    /// Asks the leader whether this member may end and start again with the state that heals it. False if it is to be
-    /// asked again.
+    /// Asks the leader whether this member may end and start again with the state that heals it; it will if it `takes` its
+    /// turn. False if it is to be asked again.
     ///
     /// # Errors
     /// As above.
-    pub async fn ask_turn(&self, leader: MemberId, limit: Duration) -> Result<bool, RequestError> {
-        match self.ask(leader, pb::question::Question::Turn(true), limit).await? {
+    pub async fn ask_turn(&self, leader: MemberId, takes: bool, limit: Duration) -> Result<bool, RequestError> {
+        match self.ask(leader, pb::question::Question::Turn(takes), limit).await? {
             pb::answer::Answer::Noted(granted) => Ok(granted),
             _ => Err(RequestError::UnknownMethod),
         }
@@ -274,16 +296,11 @@ impl Peers {
         limit: Duration,
     ) -> Result<Vec<MemberRecord>, RequestError> {
         let channels = self.channels(leader);
-        let mut client = channels.control();
-        let question =
-            pb::Question { question: Some(pb::question::Question::Change(change.encode())), differing: None };
-        let answer = match tokio::time::timeout(limit, client.ask(channels.request(question))).await {
-            Ok(Ok(answer)) => answer.into_inner().answer,
-            Ok(Err(status)) => {
-                self.heed(&status);
-                return Err(if was_not_sent(&status) { RequestError::NoLeader } else { RequestError::Timeout });
-            }
-            Err(_) => return Err(RequestError::Timeout),
+        let question = only(pb::question::Question::Change(change.encode()));
+        let answer = match self.call(&channels, channels.control(), question, limit).await {
+            Ok(answer) => answer,
+            Err(Unanswered::NotSent) => return Err(RequestError::NoLeader),
+            Err(Unanswered::Broken | Unanswered::Late) => return Err(RequestError::Timeout),
         };
         match answer {
             Some(pb::answer::Answer::Members(pb::Members { members })) => Ok(members.into_iter().map(record).collect()),

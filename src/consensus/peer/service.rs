@@ -40,7 +40,8 @@ pub trait Questions: Send + Sync + 'static {
     fn diverged(&self, finding: Finding) -> Asking<bool>;
 
     /// Whether `member`, whose state differs, may end now and start again; answered only by a member that leads.
-    fn turn(&self, member: MemberId) -> Asking<bool>;
+    /// It is only a question unless it `takes` the turn.
+    fn turn(&self, member: MemberId, takes: bool) -> Asking<bool>;
 }
 
 /// The peer service of this member.
@@ -186,6 +187,10 @@ impl Peer for Service {
                 return Err(Status::failed_precondition("this member has nothing to be healed of any more"));
             }
             self.peers.keep_for_healing(&path)?;
+            // So that the healer, which looks for it once when this member is healed, needn't do so again and again.
+            if self.node.status().diverged().is_none() {
+                self.peers.discard_healing();
+            }
             return Ok(Response::new(pb::SnapshotReply { vote: Some(wire::ballot(&vote)) }));
         }
         let reply = self.node.raft().install_full_snapshot(vote, snapshot).await.map_err(fatal)?;
@@ -235,7 +240,7 @@ impl Peer for Service {
                 // Of a leader of an older build, whose digests are of something else.
                 None => Err(RequestError::UnknownMethod),
             },
-            Some(Question::Turn(_)) => self.questions.turn(caller).await.map(Answer::Noted),
+            Some(Question::Turn(takes)) => self.questions.turn(caller, takes).await.map(Answer::Noted),
             Some(Question::Agreed(pb::Agreement { index, digest })) => {
                 self.node.agree(RaftIndex(index), digest).await.map(Answer::Noted)
             }

@@ -3,14 +3,16 @@
 //! ```text
 //! <index>.snapshot ─► chunks with a checksum each ─► <index>.received, synced, read through once ─► install
 //!                                                     └► <index>.snapshot once it is installed
+//! to heal a member ─► <index>.healing, the same ─► HEALING
 //! ```
-//! A file that is still called `received` was not installed, and means nothing after a crash. One that is to heal a
-//! member becomes [`HEALING`], and takes its state's place at its next start.
+//! A file that is still called `received` was not installed, and means nothing after a crash, unless the store at the
+//! next start is found to be made of it. One that is to heal a member has a name of its own, as it may well be of the entry
+//! that the store holds: only whole it becomes [`HEALING`], and takes the state's place at the next start.
 
-use std::io;
-use std::ops::ControlFlow;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,11 +28,11 @@ use super::super::codec::{decode_membership, encode_membership};
 use super::super::index::{log_id_of, to_raft};
 use super::super::types::{TypeConfig, Vote};
 use super::{PeerMeter, Peers, link, wire};
-use crate::env::{Access, DiskFile, Spread, gently, may_block};
+use crate::env::{Access, DiskFile, Spread, may_block};
 use crate::failpoint::{Point, hit};
 use crate::storage::backend::BackendConfig;
-use crate::storage::snapshot::{self, SnapshotReader};
-use crate::types::{MemberId, StorageError};
+use crate::storage::snapshot::{self, FileStream};
+use crate::types::{MemberId, RaftIndex};
 
 /// Bytes of a chunk.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -42,6 +44,8 @@ const STALL_MAX: Duration = Duration::from_secs(30);
 const INSTALL_MAX: Duration = Duration::from_secs(600);
 /// Ending of a file that isn't installed yet.
 const RECEIVED: &str = ".received.tmp";
+/// Ending of a file that isn't whole yet, and never will be one of Raft's.
+const INCOMPLETE: &str = ".healing.tmp";
 
 /// The name of a whole snapshot that takes the place of this member's state, which differs, at the next start.
 pub const HEALING: &str = "healing.ready";
@@ -132,9 +136,11 @@ impl Peers {
             .map_err(|error| Status::invalid_argument(format!("a snapshot's membership: {error}")))?;
         // Named after the vote too: two leaders may send at a time, and a transfer may be begun anew.
         let serial = self.inner.env.rng.next_u64();
-        let name = format!("{:016x}-{serial:x}{RECEIVED}", to_raft(last.index).get());
-        let path = self.options().snapshot_dir.join(name);
+        let path = self.options().snapshot_dir.join(name_of(to_raft(last.index), serial, head.healing));
         tracing::info!(path = %path.display(), bytes = head.size, "receiving a snapshot");
+        if head.healing {
+            self.inner.healing_bytes.store(head.size, Ordering::Relaxed);
+        }
         let incoming = Incoming { peers: self, path: Some(&path) };
         let written = self.write(&path, head.size, &mut chunks, meter).await;
         let checked = match written {
@@ -162,6 +168,16 @@ impl Peers {
         kept.map_err(|error| failed("keep", &error))
     }
 
+    /// Bytes of the last snapshot that came to heal this member, or was to; 0 if none did.
+    pub fn healing_bytes(&self) -> u64 {
+        self.inner.healing_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Removes what was kept, as this member doesn't differ any more.
+    pub(super) fn discard_healing(&self) {
+        may_block(|| self.discard(&self.options().snapshot_dir.join(HEALING)));
+    }
+
     /// Removes a received file that Raft had no use for, such as one that came after a newer one; one that was
     /// installed has its lasting name by now.
     pub(super) fn discard(&self, path: &Path) {
@@ -186,7 +202,7 @@ impl Peers {
             )));
         }
         let file = self.inner.env.disk.open(path, Access::CreateNew).map_err(|error| failed("make", &error))?;
-        let (mut offset, mut synced) = (0_u64, 0);
+        let (mut out, mut offset) = (FileStream::new(file.clone()), 0_u64);
         while let Some(chunk) = next(chunks).await? {
             if crc32c::crc32c(&chunk.data) != chunk.crc {
                 return Err(Status::data_loss(format!("a chunk at byte {offset} of a snapshot is damaged")));
@@ -195,13 +211,9 @@ impl Peers {
             if end > size {
                 return Err(Status::invalid_argument("a snapshot is longer than its head says"));
             }
-            may_block(|| file.write_at(&chunk.data, offset)).map_err(|error| failed("write", &error))?;
+            may_block(|| out.write_all(&chunk.data)).map_err(|error| failed("write", &error))?;
             meter.received(chunk.data.len());
             offset = end;
-            if offset - synced >= snapshot::SYNC_BYTES {
-                may_block(|| file.sync_data()).map_err(|error| failed("sync", &error))?;
-                synced = offset;
-            }
         }
         if offset != size {
             return Err(Status::aborted(format!("a snapshot of {size} bytes ended after {offset}")));
@@ -213,17 +225,7 @@ impl Peers {
 
     /// Reads it through once, before anything relies on it.
     async fn check(&self, path: &Path, last: super::super::types::LogId) -> Result<(), Status> {
-        let (env, path) = (self.inner.env.clone(), path.to_owned());
-        let check = move || {
-            let input = snapshot::open_snapshot(&env, &path)?;
-            let mut reader = SnapshotReader::new(input).map_err(|error| error.at(&path))?;
-            gently(&*env.clock, Spread::Pool, || match reader.next(&mut |_| Ok(())) {
-                Ok(true) => ControlFlow::Continue(()),
-                Ok(false) => ControlFlow::Break(Ok(())),
-                Err(error) => ControlFlow::Break(Err(error.at(&path))),
-            })?;
-            Ok::<_, StorageError>(reader.header().clone())
-        };
+        let check = || snapshot::read_through(&self.inner.env, path, Spread::Pool, |_| Ok(()));
         let header = may_block(check).map_err(|error| Status::data_loss(error.to_string()))?;
         if log_id_of(header.position) != Some(last) {
             return Err(Status::invalid_argument("a snapshot is of another entry than its head says"));
@@ -250,6 +252,12 @@ impl Drop for Incoming<'_> {
             self.peers.discard(path);
         }
     }
+}
+
+/// The name of a file while it comes in.
+fn name_of(index: RaftIndex, serial: u64, healing: bool) -> String {
+    let ending = if healing { INCOMPLETE } else { RECEIVED };
+    format!("{:016x}-{serial:x}{ending}", index.get())
 }
 
 /// The name that a received file has once it is installed; `None` if it isn't such a file.
@@ -303,6 +311,16 @@ async fn read(file: Arc<dyn DiskFile>, size: u64, head: pb::SnapshotHead, chunks
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Cause: what was to heal a member came in under the name that Raft's files have. Symptom: in a quiet cluster it was of
+    /// the entry that the store held, so the next start took a file that a crash had cut off for one that was installed.
+    #[test]
+    fn what_heals_a_member_is_never_taken_for_a_snapshot_of_raft() {
+        let name = |healing| PathBuf::from("/snap").join(name_of(RaftIndex(0x17), 0xabc, healing));
+        assert_eq!(installed_name(&name(false)), Some(PathBuf::from("/snap/0000000000000017.snapshot")));
+        assert_eq!(installed_name(&name(true)), None);
+        assert_eq!(name(true).extension().and_then(|ending| ending.to_str()), Some("tmp"), "a start removes it");
+    }
 
     /// Cause: a member that had stood still ended the transfer by itself once it went on, as one that takes too long,
     /// and that passed for a reason. Symptom: it was left alone for up to a minute, though it answered again.

@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! found to differ ─► <entry> ─► so it finds itself: proven 1 ─► a snapshot has come: attempts <n> ─► Raft has ended: log <entry> <term>
-//!   ─► it takes the state's place: healed <entry>, the old store is kept: kept 1 ─► compared ─► removed
+//!   ─► it is to take the state's place: healed <entry>, swapping 1 ─► it has, and the old store is kept: kept 1, no swapping
+//!   ─► compared ─┬► the same ─► removed
+//!                └► wrong, too ─► no healed any more: the next one has to come
 //!        └► it can't be read in: back <which store> ─► at the next start that lies in its place again
 //! ```
 //! As long as the mark is there, the member isn't served.
@@ -16,8 +18,10 @@ use crate::types::{RaftIndex, Term};
 pub struct Divergence {
     /// After which entry the state was found to differ.
     pub index: RaftIndex,
-    /// The snapshot of which entry has taken its place, or does so at the next start.
+    /// The snapshot of which entry has taken its place, and was not found to be wrong, too.
     pub healed: Option<RaftIndex>,
+    /// That is under way: which of the two stores lies in its place shows in the directory.
+    pub swapping: bool,
     /// How often one came that was to.
     pub attempts: u32,
     /// One has come and is to be taken in by the next start: how far the log and the vote were when Raft had ended.
@@ -59,7 +63,34 @@ impl LogEnd {
 impl Divergence {
     /// One that was just found.
     pub fn found(index: RaftIndex) -> Self {
-        Self { index, healed: None, attempts: 0, arrived: None, proven: false, kept: false, back: None }
+        Self {
+            index,
+            healed: None,
+            swapping: false,
+            attempts: 0,
+            arrived: None,
+            proven: false,
+            kept: false,
+            back: None,
+        }
+    }
+
+    /// The same, once this member has found with the others that what it holds is wrong. What had taken the state's place
+    /// is no better then, and only another one helps.
+    pub fn seen_wrong(&self) -> Self {
+        Self { proven: true, healed: None, ..*self }
+    }
+
+    /// Whether it is over once the member holds what the others do. If it was found wrong, keys that differed may have been
+    /// written anew since, and what it holds of before that is wrong all the same.
+    pub fn ends_with_likeness(&self) -> bool {
+        self.healed.is_some() || !self.proven
+    }
+
+    /// The same, once a snapshot that came was dealt with: what comes next is to be counted. Nothing has taken the state's
+    /// place for sure if that was under way.
+    pub fn dealt_with(&self) -> Self {
+        Self { arrived: None, swapping: false, healed: self.healed.filter(|_| !self.swapping), ..*self }
     }
 
     /// The same, once a snapshot has come that is to take the state's place: a try more, as yet without the log's end,
@@ -78,6 +109,7 @@ impl Divergence {
             match name {
                 "healed" => mark.healed = value.parse().ok().map(RaftIndex),
                 "attempts" => mark.attempts = value.parse().unwrap_or(u32::MAX),
+                "swapping" => mark.swapping = true,
                 "proven" => mark.proven = true,
                 // Rather two stores kept than none.
                 "kept" => mark.kept = true,
@@ -97,6 +129,7 @@ impl Divergence {
         let healed = self.healed.map(|index| format!("healed {}\n", index.get())).unwrap_or_default();
         let arrived =
             self.arrived.map(|end| format!("log {} {}\n", end.last.get(), end.term.get())).unwrap_or_default();
+        let swapping = if self.swapping { "swapping 1\n" } else { "" };
         let proven = if self.proven { "proven 1\n" } else { "" };
         let kept = if self.kept { "kept 1\n" } else { "" };
         let back = match self.back {
@@ -104,7 +137,7 @@ impl Divergence {
             Some(Aside::Later) => "back later\n",
             None => "",
         };
-        format!("{}\n{healed}attempts {}\n{arrived}{proven}{kept}{back}", self.index.get(), self.attempts)
+        format!("{}\n{healed}{swapping}attempts {}\n{arrived}{proven}{kept}{back}", self.index.get(), self.attempts)
     }
 }
 
@@ -174,6 +207,7 @@ mod tests {
             Divergence { proven: true, ..found },
             Divergence { arrived: Some(end), proven: true, ..found.counted() },
             Divergence { healed: Some(RaftIndex(700)), attempts: 2, kept: true, ..found },
+            Divergence { healed: Some(RaftIndex(700)), swapping: true, ..found },
             Divergence { healed: Some(RaftIndex(700)), back: Some(Aside::First), ..found },
             Divergence { arrived: Some(end), kept: true, back: Some(Aside::Later), ..found },
         ] {
@@ -183,6 +217,31 @@ mod tests {
         again.clear_divergence(&RealDisk).expect("removed");
         again.clear_divergence(&RealDisk).expect("nothing to remove");
         assert_eq!(again.divergence(&RealDisk).expect("read"), None);
+    }
+
+    /// Cause: that what took the state's place was found wrong, too, wasn't noted. Symptom: a client wrote the key anew that
+    /// differed, all digests were the same, and the member served old revisions that nobody agreed to.
+    #[test]
+    fn what_took_the_states_place_and_is_wrong_too_is_no_cure() {
+        let found = Divergence::found(RaftIndex(512));
+        assert!(found.ends_with_likeness(), "whoever said it may be wrong");
+        let proven = found.seen_wrong();
+        assert!(!proven.ends_with_likeness());
+        let healed = Divergence { healed: Some(RaftIndex(700)), kept: true, attempts: 1, ..proven };
+        assert!(healed.ends_with_likeness());
+        let again = healed.seen_wrong();
+        assert!(!again.ends_with_likeness());
+        assert_eq!(again, Divergence { kept: true, attempts: 1, ..proven }, "the first store is kept all the same");
+    }
+
+    #[test]
+    fn nothing_has_taken_the_states_place_while_that_is_under_way() {
+        let end = LogEnd { last: RaftIndex(710), term: Term(4) };
+        let healed =
+            Divergence { healed: Some(RaftIndex(700)), arrived: Some(end), ..Divergence::found(RaftIndex(512)) };
+        assert_eq!(healed.dealt_with(), Divergence { arrived: None, ..healed });
+        let swapping = Divergence { swapping: true, ..healed };
+        assert_eq!(swapping.dealt_with(), Divergence { healed: None, arrived: None, ..healed });
     }
 
     #[test]

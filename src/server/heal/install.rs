@@ -1,19 +1,24 @@
 //! At a start: the snapshot that was fetched takes the place of the state that differs.
 //!
 //! ```text
-//! healing.ready ─► noted? ─► log whole since then? ─► whole? fits the log? ─► mark: healed by it
-//!               ─► store ─► store.diverged (a later try's: store.diverged.later) ─► own snapshots removed
-//!               ─► <index>.snapshot ─► (open) an empty store, filled from it, then the log's entries after it
+//! healing.ready ─► noted? ─► log whole since then? ─► whole? fits the log? ─► stores of earlier tries go
+//!   ─► mark: healed by it, under way ─► store ─► store.diverged (a later try's: store.diverged.later)
+//!   ─► <index>.snapshot ─► own snapshots removed ─► mark: not under way any more
+//!   ─► (open) an empty store, filled from it, then the log's entries after it
+//! an error, or a start that must not heal ─► finished if the snapshot has its name, else undone: the store moves back
 //! it can't be read in ─► mark: back ─► (the next start) the store from aside in its place again
 //! ```
-//! Killed anywhere, the next start finds either `healing.ready` and does it all again, or the mark that names the
-//! snapshot, and a store that doesn't hold it yet. The mark stays until the new state was compared with the others'.
+//! Killed anywhere, the next start finds `healing.ready` and goes on; or the mark that says that it is under way, and sees
+//! in the directory how far it is; or the mark that names the snapshot, and a store that doesn't hold it yet. The mark stays
+//! until the new state was compared with the others'.
 
+use std::io;
 use std::path::Path;
+use std::time::SystemTime;
 
 use crate::consensus::peer::HEALING;
 use crate::consensus::term_of_vote;
-use crate::env::{Disk, Env, make_dir_durably};
+use crate::env::{Disk, Env, Spread, make_dir_durably};
 use crate::ops::data_dir::{Aside, DataDir, DataDirError, Divergence, LogEnd};
 use crate::server::open::OpenError;
 use crate::server::rebuild;
@@ -50,44 +55,39 @@ pub(in crate::server) fn install(
     if mark.is_none() {
         remove_later(disk, data);
     }
-    let before = mark.and_then(|mark| mark.healed).unwrap_or_default();
     // One whose name can't be looked for is found by the next start, or by the healer.
-    if !disk.exists(&ready).unwrap_or(false) {
-        forget_arrival(disk, data, mark);
-        return Ok(before);
-    }
-    let arrived = mark.filter(|_| enabled).and_then(|mark| Some((mark, mark.arrived?)));
-    if let Some((mark, noted)) = arrived {
+    if let Some(mark) = mark.filter(|_| enabled)
+        && let Some(noted) = mark.arrived
+        && disk.exists(&ready).unwrap_or(false)
+    {
         refuse_lost_log(data, recovered, noted)?;
         let done = read(env, &ready).map_err(OpenError::from).and_then(|position| {
             fits(wal, position)?;
-            replace(disk, data, mark, position, &ready)?;
-            Ok(position.index)
+            replace(disk, data, mark, position, &ready)
         });
-        match done {
-            Ok(index) => {
-                forget_arrival(disk, data, data.divergence(disk)?);
-                return Ok(index);
-            }
-            Err(error) => tracing::error!(
+        if let Err(error) = done {
+            tracing::error!(
                 %error, attempts = mark.attempts,
-                "the others' state could not take the place of this member's: it goes on, and isn't served"
-            ),
+                "the others' state could not take the place of this member's at once"
+            );
         }
     }
+    finish_or_undo(disk, data, &ready)?;
     let mark = data.divergence(disk)?;
-    let before = mark.and_then(|mark| mark.healed).unwrap_or_default();
     forget_arrival(disk, data, mark);
-    if let Err(error) = disk.remove(&ready) {
+    // What is under way is settled, so that nobody needs it any more.
+    if disk.exists(&ready).unwrap_or(false)
+        && let Err(error) = disk.remove(&ready)
+    {
         tracing::warn!(%error, path = %ready.display(), "what came for healing could not be removed");
     }
-    Ok(before)
+    Ok(mark.and_then(|mark| mark.healed).unwrap_or_default())
 }
 
 /// What comes next is to be counted again. An error leaves it for the next start.
 fn forget_arrival(disk: &dyn Disk, data: &DataDir, mark: Option<Divergence>) {
     if let Some(mark) = mark.filter(|mark| mark.arrived.is_some())
-        && let Err(error) = data.note_divergence(disk, &Divergence { arrived: None, ..mark })
+        && let Err(error) = data.note_divergence(disk, &mark.dealt_with())
     {
         tracing::warn!(%error, "that what came for healing was dealt with could not be noted");
     }
@@ -119,11 +119,25 @@ pub(in crate::server) fn note_arrival(
     Ok(())
 }
 
-/// Where the snapshot stands, if it is whole.
+/// Counts a snapshot that is to be taken in by the next start: as a try, and its time once (`is_timed`), however often the
+/// rest has to be done again.
+pub(super) fn count(
+    disk: &dyn Disk,
+    data: &DataDir,
+    now: SystemTime,
+    mark: &Divergence,
+    is_timed: &mut bool,
+) -> Result<(), DataDirError> {
+    if !*is_timed {
+        data.note_healing(disk, now)?;
+        *is_timed = true;
+    }
+    data.note_divergence(disk, &mark.counted())
+}
+
+/// Where the snapshot stands, if it is whole. Beside a member that runs, it gives way to everything else.
 pub(super) fn read(env: &Env, ready: &Path) -> Result<AppliedPosition, StorageError> {
-    let input = snapshot::open_snapshot(env, ready)?;
-    let header = snapshot::read_snapshot(input, |_| Ok(())).map_err(|error| error.at(ready))?;
-    Ok(header.position)
+    snapshot::read_through(env, ready, Spread::Pool, |_| Ok(())).map(|header| header.position)
 }
 
 /// Whether the log goes on from there.
@@ -140,7 +154,13 @@ pub(super) fn fits(wal: &Wal, position: AppliedPosition) -> Result<(), StorageEr
     if fits { Ok(()) } else { Err(StorageError::Mismatch("the log doesn't go on after the snapshot".into())) }
 }
 
-/// Puts it in the store's place, or leaves the old one there.
+/// Where this try puts the store that it replaces: what was found to differ is what somebody wants to look at, and of what
+/// took its place the newest is kept for a while.
+fn aside_of(mark: Divergence) -> Aside {
+    if mark.kept { Aside::Later } else { Aside::First }
+}
+
+/// Puts it in the store's place. After an error [`finish_or_undo`] sees to the rest.
 fn replace(
     disk: &dyn Disk,
     data: &DataDir,
@@ -148,68 +168,78 @@ fn replace(
     position: AppliedPosition,
     ready: &Path,
 ) -> Result<(), OpenError> {
-    // What was found to differ is what somebody wants to look at; of what took its place the newest is kept for a while.
-    let which = if mark.kept { Aside::Later } else { Aside::First };
-    let begun = Divergence { healed: Some(position.index), ..mark };
-    let mut moved = false;
-    let swapped = data
-        .note_divergence(disk, &begun)
-        .map_err(OpenError::from)
-        .and_then(|()| swap(disk, data, begun, which, ready, &mut moved));
-    swapped.inspect_err(|_| {
-        let back = if moved { move_back(disk, data, which) } else { Ok(()) };
-        let now = match back {
-            Ok(()) => mark,
-            Err(error) => {
-                tracing::error!(%error, "nor could the old store be put back; the next start does it");
-                Divergence { back: Some(which), ..begun }
-            }
-        };
-        if let Err(error) = data.note_divergence(disk, &now) {
-            tracing::warn!(%error, "that the old store stays could not be noted");
+    let begun = Divergence { healed: Some(position.index), swapping: true, ..mark };
+    if !mark.swapping {
+        // What lies aside from now on was put there by this try.
+        if !mark.kept {
+            discard(disk, data, Aside::First)?;
         }
-    })
-}
-
-/// `moved` becomes true once the old store lies aside.
-fn swap(
-    disk: &dyn Disk,
-    data: &DataDir,
-    mark: Divergence,
-    which: Aside,
-    ready: &Path,
-    moved: &mut bool,
-) -> Result<(), OpenError> {
-    let (store, aside, later) = (data.store(), data.diverged_store(which), data.diverged_store(Aside::Later));
-    let io = |error| OpenError::Store(StorageError::io("put aside", &store, error));
-    // Of an earlier divergence: it must not be taken for what this one has put aside.
-    if !mark.kept && disk.exists(&later).map_err(io)? {
-        disk.remove_dir(&later).map_err(io)?;
+        discard(disk, data, Aside::Later)?;
     }
-    // Made anew at each start: an empty one is none, and must not take the old one's place aside.
-    if disk.list(&store).map_err(io)?.is_empty() {
-        *moved = disk.exists(&aside).map_err(io)?;
-    } else {
-        if disk.exists(&aside).map_err(io)? {
-            disk.remove_dir(&aside).map_err(io)?;
-        }
+    if begun != mark {
+        data.note_divergence(disk, &begun)?;
+    }
+    let (store, aside) = (data.store(), data.diverged_store(aside_of(begun)));
+    let io = |error| StorageError::io("put aside", &store, error);
+    if !is_empty(disk, &store).map_err(io)? {
         disk.rename(&store, &aside).map_err(io)?;
-        *moved = true;
         make_dir_durably(disk, &store).map_err(io)?;
         tracing::warn!(aside = %aside.display(), "the store that differs is kept aside");
     }
-    if *moved && !mark.kept {
-        data.note_divergence(disk, &Divergence { kept: true, ..mark })?;
-    }
-    // They were made of it.
-    rebuild::remove_all(disk, &data.snapshots())?;
-    let index = mark.healed.unwrap_or_default();
-    rebuild::rename(disk, ready, &rebuild::path_of(&data.snapshots(), index))?;
+    rebuild::rename(disk, ready, &rebuild::path_of(&data.snapshots(), position.index))?;
+    finish(disk, data, begun)
+}
+
+/// The last steps, once the snapshot has its name.
+fn finish(disk: &dyn Disk, data: &DataDir, begun: Divergence) -> Result<(), OpenError> {
+    let aside = data.diverged_store(aside_of(begun));
+    let is_kept = disk.exists(&aside).map_err(|error| StorageError::io("look for", &aside, error))?;
+    // They were made of what is aside now.
+    let snapshot = rebuild::path_of(&data.snapshots(), begun.healed.unwrap_or_default());
+    rebuild::remove_all_but(disk, &data.snapshots(), Some(&snapshot))?;
+    data.note_divergence(disk, &Divergence { swapping: false, kept: begun.kept || is_kept, ..begun })?;
     Ok(())
 }
 
-/// The old store back from where it was put aside; what lies in its place is a part of a new one at most. The snapshot
-/// goes, as one that is ahead of the log would look as if that had lost its end.
+/// What is under way all the same is finished if the snapshot has its name; else the old store is in its place again, and
+/// nothing has replaced it.
+fn finish_or_undo(disk: &dyn Disk, data: &DataDir, ready: &Path) -> Result<(), OpenError> {
+    let Some(begun) = data.divergence(disk)?.filter(|mark| mark.swapping) else { return Ok(()) };
+    let snapshot = rebuild::path_of(&data.snapshots(), begun.healed.unwrap_or_default());
+    let look = |path: &Path| disk.exists(path).map_err(|error| StorageError::io("look for", path, error));
+    let is_moved = is_empty(disk, &data.store()).map_err(|error| StorageError::io("look into", data.store(), error))?;
+    if is_moved && !look(ready)? && look(&snapshot)? {
+        return finish(disk, data, begun);
+    }
+    if is_moved {
+        move_back(disk, data, aside_of(begun))?;
+    }
+    data.note_divergence(disk, &Divergence { healed: None, swapping: false, ..begun })?;
+    tracing::warn!("this member goes on with the state that differs, which isn't served");
+    Ok(())
+}
+
+/// Made anew at each start: an empty one is none, and must not take the old one's place aside.
+fn is_empty(disk: &dyn Disk, dir: &Path) -> io::Result<bool> {
+    Ok(!disk.exists(dir)? || disk.list(dir)?.is_empty())
+}
+
+/// Removes a store that was put aside, so that nobody ever takes a part of it for one.
+fn discard(disk: &dyn Disk, data: &DataDir, which: Aside) -> Result<(), StorageError> {
+    let (aside, gone) = (data.diverged_store(which), data.discarded_store());
+    let io = |error| StorageError::io("remove", &aside, error);
+    if disk.exists(&gone).map_err(io)? {
+        disk.remove_dir(&gone).map_err(io)?;
+    }
+    if disk.exists(&aside).map_err(io)? {
+        disk.rename(&aside, &gone).map_err(io)?;
+        disk.sync_dir(gone.parent().unwrap_or(&gone)).map_err(io)?;
+        disk.remove_dir(&gone).map_err(io)?;
+    }
+    Ok(())
+}
+
+/// The old store back from where it was put aside; what lies in its place is a part of a new one at most.
 fn move_back(disk: &dyn Disk, data: &DataDir, which: Aside) -> Result<(), StorageError> {
     let (store, aside) = (data.store(), data.diverged_store(which));
     let io = |error| StorageError::io("put back", &store, error);
@@ -220,8 +250,7 @@ fn move_back(disk: &dyn Disk, data: &DataDir, which: Aside) -> Result<(), Storag
         disk.remove_dir(&store).map_err(io)?;
     }
     disk.rename(&aside, &store).map_err(io)?;
-    disk.sync_dir(store.parent().unwrap_or(&store)).map_err(io)?;
-    rebuild::remove_all(disk, &data.snapshots())
+    disk.sync_dir(store.parent().unwrap_or(&store)).map_err(io)
 }
 
 /// Whoever makes this member the only one has chosen its state: there is nobody left to differ from.
@@ -263,20 +292,19 @@ pub(in crate::server) fn ask_back(disk: &dyn Disk, data: &DataDir) -> Result<boo
 /// Does it. As long as it is noted, it is done again; where the store is in its place already, what is left of it.
 fn put_back(disk: &dyn Disk, data: &DataDir, mark: Divergence, which: Aside) -> Result<(), OpenError> {
     move_back(disk, data, which)?;
-    rebuild::remove_all(disk, &data.snapshots())?;
+    // One that is ahead of the log would look as if that had lost its end.
+    rebuild::remove_all_but(disk, &data.snapshots(), None)?;
     let kept = mark.kept && which == Aside::Later;
-    data.note_divergence(disk, &Divergence { healed: None, arrived: None, back: None, kept, ..mark })?;
+    let back = Divergence { healed: None, swapping: false, arrived: None, back: None, kept, ..mark };
+    data.note_divergence(disk, &back)?;
     tracing::warn!("the state that differs is in its place again, and isn't served");
     Ok(())
 }
 
 /// What took the place of a state that differed, and differed, too, is of no use once the member is healed.
 pub(super) fn remove_later(disk: &dyn Disk, data: &DataDir) {
-    let later = data.diverged_store(Aside::Later);
-    if disk.exists(&later).unwrap_or(false)
-        && let Err(error) = disk.remove_dir(&later)
-    {
-        tracing::warn!(%error, path = %later.display(), "a store that was put aside could not be removed");
+    if let Err(error) = discard(disk, data, Aside::Later) {
+        tracing::warn!(%error, "a store that was put aside could not be removed");
     }
 }
 

@@ -5,7 +5,7 @@
 //! store  snapshot files ─► damaged: upkeep writes a new one, and the file goes
 //!        then records   ─► damaged: the store is given up, and the next start makes it anew of snapshot and log
 //! ```
-//! In this order, since a store is made anew of a snapshot.
+//! In this order, since a store is made anew of a snapshot and the log: records are looked at only if both are whole.
 
 mod log;
 mod store;
@@ -16,6 +16,7 @@ pub(super) use log::Scrub;
 pub(super) use store::StoreScrub;
 
 use crate::types::RaftIndex;
+use crate::wal::Wal;
 
 /// What is known of the files.
 #[derive(Debug, Default)]
@@ -38,6 +39,11 @@ impl Care {
     /// Up to where the log must go since a part of it is damaged.
     pub(super) fn damaged_until(&self) -> RaftIndex {
         RaftIndex(self.damaged_until.load(Ordering::Relaxed))
+    }
+
+    /// Whether a damaged part of the log isn't purged yet: no start takes such a log.
+    pub(super) fn is_log_damaged(&self, wal: &Wal) -> bool {
+        self.damaged_until() > wal.purged().map_or(RaftIndex(0), |id| id.index)
     }
 
     /// Whether a snapshot is needed in place of one that is damaged.

@@ -13,7 +13,7 @@ const BUFFER_BYTES: usize = 256 << 10;
 
 /// Bytes after which a file that is written at length is synced, so that what else is synced on the disk meanwhile,
 /// the log above all, waits for no more than these.
-pub const SYNC_BYTES: u64 = 2 << 20;
+const SYNC_BYTES: u64 = 2 << 20;
 
 /// A file as a stream, from its beginning.
 #[derive(Debug)]

@@ -12,6 +12,7 @@ mod check;
 mod chunk;
 mod file;
 mod read;
+mod through;
 mod write;
 
 use std::path::PathBuf;
@@ -24,8 +25,9 @@ use crate::types::StorageError;
 
 pub use crate::storage::mvcc::SnapshotItem;
 pub use check::SnapshotCheck;
-pub use file::{FileStream, SYNC_BYTES, open_snapshot, save_snapshot};
+pub use file::{FileStream, open_snapshot, save_snapshot};
 pub use read::{SnapshotReader, read_header, read_snapshot};
+pub use through::read_through;
 pub use write::{SnapshotWriter, write_snapshot};
 
 /// The row of `Meta` that holds the membership, in the bytes of the room that knows them.

@@ -20,28 +20,29 @@ use crate::wal::{EntryId, Recovered, WalEntry, WalOptions};
 /// Where the snapshot stands.
 const AT: u64 = 15;
 
-/// The real disk, which changes no name any more after so many changes, or only fails to make the next one.
+/// The real disk, which changes names so many times, and then fails to so many times.
 #[derive(Debug)]
 struct Dying {
     left: Arc<AtomicU64>,
-    recovers: bool,
+    fails: AtomicU64,
 }
 
-/// From then on none fails.
-const RECOVERED: u64 = u64::MAX;
+/// It fails from then on: the process is killed.
+const KILLED: u64 = u64::MAX;
 
 impl Dying {
+    /// An environment with such a disk; `left` is greater than 0 afterwards if nothing failed.
+    fn env(left: &Arc<AtomicU64>, fails: u64) -> Env {
+        Env { disk: Arc::new(Self { left: left.clone(), fails: AtomicU64::new(fails) }), ..Env::real() }
+    }
+
     fn step(&self) -> io::Result<()> {
-        let step = |left: u64| match left {
-            RECOVERED => None,
-            0 if self.recovers => Some(RECOVERED),
-            left => left.checked_sub(1),
+        let one_less = |count: u64| match count {
+            KILLED => Some(KILLED),
+            count => count.checked_sub(1),
         };
-        match self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step) {
-            Err(RECOVERED) => Ok(()),
-            Ok(0) | Err(_) => Err(io::Error::other("killed")),
-            Ok(_) => Ok(()),
-        }
+        let take = |count: &AtomicU64| count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok();
+        if !take(&self.left) && take(&self.fails) { Err(io::Error::other("killed")) } else { Ok(()) }
     }
 }
 
@@ -164,7 +165,17 @@ impl Member {
         assert_eq!(self.mark(), Divergence { attempts: 1, ..Divergence::found(RaftIndex(10)) });
     }
 
+    /// Nothing of another state is there, and nobody takes this one for healed.
+    fn is_as_it_was(&self) {
+        self.differs();
+        let mark = self.mark();
+        assert_eq!((mark.healed, mark.swapping, mark.arrived, mark.kept), (None, false, None, false));
+        assert!(!self.names().iter().any(|name| *name == HEALING));
+        assert!(!ask_back(&RealDisk, &self.data).unwrap(), "there is none to put back");
+    }
+
     fn is_installed(&self) {
+        assert!(!self.data.discarded_store().exists(), "of long ago");
         assert_eq!(std::fs::read(self.data.diverged_store(Aside::First).join("engine")).unwrap(), b"differs");
         assert_eq!(RealDisk.list(&self.data.store()).unwrap(), Vec::<OsString>::new());
         assert_eq!(self.names(), [format!("{AT:016x}.snapshot").as_str()]);
@@ -179,9 +190,8 @@ fn killed_anywhere_it_is_whole_after_the_next_start() {
     for steps in 0.. {
         let member = member(1..=20, 2);
         let left = Arc::new(AtomicU64::new(steps));
-        let disk = Dying { left: left.clone(), recovers: false };
         // What it makes of the errors doesn't come to the disk.
-        let _ = member.start(&Env { disk: Arc::new(disk), ..member.env.clone() }, true);
+        let _ = member.start(&Dying::env(&left, KILLED), true);
         // A file system may have made all of it durable, or none: the process was killed, the machine lives.
         assert_eq!(member.install(true), RaftIndex(AT), "killed after {steps} steps");
         member.is_installed();
@@ -201,10 +211,9 @@ fn an_error_of_the_disk_leaves_the_old_store_in_its_place() {
     for steps in 0.. {
         let member = member(1..=20, 2);
         let left = Arc::new(AtomicU64::new(steps));
-        let disk = Dying { left: left.clone(), recovers: true };
-        let at = member.start(&Env { disk: Arc::new(disk), ..member.env.clone() }, true).unwrap();
+        let at = member.start(&Dying::env(&left, 1), true).unwrap();
         assert_eq!(member.mark().attempts, 1, "it counts, after {steps} steps");
-        if !matches!(left.load(Ordering::Relaxed), 0 | RECOVERED) {
+        if left.load(Ordering::Relaxed) > 0 {
             assert!(steps > 8, "nothing failed");
             return;
         }
@@ -219,6 +228,48 @@ fn an_error_of_the_disk_leaves_the_old_store_in_its_place() {
         assert_eq!((member.mark().healed, member.mark().arrived), (None, None), "after {steps} steps");
         assert!(!member.names().iter().any(|name| *name == HEALING), "after {steps} steps");
     }
+}
+
+/// Cause: the mark named the snapshot before anything was moved, and went on doing so if the next start must not heal, or
+/// met an error, too. Symptom: a member that was never healed passed for it, or had a store of long ago put back. Killed
+/// anywhere, or after some errors in a row, what holds afterwards is one or the other.
+#[test]
+fn nothing_is_taken_for_healed_that_was_not() {
+    for (fails, enabled) in [(2, true), (3, false), (KILLED, false)] {
+        for steps in 0.. {
+            let member = member(1..=20, 2);
+            let left = Arc::new(AtomicU64::new(steps));
+            let _ = member.start(&Dying::env(&left, fails), true);
+            if member.install(enabled) == RaftIndex(AT) {
+                member.is_installed();
+                // As if what lies in the store's place could not be read in: what comes back is what was put aside now.
+                assert!(ask_back(&RealDisk, &member.data).unwrap());
+                assert_eq!(member.install(enabled), RaftIndex(0));
+            }
+            member.is_as_it_was();
+            if left.load(Ordering::Relaxed) > 0 {
+                assert!(steps > 8, "nothing failed");
+                break;
+            }
+        }
+    }
+}
+
+/// Cause: the time of a try was noted anew whenever the rest of it could not be. Symptom: after a second and a half of a
+/// full disk a member had been healed too often, without one try, and was left to a person for good.
+#[test]
+fn a_try_that_cannot_be_noted_counts_once() {
+    let member = member(1..=20, 2);
+    let now = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+    let mark = Divergence::found(RaftIndex(10));
+    let mut is_timed = false;
+    let mut count = |disk: &dyn Disk| count(disk, &member.data, now, &mark, &mut is_timed);
+    // The file of times is made, has its name, and lasts.
+    for steps in [0, 3, 0, 1, 2] {
+        assert!(count(&*Dying::env(&Arc::new(AtomicU64::new(steps)), KILLED).disk).is_err());
+    }
+    count(&RealDisk).unwrap();
+    assert_eq!((member.data.healings_since(&RealDisk, now).unwrap(), member.mark()), (1, mark.counted()));
 }
 
 /// The same for what fails later, when the snapshot is read into a store.
@@ -245,8 +296,7 @@ fn killed_while_the_old_store_is_put_back_it_is_put_back_later() {
         member.install(true);
         assert!(ask_back(&RealDisk, &member.data).unwrap());
         let left = Arc::new(AtomicU64::new(steps));
-        let disk = Dying { left: left.clone(), recovers: false };
-        let _ = member.start(&Env { disk: Arc::new(disk), ..member.env.clone() }, true);
+        let _ = member.start(&Dying::env(&left, KILLED), true);
         member.install(true);
         member.differs();
         assert_eq!((member.mark().healed, member.mark().back, member.mark().kept), (None, None, false), "{steps}");
@@ -308,8 +358,7 @@ fn killed_in_the_second_try_the_first_ones_store_stays() {
         member.install(true);
         member.again(b"second");
         let left = Arc::new(AtomicU64::new(steps));
-        let disk = Dying { left: left.clone(), recovers: false };
-        let _ = member.start(&Env { disk: Arc::new(disk), ..member.env.clone() }, true);
+        let _ = member.start(&Dying::env(&left, KILLED), true);
         assert_eq!(member.install(true), RaftIndex(AT), "killed after {steps} steps");
         assert_eq!(member.aside(Aside::First).as_deref(), Some(&b"differs"[..]), "killed after {steps} steps");
         assert_eq!(member.aside(Aside::Later).as_deref(), Some(&b"second"[..]), "killed after {steps} steps");
