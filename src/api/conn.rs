@@ -26,6 +26,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::auth::Visitor;
 use super::entrance::Caller;
 use super::grpc::body::ReplyBody;
 use super::grpc::head::{self, Head};
@@ -110,8 +111,6 @@ const SEND_BUFFER_BYTES: usize = 256 * 1024;
 const RESETS_PENDING_MAX: usize = 1_024;
 
 /// Serves a connection until it ends, or until `shutdown` and its calls are done.
-///
-/// Requests carry who calls as an extension, if a certificate says so: `Arc<ClientIdentity>`.
 pub(crate) async fn serve<S>(
     stream: S,
     caller: Caller,
@@ -147,7 +146,9 @@ pub(crate) async fn serve<S>(
         Pages { serves: options.serves, web: options.web, gateway: options.gateway, is_private: caller.is_private };
     let share = Share::new(&services.budgets);
     let mut patience = Patience::new(share.clone(), options.write_timeout);
-    let door = Door { services, share, caller, pages, tells_heads: options.tells_heads, shutdown: shutdown.clone() };
+    let visitor = services.auth.visitor(&caller);
+    let tells_heads = options.tells_heads;
+    let door = Door { services, share, caller, visitor, pages, tells_heads, shutdown: shutdown.clone() };
     let connection = builder.serve_connection(TokioIo::new(socket.clone()), door);
     let mut connection = std::pin::pin!(connection);
     let mut shutdown = std::pin::pin!(super::listen::ended(shutdown));
@@ -180,6 +181,7 @@ struct Door {
     services: Arc<Services>,
     share: Arc<Share>,
     caller: Caller,
+    visitor: Visitor,
     pages: Pages,
     tells_heads: bool,
     shutdown: watch::Receiver<bool>,
@@ -190,12 +192,9 @@ impl hyper::service::Service<Request<Incoming>> for Door {
     type Error = Infallible;
     type Future = DoorFuture;
 
-    fn call(&self, mut request: Request<Incoming>) -> DoorFuture {
+    fn call(&self, request: Request<Incoming>) -> DoorFuture {
         if let Some(asks) = &self.caller.asks {
             asks.asks();
-        }
-        if let Some(identity) = &self.caller.identity {
-            request.extensions_mut().insert(identity.clone());
         }
         if self.tells_heads && request.version() == Version::HTTP_2 {
             tell(&request);
@@ -210,7 +209,10 @@ impl hyper::service::Service<Request<Incoming>> for Door {
             return DoorFuture { answer: Box::pin(std::future::ready(refused)), asked: None };
         };
         let answer: service::Answer = match head {
-            Head::Call(timeout) => service::serve(&self.services, &self.shutdown, request.map(CallBody::Wire), timeout),
+            Head::Call(timeout) => {
+                let call = request.map(CallBody::Wire);
+                service::serve(&self.services, &self.shutdown, &self.visitor, call, timeout)
+            }
             Head::Refused(response) => Box::pin(std::future::ready(response)),
             Head::Page if serves == Serves::Grpc => Box::pin(std::future::ready(head::not_grpc(&request))),
             Head::Page => {

@@ -17,16 +17,30 @@ use crate::types::{LeaseId, RequestError};
 /// # Errors
 /// `UserEmpty`, `AuthRevisionOld`, `PermissionDenied`, `UserNotFound`.
 pub fn check(command: &Command, caller: &Caller, state: &AuthState, lessor: &Lessor) -> Result<(), RequestError> {
+    check_with(command, caller, state.access(caller), state, lessor)
+}
+
+/// The same for who knows already what `state` lets `caller` do with keys.
+///
+/// # Errors
+/// Those of [`check`].
+pub fn check_with(
+    command: &Command,
+    caller: &Caller,
+    access: Result<Access<'_>, RequestError>,
+    state: &AuthState,
+    lessor: &Lessor,
+) -> Result<(), RequestError> {
     if !state.is_enabled() {
         return Ok(());
     }
     match command {
-        Command::Put(op) => put(op, state.access(caller)?, lessor),
-        Command::DeleteRange(op) => delete(op, state.access(caller)?),
-        Command::Txn(op) => txn(op, state.access(caller)?, lessor),
+        Command::Put(op) => put(op, access?, lessor),
+        Command::DeleteRange(op) => delete(op, access?),
+        Command::Txn(op) => txn(op, access?, lessor),
         // Where no key is touched a user is enough, as in etcd: one let in before a change, too.
         Command::LeaseRevoke { id } if !lessor.has_keys(*id) => state.check_known(caller),
-        Command::LeaseRevoke { id } => write_attached(*id, state.access(caller)?, lessor),
+        Command::LeaseRevoke { id } => write_attached(*id, access?, lessor),
         Command::LeaseGrant { .. } => state.check_known(caller),
         // Tokens are given out by members, who looked at the password.
         Command::Auth(AuthOp::Issue { .. }) if *caller == Caller::Member => Ok(()),

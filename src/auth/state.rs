@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::access::{Access, Account, KeptAccess};
 use super::record::{ROLE_PREFIX, STATE_KEY, USER_PREFIX, decode_state, encode_state, role_key, user_key};
 use super::{AuthOp, Caller, PasswordHash, Permission, Role, Spans, User};
 use crate::types::{KeyRange, RaftIndex, RequestError};
@@ -31,6 +32,8 @@ pub struct AuthState {
     /// What [`AuthState::published`] was told.
     since: RaftIndex,
     digest: u64,
+    /// Of the states that one `AuthView` has shown; no two have the same.
+    version: u64,
 }
 
 impl Default for AuthState {
@@ -42,77 +45,9 @@ impl Default for AuthState {
             roles: BTreeMap::new(),
             since: RaftIndex(0),
             digest: 0,
+            version: 0,
         }
     }
-}
-
-/// A user with what its roles allow.
-#[derive(Debug)]
-struct Account {
-    user: User,
-    is_root: bool,
-    read: Spans,
-    write: Spans,
-}
-
-/// What one caller may do now.
-#[derive(Clone, Copy, Debug)]
-pub struct Access<'a> {
-    /// `None`: everything.
-    account: Option<&'a Account>,
-}
-
-impl<'a> Access<'a> {
-    /// Up to where it may read all keys from `key` on; `Some(None)` is no end, `None` that it may not read `key`.
-    pub fn read_stretch(&self, key: &[u8]) -> Option<Option<&'a [u8]>> {
-        self.account.map_or(Some(None), |account| account.read.stretch(key))
-    }
-
-    /// The same for writing.
-    pub fn write_stretch(&self, key: &[u8]) -> Option<Option<&'a [u8]>> {
-        self.account.map_or(Some(None), |account| account.write.stretch(key))
-    }
-
-    /// Whether it may do everything, so that single keys need not be looked at.
-    pub fn is_full(&self) -> bool {
-        self.account.is_none()
-    }
-
-    /// Whether it may read all of `range`.
-    ///
-    /// # Errors
-    /// `PermissionDenied`.
-    pub fn read(&self, range: &KeyRange) -> Result<(), RequestError> {
-        allowed(self.account.is_none_or(|account| account.read.contains(range)))
-    }
-
-    /// Whether it may write all of `range`.
-    ///
-    /// # Errors
-    /// `PermissionDenied`.
-    pub fn write(&self, range: &KeyRange) -> Result<(), RequestError> {
-        allowed(self.account.is_none_or(|account| account.write.contains(range)))
-    }
-
-    /// Whether it may read one key.
-    ///
-    /// # Errors
-    /// `PermissionDenied`.
-    pub fn read_key(&self, key: &[u8]) -> Result<(), RequestError> {
-        allowed(self.account.is_none_or(|account| account.read.contains_key(key)))
-    }
-
-    /// Whether it may write one key.
-    ///
-    /// # Errors
-    /// `PermissionDenied`.
-    pub fn write_key(&self, key: &[u8]) -> Result<(), RequestError> {
-        allowed(self.account.is_none_or(|account| account.write.contains_key(key)))
-    }
-}
-
-fn allowed(is_allowed: bool) -> Result<(), RequestError> {
-    if is_allowed { Ok(()) } else { Err(RequestError::PermissionDenied) }
 }
 
 impl AuthState {
@@ -184,16 +119,26 @@ impl AuthState {
     /// `UserEmpty` for nobody, `AuthRevisionOld` for one let in before a change, `PermissionDenied` for a user that is
     /// gone. None of them while authentication is off.
     pub fn access(&self, caller: &Caller) -> Result<Access<'_>, RequestError> {
+        Ok(Access::of(self.restricted(caller)?.map(Arc::as_ref)))
+    }
+
+    /// The same, to be kept: it stays as it was.
+    pub(super) fn kept_access(&self, caller: &Caller) -> Result<KeptAccess, RequestError> {
+        Ok(KeptAccess::of(self.restricted(caller)?.cloned()))
+    }
+
+    /// The account whose keys are all that `caller` may use; `None` if it may do everything.
+    fn restricted(&self, caller: &Caller) -> Result<Option<&Arc<Account>>, RequestError> {
         if !self.enabled {
-            return Ok(Access { account: None });
+            return Ok(None);
         }
         match caller {
             Caller::Nobody => Err(RequestError::UserEmpty),
-            Caller::Member => Ok(Access { account: None }),
+            Caller::Member => Ok(None),
             Caller::User { revision, .. } if *revision < self.revision => Err(RequestError::AuthRevisionOld),
             Caller::User { name, .. } => {
                 let account = self.users.get(name).ok_or(RequestError::PermissionDenied)?;
-                Ok(Access { account: (!account.is_root).then_some(account) })
+                Ok((!account.is_root).then_some(account))
             }
         }
     }
@@ -219,7 +164,7 @@ impl AuthState {
             Caller::Member => Ok(()),
             Caller::User { name, .. } => {
                 let account = self.users.get(name).ok_or(RequestError::UserNotFound)?;
-                allowed(account.is_root)
+                if account.is_root { Ok(()) } else { Err(RequestError::PermissionDenied) }
             }
         }
     }
@@ -426,6 +371,15 @@ impl AuthState {
     /// From which entry on readers see it; the end of all entries while it is being replaced.
     pub fn since(&self) -> RaftIndex {
         self.since
+    }
+
+    /// Tells it from all others that the same `AuthView` has shown, also from those with the same content.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    pub(super) fn set_version(&mut self, version: u64) {
+        self.version = version;
     }
 
     fn hash(&self) -> u64 {

@@ -4,7 +4,8 @@
 //! descriptors ─► every method × every kind of caller ─► as its need says, and as etcd answers (matrix; over gRPC and over JSON,
 //!   on one port and on two, at a follower, by tokens and by certificates: sites)
 //! holes that etcd had, by their numbers (holes) · messages that come late (late)
-//! signed tokens (jwt) · a session of etcdctl (session)        three members, and what lies on the disk: `tests/cluster`
+//! signed tokens (jwt) · tokens that were shown before (remembered) · a session of etcdctl (session)
+//! three members, and what lies on the disk: `tests/cluster`
 //! ```
 
 #![allow(
@@ -20,6 +21,7 @@ mod jwt;
 mod late;
 mod matrix;
 mod needs;
+mod remembered;
 mod session;
 mod sites;
 mod watches;

@@ -52,7 +52,7 @@ impl CallContext {
     /// # Errors
     /// `AuthTokenInvalid`.
     pub(crate) fn caller(&self, state: &AuthState) -> Result<Caller, RequestError> {
-        self.services.auth.caller(&self.who, state)
+        self.services.auth.look(&self.who, state, |caller, _| Ok(caller.clone()))
     }
 
     /// Whether the call is somebody's.
@@ -61,7 +61,7 @@ impl CallContext {
     /// `UserEmpty`, `AuthTokenInvalid`. None while authentication is off.
     pub(crate) fn check_known(&self) -> Result<(), RequestError> {
         let state = self.auth.view.look();
-        state.check_known(&self.caller(&state)?)
+        self.auth.look(&self.who, &state, |caller, _| state.check_known(caller))
     }
 
     /// Whether the call is root's.
@@ -95,7 +95,7 @@ impl CallContext {
     /// Those of [`CallContext::check_admin`].
     pub(crate) fn check_admin_here(&self) -> Result<(), RequestError> {
         let state = self.auth.view.look();
-        state.check_admin(&self.caller(&state)?)
+        self.auth.look(&self.who, &state, |caller, _| state.check_admin(caller))
     }
 
     /// Returns once this member has known, at some time since it started, whether authentication is on.
@@ -120,10 +120,10 @@ impl CallContext {
     ) -> Result<Permit, RequestError> {
         let state = self.auth.view.look();
         if !state.is_enabled() {
-            return Ok(Permit { state: None });
+            return Ok(Permit { version: None });
         }
-        check(state.access(&self.caller(&state)?)?)?;
-        Ok(Permit { state: Some(Arc::clone(&state)) })
+        self.auth.look(&self.who, &state, |_, access| check(access?))?;
+        Ok(Permit { version: Some(state.version()) })
     }
 
     /// Runs `read` if `check` allows it, and again looks whether it does afterwards: what was read may have been
@@ -152,16 +152,19 @@ impl CallContext {
         check: impl Fn(Access<'_>) -> Result<(), RequestError>,
     ) -> Result<(), RequestError> {
         let state = self.auth.view.look();
-        if !state.is_enabled() || permit.state.as_ref().is_some_and(|then| Arc::ptr_eq(&state, then)) {
+        if !state.is_enabled() || permit.version == Some(state.version()) {
             return Ok(());
         }
-        check(state.access(&self.caller(&state)?)?)
+        self.auth.look(&self.who, &state, |_, access| check(access?))
     }
 
     /// Whether the caller may do what `command` says, as far as this member knows.
     pub(crate) fn may(&self, command: &Command) -> bool {
         let state = self.auth.view.look();
-        self.caller(&state).is_ok_and(|caller| rights::check(command, &caller, &state, &self.lessor).is_ok())
+        let checked = self.auth.look(&self.who, &state, |caller, access| {
+            rights::check_with(command, caller, access, &state, &self.lessor)
+        });
+        checked.is_ok()
     }
 
     /// Catches up if authentication is on: for what is seen here before the rights that it goes by.
@@ -182,8 +185,9 @@ impl CallContext {
             if !state.is_enabled() {
                 return Ok(Caller::Nobody);
             }
-            let caller = self.caller(&state)?;
-            rights::check(&command, &caller, &state, &self.lessor).map(|()| caller)
+            self.auth.look(&self.who, &state, |caller, access| {
+                rights::check_with(&command, caller, access, &state, &self.lessor).map(|()| caller.clone())
+            })
         };
         let caller = match look() {
             Ok(caller) => caller,
@@ -205,7 +209,7 @@ impl CallContext {
 
     /// Waits for the entry that gave a token out, which another member may have answered with before it is seen here.
     pub(crate) async fn await_token(&self) {
-        if self.who.token_index().is_some_and(|index| index > self.proposer.standing().applied.get()) {
+        if self.who.unknown_token_index().is_some_and(|index| index > self.proposer.standing().applied.get()) {
             // Without a leader the token isn't known, which is what is answered.
             let _ = self.catch_up().await;
         }
@@ -214,6 +218,6 @@ impl CallContext {
 
 /// That something was permitted, and as of which users and roles.
 pub(crate) struct Permit {
-    /// `None` while authentication was off.
-    state: Option<Arc<AuthState>>,
+    /// Of the state; `None` while authentication was off.
+    version: Option<u64>,
 }

@@ -1,7 +1,7 @@
 //! The Auth service, and who may call what.
 //!
 //! ```text
-//! request ─► Who ─► rules::of(method) ─► anyone · somebody · root · as its keys say (the handler asks `CallContext`)
+//! request ─► Visitor ─► Who ─► rules::of(method) ─► anyone · somebody · root · as its keys say (the handler asks `CallContext`)
 //! Authenticate ─► password, on a thread that may block ─► token: through the log, or signed
 //! users, roles ─► AuthOp ─► log
 //! ```
@@ -20,12 +20,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::Semaphore;
 
+use super::entrance;
 use super::services::Services;
 use crate::apply::{Command, Response};
-use crate::auth::{AuthOp, AuthState, AuthView, Caller, PasswordHash, Secret, Tokens};
+use crate::auth::{Access, AuthOp, AuthState, AuthView, Caller, PasswordHash, Proof, Secret, Tokens};
 use crate::env::Env;
 use crate::types::{Limits, Places, RequestError};
 use refused::RefusedLogins;
+use who::Shown;
 
 pub(crate) use call::CallContext;
 pub use etcd::{etcd_role, etcd_user};
@@ -34,7 +36,7 @@ pub(crate) use roles::{role_add, role_delete, role_get, role_grant_permission, r
 pub(crate) use users::{
     user_add, user_change_password, user_delete, user_get, user_grant_role, user_list, user_revoke_role,
 };
-pub(crate) use who::Who;
+pub(crate) use who::{Visitor, Who};
 
 /// Changes of passwords that do; they have a lane of their own, so that logins can't keep root from one.
 const HASHES_FOR_ROOT_WAITING_MAX: usize = 64;
@@ -132,23 +134,52 @@ impl Authentication {
         self.confirmed.store(true, Ordering::Relaxed);
     }
 
-    /// Whom a request is for.
+    /// Who calls on a connection of `caller`.
+    pub(super) fn visitor(&self, caller: &entrance::Caller) -> Visitor {
+        match &caller.identity {
+            Some(identity) if self.common_names => Visitor::named(&identity.common_name),
+            _ => Visitor::default(),
+        }
+    }
+
+    /// Has `look` see whom a request is for and what that one may do with keys, as of `state`.
     ///
     /// # Errors
-    /// `AuthTokenInvalid`.
-    fn caller(&self, who: &Who, state: &AuthState) -> Result<Caller, RequestError> {
-        match who {
-            _ if !state.is_enabled() => Ok(Caller::Nobody),
-            Who::Nobody => Ok(Caller::Nobody),
-            Who::Named(name) if self.common_names => {
-                Ok(Caller::User { name: name.clone(), revision: state.revision() })
+    /// `AuthTokenInvalid`, and what `look` says.
+    fn look<T>(
+        &self,
+        who: &Who,
+        state: &AuthState,
+        look: impl FnOnce(&Caller, Result<Access<'_>, RequestError>) -> Result<T, RequestError>,
+    ) -> Result<T, RequestError> {
+        let caller = match who {
+            _ if !state.is_enabled() => Caller::Nobody,
+            Who::Nobody => Caller::Nobody,
+            Who::Named(name) => Caller::User { name: name.clone(), revision: state.revision() },
+            Who::Token(shown) => {
+                return self.proven(shown, state, |proof| look(proof.caller(), proof.access()));
             }
-            Who::Named(_) => Ok(Caller::Nobody),
-            Who::Token(_) => {
-                let token = who.token().ok_or(RequestError::AuthTokenInvalid)?;
-                self.tokens.caller(token, state, || self.env.clock.now(), || self.env.clock.wall())
-            }
+        };
+        look(&caller, state.access(&caller))
+    }
+
+    /// Has `look` see what a token proves, as was found out before if that still holds.
+    fn proven<T>(
+        &self,
+        shown: &Shown,
+        state: &AuthState,
+        look: impl FnOnce(&Proof) -> Result<T, RequestError>,
+    ) -> Result<T, RequestError> {
+        let (now, wall) = (|| self.env.clock.now(), || self.env.clock.wall());
+        if let Some(proof) = &*shown.proof.load()
+            && self.tokens.holds(proof, state, now, wall)
+        {
+            return look(proof);
         }
+        let token = shown.text().ok_or(RequestError::AuthTokenInvalid)?;
+        let proof = Arc::new(self.tokens.prove(token, state, now, wall)?);
+        shown.proof.store(Some(proof.clone()));
+        look(&proof)
     }
 
     /// Runs the check of a login, a few at a time.

@@ -1,8 +1,84 @@
 //! `Who`: what a request shows of its caller: a token in its metadata, or a certificate's common name.
+//!
+//! ```text
+//! connection: Visitor ─► request's metadata ─► Who ─┬► Named
+//!                └─ the token that was shown last ──┴► Token(Shown) ─ with what it proved, if it was looked at already
+//! ```
+//! A client shows the same token with each of its calls, so a connection remembers one. What it proved is asked for
+//! again as soon as it may be another (`auth::Proof`).
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderValue};
+use arc_swap::ArcSwapOption;
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::auth::Proof;
+
+static TOKEN: HeaderName = HeaderName::from_static("token");
+static THROUGH_A_GATEWAY: HeaderName = HeaderName::from_static("grpcgateway-accept");
+
+/// What a connection knows of who calls on it.
+#[derive(Default)]
+pub(crate) struct Visitor {
+    /// The common name of a client certificate that was verified, where that counts.
+    name: Option<Arc<str>>,
+    last: ArcSwapOption<Shown>,
+}
+
+impl Visitor {
+    /// One with a certificate of this common name.
+    pub(crate) fn named(name: &str) -> Self {
+        Self { name: (!name.is_empty()).then(|| name.into()), last: ArcSwapOption::empty() }
+    }
+
+    /// Who shows `headers`: `token`, else `authorization`, as in etcd; else the certificate.
+    pub(crate) fn who(&self, headers: &HeaderMap) -> Who {
+        match (headers.get(&TOKEN).or_else(|| headers.get(AUTHORIZATION)), &self.name) {
+            (Some(token), _) => Who::Token(self.shown(token)),
+            // What came through a gateway was asked for by somebody behind it: the certificate is the gateway's.
+            (None, Some(name)) if !headers.contains_key(&THROUGH_A_GATEWAY) => Who::Named(name.clone()),
+            (None, _) => Who::Nobody,
+        }
+    }
+
+    fn shown(&self, token: &HeaderValue) -> Arc<Shown> {
+        if let Some(last) = &*self.last.load()
+            && is_same(&last.token, token.as_bytes())
+        {
+            return Arc::clone(last);
+        }
+        // A copy, which keeps nothing else of what was read with it.
+        let shown = Arc::new(Shown { token: token.as_bytes().into(), proof: ArcSwapOption::empty() });
+        self.last.store(Some(shown.clone()));
+        shown
+    }
+}
+
+/// Compares in a time that doesn't tell how much of it is the same.
+fn is_same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
+}
+
+/// A token, as it was shown.
+pub(crate) struct Shown {
+    token: Box<[u8]>,
+    /// What it proved when it was looked at last.
+    pub(super) proof: ArcSwapOption<Proof>,
+}
+
+impl Shown {
+    /// Its text; `None` if it is none.
+    pub(super) fn text(&self) -> Option<&str> {
+        let text = std::str::from_utf8(&self.token).ok()?;
+        Some(text.strip_prefix("Bearer ").unwrap_or(text))
+    }
+
+    /// The entry that gave it out, as far as it says so.
+    fn index(&self) -> Option<u64> {
+        self.text()?.rsplit_once('.')?.1.parse().ok()
+    }
+}
 
 /// What a request shows of its caller.
 #[derive(Clone, Default)]
@@ -10,31 +86,19 @@ pub(crate) enum Who {
     /// Nothing.
     #[default]
     Nobody,
-    /// A token, as it came.
-    Token(HeaderValue),
+    /// A token.
+    Token(Arc<Shown>),
     /// The common name of a client certificate that was verified, where that counts.
     Named(Arc<str>),
 }
 
 impl Who {
-    /// Of a request's metadata: `token`, else `authorization`, as in etcd; else `common_name`.
-    pub(crate) fn of(headers: &HeaderMap, common_name: Option<&str>) -> Self {
-        match headers.get("token").or_else(|| headers.get(http::header::AUTHORIZATION)) {
-            Some(token) => Self::Token(token.clone()),
-            None => common_name.filter(|name| !name.is_empty()).map_or(Self::Nobody, |name| Self::Named(name.into())),
+    /// The entry that gave a simple token out, as far as it says so, unless it was known here already.
+    pub(super) fn unknown_token_index(&self) -> Option<u64> {
+        match self {
+            Self::Token(shown) if shown.proof.load().is_none() => shown.index(),
+            _ => None,
         }
-    }
-
-    /// The token's text; `None` if there is none, or it is no text.
-    pub(crate) fn token(&self) -> Option<&str> {
-        let Self::Token(value) = self else { return None };
-        let text = value.to_str().ok()?;
-        Some(text.strip_prefix("Bearer ").unwrap_or(text))
-    }
-
-    /// The entry that gave a simple token out, as far as it says so.
-    pub(crate) fn token_index(&self) -> Option<u64> {
-        self.token()?.rsplit_once('.')?.1.parse().ok()
     }
 }
 
@@ -52,20 +116,46 @@ impl std::fmt::Debug for Who {
 mod tests {
     use super::*;
 
+    fn token(who: &Who) -> Option<(Option<&str>, Option<u64>)> {
+        let Who::Token(shown) = who else { return None };
+        Some((shown.text(), who.unknown_token_index()))
+    }
+
     #[test]
-    fn a_token_comes_before_a_name() {
+    fn a_token_comes_before_a_name_and_a_name_is_not_a_gateways() {
+        let (nobody, named) = (Visitor::default(), Visitor::named("cn"));
         let mut headers = HeaderMap::new();
-        assert!(matches!(Who::of(&headers, None), Who::Nobody));
-        assert!(matches!(Who::of(&headers, Some("")), Who::Nobody));
-        assert!(matches!(Who::of(&headers, Some("cn")), Who::Named(name) if &*name == "cn"));
+        assert!(matches!(nobody.who(&headers), Who::Nobody));
+        assert!(matches!(Visitor::named("").who(&headers), Who::Nobody));
+        assert!(matches!(named.who(&headers), Who::Named(name) if &*name == "cn"));
+        headers.insert("grpcgateway-accept", HeaderValue::from_static("*/*"));
+        assert!(matches!(named.who(&headers), Who::Nobody));
         headers.insert("authorization", HeaderValue::from_static("Bearer abc.7"));
-        let who = Who::of(&headers, Some("cn"));
-        assert_eq!((who.token(), who.token_index()), (Some("abc.7"), Some(7)));
+        assert_eq!(token(&named.who(&headers)), Some((Some("abc.7"), Some(7))));
         headers.insert("token", HeaderValue::from_static("bearer x"));
-        let who = Who::of(&headers, None);
-        assert_eq!((who.token(), who.token_index()), (Some("bearer x"), None));
+        let who = nobody.who(&headers);
+        assert_eq!(token(&who), Some((Some("bearer x"), None)));
         assert_eq!(format!("{who:?}"), "Token", "it isn't shown");
         headers.insert("token", HeaderValue::from_bytes(b"\xff").unwrap());
-        assert_eq!(Who::of(&headers, None).token(), None);
+        assert_eq!(token(&nobody.who(&headers)), Some((None, None)));
+    }
+
+    #[test]
+    fn a_connection_remembers_the_token_that_was_shown_last_and_takes_no_other_for_it() {
+        let visitor = Visitor::default();
+        let show = |token: &str| {
+            let headers = HeaderMap::from_iter([(TOKEN.clone(), HeaderValue::from_str(token).unwrap())]);
+            match visitor.who(&headers) {
+                Who::Token(shown) => shown,
+                other => panic!("{other:?}"),
+            }
+        };
+        let first = show("abc.7");
+        assert!(Arc::ptr_eq(&first, &show("abc.7")));
+        for other in ["abc.8", "abd.7", "abc.77", "abc.", "", "Bearer abc.7"] {
+            let shown = show(other);
+            assert!(!Arc::ptr_eq(&first, &shown) && *shown.token == *other.as_bytes(), "{other}");
+        }
+        assert!(!Arc::ptr_eq(&first, &show("abc.7")), "one is remembered");
     }
 }

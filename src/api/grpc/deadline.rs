@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use tonic::Status;
 
 /// Digits of a timeout, as gRPC bounds them.
@@ -11,12 +11,14 @@ const DIGITS_MAX: usize = 8;
 /// A call with less time than this is over before it begins.
 pub(crate) const SHORTEST: Duration = Duration::from_micros(1);
 
+static GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+
 /// The time that the client gives; `None` if it gives as much as it takes.
 ///
 /// # Errors
 /// What isn't a number and a unit, as grpc-go says it.
 pub(crate) fn of(headers: &HeaderMap) -> Result<Option<Duration>, Status> {
-    let Some(value) = headers.get("grpc-timeout") else { return Ok(None) };
+    let Some(value) = headers.get(&GRPC_TIMEOUT) else { return Ok(None) };
     match parse(value.as_bytes()) {
         Some(timeout) => Ok(Some(timeout)),
         None => {

@@ -1,6 +1,6 @@
 //! What every call must pass before its message is read: the metadata's wishes and this member's state.
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use tonic::Status;
 
 use crate::api::errors;
@@ -8,13 +8,16 @@ use crate::api::methods::{Kind, Method};
 use crate::api::services::Services;
 use crate::types::RequestError;
 
-/// Lets a call in, or says why not.
+static CLIENT_API_VERSION: HeaderName = HeaderName::from_static("client-api-version");
+static HAS_LEADER: HeaderName = HeaderName::from_static("hasleader");
+
+/// Lets a call in, or says why not; whether it asks for a member that knows a leader.
 ///
 /// # Errors
 /// `InvalidClientApiVersion`, `NoLeader` with `hasleader`, `Corrupt`, and what a learner doesn't serve.
-pub(crate) fn admit(services: &Services, method: Method, headers: &HeaderMap) -> Result<(), Status> {
+pub(crate) fn admit(services: &Services, method: Method, headers: &HeaderMap) -> Result<bool, Status> {
     let streaming = method.parts().2 != Kind::Unary;
-    match headers.get("client-api-version") {
+    match headers.get(&CLIENT_API_VERSION) {
         None => services.metrics.client_request(streaming, None),
         Some(version) => {
             let version = std::str::from_utf8(version.as_bytes())
@@ -29,20 +32,18 @@ pub(crate) fn admit(services: &Services, method: Method, headers: &HeaderMap) ->
 ///
 /// # Errors
 /// Those of [`admit`], but for the version.
-pub(crate) fn look(services: &Services, method: Method, headers: &HeaderMap) -> Result<(), Status> {
+pub(crate) fn look(services: &Services, method: Method, headers: &HeaderMap) -> Result<bool, Status> {
     let standing = services.proposer.standing();
-    if needs_leader(headers) && standing.leader.is_none() {
+    let needs_leader = headers.get(&HAS_LEADER).is_some_and(|wish| wish == "true");
+    if needs_leader && standing.leader.is_none() {
         return Err(errors::status(&RequestError::NoLeader));
     }
     if standing.is_diverged {
-        return diverged(method);
+        diverged(method)?;
+    } else if standing.is_learner {
+        learner(method)?;
     }
-    if standing.is_learner { learner(method) } else { Ok(()) }
-}
-
-/// Whether the client asks for a member that knows a leader.
-pub(crate) fn needs_leader(headers: &HeaderMap) -> bool {
-    headers.get("hasleader").is_some_and(|wish| wish == "true")
+    Ok(needs_leader)
 }
 
 /// A member whose state differs from the others' only says who it is, and lets itself be removed.

@@ -28,13 +28,12 @@ use super::frame;
 use super::gate;
 use super::guard::CallGuard;
 use super::request::CallBody;
-use crate::api::auth::{self, CallContext, Who, rules};
+use crate::api::auth::{self, CallContext, Visitor, Who, rules};
 use crate::api::methods::{self, Kind, Method};
 use crate::api::services::Services;
 use crate::api::slow::Ended;
 use crate::api::watch::CreateCheck;
 use crate::api::{cluster, errors, health, kv, lease, maintenance, recipes};
-use crate::tls::ClientIdentity;
 use crate::types::stages::{self, Stage};
 use crate::types::{KeyRange, RequestError};
 
@@ -44,11 +43,12 @@ pub(crate) type Answer = Pin<Box<dyn Future<Output = Response<ReplyBody>> + Send
 /// The body of a streaming answer.
 pub(crate) type StreamBody = Pin<Box<dyn Body<Data = Bytes, Error = BodyError> + Send>>;
 
-/// Serves one gRPC request, within the time that its client gives if it has one answer; streams end once
+/// Serves one gRPC request of `visitor`, within the time that its client gives if it has one answer; streams end once
 /// `shutdown` is true.
 pub(crate) fn serve(
     services: &Arc<Services>,
     shutdown: &watch::Receiver<bool>,
+    visitor: &Visitor,
     request: Request<CallBody>,
     timeout: Option<Duration>,
 ) -> Answer {
@@ -57,7 +57,8 @@ pub(crate) fn serve(
         return Box::pin(async move { status.into_http() });
     };
     let guard = CallGuard::start(&services.metrics, method);
-    let call = Call { services: services.clone(), guard, method, timeout, request, message: None };
+    let who = visitor.who(request.headers());
+    let call = Call { services: services.clone(), guard, method, who, timeout, request, message: None };
     let shutdown = || shutdown.clone();
     match method {
         Method::KvRange => unary(call, kv::range),
@@ -121,8 +122,8 @@ pub(crate) fn serve(
 /// Those that the call would end with.
 pub(crate) async fn foresee(services: &Arc<Services>, method: Method, headers: &HeaderMap) -> Result<(), Status> {
     let look = async {
-        gate::look(services, method, headers)?;
-        let context = CallContext::new(services.clone(), Who::of(headers, None), gate::needs_leader(headers));
+        let needs_leader = gate::look(services, method, headers)?;
+        let context = CallContext::new(services.clone(), Visitor::default().who(headers), needs_leader);
         // What this member knows is enough to wait for a message.
         if rules::admit_again(&context, method).is_err() {
             rules::admit(&context, method).await.map_err(|error| errors::status(&error))?;
@@ -141,6 +142,8 @@ pub(crate) struct Call {
     pub(crate) services: Arc<Services>,
     pub(crate) guard: CallGuard,
     pub(crate) method: Method,
+    /// Who asks; nobody once it is let in.
+    who: Who,
     /// The time that the client gives.
     pub(crate) timeout: Option<Duration>,
     pub(crate) request: Request<CallBody>,
@@ -150,14 +153,9 @@ pub(crate) struct Call {
 
 impl Call {
     /// Lets the call in, by this member's state and by its method's rule.
-    async fn admit(&self) -> Result<CallContext, Status> {
-        gate::admit(&self.services, self.method, self.request.headers())?;
-        let headers = self.request.headers();
-        // What came through a gateway was asked for by somebody behind it: the certificate is the gateway's.
-        let certified = self.request.extensions().get::<Arc<ClientIdentity>>();
-        let certified = certified.filter(|_| !headers.contains_key("grpcgateway-accept"));
-        let who = Who::of(headers, certified.map(|identity| identity.common_name.as_str()));
-        let context = CallContext::new(self.services.clone(), who, gate::needs_leader(headers));
+    async fn admit(&mut self) -> Result<CallContext, Status> {
+        let needs_leader = gate::admit(&self.services, self.method, self.request.headers())?;
+        let context = CallContext::new(self.services.clone(), std::mem::take(&mut self.who), needs_leader);
         rules::admit(&context, self.method).await.map_err(|error| errors::status(&error))?;
         Ok(context)
     }
@@ -213,7 +211,7 @@ where
     })
 }
 
-fn bidi_stream<H>(call: Call, shutdown: watch::Receiver<bool>, handler: H) -> Answer
+fn bidi_stream<H>(mut call: Call, shutdown: watch::Receiver<bool>, handler: H) -> Answer
 where
     H: FnOnce(CallContext, Request<CallBody>) -> Result<StreamBody, Status> + Send + 'static,
 {
@@ -234,7 +232,7 @@ where
 }
 
 /// Watch has its own tower service, which frames and ends its streams itself.
-fn watch(call: Call) -> Answer {
+fn watch(mut call: Call) -> Answer {
     Box::pin(async move {
         let context = match call.admit().await {
             Ok(context) => context,

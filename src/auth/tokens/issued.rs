@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! log: Issue ─► issue      UserDelete, UserChangePassword ─► end_user      Disable, snapshot ─► clear
-//! request: token ─► user: a look without a lock; each use makes it live longer
+//! request: token ─► find: a look without a lock; each use makes it live longer ─► Found
+//!          Found ─► again: not even that look, as long as no token came or went
 //! ```
 //! The log says what there is and knows no clock: a token's time begins when it is first looked at here.
 
@@ -21,6 +22,10 @@ use crate::types::RaftIndex;
 const LETTERS: usize = 24;
 /// Tokens that are kept; beyond it the oldest ends.
 const TOKENS_MAX: usize = 65_536;
+/// A use makes a token live longer only if that is more than this part of its time, and more than a second at most:
+/// all threads of its user share where that is written.
+const UNNOTED_PART: u64 = 64;
+const UNNOTED_MAX_MS: u64 = 1_000;
 
 type Map = HashMap<TokenHash, Arc<Issued>>;
 
@@ -32,10 +37,27 @@ struct Issued {
     ends_ms: AtomicU64,
 }
 
+/// A token that was found, for who shows it again.
+#[derive(Debug)]
+pub(super) struct Found {
+    issued: Arc<Issued>,
+    /// Of the map, before it was looked at.
+    version: u64,
+}
+
+impl Found {
+    /// Whose token it is.
+    pub(super) fn name(&self) -> &Arc<str> {
+        &self.issued.name
+    }
+}
+
 /// The tokens that were given out by any member.
 #[derive(Debug, Default)]
 pub struct IssuedTokens {
     map: ArcSwap<Map>,
+    /// Grows after each change of the map, before whoever changed it goes on.
+    version: AtomicU64,
     /// Held by who changes the map.
     changing: Mutex<()>,
     /// The last entry that was in the log when this member started.
@@ -87,22 +109,44 @@ impl IssuedTokens {
         self.len() == 0
     }
 
-    /// Whose token this is; it lives for another `ttl` then.
+    /// Whose token this is; it lives for another `ttl` then, but for a part of it that isn't worth being noted.
     pub fn user(&self, token: &str, now: Instant, ttl: Duration) -> Option<Arc<str>> {
+        self.find(token, now, ttl).map(|found| found.name().clone())
+    }
+
+    /// The same, to be kept.
+    pub(super) fn find(&self, token: &str, now: Instant, ttl: Duration) -> Option<Found> {
         let (letters, index) = token.split_once('.')?;
+        // Before the map: what is found in an older one may not pass for what a newer one holds.
+        let version = self.version.load(Ordering::Acquire);
         let map = self.map.load();
         let issued = map.get(&token_hash(letters))?;
         // As it was given out, and no other way of writing it.
         if index.starts_with(['0', '+']) || index.parse() != Ok(issued.index.get()) {
             return None;
         }
+        self.uses(issued, now, ttl).then(|| Found { issued: issued.clone(), version })
+    }
+
+    /// Whether what was found still is a token, without a look for it. It is used then as if it had been found again;
+    /// if not, it may still be one.
+    pub(super) fn again(&self, found: &Found, now: Instant, ttl: Duration) -> bool {
+        found.version == self.version.load(Ordering::Acquire) && self.uses(&found.issued, now, ttl)
+    }
+
+    /// Whether a token's time isn't over, and if so makes it longer.
+    fn uses(&self, issued: &Issued, now: Instant, ttl: Duration) -> bool {
         let (now_ms, ttl_ms) = (self.millis(now), millis(ttl));
         let ends_ms = issued.ends_ms.load(Ordering::Relaxed);
         if ends_ms != 0 && ends_ms <= now_ms {
-            return None;
+            return false;
         }
-        issued.ends_ms.store(now_ms.saturating_add(ttl_ms).max(1), Ordering::Relaxed);
-        Some(issued.name.clone())
+        let longer_ms = now_ms.saturating_add(ttl_ms).max(1);
+        let unnoted_ms = (ttl_ms / UNNOTED_PART).min(UNNOTED_MAX_MS);
+        if ends_ms == 0 || longer_ms.saturating_sub(ends_ms) > unnoted_ms {
+            issued.ends_ms.store(longer_ms, Ordering::Relaxed);
+        }
+        true
     }
 
     /// Lets go of those whose time is over, and begins the time of those that nobody showed yet.
@@ -125,6 +169,7 @@ impl IssuedTokens {
         let mut map = Map::clone(&self.map.load());
         change(&mut map);
         self.map.store(Arc::new(map));
+        self.version.fetch_add(1, Ordering::Release);
     }
 
     fn millis(&self, now: Instant) -> u64 {
@@ -220,6 +265,51 @@ mod tests {
         assert!(tokens.user(&b, now, TTL).is_some());
         tokens.clear();
         assert_eq!(tokens.user(&b, now, TTL), None);
+    }
+
+    #[test]
+    fn uses_that_follow_each_other_closely_write_nothing_and_cost_next_to_none_of_its_time() {
+        let (tokens, begun) = (IssuedTokens::default(), Instant::now());
+        let token = issue(&tokens, "abc", 5, "u");
+        let ends = || tokens.map.load().values().map(|issued| issued.ends_ms.load(Ordering::Relaxed)).sum::<u64>();
+        let second = Duration::from_millis(UNNOTED_MAX_MS);
+        assert!(tokens.user(&token, begun, TTL).is_some());
+        let first = ends();
+        assert!(tokens.user(&token, begun + second, TTL).is_some() && ends() == first);
+        assert!(tokens.user(&token, begun + second + Duration::from_millis(1), TTL).is_some());
+        assert_eq!(ends(), first + UNNOTED_MAX_MS + 1);
+        // A short life loses less.
+        let short = Duration::from_millis(640);
+        let token = issue(&tokens, "xyz", 6, "u");
+        let mut now = begun + TTL;
+        assert!(tokens.user(&token, now, short).is_some());
+        for step_ms in [10, 629, 639] {
+            now += Duration::from_millis(step_ms);
+            assert!(tokens.user(&token, now, short).is_some(), "{step_ms}");
+        }
+    }
+
+    #[test]
+    fn what_was_found_is_looked_for_again_once_any_token_came_or_went_or_its_time_is_over() {
+        let (tokens, now) = (IssuedTokens::default(), Instant::now());
+        let token = issue(&tokens, "abc", 5, "a");
+        let find = |now| tokens.find(&token, now, TTL).expect("it is one");
+        let found = find(now);
+        assert!(tokens.again(&found, now + TTL / 2, TTL));
+        assert!(tokens.again(&found, now + TTL, TTL), "each use makes it live longer");
+        assert!(!tokens.again(&found, now + TTL * 2, TTL), "its time is over");
+        assert!(tokens.find(&token, now + TTL * 2, TTL).is_none());
+        issue(&tokens, "xyz", 6, "b");
+        assert!(!tokens.again(&found, now + TTL, TTL), "it may have made room for another");
+        let ends: [fn(&IssuedTokens); 3] =
+            [|tokens| tokens.end_user("a"), IssuedTokens::clear, |tokens| tokens.forget_until(RaftIndex(9))];
+        for end in ends {
+            tokens.issue(token_hash("abc"), RaftIndex(5), "a".into());
+            let found = find(now);
+            assert!(tokens.again(&found, now, TTL));
+            end(&tokens);
+            assert!(!tokens.again(&found, now, TTL) && tokens.find(&token, now, TTL).is_none());
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! sign    header.claims ─► key ─► header.claims.signature
-//! caller  alg as configured? ─► signature ─► time ─► Caller with the token's revision (kept for the next time)
+//! check   alg as configured? ─► signature ─► time ─► Caller with the token's revision (kept for the next time)
 //! ```
 //! The algorithm is the server's, never the token's choice. A token's revision is compared where its caller uses keys,
 //! so that every change of users or roles ends it there. What only root may do goes by the user's present roles, and
@@ -166,18 +166,18 @@ impl Jwt {
         Ok(Secret::new(format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))))
     }
 
-    /// Whom a token stands for.
+    /// Whom a token stands for, and when it ends, in seconds since 1970.
     ///
     /// # Errors
     /// `AuthTokenInvalid`.
-    pub fn caller(&self, token: &str, wall: SystemTime) -> Result<Caller, RequestError> {
+    pub(super) fn check(&self, token: &str, wall: SystemTime) -> Result<(Caller, u64), RequestError> {
         let invalid = RequestError::AuthTokenInvalid;
         if token.len() > TOKEN_BYTES_MAX {
             return Err(invalid);
         }
         let hash = *blake3::hash(token.as_bytes()).as_bytes();
         if let Some((caller, ends)) = self.remembered.load().get(&hash) {
-            return if secs(wall) < *ends { Ok(caller.clone()) } else { Err(invalid) };
+            return if secs(wall) < *ends { Ok((caller.clone(), *ends)) } else { Err(invalid) };
         }
         let Verified { caller, begins, ends } = self.verified(token).ok_or(invalid.clone())?;
         if secs(wall) < begins || secs(wall) >= ends {
@@ -188,7 +188,7 @@ impl Jwt {
             after.insert(hash, (caller.clone(), ends));
             after
         });
-        Ok(caller)
+        Ok((caller, ends))
     }
 
     fn verified(&self, token: &str) -> Option<Verified> {
@@ -219,7 +219,7 @@ struct Verified {
     ends: u64,
 }
 
-fn secs(wall: SystemTime) -> u64 {
+pub(super) fn secs(wall: SystemTime) -> u64 {
     wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 

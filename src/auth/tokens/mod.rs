@@ -8,16 +8,18 @@
 mod issued;
 mod jwt;
 mod keys;
+mod proof;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{AuthState, Caller, Secret};
+use super::Secret;
 use crate::types::RequestError;
 
 pub use issued::{IssuedTokens, new_token, token_hash};
 pub use jwt::{Jwt, JwtError, JwtOptions};
 pub use keys::JwtKeys;
+pub use proof::Proof;
 
 /// How callers prove who they are.
 #[derive(Clone, Debug)]
@@ -34,26 +36,6 @@ pub enum Tokens {
 }
 
 impl Tokens {
-    /// Whom a token stands for.
-    ///
-    /// # Errors
-    /// `AuthTokenInvalid` if it isn't one, or is no longer.
-    pub fn caller(
-        &self,
-        token: &str,
-        state: &AuthState,
-        now: impl FnOnce() -> Instant,
-        wall: impl FnOnce() -> SystemTime,
-    ) -> Result<Caller, RequestError> {
-        match self {
-            Self::Simple { issued, ttl } => {
-                let name = issued.user(token, now(), *ttl).ok_or(RequestError::AuthTokenInvalid)?;
-                Ok(Caller::User { name, revision: state.revision() })
-            }
-            Self::Jwt(jwt) => jwt.caller(token, wall()),
-        }
-    }
-
     /// Begins the time of a token that was given out here: it runs also if nobody ever shows it.
     pub fn begin(&self, token: &str, now: Instant) {
         if let Self::Simple { issued, ttl } = self {
