@@ -27,6 +27,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::auth::Visitor;
+use super::closing::Closing;
 use super::entrance::Caller;
 use super::grpc::body::ReplyBody;
 use super::grpc::head::{self, Head};
@@ -151,11 +152,11 @@ pub(crate) async fn serve<S>(
     let door = Door { services, share, caller, visitor, pages, tells_heads, shutdown: shutdown.clone() };
     let connection = builder.serve_connection(TokioIo::new(socket.clone()), door);
     let mut connection = std::pin::pin!(connection);
-    let mut shutdown = std::pin::pin!(super::listen::ended(shutdown));
+    let mut end = Closing::new(shutdown);
     let mut closing = false;
     let mut go_on = |context: &mut Context<'_>| {
         turn.store(CALLS_A_TURN, Ordering::Relaxed);
-        if !closing && shutdown.as_mut().poll(context).is_ready() {
+        if !closing && end.is_over(context) {
             closing = true;
             connection.as_mut().graceful_shutdown();
         }

@@ -12,6 +12,7 @@
 
 mod addresses;
 mod auth;
+mod closing;
 mod cluster;
 mod conn;
 mod connections;

@@ -3,7 +3,6 @@
 //! Watch streams need it not: the hub ends them. A stream whose client takes nothing isn't asked for
 //! a frame, so it can't be told; it is cut after the listeners' grace.
 
-use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -14,24 +13,21 @@ use tokio::sync::watch;
 
 use super::body::BodyError;
 use super::service::StreamBody;
+use crate::api::closing::Closing;
 use crate::api::errors;
 use crate::types::RequestError;
 
 /// The body around another one.
 pub(crate) struct Ending {
     inner: StreamBody,
-    ended: Pin<Box<dyn Future<Output = ()> + Send>>,
+    end: Closing,
     is_over: bool,
 }
 
 impl Ending {
     /// `inner` until `shutdown` is true, or its sender is gone.
-    pub(crate) fn new(inner: StreamBody, mut shutdown: watch::Receiver<bool>) -> Self {
-        let ended = Box::pin(async move {
-            // A sender that is gone means the same.
-            let _ = shutdown.wait_for(|down| *down).await;
-        });
-        Self { inner, ended, is_over: false }
+    pub(crate) fn new(inner: StreamBody, shutdown: watch::Receiver<bool>) -> Self {
+        Self { inner, end: Closing::new(shutdown), is_over: false }
     }
 }
 
@@ -52,7 +48,7 @@ impl Body for Ending {
             Poll::Ready(Some(Ok(frame))) => frame.is_data(),
             Poll::Ready(_) => false,
         };
-        if !goes_on || self.ended.as_mut().poll(context).is_pending() {
+        if !goes_on || !self.end.is_over(context) {
             return frame;
         }
         // Frames are whole messages, so the stream can end between any two of them.
