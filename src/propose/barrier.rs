@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::limit::Limit;
 use crate::consensus::Node;
 use crate::types::RequestError;
 
@@ -30,22 +31,22 @@ const RETRY: Duration = Duration::from_millis(20);
 /// Reads wait here.
 pub(super) struct Barrier {
     waiters: mpsc::UnboundedSender<Waiter>,
-    timeout: Duration,
+    limit: Limit,
 }
 
 impl Barrier {
-    /// Starts the task that confirms.
-    pub(super) fn start(node: Node, timeout: Duration, confirms: Confirms) -> Self {
+    /// Starts the task that confirms, within `timeout` each time; a read waits no longer than `limit`.
+    pub(super) fn start(node: Node, timeout: Duration, limit: Limit, confirms: Confirms) -> Self {
         let (waiters, queue) = mpsc::unbounded_channel();
         tokio::spawn(run(queue, node, timeout, confirms));
-        Self { waiters, timeout }
+        Self { waiters, limit }
     }
 
     /// Waits for a confirmation that began after this call.
     pub(super) async fn wait(&self) -> Result<(), RequestError> {
         let (waiter, confirmed) = oneshot::channel();
         self.waiters.send(waiter).map_err(|_| RequestError::Stopped)?;
-        match tokio::time::timeout(self.timeout, confirmed).await {
+        match self.limit.within(confirmed).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(RequestError::Stopped),
             Err(_) => Err(RequestError::Timeout),

@@ -14,6 +14,7 @@ mod barrier;
 mod batcher;
 mod forward;
 mod leases;
+mod limit;
 mod renewal;
 
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use tokio::time::Instant;
 
 use self::barrier::Confirms;
 use self::batcher::Batcher;
+use self::limit::Limit;
 use crate::apply::{Command, codec};
 use crate::consensus::{Applied, Node, Reply, Waiters};
 use crate::env::{Clock, Env};
@@ -106,6 +108,8 @@ struct Inner {
     reads_failed: AtomicU64,
     reads_slow: AtomicU64,
     limits: ProposeLimits,
+    /// `limits.timeout`
+    limit: Limit,
     clock: Arc<dyn Clock>,
     node: Node,
 }
@@ -127,8 +131,9 @@ impl Proposer {
             clock: clock.clone(),
         };
         tokio::spawn(batcher.run(commands));
-        let barrier = barrier::Barrier::start(node.clone(), limits.timeout, Confirms::State);
-        let lead = barrier::Barrier::start(node.clone(), limits.timeout, Confirms::Lead);
+        let limit = Limit::start(limits.timeout);
+        let barrier = barrier::Barrier::start(node.clone(), limits.timeout, limit.clone(), Confirms::State);
+        let lead = barrier::Barrier::start(node.clone(), limits.timeout, limit.clone(), Confirms::Lead);
         Self {
             inner: Arc::new(Inner {
                 queue,
@@ -142,6 +147,7 @@ impl Proposer {
                 reads_failed: AtomicU64::new(0),
                 reads_slow: AtomicU64::new(0),
                 limits,
+                limit,
                 clock,
                 node,
             }),
@@ -229,7 +235,7 @@ impl Proposer {
         let begun = Instant::now();
         // As in etcd, what was handed to a leader that is lost later timed out; what found none was never taken.
         let had_leader = inner.node.status().leader().is_some();
-        let outcome = tokio::time::timeout(inner.limits.timeout, outcome).await;
+        let outcome = inner.limit.within(outcome).await;
         match &outcome {
             Ok(Ok(Ok(Applied { times: Some(times), .. }))) => times.note(came),
             Ok(Ok(Ok(_))) => {}
