@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use prometheus::core::Collector;
 use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry, exponential_buckets,
@@ -48,6 +48,9 @@ const CODE_NAMES: [&str; CODES] = [
 
 /// The most versions that `client-api-version` may name in a label; the rest share one.
 const CLIENT_VERSIONS_MAX: usize = 16;
+
+static TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
+static TRACE_STATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// The counters of all methods.
 pub struct RpcMetrics {
@@ -216,8 +219,10 @@ impl RpcMetrics {
 
     /// Looks at a unary call of `headers` that has ended: was it slow, is it traced? Nearly always it is neither.
     pub(crate) fn after(&self, call: &mut Ended<'_>, headers: &HeaderMap) {
+        let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
         let slow = self.slow.is_slow(call.took);
-        if !slow && self.traces.is_none() {
+        let traces = self.traces.as_ref().filter(|traces| traces.wants(text(&TRACE_PARENT)));
+        if !slow && traces.is_none() {
             return;
         }
         call.stages = stages::stages();
@@ -225,16 +230,15 @@ impl RpcMetrics {
         if slow {
             self.slow.look(self.clock.now(), begun, call);
         }
-        if let Some(traces) = &self.traces {
+        if let Some(traces) = traces {
             let (service, method, _) = call.method.parts();
-            let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
             let stages = call.stages.iter().flat_map(Stages::each);
             traces.record(TracedCall {
                 service,
                 method,
                 code: call.code as i32,
-                parent: text("traceparent"),
-                state: text("tracestate"),
+                parent: text(&TRACE_PARENT),
+                state: text(&TRACE_STATE),
                 begun,
                 took: call.took,
                 stages: stages.map(|(stage, from, took)| (stage.name(), from, took)),

@@ -1,7 +1,7 @@
 //! Traces by OpenTelemetry: calls and the stages they waited in, as spans.
 //!
 //! ```text
-//! a call that has ended ─► sampled? ─► its span, one for each stage ─► bounded queue ─► a thread ─► OTLP collector
+//! a call that has ended ─► wanted? ─► its span, one for each stage ─► bounded queue ─► a thread ─► OTLP collector
 //! ```
 //! Spans are made when a call is over, of times that were noted anyway: a call knows nothing of it, and where traces
 //! are off nothing is done at all. A full queue drops spans; a collector that isn't there is said once.
@@ -19,7 +19,8 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{
-    BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracer, SdkTracerProvider, SpanData, SpanExporter,
+    BatchConfigBuilder, BatchSpanProcessor, IdGenerator as _, RandomIdGenerator, Sampler, SdkTracer, SdkTracerProvider,
+    SpanData, SpanExporter,
 };
 
 use super::config::Tracing;
@@ -35,7 +36,7 @@ const EXPORT_MAX: Duration = Duration::from_secs(5);
 /// How long the end of the server waits for what is queued.
 const END_MAX: Duration = Duration::from_secs(2);
 /// `--distributed-tracing-sampling-rate` is of so many.
-const MILLION: f64 = 1e6;
+const MILLION: u64 = 1_000_000;
 
 /// gRPC's codes as traces have them, by number.
 const CODES: [&str; 17] = [
@@ -87,6 +88,8 @@ pub struct TracedCall<'a, S> {
 pub struct Traces {
     tracer: SdkTracer,
     provider: SdkTracerProvider,
+    /// Of [`MILLION`] calls that come without a trace.
+    rate: u64,
 }
 
 /// Why traces can't be made.
@@ -115,11 +118,6 @@ impl Traces {
             .with_scheduled_delay(DELAY)
             .build();
         let processor = BatchSpanProcessor::builder(exporter).with_batch_config(config).build();
-        // Who comes with a trace has decided already.
-        let rate = match tracing.sampling_rate {
-            0 => Sampler::AlwaysOff,
-            rate => Sampler::TraceIdRatioBased(f64::from(rate) / MILLION),
-        };
         let mut resource = vec![
             KeyValue::new("service.name", tracing.service_name.clone()),
             KeyValue::new("service.version", version),
@@ -129,13 +127,24 @@ impl Traces {
         }
         let provider = SdkTracerProvider::builder()
             .with_span_processor(processor)
-            .with_sampler(Sampler::ParentBased(Box::new(rate)))
+            // Whether a call is traced was decided before its spans are made.
+            .with_sampler(Sampler::AlwaysOn)
             .with_resource(Resource::builder_empty().with_attributes(resource).build())
             .build();
-        Ok(Some(Self { tracer: provider.tracer("rusd"), provider }))
+        Ok(Some(Self { tracer: provider.tracer("rusd"), provider, rate: tracing.sampling_rate.into() }))
     }
 
-    /// Makes the spans of a call, if it is sampled. Never blocks.
+    /// Whether a call with this `traceparent` is to be recorded: who comes with a trace has decided already, of the
+    /// others it is as many as the flag says. Nothing is made for one that isn't.
+    pub fn wants(&self, parent: Option<&str>) -> bool {
+        match parent.and_then(is_sampled) {
+            Some(is_sampled) => is_sampled,
+            None if self.rate == 0 => false,
+            None => u64::from_be_bytes(RandomIdGenerator::default().new_span_id().to_bytes()) % MILLION < self.rate,
+        }
+    }
+
+    /// Makes the spans of a call that is wanted. Never blocks.
     pub fn record<S>(&self, call: TracedCall<'_, S>)
     where
         S: Iterator<Item = (&'static str, Duration, Duration)>,
@@ -153,9 +162,6 @@ impl Traces {
                 KeyValue::new("rpc.response.status_code", code),
             ]);
         let mut span = self.tracer.build_with_context(builder, &parent);
-        if !span.is_recording() {
-            return;
-        }
         span.set_status(status);
         let within = Context::new().with_remote_span_context(span.span_context().clone());
         for (name, from, took) in call.stages {
@@ -179,6 +185,21 @@ impl fmt::Debug for Traces {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Traces")
     }
+}
+
+/// Whether the trace that a `traceparent` (W3C) names is sampled; `None` if it names none.
+fn is_sampled(parent: &str) -> Option<bool> {
+    let mut parts = parent.trim().split('-');
+    let mut next = |len: usize| {
+        let part = parts.next().filter(|part| part.len() == len)?;
+        part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')).then_some(part)
+    };
+    let (version, trace, span, flags) = (next(2)?, next(32)?, next(16)?, next(2)?);
+    // Later versions may say more behind it.
+    let is_known = version != "ff" && (version != "00" || parts.next().is_none());
+    let is_one = |id: &str| id.bytes().any(|byte| byte != b'0');
+    let flags = u8::from_str_radix(flags, 16).ok()?;
+    (is_known && is_one(trace) && is_one(span)).then_some(flags & 1 == 1)
 }
 
 /// What a request carries of the trace that it belongs to.
@@ -231,5 +252,56 @@ impl SpanExporter for Told {
 
     fn set_resource(&mut self, resource: &Resource) {
         self.exporter.set_resource(resource);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+
+    #[test]
+    fn a_trace_says_whether_it_is_sampled_and_what_is_none_says_nothing() {
+        let is = |text: &str| is_sampled(&text.replace('T', TRACE));
+        for sampled in ["00-T-b7ad6b7169203331-01", " 00-T-b7ad6b7169203331-ff ", "01-T-b7ad6b7169203331-03-more"] {
+            assert_eq!(is(sampled), Some(true), "{sampled}");
+        }
+        for unsampled in ["00-T-b7ad6b7169203331-00", "00-T-b7ad6b7169203331-fe", "cc-T-b7ad6b7169203331-02"] {
+            assert_eq!(is(unsampled), Some(false), "{unsampled}");
+        }
+        for none in [
+            "",
+            "-",
+            "00-T-b7ad6b7169203331",
+            "00-T-b7ad6b7169203331-",
+            "00-T-b7ad6b7169203331-1",
+            "00-T-b7ad6b7169203331-0g",
+            "00-T-b7ad6b7169203331-0\u{e9}",
+            "00-T-B7AD6B7169203331-01",
+            "00-T-b7ad6b7169203331-01-more",
+            "ff-T-b7ad6b7169203331-01",
+            "00-T-0000000000000000-01",
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+            "00-T1-b7ad6b7169203331-01",
+        ] {
+            assert_eq!(is(none), None, "{none}");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_comes_with_a_trace_has_decided_and_of_the_others_so_many_are_recorded() {
+        let (sampled, unsampled) =
+            (format!("00-{TRACE}-b7ad6b7169203331-01"), format!("00-{TRACE}-b7ad6b7169203331-00"));
+        for (sampling_rate, from, to) in [(0, 0, 0), (250_000, 2_000, 3_000), (1_000_000, 10_000, 10_000)] {
+            let address = "127.0.0.1:1".to_owned();
+            let tracing = Tracing { enabled: true, address, sampling_rate, ..Tracing::default() };
+            let traces = Traces::start(&tracing, "0").unwrap().expect("it is on");
+            assert!(traces.wants(Some(&sampled)) && !traces.wants(Some(&unsampled)), "{sampling_rate}");
+            for parent in [None, Some("junk")] {
+                let wanted = (0..10_000).filter(|_| traces.wants(parent)).count();
+                assert!((from..=to).contains(&wanted), "{wanted} at {sampling_rate}");
+            }
+        }
     }
 }
