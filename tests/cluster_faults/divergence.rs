@@ -116,6 +116,13 @@ async fn is_alarmed(cluster: &Cluster, good: usize) -> Vec<AlarmMember> {
 
 /// Waits until the member serves what was agreed; nothing else is ever served, and a clean end shows in its files.
 pub(crate) async fn is_healed(cluster: &Cluster, bad: usize) {
+    serves_what_was_agreed(cluster, bad).await;
+    cluster.agree().await;
+    has_no_alarm(cluster, (bad + 1) % 3).await;
+}
+
+/// The first half of it: the others may not be there.
+pub(crate) async fn serves_what_was_agreed(cluster: &Cluster, bad: usize) {
     let begun = Instant::now();
     loop {
         match changed(cluster, bad).await {
@@ -129,8 +136,12 @@ pub(crate) async fn is_healed(cluster: &Cluster, bad: usize) {
     }
     assert!(!cluster.data(bad).join("member/diverged").exists(), "the mark is still there");
     assert!(cluster.data(bad).join("member/store.diverged").exists(), "the old store isn't kept");
-    cluster.agree().await;
-    while !alarms(cluster, (bad + 1) % 3).await.is_empty() {
+}
+
+/// Waits until no alarm is raised any more, as a member tells.
+pub(crate) async fn has_no_alarm(cluster: &Cluster, good: usize) {
+    let begun = Instant::now();
+    while !alarms(cluster, good).await.is_empty() {
         assert!(begun.elapsed() < 2 * COMES_MAX, "the alarm is still raised");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -141,7 +152,8 @@ pub(crate) fn tamper(cluster: &Cluster, member: usize) {
     tamper_with(cluster, member, "not what was agreed".to_owned());
 }
 
-fn tamper_with(cluster: &Cluster, member: usize, value: String) {
+/// The same, to this value.
+pub(crate) fn tamper_with(cluster: &Cluster, member: usize, value: String) {
     let env = Env::real();
     let dir = cluster.data(member).join("member/store");
     let (mut store, opened) = Store::open(&env, StoreConfig::new(Engine::Redb, dir)).unwrap();

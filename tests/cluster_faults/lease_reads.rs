@@ -16,7 +16,8 @@ async fn read(cluster: &Cluster, member: usize, limit: Duration) -> Option<u64> 
     Some(String::from_utf8_lossy(&found.kvs[0].value).parse().unwrap())
 }
 
-async fn put(cluster: &Cluster, member: usize, value: u64) -> bool {
+/// Writes at a member; whether it took it.
+pub(crate) async fn put(cluster: &Cluster, member: usize, value: u64) -> bool {
     let put = PutRequest { key: "k".into(), value: value.to_string().into(), ..Default::default() };
     KvClient::new(cluster.channel(member)).put(put).await.is_ok()
 }

@@ -60,6 +60,7 @@ mod rolled;
 mod slow_disk;
 mod stale_reads;
 mod stopped;
+mod turns;
 mod without_quorum;
 
 #[path = "../support/client.rs"]

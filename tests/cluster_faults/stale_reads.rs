@@ -4,7 +4,9 @@
 //! readers at the old leader, all the time ──► it is paused, or hands over ──► another one takes a write ──► it goes on
 //!                                              more ask it now, each on a connection of its own ◄──┘
 //! ```
-//! Every read that began after the write was acknowledged must see it, however long it waited at the old leader.
+//! Every read that began after the write was acknowledged must see it, however long it waited at the old leader. Each story
+//! is told twice: as it happens, and with what the others say to the old leader held until later. Then it can't hear
+//! of its successor in time, and nothing but the question to a quorum keeps it from answering: these fail without it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,8 +18,8 @@ use rusd_proto::etcdserverpb::{MoveLeaderRequest, RangeRequest};
 use tokio::task::JoinSet;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::cluster::Cluster;
-use crate::lease_reads::put_surely;
+use crate::cluster::{COMES_MAX, Cluster};
+use crate::lease_reads::{put, put_surely};
 use crate::process::CALL_MAX;
 use crate::settings;
 
@@ -82,6 +84,96 @@ impl Readers {
             }
         }
         after
+    }
+}
+
+/// Holds what the others say to a member.
+fn deafen(cluster: &Cluster, member: usize) {
+    for other in others(member) {
+        cluster.net.hold(other, member);
+    }
+}
+
+fn others(member: usize) -> [usize; 2] {
+    [(member + 1) % 3, (member + 2) % 3]
+}
+
+/// Writes at the others, as soon as one of them takes it: a try that meets no leader isn't waited for. When it was taken.
+async fn put_elsewhere(cluster: &Cluster, old: usize, value: u64) -> Instant {
+    const TRY: Duration = Duration::from_millis(200);
+    let begun = Instant::now();
+    loop {
+        let [one, two] = others(old).map(|member| tokio::time::timeout(TRY, put(cluster, member, value)));
+        let (one, two) = tokio::join!(one, two);
+        if one == Ok(true) || two == Ok(true) {
+            return Instant::now();
+        }
+        assert!(begun.elapsed() < COMES_MAX, "nothing can be written");
+    }
+}
+
+/// Reads at a leader from which nothing is heard and to which nothing comes: for a while it takes itself for the leader.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_at_a_leader_that_is_cut_off_are_not_stale() {
+    let cluster = Cluster::rusd(3, &[]).await;
+    for round in 1..=u64::from(settings::rounds_or(3, 30)) {
+        let old = cluster.leader().await;
+        put_surely(&cluster, old, 2 * round).await;
+        let readers = Readers::start(&cluster, old);
+        cluster.net.isolate(old, 3);
+        let acknowledged = put_elsewhere(&cluster, old, 2 * round + 1).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        cluster.net.heal();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let answered = readers.saw(2 * round + 1, acknowledged).await;
+        println!("  round {round}: {answered} reads after the write");
+        assert!(answered > 0, "none was answered");
+    }
+}
+
+/// etcd 20418 and 21417, with a leader that hears nothing when it goes on: it knows of no successor.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_that_wait_at_a_paused_leader_that_hears_nothing_are_not_stale() {
+    let cluster = Cluster::rusd(3, &[]).await;
+    for round in 1..=u64::from(settings::rounds_or(3, 30)) {
+        let old = cluster.leader().await;
+        put_surely(&cluster, old, 2 * round).await;
+        let mut readers = Readers::start(&cluster, old);
+        let late = futures::future::join_all((0..READERS).map(|_| connection(&cluster, old))).await;
+        cluster.pause(old);
+        deafen(&cluster, old);
+        let acknowledged = put_elsewhere(&cluster, old, 2 * round + 1).await;
+        late.into_iter().for_each(|channel| readers.add(channel));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        cluster.resume(old);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        cluster.net.heal();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let answered = readers.saw(2 * round + 1, acknowledged).await;
+        println!("  round {round}: {answered} reads after the write");
+        assert!(answered > 0, "none was answered");
+    }
+}
+
+/// etcd 21378, with a leader that asks another one to take over, and doesn't hear that it has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_at_a_leader_that_hands_over_and_hears_nothing_are_not_stale() {
+    let cluster = Cluster::rusd(3, &[]).await;
+    for round in 1..=u64::from(settings::rounds_or(4, 40)) {
+        let old = cluster.leader().await;
+        put_surely(&cluster, old, 2 * round).await;
+        let target_id = cluster.id((old + 1) % 3).await;
+        let readers = Readers::start(&cluster, old);
+        deafen(&cluster, old);
+        let mut client = MaintenanceClient::new(cluster.channel(old));
+        let moving = tokio::spawn(async move { client.move_leader(MoveLeaderRequest { target_id }).await });
+        let acknowledged = put_elsewhere(&cluster, old, 2 * round + 1).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        cluster.net.heal();
+        // It may have given up waiting for what it couldn't hear.
+        let _ = moving.await.unwrap();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(readers.saw(2 * round + 1, acknowledged).await > 0, "none was answered");
     }
 }
 
