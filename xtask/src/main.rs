@@ -10,22 +10,28 @@ mod bench;
 mod chart;
 mod clients;
 mod cluster;
+mod debian;
 mod differential;
 mod etcd_suite;
 mod etcdctl;
 mod faults;
 mod golden;
+mod image;
 mod import;
 mod kube;
+mod package;
 mod patroni;
 mod peers;
 mod ports;
+mod report;
 mod sh;
 mod simulate;
 mod supply;
 mod tally;
 mod usage;
 mod verify;
+#[path = "../../tests/support/yaml.rs"]
+mod yaml;
 
 use std::process::ExitCode;
 
@@ -71,6 +77,18 @@ const COMMANDS: &[Command] = &[
         help: "lint the Helm chart, hold what it renders against goldens, try what it must refuse",
         takes: Takes { word: "", options: &[flag("--record")] },
         run: chart::run,
+    },
+    Command {
+        name: "image",
+        help: "the container images, built by buildah and run by runc: chart, compose file and kubeadm have them",
+        takes: Takes { word: "", options: &[with("--arch", "amd64|arm64"), flag("--twice")] },
+        run: image::run,
+    },
+    Command {
+        name: "package",
+        help: "the Debian package, installed and started in a Debian of its own",
+        takes: Takes { word: "", options: &[flag("--build-only")] },
+        run: package::run,
     },
     Command {
         name: "bench",

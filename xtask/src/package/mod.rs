@@ -1,0 +1,55 @@
+//! `cargo xtask package [--build-only]`: the Debian packages, looked into, installed and run.
+//!
+//! ```text
+//! image::build (static programs) ─► deb (pages, completions, SBOM; cargo-deb) ─► rusd_VERSION_ARCH.deb ─► dpkg-deb, lintian
+//!                                                       debootstrap ─► system ─► dpkg, systemd in a container, purge
+//! ```
+//! A Debian of its own is made once below the target directory, two minutes, and copied for each run.
+
+mod boot;
+mod deb;
+mod system;
+
+use crate::image::build::{self, ARCHES, Source, Tools};
+use crate::report::{Report, passed, skipped};
+use crate::{Outcome, debian, sh};
+
+/// What packages are made and looked into with.
+const PROGRAMS: [(&str, &str); 3] = [("dpkg-deb", "dpkg"), ("xz", "xz-utils"), ("python3", "python3")];
+
+pub(crate) fn run(args: &[String]) -> Outcome {
+    debian::need(&PROGRAMS)?;
+    let tools = Tools::install()?;
+    build::install(&sh::target().join("tools"), deb::TOOL.0, deb::TOOL.1, &["--no-default-features"])?;
+    let source = Source::here()?;
+    let mut report = Report::new("package");
+    let mut programs = Vec::new();
+    for arch in ARCHES {
+        programs.push((arch, build::program(&tools, arch, &source, &sh::root(), &sh::target())?));
+    }
+    let ours = programs.iter().find(|(arch, _)| arch.is_ours()).ok_or("this processor has no package")?.1.clone();
+    for (arch, program) in &programs {
+        let materials = build::materials(&tools, program)?;
+        let package = deb::build(*arch, program, &ours, &materials, &source)?;
+        report.step(&format!("content {}", arch.name), deb::content(&package, *arch));
+        report.step(&format!("twice {}", arch.name), deb::again(&package, *arch, &source));
+        if !arch.is_ours() {
+            continue;
+        }
+        report.step("lintian", deb::lintian(&package));
+        if args.iter().any(|arg| arg == "--build-only") {
+            continue;
+        }
+        match system::System::new() {
+            Ok(system) => {
+                report.step("install", system.install(&package));
+                report.step("unit", system.unit());
+                report.step("boot", boot::boots(&system));
+                report.step("purge", system.purge());
+            }
+            Err(why) => report.step("install", skipped(why.to_string())),
+        }
+    }
+    report.step("packages", passed(sh::target().join("package").display().to_string()));
+    report.end()
+}
