@@ -87,7 +87,7 @@ const COMMANDS: &[Command] = &[
     Command {
         name: "package",
         help: "the Debian package, installed and started in a Debian of its own",
-        takes: Takes { word: "", options: &[flag("--build-only")] },
+        takes: Takes { word: "", options: &[with("--arch", "amd64|arm64"), flag("--build-only")] },
         run: package::run,
     },
     Command {

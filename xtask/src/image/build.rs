@@ -36,6 +36,14 @@ pub(crate) struct Arch {
 pub(crate) const ARCHES: [Arch; 2] =
     [Arch { name: "amd64", rust: "x86_64", machine: 62 }, Arch { name: "arm64", rust: "aarch64", machine: 183 }];
 
+/// All, or the one of `--arch A`.
+pub(crate) fn arches(args: &[String]) -> Result<Vec<Arch>> {
+    let only = sh::option(args, "arch")?;
+    let fits = |arch: &Arch| only.as_deref().is_none_or(|only| only == arch.name);
+    let arches: Vec<Arch> = ARCHES.into_iter().filter(fits).collect();
+    if arches.is_empty() { Err("--arch is amd64 or arm64".into()) } else { Ok(arches) }
+}
+
 impl Arch {
     pub(crate) fn target(self) -> String {
         format!("{}-unknown-linux-musl", self.rust)
@@ -122,21 +130,27 @@ fn write_script(path: &Path, text: &str) -> Result<()> {
 /// What the build is told of the commit it is of.
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
-    /// Its hash, with `-dirty` if the tree isn't as it.
+    /// Its hash, with `-dirty` if the tree isn't like it.
     pub(crate) commit: String,
     /// Its time: seconds since 1970.
     pub(crate) epoch: String,
 }
 
 impl Source {
+    /// What git says, or the variables by which a build from an archive says it: `RUSD_COMMIT`, `SOURCE_DATE_EPOCH`.
     pub(crate) fn here() -> Result<Self> {
         let git = |args: &[&str]| -> Result<String> {
             let said = sh::output(sh::program("git", &sh::root(), args))?;
             Ok(String::from_utf8_lossy(&said).trim().to_owned())
         };
-        let is_clean = git(&["status", "--porcelain", "--untracked-files=no"])?.is_empty();
-        let commit = git(&["rev-parse", "HEAD"])? + if is_clean { "" } else { "-dirty" };
-        Ok(Self { commit, epoch: git(&["log", "-1", "--format=%ct"])? })
+        let commit = || {
+            let is_clean = git(&["status", "--porcelain", "--untracked-files=no"])?.is_empty();
+            Ok(git(&["rev-parse", "HEAD"])? + if is_clean { "" } else { "-dirty" })
+        };
+        let told = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let commit = told("RUSD_COMMIT").map_or_else(commit, Ok)?;
+        let epoch = told("SOURCE_DATE_EPOCH").map_or_else(|| git(&["log", "-1", "--format=%ct"]), Ok)?;
+        Ok(Self { commit, epoch })
     }
 }
 
@@ -216,6 +230,14 @@ mod tests {
     fn paths_are_replaced_in_their_order() {
         let flags = remap(&[(Path::new("/home/a"), "/cargo"), (Path::new("/b"), "/rusd")], "--remap-path-prefix=");
         assert_eq!(flags, "--remap-path-prefix=/home/a=/cargo --remap-path-prefix=/b=/rusd");
+    }
+
+    #[test]
+    fn one_processor_may_be_chosen() {
+        let chosen = |args: &[&str]| arches(&args.iter().map(|arg| (*arg).to_owned()).collect::<Vec<_>>());
+        assert_eq!(chosen(&[]).expect("all"), ARCHES);
+        assert_eq!(chosen(&["--arch", "arm64"]).expect("one"), [ARCHES[1]]);
+        assert!(chosen(&["--arch=arm"]).is_err());
     }
 
     #[test]

@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use assemble::{Buildah, Content, Kind};
-use build::{ARCHES, Arch, Source, Tools};
+use build::{Arch, Source, Tools};
 use layout::Layout;
 use story::Unpacked;
 
@@ -46,12 +46,7 @@ const PROGRAMS: [(&str, &str); 6] = [
 const KINDS: [Kind; 2] = [Kind::Rusd, Kind::Etcd];
 
 pub(crate) fn run(args: &[String]) -> Outcome {
-    let only = sh::option(args, "arch")?;
-    let arches: Vec<Arch> =
-        ARCHES.into_iter().filter(|arch| only.as_deref().is_none_or(|only| only == arch.name)).collect();
-    if arches.is_empty() {
-        return Err("--arch is amd64 or arm64".into());
-    }
+    let arches = build::arches(args)?;
     debian::need(&PROGRAMS)?;
     peers::run(&[])?;
     let tools = Tools::install()?;

@@ -20,31 +20,39 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 const BOOT_MAX: Duration = Duration::from_secs(60);
 const BACK_MAX: Duration = Duration::from_secs(30);
-/// What a service manager has to be able to do.
-const CAPABILITIES: [&str; 22] = [
-    "CAP_AUDIT_WRITE",
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_DAC_READ_SEARCH",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_IPC_LOCK",
-    "CAP_IPC_OWNER",
-    "CAP_KILL",
-    "CAP_LEASE",
-    "CAP_MKNOD",
-    "CAP_NET_ADMIN",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_SETFCAP",
-    "CAP_SETGID",
-    "CAP_SETPCAP",
-    "CAP_SETUID",
-    "CAP_SYS_ADMIN",
-    "CAP_SYS_CHROOT",
-    "CAP_SYS_NICE",
-    "CAP_SYS_PTRACE",
-    "CAP_SYS_RESOURCE",
+/// What a service manager may have to do, by the kernel's numbers; it gets those of them that we have ourselves.
+const CAPABILITIES: [(u32, &str); 23] = [
+    (0, "CAP_CHOWN"),
+    (1, "CAP_DAC_OVERRIDE"),
+    (2, "CAP_DAC_READ_SEARCH"),
+    (3, "CAP_FOWNER"),
+    (4, "CAP_FSETID"),
+    (5, "CAP_KILL"),
+    (6, "CAP_SETGID"),
+    (7, "CAP_SETUID"),
+    (8, "CAP_SETPCAP"),
+    (10, "CAP_NET_BIND_SERVICE"),
+    (12, "CAP_NET_ADMIN"),
+    (13, "CAP_NET_RAW"),
+    (14, "CAP_IPC_LOCK"),
+    (15, "CAP_IPC_OWNER"),
+    (18, "CAP_SYS_CHROOT"),
+    (19, "CAP_SYS_PTRACE"),
+    (21, "CAP_SYS_ADMIN"),
+    (23, "CAP_SYS_NICE"),
+    (24, "CAP_SYS_RESOURCE"),
+    (27, "CAP_MKNOD"),
+    (28, "CAP_LEASE"),
+    (29, "CAP_AUDIT_WRITE"),
+    (31, "CAP_SETFCAP"),
 ];
+
+/// Those that a process has, by its `status`.
+fn capabilities(status: &str) -> Result<Vec<&'static str>> {
+    let set = status.lines().find_map(|line| line.strip_prefix("CapBnd:")).ok_or("a process without capabilities")?;
+    let set = u64::from_str_radix(set.trim(), 16)?;
+    Ok(CAPABILITIES.iter().filter(|(bit, _)| set >> bit & 1 == 1).map(|(_, name)| *name).collect())
+}
 
 /// The running system; gone at drop.
 struct Booted {
@@ -59,10 +67,11 @@ fn runc(args: &[&str]) -> Command {
     command
 }
 
-fn spec(system: &System) -> Value {
+fn spec(system: &System) -> Result<Value> {
+    let capabilities = capabilities(&fs::read_to_string("/proc/self/status")?)?;
     let mount = |kind: &str, to: &str, options: &[&str]| json!({"destination": to, "type": kind, "source": kind, "options": options});
     let namespaces = ["pid", "ipc", "uts", "mount", "network", "cgroup"].map(|kind| json!({"type": kind}));
-    json!({
+    Ok(json!({
         "ociVersion": "1.0.2",
         "process": {
             "terminal": false,
@@ -70,7 +79,7 @@ fn spec(system: &System) -> Value {
             "args": ["/lib/systemd/systemd", "--log-target=console"],
             "env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "container=runc"],
             "cwd": "/",
-            "capabilities": {"bounding": CAPABILITIES, "effective": CAPABILITIES, "permitted": CAPABILITIES,
+            "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities,
                 "inheritable": [], "ambient": []},
         },
         "root": {"path": system.root, "readonly": false},
@@ -87,7 +96,7 @@ fn spec(system: &System) -> Value {
             mount("tmpfs", "/tmp", &["nosuid", "nodev"]),
         ],
         "linux": {"namespaces": namespaces},
-    })
+    }))
 }
 
 impl Booted {
@@ -96,7 +105,7 @@ impl Booted {
         let id = format!("rusd-boot-{}", std::process::id());
         let dir = sh::target().join("package/bundles").join(&id);
         fs::create_dir_all(&dir)?;
-        fs::write(dir.join("config.json"), serde_json::to_vec(&spec(system))?)?;
+        fs::write(dir.join("config.json"), serde_json::to_vec(&spec(system)?)?)?;
         let log = File::create(dir.join("log"))?;
         let mut command = runc(&["run", "--pid-file"]);
         command.arg(dir.join("pid")).arg("--bundle").arg(&dir).arg(&id).stdout(log.try_clone()?).stderr(log);
@@ -214,6 +223,15 @@ fn confined(status: &str) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_we_lack_is_not_handed_on() {
+        let all = capabilities("CapBnd:\t000001ffffffffff\n").expect("a set");
+        let fewer = capabilities("CapBnd:\t000001fffeffffff\n").expect("a set");
+        assert_eq!(all.len(), CAPABILITIES.len());
+        assert!(!fewer.contains(&"CAP_SYS_RESOURCE") && fewer.len() == all.len() - 1);
+        assert!(capabilities("").is_err() && capabilities("CapBnd:\tx\n").is_err());
+    }
 
     #[test]
     fn a_service_that_has_too_much_is_found() {

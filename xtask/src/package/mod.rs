@@ -1,4 +1,4 @@
-//! `cargo xtask package [--build-only]`: the Debian packages, looked into, installed and run.
+//! `cargo xtask package [--arch A] [--build-only]`: the Debian packages, looked into, installed and run.
 //!
 //! ```text
 //! image::build (static programs) ─► deb (pages, completions, SBOM; cargo-deb) ─► rusd_VERSION_ARCH.deb ─► dpkg-deb, lintian
@@ -10,24 +10,28 @@ mod boot;
 mod deb;
 mod system;
 
-use crate::image::build::{self, ARCHES, Source, Tools};
+use crate::image::build::{self, Source, Tools};
 use crate::report::{Report, passed, skipped};
 use crate::{Outcome, debian, sh};
+
+type Error = Box<dyn std::error::Error>;
 
 /// What packages are made and looked into with.
 const PROGRAMS: [(&str, &str); 3] = [("dpkg-deb", "dpkg"), ("xz", "xz-utils"), ("python3", "python3")];
 
 pub(crate) fn run(args: &[String]) -> Outcome {
+    let arches = build::arches(args)?;
     debian::need(&PROGRAMS)?;
     let tools = Tools::install()?;
     build::install(&sh::target().join("tools"), deb::TOOL.0, deb::TOOL.1, &["--no-default-features"])?;
     let source = Source::here()?;
     let mut report = Report::new("package");
-    let mut programs = Vec::new();
-    for arch in ARCHES {
-        programs.push((arch, build::program(&tools, arch, &source, &sh::root(), &sh::target())?));
-    }
-    let ours = programs.iter().find(|(arch, _)| arch.is_ours()).ok_or("this processor has no package")?.1.clone();
+    let program = |arch| build::program(&tools, arch, &source, &sh::root(), &sh::target());
+    let programs = arches.into_iter().map(|arch| Ok((arch, program(arch)?))).collect::<Result<Vec<_>, Error>>()?;
+    // Pages and completions are the same for all; any that runs here writes them.
+    let ours =
+        programs.iter().find(|(arch, _)| arch.is_ours()).ok_or("pages are written by this processor's program")?;
+    let ours = ours.1.clone();
     for (arch, program) in &programs {
         let materials = build::materials(&tools, program)?;
         let package = deb::build(*arch, program, &ours, &materials, &source)?;
