@@ -190,7 +190,9 @@ impl Buildah {
         self.run(&config.iter().map(String::as_str).collect::<Vec<_>>())?;
         let into = format!("oci:{}", text(into)?);
         let timestamp = format!("--timestamp={}", source.epoch);
-        self.run(&["commit", "--quiet", "--format=oci", &timestamp, container, &into])?;
+        // A directory isn't compressed unless it is asked for.
+        let compress = "--disable-compression=false";
+        self.run(&["commit", "--quiet", "--format=oci", compress, &timestamp, container, &into])?;
         Ok(())
     }
 

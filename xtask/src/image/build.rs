@@ -143,7 +143,7 @@ impl Source {
             let said = sh::output(sh::program("git", &sh::root(), args))?;
             Ok(String::from_utf8_lossy(&said).trim().to_owned())
         };
-        let commit = || {
+        let commit = || -> Result<String> {
             let is_clean = git(&["status", "--porcelain", "--untracked-files=no"])?.is_empty();
             Ok(git(&["rev-parse", "HEAD"])? + if is_clean { "" } else { "-dirty" })
         };
@@ -228,8 +228,8 @@ mod tests {
 
     #[test]
     fn paths_are_replaced_in_their_order() {
-        let flags = remap(&[(Path::new("/home/a"), "/cargo"), (Path::new("/b"), "/rusd")], "--remap-path-prefix=");
-        assert_eq!(flags, "--remap-path-prefix=/home/a=/cargo --remap-path-prefix=/b=/rusd");
+        let flags = remap(&[(Path::new("/of/a"), "/cargo"), (Path::new("/b"), "/rusd")], "--remap-path-prefix=");
+        assert_eq!(flags, "--remap-path-prefix=/of/a=/cargo --remap-path-prefix=/b=/rusd");
     }
 
     #[test]

@@ -28,7 +28,7 @@ struct Service {
 fn services(text: &str) -> Result<Vec<Service>> {
     let file = yaml::documents(text)?.into_iter().next().ok_or("an empty file")?;
     let services = file["services"].as_object().ok_or("a file without services")?;
-    services.iter().map(|(name, service)| Ok(read(name, service)?)).collect()
+    services.iter().map(|(name, service)| read(name, service)).collect()
 }
 
 fn read(name: &str, service: &Value) -> Result<Service> {

@@ -91,7 +91,6 @@ impl Plan<'_> {
                 "env": inner["Env"],
                 "cwd": inner["WorkingDir"],
                 "capabilities": {"bounding": none, "effective": none, "permitted": none, "inheritable": none, "ambient": none},
-                "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 65536, "soft": 65536}],
                 "noNewPrivileges": true,
             },
             "root": {"path": self.root, "readonly": true},

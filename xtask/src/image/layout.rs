@@ -20,6 +20,7 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 
 /// What tells whether the container is well; Kubernetes has probes instead.
@@ -100,6 +101,9 @@ impl Layout {
     pub(super) fn compressed(&self, arch: Arch) -> Result<u64> {
         let manifest = self.manifest(arch)?;
         let layers = manifest["layers"].as_array().ok_or("a manifest without layers")?;
+        if let Some(plain) = layers.iter().find(|layer| layer["mediaType"] != LAYER) {
+            return Err(format!("a layer isn't compressed: {plain}").into());
+        }
         Ok(layers.iter().filter_map(|layer| layer["size"].as_u64()).sum())
     }
 
@@ -192,7 +196,7 @@ mod tests {
         let layout = Layout::create(dir).expect("a layout");
         let config = json!({"architecture": arch.name, "os": "linux", "config": {"User": "65532:65532"}});
         let config = layout.put(CONFIG, &serde_json::to_vec(&config).expect("JSON")).expect("put");
-        let layer = layout.put("application/vnd.oci.image.layer.v1.tar+gzip", b"a layer").expect("put");
+        let layer = layout.put(LAYER, b"a layer").expect("put");
         let manifest = json!({"schemaVersion": 2, "config": config, "layers": [layer]});
         let manifest = layout.put(MANIFEST, &serde_json::to_vec(&manifest).expect("JSON")).expect("put");
         fs::write(dir.join("index.json"), json!({"manifests": [manifest]}).to_string()).expect("written");

@@ -211,7 +211,7 @@ fn confined(status: &str) -> Result<String> {
         let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         line.unwrap_or_default().split_whitespace().next().unwrap_or_default().to_owned()
     };
-    let all = ["CapEff", "CapBnd", "NoNewPrivs", "Seccomp", "Uid"].map(|name| field(name));
+    let all = ["CapEff", "CapBnd", "NoNewPrivs", "Seccomp", "Uid"].map(field);
     let [effective, bounding, privileges, seccomp, user] = &all;
     let is_empty = |set: &str| !set.is_empty() && set.bytes().all(|byte| byte == b'0');
     expect(is_empty(effective) && is_empty(bounding), format!("it has capabilities: {effective}, {bounding}"))?;
