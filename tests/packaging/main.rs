@@ -8,6 +8,7 @@
 //! ```
 //! `cargo xtask image` and `cargo xtask package` try the same with the image, the real kubeadm, and a Debian that has booted.
 
+#![allow(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 #![allow(
     clippy::disallowed_types,
     clippy::disallowed_methods,

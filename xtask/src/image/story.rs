@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::build::Arch;
 use super::container::{Container, Net, Plan, volume};
 use super::layout::{HEALTH, Layout};
-use crate::report::{Tried, expect, passed};
+use crate::report::{Tried, expect, passed, skipped};
 use crate::{peers, sh};
 
 /// From `runc run` to "ready to serve client requests", at most.
@@ -136,8 +136,26 @@ pub(super) fn starts(image: &Unpacked) -> Tried {
         middle.as_millis(),
         worst.as_millis()
     );
-    expect(middle < START_MAX, format!("{shown}: {} are allowed", START_MAX.as_millis()))?;
-    passed(shown)
+    if middle < START_MAX {
+        return passed(shown);
+    }
+    let wanted = format!("{shown}: {} are allowed", START_MAX.as_millis());
+    // Among other work it says nothing of ours.
+    match busy()? {
+        Some(load) => skipped(format!("{wanted} when nothing else runs, and the load is {load}")),
+        None => Err(wanted.into()),
+    }
+}
+
+/// The machine's load, if others leave no processor free.
+fn busy() -> Result<Option<f64>, Box<dyn std::error::Error>> {
+    let processors = std::thread::available_parallelism()?.get();
+    Ok(load(&fs::read_to_string("/proc/loadavg")?)?.filter(|load| *load >= processors as f64))
+}
+
+/// The mean of the last minute.
+fn load(text: &str) -> Result<Option<f64>, std::num::ParseFloatError> {
+    text.split_whitespace().next().map(str::parse).transpose()
 }
 
 #[cfg(test)]
@@ -152,6 +170,13 @@ mod tests {
         assert!(is_read_only(&root("ro,relatime")));
         assert!(!is_read_only(&root("rw,relatime")));
         assert!(!is_read_only(""));
+    }
+
+    #[test]
+    fn the_load_is_the_first_number() {
+        assert_eq!(load("2.50 1.00 0.50 3/400 1234\n"), Ok(Some(2.5)));
+        assert_eq!(load(""), Ok(None));
+        assert!(load("x").is_err());
     }
 
     #[test]

@@ -14,19 +14,19 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 pub(super) const TOOL: (&str, &str) = ("cargo-deb", "3.8.0");
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// What must be in the package, as `dpkg-deb --contents` has it: mode, owner and path.
+/// What must be in the package, as `dpkg-deb --contents` has it: mode and path; all of it is root's.
 const CONTENT: [(&str, &str); 11] = [
-    ("-rwxr-xr-x root/root", "./usr/bin/rusd"),
-    ("lrwxrwxrwx root/root", "./usr/lib/rusd/bin/etcd -> ../../../bin/rusd"),
-    ("-rw-r--r-- root/root", "./usr/share/man/man1/rusd.1.gz"),
-    ("-rw-r--r-- root/root", "./usr/share/man/man1/rusd-snapshot-save.1.gz"),
-    ("-rw-r--r-- root/root", "./usr/share/bash-completion/completions/rusd"),
-    ("-rw-r--r-- root/root", "./usr/share/zsh/vendor-completions/_rusd"),
-    ("-rw-r--r-- root/root", "./usr/share/fish/vendor_completions.d/rusd.fish"),
-    ("-rw-r--r-- root/root", "./usr/share/doc/rusd/rusd.cdx.json"),
-    ("-rw-r--r-- root/root", "./usr/share/doc/rusd/copyright"),
-    ("-rw-r--r-- root/root", "./usr/lib/systemd/system/rusd.service"),
-    ("-rw-r--r-- root/root", "./etc/default/rusd"),
+    ("-rwxr-xr-x", "./usr/bin/rusd"),
+    ("lrwxrwxrwx", "./usr/lib/rusd/bin/etcd -> ../../../bin/rusd"),
+    ("-rw-r--r--", "./usr/share/man/man1/rusd.1.gz"),
+    ("-rw-r--r--", "./usr/share/man/man1/rusd-snapshot-save.1.gz"),
+    ("-rw-r--r--", "./usr/share/bash-completion/completions/rusd"),
+    ("-rw-r--r--", "./usr/share/zsh/vendor-completions/_rusd"),
+    ("-rw-r--r--", "./usr/share/fish/vendor_completions.d/rusd.fish"),
+    ("-rw-r--r--", "./usr/share/doc/rusd/rusd.cdx.json"),
+    ("-rw-r--r--", "./usr/share/doc/rusd/copyright"),
+    ("-rw-r--r--", "./usr/lib/systemd/system/rusd.service"),
+    ("-rw-r--r--", "./etc/default/rusd"),
 ];
 
 /// Makes the package of a program; `ours` is the same for this processor, and writes the pages.
@@ -41,10 +41,15 @@ pub(super) fn build(arch: Arch, program: &Path, ours: &Path, materials: &[u8], s
         command.args(words);
         sh::output(command)
     };
-    fs::write(dir.join("man/rusd.1"), say(&["man"])?)?;
+    let page = |name: &str, text: Vec<u8>| -> Result<()> {
+        fs::write(dir.join("man").join(name), text)?;
+        sh::output(sh::program("gzip", &dir.join("man"), &["--best", "--no-name", name]))?;
+        Ok(())
+    };
+    page("rusd.1", say(&["man"])?)?;
     for words in subcommands(&String::from_utf8_lossy(&say(&["--help"])?)) {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        fs::write(dir.join(format!("man/rusd-{}.1", words.join("-"))), say(&[&["man"], &words[..]].concat())?)?;
+        page(&format!("rusd-{}.1", words.join("-")), say(&[&["man"], &words[..]].concat())?)?;
     }
     for shell in ["bash", "zsh", "fish"] {
         fs::write(dir.join(format!("rusd.{shell}")), say(&["completions", shell])?)?;
@@ -118,7 +123,10 @@ pub(super) fn content(package: &Path, arch: Arch) -> Tried {
 fn missing(listed: &str) -> Vec<&'static str> {
     let is_there = |(mode, path): &&(&str, &str)| {
         listed.lines().any(|line| {
-            line.starts_with(mode) && line.split_once(" ./").is_some_and(|(_, rest)| format!("./{rest}") == *path)
+            let owner = line.split_whitespace().nth(1);
+            line.starts_with(mode)
+                && matches!(owner, Some("root/root" | "0/0"))
+                && line.split_once(" ./").is_some_and(|(_, rest)| Some(rest) == path.strip_prefix("./"))
         })
     };
     CONTENT.iter().filter(|wanted| !is_there(wanted)).map(|(_, path)| *path).collect()
@@ -163,11 +171,12 @@ mod tests {
 
     #[test]
     fn what_is_missing_or_otherwise_is_named() {
-        let line = |(mode, path): &(&str, &str)| format!("{mode}       123 2026-11-26 09:00 {path}\n");
+        let line = |(mode, path): &(&str, &str)| format!("{mode} 0/0  123 2026-11-26 09:00 {path}\n");
         let all: String = CONTENT.iter().map(line).collect();
         assert!(missing(&all).is_empty());
         let other = all.replace("-rwxr-xr-x", "-rw-r--r--");
         assert_eq!(missing(&other), ["./usr/bin/rusd"]);
+        assert_eq!(missing(&all.replace("0/0", "1000/0")).len(), CONTENT.len());
         assert_eq!(missing("").len(), CONTENT.len());
     }
 }
