@@ -64,11 +64,12 @@ async fn connections_that_say_nothing_harm_nobody() {
         let mut kv = KvClient::new(channel);
         kv.put(put.clone()).await.unwrap();
         // It has asked for something, so that it stays whoever comes.
-        let _more = hold(&client, &[IDLE; 20]).await;
+        let more = hold(&client, &[IDLE; 20]).await;
         tokio::time::sleep(Duration::from_secs(3)).await;
         kv.put(put).await.unwrap();
+        (kv, more)
     };
-    tokio::time::timeout(COMES_MAX, put).await.expect("an honest client comes in");
+    let _held = tokio::time::timeout(COMES_MAX, put).await.expect("an honest client comes in");
     let metrics = page(&free, "/metrics").await;
     let figure = |name: &str| -> f64 {
         let series = format!("{name}{{limit=\"max-connections\"}} ");

@@ -142,7 +142,8 @@ async fn each_limit_is_reached_once() {
     LockClient::new(server.connect().await).unlock(v3lockpb::UnlockRequest { key: held.key }).await.unwrap();
     second.await.expect("its turn has come");
 
-    // Streams that stay take the places of requests; probes have some of their own.
+    // Streams that stay take the places of requests; probes have some of their own. This one asks for the page.
+    until(&server, "rusd_limit_used{limit=\"max-open-requests\"}", 1.0).await;
     let mut streams = Vec::new();
     let refused = loop {
         match Watch::idle(server.connect().await).await {
