@@ -95,7 +95,7 @@ async fn each_limit_is_reached_once() {
         "--max-watchers=6",
         "--max-watchers-per-stream=5",
         "--watch-keys-mb=1",
-        "--max-leases=2",
+        "--max-leases=3",
         "--max-lock-waiters=1",
         "--max-open-requests=24",
         "--max-pending-logins=2",
@@ -124,10 +124,10 @@ async fn each_limit_is_reached_once() {
     drop((watch, other));
 
     let mut lease = LeaseClient::new(server.connect().await);
-    for id in [1, 2] {
+    for id in [1, 2, 3] {
         lease.lease_grant(pb::LeaseGrantRequest { id, ttl: 600 }).await.unwrap();
     }
-    is_refused(lease.lease_grant(pb::LeaseGrantRequest { id: 3, ttl: 600 }).await);
+    is_refused(lease.lease_grant(pb::LeaseGrantRequest { id: 4, ttl: 600 }).await);
 
     let lock = async |lease| {
         LockClient::new(server.connect().await).lock(v3lockpb::LockRequest { name: "l".into(), lease }).await
@@ -138,7 +138,7 @@ async fn each_limit_is_reached_once() {
         answer = &mut second => panic!("it is held: {answer:?}"),
         () = until(&server, "rusd_limit_used{limit=\"max-lock-waiters\"}", 1.0) => {}
     }
-    is_refused(lock(2).await);
+    is_refused(lock(3).await);
     LockClient::new(server.connect().await).unlock(v3lockpb::UnlockRequest { key: held.key }).await.unwrap();
     second.await.expect("its turn has come");
 
@@ -195,7 +195,7 @@ async fn each_limit_is_reached_once() {
     for (flag, max) in [
         ("max-watchers", 6.0),
         ("watch-keys-mb", 1_048_576.0),
-        ("max-leases", 2.0),
+        ("max-leases", 3.0),
         ("max-lock-waiters", 1.0),
         ("max-open-requests", 24.0),
         ("max-pending-logins", 2.0),
