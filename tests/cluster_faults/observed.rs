@@ -30,10 +30,9 @@ async fn page(cluster: &Cluster, member: usize, path: &str) -> String {
 
 /// What the alerts of etcd's mixin are made of, and what people look at when one fires. Not heartbeats that failed: etcd counts
 /// those that it sent too late itself, rusd also those that a member didn't answer in time.
-const ALERTS: [&str; 11] = [
+const ALERTS: [&str; 10] = [
     "etcd_server_leader_changes_seen_total",
     "etcd_server_proposals_failed_total",
-    "etcd_server_proposals_committed_total",
     "etcd_server_read_indexes_failed_total",
     "etcd_server_slow_read_indexes_total",
     "etcd_server_health_failures",

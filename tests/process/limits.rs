@@ -99,7 +99,7 @@ async fn each_limit_is_reached_once() {
         "--max-lock-waiters=1",
         "--max-open-requests=24",
         "--max-pending-logins=2",
-        "--max-pending-logins-per-connection=3",
+        "--max-pending-logins-per-connection=1",
         "--bcrypt-cost=10",
     ]
     .map(str::to_owned);
@@ -199,7 +199,7 @@ async fn each_limit_is_reached_once() {
         ("max-lock-waiters", 1.0),
         ("max-open-requests", 24.0),
         ("max-pending-logins", 2.0),
-        ("max-pending-logins-per-connection", 3.0),
+        ("max-pending-logins-per-connection", 1.0),
     ] {
         assert_eq!(value(&shown, &format!("rusd_limit{{limit=\"{flag}\"}}")), max, "{flag}");
         let refused = value(&shown, &format!("rusd_limit_refused_total{{limit=\"{flag}\"}}"));
