@@ -4,7 +4,7 @@
 
 use std::io::Write as _;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rusd::cli::version::{ETCD_VERSION, RUSD_VERSION};
 use rusd::cli::{self, Action, Run, Tool};
@@ -85,14 +85,17 @@ fn serve(serving: Serve, begun: Instant) -> ExitCode {
     // Only a pod has anything to do afterwards.
     let pod = rejoin_after.map(|after| (config.clone(), after));
     match (server::run(Start { config: *config, style, begun, joined }), pod) {
-        (Ok(Stopped::Removed), Some((config, after))) => match pod::removed(&config, after) {
-            Ok(Some(signal)) => signal.raise(),
-            Ok(None) => ExitCode::SUCCESS,
-            Err(error) => {
-                tracing::error!("{error}");
-                ExitCode::from(FAILED)
+        (Ok(Stopped::Removed { before }), Some((config, after))) => {
+            // A pod that was started since then is wanted.
+            match pod::removed(&config, if before { Duration::ZERO } else { after }) {
+                Ok(Some(signal)) => signal.raise(),
+                Ok(None) => ExitCode::SUCCESS,
+                Err(error) => {
+                    tracing::error!("{error}");
+                    ExitCode::from(FAILED)
+                }
             }
-        },
+        }
         (stopped, _) => ended(stopped),
     }
 }
@@ -100,7 +103,7 @@ fn serve(serving: Serve, begun: Instant) -> ExitCode {
 fn ended(stopped: Result<Stopped, ServerError>) -> ExitCode {
     match stopped {
         Ok(Stopped::Signal(signal)) => signal.raise(),
-        Ok(Stopped::Removed) => ExitCode::SUCCESS,
+        Ok(Stopped::Removed { .. }) => ExitCode::SUCCESS,
         Ok(Stopped::SetAside) => {
             if restart::is_again() {
                 tracing::error!("the store is damaged again right after it was set aside: check the disk");

@@ -89,7 +89,10 @@ pub enum Stopped {
     /// A signal asked for it.
     Signal(Signal),
     /// This member was removed from its cluster.
-    Removed,
+    Removed {
+        /// It was so already when it started.
+        before: bool,
+    },
     /// A damaged store was set aside: a process that starts now rebuilds it (see
     /// [`crate::ops::restart`]).
     SetAside,
@@ -257,7 +260,7 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
 
     let ended = core.wait(signal).await;
     match &ended {
-        Ok(Stopped::Removed) => tracing::warn!("this member was removed from the cluster; ending for good"),
+        Ok(Stopped::Removed { .. }) => tracing::warn!("this member was removed from the cluster; ending for good"),
         Ok(Stopped::Healing) => tracing::warn!("starting again to take in the state that heals this member"),
         Ok(stopped) => tracing::info!(reason = ?stopped, "received signal; shutting down"),
         Err(error) => tracing::error!(%error, "ending: the server can't go on"),

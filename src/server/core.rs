@@ -82,6 +82,8 @@ pub(super) struct Core {
     wal: Arc<Wal>,
     room: Room,
     peer_port: PeerPort,
+    /// This member had been removed before this start.
+    removed_before: bool,
     /// Becomes true when a state that differs can be replaced, which is a start's work.
     restart: watch::Sender<bool>,
     workers: Vec<JoinHandle<()>>,
@@ -264,11 +266,12 @@ impl Core {
         let peer_port = PeerPort::open(peer_listeners, limits::Files::of_process().peers(), &node, &peers, answers);
         // Alone, a member that isn't ready is of no use to anybody; in a cluster it may be what others wait for.
         let ready_max = if node.members().len() <= 1 { Duration::MAX } else { CLUSTER_READY_MAX };
+        let mut removed_before = false;
         tokio::select! {
             biased;
             error = below_ended(&wal, &reader) => return Err(error),
             // It is noticed again, and then the member ends in order.
-            () = removed(&node) => {}
+            () = removed(&node) => removed_before = true,
             ready = tokio::time::timeout(ready_max, publish::ready(&node, config)) => match ready {
                 // What was given out while this member was away would be good for longer here than elsewhere.
                 Ok(Ok(())) => issued.forget_until(node.status().applied()),
@@ -317,6 +320,7 @@ impl Core {
             wal,
             room,
             peer_port,
+            removed_before,
             restart: watch::Sender::new(false),
             workers,
         };
@@ -497,7 +501,7 @@ impl Core {
         tokio::select! {
             biased;
             signal = signal => Ok(Stopped::Signal(signal)),
-            () = removed(&self.node) => Ok(Stopped::Removed),
+            () = removed(&self.node) => Ok(Stopped::Removed { before: self.removed_before }),
             () = asked(self.restart.subscribe()) => Ok(Stopped::Healing),
             // They say why raft ended, so they are asked first.
             error = below_ended(&self.wal, &self.reader) => Err(error),

@@ -121,8 +121,16 @@ impl Set {
 
     /// Waits until a pod's process has ended by itself.
     pub(crate) fn ended(&mut self, at: u8) {
-        let mut child = self.pods[usize::from(at)].take().expect("the pod runs");
-        let status = child.wait().expect("it ends");
+        let begun = Instant::now();
+        let child = self.pods[usize::from(at)].as_mut().expect("the pod runs");
+        let status = loop {
+            if let Some(status) = child.try_wait().expect("a child of ours") {
+                break status;
+            }
+            assert!(begun.elapsed() < PATIENCE, "pod {at} doesn't end:\n{}", tail(&self.logged(at)));
+            std::thread::sleep(Duration::from_millis(50));
+        };
+        self.pods[usize::from(at)] = None;
         assert!(status.success(), "{status}: {}", tail(&self.logged(at)));
     }
 

@@ -107,13 +107,23 @@ async fn a_set_begins_loses_a_volume_grows_shrinks_and_rolls() {
     set.well(4);
     has(&set, 3, &["a", "roll-0"]).await;
 
+    // One that ended before it heard that it was removed learns of it by its next start: it is wanted, and doesn't wait.
+    set.kill(3);
+    let output = set.run("pod shrink --set=rusd --replicas=3");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "removed rusd-3\n", "{output:?}");
+    assert!(set.volume(3).join("data").exists());
+    set.start(3, 5, &["--rejoin-after=1h"]);
+    set.ended(3);
+    set.start(3, 5, &["--rejoin-after=1h"]);
+    set.well(4);
+
     // A member that is removed while its pod stays comes back by itself, as a new one.
     set.stop(3);
     set.start(3, 5, &["--rejoin-after=100ms"]);
     set.well(4);
     let output = set.run("pod shrink --set=rusd --replicas=3");
     assert!(output.status.success(), "{output:?}");
-    set.says(3, SET_ASIDE, 1);
+    set.says(3, SET_ASIDE, 2);
     set.ended(3);
     set.start(3, 5, &["--rejoin-after=1h"]);
     set.well(4);
