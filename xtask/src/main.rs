@@ -7,6 +7,7 @@
 //! To add a command: one module with `pub fn run(args: &[String]) -> Outcome`, one line in [`COMMANDS`].
 
 mod bench;
+mod certs;
 mod chart;
 mod clients;
 mod cluster;
@@ -22,8 +23,10 @@ mod kube;
 mod package;
 mod patroni;
 mod peers;
+mod pods;
 mod ports;
 mod report;
+mod secure;
 mod sh;
 mod simulate;
 mod supply;
@@ -68,8 +71,22 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         name: "kube",
-        help: "a real kube-apiserver on rusd",
-        takes: Takes { word: "", options: &[with("--backend", "E"), with("--rusd", "PATH"), flag("--build-only")] },
+        help: "a real control plane on three members of rusd: story, or a day of it beside etcd",
+        takes: Takes {
+            word: "STORY",
+            options: &[
+                with("--backend", "E"),
+                with("--rusd", "PATH"),
+                flag("--build-only"),
+                with("--side", "NAME"),
+                with("--nodes", "N"),
+                with("--pods", "N"),
+                with("--maps", "N"),
+                with("--seconds", "N"),
+                with("--rounds", "N"),
+                flag("--record"),
+            ],
+        },
         run: kube::run,
     },
     Command {
@@ -89,6 +106,12 @@ const COMMANDS: &[Command] = &[
         help: "the Debian package, installed and started in a Debian of its own",
         takes: Takes { word: "", options: &[with("--arch", "amd64|arm64"), flag("--build-only")] },
         run: package::run,
+    },
+    Command {
+        name: "pods",
+        help: "the chart's pods as processes in namespaces, through all that a release goes through",
+        takes: Takes { word: "", options: &[with("--rusd", "PATH"), with("--old", "PATH")] },
+        run: pods::run,
     },
     Command {
         name: "bench",

@@ -2,6 +2,7 @@
 //!
 //! A command is echoed before it runs, inherits the terminal, and fails with its own words.
 
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -55,6 +56,21 @@ fn show(command: &Command) -> String {
     std::iter::once(program).chain(command.get_args()).map(|s| s.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
+/// Holds a directory for one run at a time, for as long as what is given lives.
+///
+/// # Errors
+/// Another run has it.
+pub(crate) fn alone(dir: &Path) -> Result<File, String> {
+    let path = dir.with_extension("lock");
+    let open = || {
+        fs::create_dir_all(path.parent().unwrap_or(dir))?;
+        File::options().create(true).append(true).open(&path)
+    };
+    let file = open().map_err(|error| format!("{}: {error}", path.display()))?;
+    file.try_lock().map_err(|error| format!("another run is in {}: {error}", dir.display()))?;
+    Ok(file)
+}
+
 /// The value of `--NAME VALUE` or `--NAME=VALUE` among the arguments.
 pub(crate) fn option(args: &[String], name: &str) -> Result<Option<String>, String> {
     for (at, arg) in args.iter().enumerate() {
@@ -86,6 +102,16 @@ pub(crate) fn rusd(args: &[String]) -> Result<PathBuf, Box<dyn std::error::Error
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_directory_is_held_by_one_run() {
+        let dir = target().join("tmp").join(format!("alone-{}", std::process::id()));
+        let held = alone(&dir).expect("nobody has it");
+        assert!(alone(&dir).is_err());
+        drop(held);
+        assert!(alone(&dir).is_ok());
+        fs::remove_file(dir.with_extension("lock")).expect("it is there");
+    }
 
     #[test]
     fn options_come_in_one_word_or_two() {

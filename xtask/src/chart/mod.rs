@@ -18,7 +18,7 @@ use crate::{Outcome, sh};
 /// The default comes first: the others are held against it.
 pub(crate) const VALUES: [&str; 5] = ["default", "single", "secured", "large", "restored"];
 /// The Kubernetes that helm is to think of; without it, it takes the one that its own build doesn't know.
-const KUBE: &str = "--kube-version=1.37.1";
+pub(crate) const KUBE: &str = "--kube-version=1.37.1";
 
 pub(crate) fn run(args: &[String]) -> Outcome {
     let helm = helm::built()?;

@@ -1,8 +1,13 @@
-//! The chart on an apiserver whose store is rusd: every rendering is taken, and helm installs, upgrades, goes back.
+//! The chart on a control plane whose store is rusd: every rendering is taken, and helm installs, upgrades, goes back,
+//! while the store's leader is killed.
 //!
-//! There are no nodes, so no pod runs and no hook could: what pods do is tried by `tests/pods`.
+//! The scheduler places the pods, kwok says that they run: what they do is tried by `cargo xtask pods`.
+
+use std::process::{Child, Stdio};
+use std::time::Duration;
 
 use super::plane::Plane;
+use super::pulse::Pulse;
 use super::story::expect;
 use crate::chart::{self, VALUES};
 use crate::sh;
@@ -11,6 +16,9 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 const NAMESPACE: &str = "store";
 const RELEASE: &str = "store";
+const SET: &str = "statefulset/store-rusd";
+/// An election, the apiserver's own retries, and a machine that is busy with a whole control plane besides.
+const SILENCE_MAX: Duration = Duration::from_secs(15);
 
 /// What other projects bring that the chart has objects of: plural, kind, group.
 const FOREIGN: [(&str, &str, &str); 3] = [
@@ -29,8 +37,8 @@ fn definition((plural, kind, group): (&str, &str, &str)) -> String {
     )
 }
 
-/// The step of the story.
-pub(super) fn step(plane: &mut Plane) -> Result<String> {
+/// The step: what the apiserver makes of each rendering.
+pub(super) fn renderings(plane: &mut Plane) -> Result<String> {
     let helm = chart::helm()?;
     let dir = sh::root().join("charts/rusd");
     kubectl(plane, &["create", "namespace", NAMESPACE])?;
@@ -45,29 +53,89 @@ pub(super) fn step(plane: &mut Plane) -> Result<String> {
         let path = plane.manifest(&format!("chart-{name}.yaml"), &String::from_utf8_lossy(&rendered))?;
         kubectl(plane, &["apply", "--dry-run=server", "-f", &path])?;
     }
+    Ok(format!("{} renderings taken", VALUES.len()))
+}
+
+/// The step: a release from its beginning to its end, its hooks with it.
+pub(super) fn release(plane: &mut Plane) -> Result<String> {
+    helm(plane, &["install", RELEASE, "."])?;
+    settled(plane, 3)?;
+    let pods = kubectl(plane, &["get", "pods", "-o", "jsonpath={.items[*].spec.nodeName}"])?;
+    let mut nodes: Vec<_> = pods.split_whitespace().collect();
+    nodes.sort_unstable();
+    nodes.dedup();
+    expect(nodes.len() == 3, format!("three members, each on a node of its own: {pods}"))?;
+    helm(plane, &["test", RELEASE])?;
+
+    // The leader is killed once for each of these, a moment after helm began.
+    let mut longest = [Duration::ZERO; 2];
+    let mut refused = 0;
+    let steps: [(&[&str], usize); 4] = [
+        (&["upgrade", RELEASE, ".", "--set=replicas=5"], 5),
+        (&["upgrade", RELEASE, ".", "--set=replicas=3"], 3),
+        // Other arguments, so that every pod is another one afterwards.
+        (&["upgrade", RELEASE, ".", "--set=replicas=3,server.logLevel=debug"], 3),
+        (&["rollback", RELEASE, "2"], 5),
+    ];
+    for (args, members) in steps {
+        let pulse = Pulse::start(plane)?;
+        let running = helm_started(plane, args)?;
+        std::thread::sleep(Duration::from_millis(400));
+        let leader = plane.store.leader()?;
+        plane.store.kill(leader)?;
+        let done = helm_ended(running, args).and_then(|()| settled(plane, members));
+        plane.store.start_again(leader)?;
+        plane.store.wait_until_well()?;
+        done?;
+        for (longest, beats) in longest.iter_mut().zip(pulse.end(plane)?) {
+            expect(beats.longest < SILENCE_MAX, format!("no answer for {:?}: {}", beats.longest, beats.said))?;
+            *longest = beats.longest.max(*longest);
+            refused += beats.refused;
+        }
+    }
+    expect(plane.ended().is_none(), format!("{:?} ended", plane.ended()))?;
+    helm(plane, &["rollback", RELEASE, "1"])?;
+    settled(plane, 3)?;
+    helm(plane, &["uninstall", RELEASE])?;
+    let claims = kubectl(plane, &["get", "pvc", "-o", "jsonpath={.items[*].status.phase}"])?;
+    expect(claims.split_whitespace().count() == 5, format!("claims are kept: {claims}"))?;
+    Ok(format!(
+        "installed, 3 to 5 to 3, rolled, gone back twice, uninstalled; the leader killed four times: no write for {:.1} s \
+         and no read for {:.1} s at most, {refused} requests refused",
+        longest[0].as_secs_f64(),
+        longest[1].as_secs_f64()
+    ))
+}
+
+/// Waits until the set has so many pods, all of them ready and of its last form.
+fn settled(plane: &mut Plane, members: usize) -> Result<()> {
+    let want = format!("{members} {members} {members}");
+    plane.wait(&format!("{members} pods that are ready"), |plane| {
+        let of = |path: &str| kubectl(plane, &["get", SET, "-o", &format!("jsonpath={path}")]).unwrap_or_default();
+        let seen = of("{.status.replicas} {.status.readyReplicas} {.status.updatedReplicas}");
+        let both = of("{.metadata.generation} {.status.observedGeneration}");
+        seen == want && both.split_once(' ').is_some_and(|(is, seen)| is == seen)
+    })?;
+    let size = kubectl(plane, &["get", "configmap", "store-rusd-size", "-o", "jsonpath={.data.replicas}"])?;
+    expect(size == members.to_string(), format!("the size is {size}, not {members}"))
+}
+
+fn helm_started(plane: &Plane, args: &[&str]) -> Result<Child> {
     let kubeconfig = plane.file("kubeconfig").display().to_string();
-    let run = |args: &[&str]| {
-        let args = [args, &["--namespace", NAMESPACE, "--kubeconfig", &kubeconfig]].concat();
-        sh::output(chart::helm_with(&helm, &dir, &args))
-    };
-    let mut replicas = |want: &str| {
-        plane.wait("the set's pods", |plane| {
-            let pods = kubectl(plane, &["get", "pods", "-o", "name"]).unwrap_or_default();
-            pods.lines().count().to_string() == want
-        })?;
-        let size = kubectl(plane, &["get", "configmap", "store-rusd-size", "-o", "jsonpath={.data.replicas}"])?;
-        expect(size == want, format!("the size is {size}, not {want}"))
-    };
-    run(&["install", RELEASE, "."])?;
-    replicas("3")?;
-    run(&["upgrade", RELEASE, ".", "--set", "replicas=5", "--no-hooks"])?;
-    replicas("5")?;
-    run(&["rollback", RELEASE, "1", "--no-hooks"])?;
-    replicas("3")?;
-    run(&["uninstall", RELEASE, "--no-hooks"])?;
-    let claims = kubectl(plane, &["get", "pvc", "-o", "name"])?;
-    expect(claims.lines().count() == 5, format!("claims are kept: {claims}"))?;
-    Ok(format!("{} renderings taken; installed, 3 to 5 and back, uninstalled, claims kept", VALUES.len()))
+    let args = [args, &["--namespace", NAMESPACE, "--kubeconfig", &kubeconfig]].concat();
+    let mut helm = chart::helm_with(&chart::helm()?, &sh::root().join("charts/rusd"), &args);
+    helm.env("HOME", plane.file("helm")).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    Ok(helm.spawn()?)
+}
+
+fn helm_ended(running: Child, args: &[&str]) -> Result<()> {
+    let output = running.wait_with_output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() { Ok(()) } else { Err(format!("helm {}: {said}", args.join(" ")).into()) }
+}
+
+fn helm(plane: &Plane, args: &[&str]) -> Result<()> {
+    helm_ended(helm_started(plane, args)?, args)
 }
 
 fn kubectl(plane: &Plane, args: &[&str]) -> Result<String> {

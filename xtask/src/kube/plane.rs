@@ -1,29 +1,58 @@
-//! The control plane: three processes on loopback, with nothing but a token and a key to keep them safe.
+//! The control plane: an apiserver on the store, controller manager, scheduler and kwok, all on loopback under TLS.
 //!
-//! Everything lies below `target/kube/run`, made afresh at each start. A process that was started
-//! here is ended here, by its own handle.
+//! Everything lies in one directory, made afresh at each start. A process that was started here is ended here, by its
+//! own handle.
 
 use std::fs::{self, File};
-use std::net::TcpListener;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::sh;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::runtime::Runtime;
 
-const TOKEN: &str = "rusd-xtask";
-const READY_MAX: Duration = Duration::from_secs(90);
+use super::api::Api;
+use super::store::{MEMBERS, Program, Store};
+use super::usage::{self, Usage};
+use crate::certs::{self, Authority, Pair};
+use crate::secure::{Dialer, Speech};
+use crate::{ports, sh};
+
+const WAIT_MAX: Duration = Duration::from_secs(180);
+const APISERVER: &str = "kube-apiserver";
+/// A member of this group may do everything.
+const ADMIN: &str = "/O=system:masters/CN=admin";
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// What differs between one control plane and another.
+pub(super) struct Settings {
+    pub(super) store: Program,
+    /// Requests a second that the controllers and the scheduler may make of the apiserver.
+    pub(super) rate: u32,
+    /// How often the apiserver compacts the store.
+    pub(super) compaction: &'static str,
+}
 
 /// A running control plane.
 pub(super) struct Plane {
     programs: PathBuf,
     run: PathBuf,
-    rusd: PathBuf,
-    rusd_args: Vec<String>,
-    store: Option<Child>,
-    others: Vec<(&'static str, Child)>,
+    pub(super) store: Store,
+    pub(super) runtime: Arc<Runtime>,
+    others: Vec<Other>,
+    dialer: Dialer,
+    apiserver: SocketAddr,
+    /// Nobody else's run is in the same directory.
+    _lock: File,
+}
+
+struct Other {
+    name: &'static str,
+    start: Command,
+    child: Child,
 }
 
 /// What kubectl answered.
@@ -32,38 +61,29 @@ pub(super) struct Answer {
     pub(super) text: String,
 }
 
-fn port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
 impl Plane {
-    pub(super) fn start(programs: &Path, rusd: &Path, backend: &str) -> Result<Self> {
-        let run = sh::target().join("kube/run");
+    /// Starts all of it in a directory of its own, and waits until the apiserver is ready.
+    pub(super) fn start(programs: &Path, run: &Path, settings: &Settings) -> Result<Self> {
+        let lock = sh::alone(run)?;
         if run.exists() {
-            fs::remove_dir_all(&run)?;
+            fs::remove_dir_all(run)?;
         }
-        fs::create_dir_all(&run)?;
-        let (client, peer, secure, manager) = (port()?, port()?, port()?, port()?);
-        let rusd_args = [
-            ("data-dir", run.join("data").display().to_string()),
-            ("backend", backend.to_owned()),
-            ("listen-client-urls", format!("http://127.0.0.1:{client}")),
-            ("advertise-client-urls", format!("http://127.0.0.1:{client}")),
-            ("listen-peer-urls", format!("http://127.0.0.1:{peer}")),
-            ("initial-advertise-peer-urls", format!("http://127.0.0.1:{peer}")),
-            ("initial-cluster", format!("default=http://127.0.0.1:{peer}")),
-            ("watch-progress-notify-interval", "5s".to_owned()),
-        ]
-        .map(|(name, value)| format!("--{name}={value}"))
-        .to_vec();
-        let mut plane =
-            Self { programs: programs.into(), run, rusd: rusd.into(), rusd_args, store: None, others: Vec::new() };
-        plane.write_files(secure)?;
-        plane.start_store()?;
-        plane.start_apiserver(client, secure)?;
-        plane
-            .wait("the apiserver", |plane| plane.kubectl(&["get", "--raw", "/readyz"]).is_ok_and(|answer| answer.ok))?;
-        plane.start_manager(manager)?;
+        fs::create_dir_all(run)?;
+        let runtime = Arc::new(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?);
+        let store = Store::start(&settings.store, run, runtime.clone())?;
+        let authority = Authority::new(&run.join("kube-tls"), "kube-ca")?;
+        let server =
+            authority.issue("apiserver", "/CN=kube-apiserver", certs::Usage::Server, "IP:127.0.0.1,DNS:localhost")?;
+        let admin = authority.issue("admin", ADMIN, certs::Usage::Client, "")?;
+        let dialer = Dialer::new(&authority.ca(), &admin, "localhost", Speech::Http1)?;
+        let ports = ports::free(4)?;
+        let apiserver = SocketAddr::from(([127, 0, 0, 1], ports[0]));
+        write_files(run, apiserver, &authority.ca(), &admin)?;
+        let (programs, run) = (programs.to_owned(), run.to_owned());
+        let mut plane = Self { programs, run, store, runtime, others: Vec::new(), dialer, apiserver, _lock: lock };
+        plane.start_apiserver(&authority.ca(), &server, settings.compaction)?;
+        plane.wait_until_ready()?;
+        plane.start_controllers([ports[1], ports[2], ports[3]], settings.rate)?;
         Ok(plane)
     }
 
@@ -71,68 +91,21 @@ impl Plane {
         self.run.join(name).display().to_string()
     }
 
-    fn write_files(&self, secure: u16) -> Result<()> {
-        fs::write(self.run.join("tokens.csv"), format!("{TOKEN},admin,admin,system:masters\n"))?;
-        let kubeconfig = format!(
-            "apiVersion: v1\nkind: Config\ncurrent-context: rusd\n\
-             clusters:\n- name: rusd\n  cluster: {{server: 'https://127.0.0.1:{secure}', insecure-skip-tls-verify: true}}\n\
-             users:\n- name: admin\n  user: {{token: {TOKEN}}}\n\
-             contexts:\n- name: rusd\n  context: {{cluster: rusd, user: admin}}\n"
-        );
-        fs::write(self.run.join("kubeconfig"), kubeconfig)?;
-        let key = self.path("sa.key");
-        sh::output(sh::program("openssl", &self.run, &["genrsa", "-out", &key, "2048"]))?;
-        Ok(())
-    }
-
-    fn spawn(&self, program: &Path, log: &str, args: &[String]) -> Result<Child> {
-        let log = File::options().create(true).append(true).open(self.run.join(log))?;
-        let child = Command::new(program)
-            .args(args)
-            .current_dir(&self.run)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()?;
-        Ok(child)
-    }
-
-    /// Starts rusd on the data directory as it is, and waits until it is ready.
-    pub(super) fn start_store(&mut self) -> Result<()> {
-        let before = self.ready_lines();
-        self.store = Some(self.spawn(&self.rusd, "rusd.log", &self.rusd_args)?);
-        self.wait("rusd", |plane| plane.ready_lines() > before)
-    }
-
-    fn ready_lines(&self) -> usize {
-        let log = fs::read_to_string(self.run.join("rusd.log")).unwrap_or_default();
-        log.matches("ready to serve client requests").count()
-    }
-
-    /// Ends rusd as a power failure of the process would: SIGKILL.
-    pub(super) fn kill_store(&mut self) -> Result<()> {
-        let mut store = self.store.take().ok_or("rusd does not run")?;
-        store.kill()?;
-        store.wait()?;
-        Ok(())
-    }
-
-    /// Resident memory of rusd in MiB.
-    pub(super) fn store_memory_mib(&self) -> Option<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.store.as_ref()?.id())).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-        Some(line.split_whitespace().next()?.parse::<u64>().ok()? / 1024)
-    }
-
-    fn start_apiserver(&mut self, client: u16, secure: u16) -> Result<()> {
+    fn start_apiserver(&mut self, ca: &Path, server: &Pair, compaction: &str) -> Result<()> {
+        let show = |path: &Path| path.display().to_string();
         let args = [
-            ("etcd-servers", format!("http://127.0.0.1:{client}")),
+            ("etcd-servers", self.store.urls()),
+            ("etcd-cafile", show(&self.store.ca)),
+            ("etcd-certfile", show(&self.store.client.cert)),
+            ("etcd-keyfile", show(&self.store.client.key)),
+            ("etcd-compaction-interval", compaction.to_owned()),
             ("bind-address", "127.0.0.1".to_owned()),
-            ("secure-port", secure.to_string()),
+            ("secure-port", self.apiserver.port().to_string()),
             // Not loopback, or the reconciler of the endpoints, which uses leases, doesn't run.
             ("advertise-address", "192.0.2.1".to_owned()),
-            ("cert-dir", self.path("certs")),
-            ("token-auth-file", self.path("tokens.csv")),
+            ("tls-cert-file", show(&server.cert)),
+            ("tls-private-key-file", show(&server.key)),
+            ("client-ca-file", show(ca)),
             ("authorization-mode", "Node,RBAC".to_owned()),
             ("service-cluster-ip-range", "10.96.0.0/16".to_owned()),
             ("service-account-issuer", "https://rusd.invalid".to_owned()),
@@ -141,37 +114,93 @@ impl Plane {
             ("disable-admission-plugins", "ServiceAccount".to_owned()),
             ("allow-privileged", "true".to_owned()),
         ];
-        self.start_other("kube-apiserver", &args)
+        self.start_other(APISERVER, &args)
     }
 
-    fn start_manager(&mut self, port: u16) -> Result<()> {
+    fn start_controllers(&mut self, [manager, scheduler, kwok]: [u16; 3], rate: u32) -> Result<()> {
+        let common = |port: u16| {
+            vec![
+                ("kubeconfig", self.path("kubeconfig")),
+                ("bind-address", "127.0.0.1".to_owned()),
+                ("secure-port", port.to_string()),
+                ("cert-dir", self.path("own-tls")),
+                ("kube-api-qps", rate.to_string()),
+                ("kube-api-burst", (2 * rate).to_string()),
+                // An apiserver that is started again must not cost them their lead.
+                ("leader-elect-lease-duration", "60s".to_owned()),
+                ("leader-elect-renew-deadline", "45s".to_owned()),
+            ]
+        };
+        let mut args = common(manager);
+        args.push(("service-account-private-key-file", self.path("sa.key")));
+        args.push(("controllers", "*,-node-ipam-controller".to_owned()));
+        let scheduler = common(scheduler);
+        self.start_other("kube-controller-manager", &args)?;
+        self.start_other("kube-scheduler", &scheduler)?;
         let args = [
             ("kubeconfig", self.path("kubeconfig")),
-            ("bind-address", "127.0.0.1".to_owned()),
-            ("secure-port", port.to_string()),
-            ("service-account-private-key-file", self.path("sa.key")),
-            ("controllers", "*,-nodeipam".to_owned()),
-            ("leader-elect", "false".to_owned()),
+            ("config", self.programs.join("stages.yaml").display().to_string()),
+            ("manage-all-nodes", "true".to_owned()),
+            // Each is renewed every ten seconds.
+            ("node-lease-duration-seconds", "40".to_owned()),
+            ("server-address", format!("127.0.0.1:{kwok}")),
         ];
-        self.start_other("kube-controller-manager", &args)
+        self.start_other("kwok", &args)
     }
 
     fn start_other(&mut self, name: &'static str, args: &[(&str, String)]) -> Result<()> {
-        let args: Vec<_> = args.iter().map(|(name, value)| format!("--{name}={value}")).collect();
-        let child = self.spawn(&self.programs.join(name), &format!("{name}.log"), &args)?;
-        self.others.push((name, child));
+        let log = File::options().create(true).append(true).open(self.run.join(format!("{name}.log")))?;
+        let mut start = Command::new(self.programs.join(name));
+        start
+            .args(args.iter().map(|(name, value)| format!("--{name}={value}")))
+            .current_dir(&self.run)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        let child = start.spawn().map_err(|error| format!("{name} does not start: {error}"))?;
+        self.others.push(Other { name, start, child });
         Ok(())
     }
 
-    /// Whether the apiserver that was started at the beginning still runs.
-    pub(super) fn apiserver_lives(&mut self) -> bool {
-        self.others.iter_mut().any(|(name, child)| *name == "kube-apiserver" && matches!(child.try_wait(), Ok(None)))
+    /// Waits until the apiserver says so itself.
+    pub(super) fn wait_until_ready(&mut self) -> Result<()> {
+        self.wait("the apiserver", |plane| {
+            let asked = plane.runtime.block_on(plane.api().get("/readyz"));
+            asked.is_ok_and(|answer| answer.is_ok())
+        })
+    }
+
+    /// A client of the apiserver.
+    pub(super) fn api(&self) -> Api {
+        Api::new(self.dialer.clone(), self.apiserver)
+    }
+
+    /// The first process of ours that has ended by itself.
+    pub(super) fn ended(&mut self) -> Option<&'static str> {
+        let has_ended = |other: &mut Other| !matches!(other.child.try_wait(), Ok(None));
+        self.others.iter_mut().find_map(|other| has_ended(other).then_some(other.name))
+    }
+
+    /// What the processes of the control plane use, the store's apart.
+    pub(super) fn usage(&self) -> Usage {
+        self.others.iter().fold(Usage::default(), |sum, other| sum.with(usage::of_process(other.child.id())))
+    }
+
+    /// Ends the apiserver as an operator does, and starts it again: its caches are filled from the store.
+    pub(super) fn restart_apiserver(&mut self) -> Result<()> {
+        let at = self.others.iter().position(|other| other.name == APISERVER).ok_or("there is no apiserver")?;
+        kill_process(Pid::from_child(&self.others[at].child), Signal::TERM)?;
+        self.wait("the apiserver's end", |plane| !matches!(plane.others[at].child.try_wait(), Ok(None)))?;
+        let other = &mut self.others[at];
+        other.child = other.start.spawn()?;
+        Ok(())
     }
 
     /// A kubectl that is not started yet.
     pub(super) fn kubectl_command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(self.programs.join("kubectl"));
         command.arg("--kubeconfig").arg(self.run.join("kubeconfig")).args(args).current_dir(&self.run);
+        command.env("HOME", &self.run);
         command
     }
 
@@ -180,6 +209,11 @@ impl Plane {
         let output = self.kubectl_command(args).stdin(Stdio::null()).output()?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         Ok(Answer { ok: output.status.success(), text })
+    }
+
+    /// The class of volumes that kwok provides.
+    pub(super) fn storage_class(&self) -> String {
+        self.programs.join("class.yaml").display().to_string()
     }
 
     /// Writes a manifest for kubectl's `-f`.
@@ -198,8 +232,8 @@ impl Plane {
     pub(super) fn wait(&mut self, what: &str, mut is_so: impl FnMut(&mut Self) -> bool) -> Result<()> {
         let begun = Instant::now();
         while !is_so(self) {
-            if begun.elapsed() > READY_MAX {
-                return Err(format!("{what}: not within {} s", READY_MAX.as_secs()).into());
+            if begun.elapsed() > WAIT_MAX {
+                return Err(format!("{what}: not within {} s", WAIT_MAX.as_secs()).into());
             }
             std::thread::sleep(Duration::from_millis(100));
         }
@@ -208,24 +242,47 @@ impl Plane {
 
     /// The ends of all logs, for whoever has to find out why.
     pub(super) fn show_logs(&self) {
-        for name in ["rusd", "kube-apiserver", "kube-controller-manager"] {
-            let log = fs::read_to_string(self.run.join(format!("{name}.log"))).unwrap_or_default();
+        let others = self.others.iter().map(|other| self.run.join(format!("{}.log", other.name)));
+        for path in (0..MEMBERS).map(|at| self.store.log(at)).chain(others) {
+            let log = fs::read_to_string(&path).unwrap_or_default();
             let lines: Vec<_> = log.lines().collect();
-            eprintln!("--- end of {name}.log\n{}", lines[lines.len().saturating_sub(15)..].join("\n"));
+            eprintln!("--- end of {}\n{}", path.display(), lines[lines.len().saturating_sub(12)..].join("\n"));
+        }
+    }
+
+    /// Ends the control plane, then the store, and leaves no data behind.
+    pub(super) fn remove(mut self) -> Result<()> {
+        self.end_others();
+        self.store.stop();
+        self.store.remove_data()
+    }
+
+    fn end_others(&mut self) {
+        for other in self.others.iter_mut().rev() {
+            // Already ended is as good as ended now.
+            let _ = other.child.kill();
+            let _ = other.child.wait();
         }
     }
 }
 
 impl Drop for Plane {
     fn drop(&mut self) {
-        for (_, mut child) in self.others.drain(..).rev() {
-            // Already ended is as good as ended now.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-        if let Some(mut store) = self.store.take() {
-            let _ = store.kill();
-            let _ = store.wait();
-        }
+        self.end_others();
     }
+}
+
+fn write_files(run: &Path, apiserver: SocketAddr, ca: &Path, admin: &Pair) -> Result<()> {
+    let (ca, cert, key) = (ca.display(), admin.cert.display(), admin.key.display());
+    let kubeconfig = format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: rusd\n\
+         clusters:\n- name: rusd\n  cluster: {{server: 'https://{apiserver}', certificate-authority: '{ca}'}}\n\
+         users:\n- name: admin\n  user: {{client-certificate: '{cert}', client-key: '{key}'}}\n\
+         contexts:\n- name: rusd\n  context: {{cluster: rusd, user: admin}}\n"
+    );
+    fs::write(run.join("kubeconfig"), kubeconfig)?;
+    let key = run.join("sa.key");
+    let key = key.to_str().ok_or("the target directory's path is not text")?;
+    sh::output(sh::program("openssl", run, &["genrsa", "-out", key, "2048"]))?;
+    Ok(())
 }

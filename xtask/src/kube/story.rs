@@ -1,17 +1,19 @@
-//! The story: what a cluster does all day, and what it has to live through. Each step is checked.
+//! The story: what a cluster has to do, and what its store has to live through. Each step is checked.
 
 use std::fs::File;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use super::plane::Plane;
+use super::store::MEMBERS;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 type Step = fn(&mut Plane) -> Result<String>;
 
 const NAMESPACE: &str = "story";
 const CONFIGMAPS: usize = 120;
-/// Config maps that are being created while rusd is killed.
+const NODES: usize = 5;
+/// Config maps that are being created while the members are killed.
 const UNDER_LOAD: usize = 400;
 
 const STEPS: &[(&str, Step)] = &[
@@ -21,9 +23,11 @@ const STEPS: &[(&str, Step)] = &[
     ("update conflict", conflict),
     ("server-side apply", server_side_apply),
     ("watch", watch),
+    ("nodes", nodes),
     ("deployment", deployment),
-    ("chart", super::chart::step),
-    ("kill -9 under load", kill_under_load),
+    ("the chart's renderings", super::chart::renderings),
+    ("a release of the chart", super::chart::release),
+    ("kill -9 of all members under load", kill_under_load),
     ("goes on", goes_on),
     ("delete a namespace", delete_namespace),
 ];
@@ -33,8 +37,8 @@ pub(super) fn tell(plane: &mut Plane) -> Result<usize> {
     for (name, step) in STEPS {
         let begun = Instant::now();
         let detail = step(plane).map_err(|error| format!("{name}: {error}"))?;
-        let memory = plane.store_memory_mib().map_or_else(String::new, |mib| format!(", rusd {mib} MiB"));
-        println!("ok  {name}: {detail} ({:.1} s{memory})", begun.elapsed().as_secs_f64());
+        let mib = plane.store.usage().resident >> 20;
+        println!("ok  {name}: {detail} ({:.1} s, {} {mib} MiB)", begun.elapsed().as_secs_f64(), plane.store.side);
     }
     Ok(STEPS.len())
 }
@@ -151,12 +155,42 @@ spec:
     spec: {containers: [{name: web, image: 'registry.invalid/web'}]}
 ";
 
-/// Waits until there are as many pods that aren't being deleted.
+/// Waits until there are as many pods, all of them running.
 fn wait_for_pods(plane: &mut Plane, count: usize) -> Result<()> {
     plane.wait(&format!("{count} pods"), |plane| {
-        kubectl(plane, &["get", "pods", "-l", "app=web", "-o", "name"])
-            .is_ok_and(|text| text.lines().filter(|line| line.starts_with("pod/")).count() == count)
+        let path = "jsonpath={range .items[*]}{.status.phase} {.spec.nodeName}{'\\n'}{end}";
+        kubectl(plane, &["get", "pods", "-l", "app=web", "-o", path]).is_ok_and(|text| {
+            let runs = text.lines().filter(|line| line.starts_with("Running node-")).count();
+            runs == count && text.lines().count() == count
+        })
     })
+}
+
+/// A node that kwok keeps.
+pub(super) fn node(at: usize) -> serde_json::Value {
+    let name = format!("node-{at}");
+    let labels = serde_json::json!({
+        "kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "topology.kubernetes.io/zone": format!("zone-{}", at % 3),
+    });
+    serde_json::json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}})
+}
+
+fn nodes(plane: &mut Plane) -> Result<String> {
+    for at in 0..NODES {
+        let file = plane.manifest("node.json", &node(at).to_string())?;
+        kubectl(plane, &["create", "-f", &file])?;
+    }
+    let class = plane.storage_class();
+    kubectl(plane, &["apply", "-f", &class])?;
+    plane.wait("nodes that are ready", |plane| {
+        let path = "jsonpath={.items[*].status.conditions[?(@.type=='Ready')].status} {.items[*].spec.taints}";
+        kubectl(plane, &["get", "nodes", "-o", path]).is_ok_and(|text| text.trim() == ["True"; NODES].join(" "))
+    })?;
+    plane.wait("their leases", |plane| {
+        let leases = plane.kubectl(&["-n", "kube-node-lease", "get", "leases", "-o", "name"]);
+        leases.is_ok_and(|leases| leases.text.lines().count() == NODES)
+    })?;
+    Ok(format!("{NODES} ready, each with its lease"))
 }
 
 fn deployment(plane: &mut Plane) -> Result<String> {
@@ -185,20 +219,25 @@ fn kill_under_load(plane: &mut Plane) -> Result<String> {
         text.lines().filter_map(|line| Some(line.strip_suffix(" created")?.to_owned())).collect()
     };
     plane.wait("some load", |_| acknowledged(&log).len() > UNDER_LOAD / 8)?;
-    plane.kill_store()?;
+    for at in 0..MEMBERS {
+        plane.store.kill(at)?;
+    }
     std::thread::sleep(Duration::from_millis(500));
     let begun = Instant::now();
-    plane.start_store()?;
+    for at in 0..MEMBERS {
+        plane.store.start_again(at)?;
+    }
+    plane.store.wait_until_well()?;
     let restart_ms = begun.elapsed().as_millis();
     creating.wait()?;
-    plane.wait("the apiserver", |plane| plane.kubectl(&["get", "--raw", "/readyz"]).is_ok_and(|answer| answer.ok))?;
+    plane.wait_until_ready()?;
     let there = kubectl(plane, &["get", "configmaps", "-o", "name"])?;
     let there: std::collections::HashSet<_> = there.lines().collect();
     let promised = acknowledged(&log);
     let lost: Vec<_> = promised.iter().filter(|name| !there.contains(name.as_str())).collect();
     expect(lost.is_empty(), format!("acknowledged and gone: {lost:?}"))?;
-    expect(plane.apiserver_lives(), "the apiserver ended")?;
-    Ok(format!("{} acknowledged, all there; rusd was back after {restart_ms} ms", promised.len()))
+    expect(plane.ended().is_none(), format!("{:?} ended", plane.ended()))?;
+    Ok(format!("{} acknowledged, all there; the members agreed again after {restart_ms} ms", promised.len()))
 }
 
 fn goes_on(plane: &mut Plane) -> Result<String> {

@@ -1,0 +1,228 @@
+//! The store: three members under TLS, of rusd or of etcd. Clients and members show certificates.
+
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rusd_proto::etcdserverpb::maintenance_client::MaintenanceClient;
+use rusd_proto::etcdserverpb::{StatusRequest, StatusResponse};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::runtime::Runtime;
+
+use super::usage::{self, Usage};
+use crate::certs::{self, Authority, Pair};
+use crate::ports;
+use crate::secure::{Dialer, Speech};
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+pub(super) const MEMBERS: usize = 3;
+const WAIT_MAX: Duration = Duration::from_secs(90);
+const ANSWER_MAX: Duration = Duration::from_secs(2);
+const END_MAX: Duration = Duration::from_secs(30);
+
+/// What a member runs.
+#[derive(Clone, Debug)]
+pub(super) struct Program {
+    /// `rusd` or `etcd`.
+    pub(super) side: &'static str,
+    pub(super) path: PathBuf,
+    /// Flags besides those that both take.
+    pub(super) flags: Vec<String>,
+}
+
+/// The members; whatever is left of them is killed at drop.
+pub(super) struct Store {
+    pub(super) side: &'static str,
+    members: Vec<Member>,
+    /// What a client shows, and whom it believes.
+    pub(super) client: Pair,
+    pub(super) ca: PathBuf,
+    dialer: Dialer,
+    runtime: Arc<Runtime>,
+    run: PathBuf,
+}
+
+struct Member {
+    client: u16,
+    data: PathBuf,
+    start: Command,
+    child: Option<Child>,
+    /// What those used that were killed, in its place.
+    before: Usage,
+}
+
+impl Store {
+    /// Starts them in `run`, and waits until all know a leader.
+    pub(super) fn start(program: &Program, run: &Path, runtime: Arc<Runtime>) -> Result<Self> {
+        let authority = Authority::new(&run.join("store-tls"), "store-ca")?;
+        let names = "IP:127.0.0.1,DNS:localhost";
+        // As kubeadm makes it: etcd's gateway shows it to etcd itself.
+        let server = authority.issue("server", "/O=store/CN=server", certs::Usage::Both, names)?;
+        let peer = authority.issue("peer", "/O=store/CN=peer", certs::Usage::Both, names)?;
+        let client = authority.issue("client", "/O=store/CN=kube-apiserver", certs::Usage::Client, "")?;
+        let dialer = Dialer::new(&authority.ca(), &client, "localhost", Speech::Grpc)?;
+        let ports = ports::free(2 * MEMBERS)?;
+        let peer_url = |at: usize| format!("https://127.0.0.1:{}", ports[2 * at + 1]);
+        let all: Vec<_> = (0..MEMBERS).map(|at| format!("m{at}={}", peer_url(at))).collect();
+        let ca = authority.ca();
+        let mut store =
+            Self { side: program.side, members: Vec::new(), client, ca, dialer, runtime, run: run.to_owned() };
+        for at in 0..MEMBERS {
+            let client = format!("https://127.0.0.1:{}", ports[2 * at]);
+            let data = run.join(format!("m{at}"));
+            let log = File::options().create(true).append(true).open(store.log(at))?;
+            let mut start = Command::new(&program.path);
+            start
+                .arg(format!("--name=m{at}"))
+                .arg(format!("--data-dir={}", data.display()))
+                .arg(format!("--listen-client-urls={client}"))
+                .arg(format!("--advertise-client-urls={client}"))
+                .arg(format!("--listen-peer-urls={}", peer_url(at)))
+                .arg(format!("--initial-advertise-peer-urls={}", peer_url(at)))
+                .arg(format!("--initial-cluster={}", all.join(",")))
+                // As kubeadm has it.
+                .arg("--watch-progress-notify-interval=5s")
+                .args(&program.flags)
+                .stdin(Stdio::null())
+                .stdout(log.try_clone()?)
+                .stderr(log);
+            for (prefix, pair) in [("", &server), ("peer-", &peer)] {
+                start.arg(format!("--{prefix}cert-file={}", pair.cert.display()));
+                start.arg(format!("--{prefix}key-file={}", pair.key.display()));
+                start.arg(format!("--{prefix}trusted-ca-file={}", store.ca.display()));
+                start.arg(format!("--{prefix}client-cert-auth"));
+            }
+            let member = Member { client: ports[2 * at], data, start, child: None, before: Usage::default() };
+            store.members.push(member);
+            store.start_again(at)?;
+        }
+        store.wait_until_well()?;
+        Ok(store)
+    }
+
+    /// For `--etcd-servers`.
+    pub(super) fn urls(&self) -> String {
+        let urls = self.members.iter().map(|member| format!("https://127.0.0.1:{}", member.client));
+        urls.collect::<Vec<_>>().join(",")
+    }
+
+    pub(super) fn log(&self, at: usize) -> PathBuf {
+        self.run.join(format!("{}-{at}.log", self.side))
+    }
+
+    /// Starts a member on the data that it has.
+    pub(super) fn start_again(&mut self, at: usize) -> Result<()> {
+        let member = &mut self.members[at];
+        let shown = member.start.get_program().display().to_string();
+        member.child = Some(member.start.spawn().map_err(|error| format!("{shown} does not start: {error}"))?);
+        Ok(())
+    }
+
+    /// Ends a member as a failure of its machine's power would.
+    pub(super) fn kill(&mut self, at: usize) -> Result<()> {
+        let member = &mut self.members[at];
+        let mut child = member.child.take().ok_or("this member does not run")?;
+        member.before = usage::of_process(child.id()).after(member.before);
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    }
+
+    /// Waits until all that should run serve, with one and the same leader.
+    pub(super) fn wait_until_well(&mut self) -> Result<Duration> {
+        let begun = Instant::now();
+        loop {
+            let leaders: Vec<_> = (0..MEMBERS).map(|at| self.status(at).map_or(0, |status| status.leader)).collect();
+            if leaders[0] != 0 && leaders.iter().all(|leader| *leader == leaders[0]) {
+                return Ok(begun.elapsed());
+            }
+            for at in 0..MEMBERS {
+                if let Some(Ok(Some(status))) = self.members[at].child.as_mut().map(Child::try_wait) {
+                    return Err(format!("m{at} ended with {status}: see {}", self.log(at).display()).into());
+                }
+            }
+            if begun.elapsed() > WAIT_MAX {
+                return Err(format!("the members don't agree on a leader within {WAIT_MAX:?}: {leaders:?}").into());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// The member that leads, as it says itself.
+    pub(super) fn leader(&self) -> Result<usize> {
+        let begun = Instant::now();
+        loop {
+            let leads = |at: &usize| {
+                self.status(*at).is_some_and(|status| {
+                    status.leader != 0 && status.header.is_some_and(|header| header.member_id == status.leader)
+                })
+            };
+            if let Some(at) = (0..MEMBERS).find(leads) {
+                return Ok(at);
+            }
+            if begun.elapsed() > WAIT_MAX {
+                return Err(format!("nobody leads within {WAIT_MAX:?}").into());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn status(&self, at: usize) -> Option<StatusResponse> {
+        self.members[at].child.as_ref()?;
+        let to = SocketAddr::from(([127, 0, 0, 1], self.members[at].client));
+        self.runtime.block_on(async {
+            let mut client = MaintenanceClient::new(self.dialer.channel(to, ANSWER_MAX));
+            let asked = tokio::time::timeout(ANSWER_MAX, client.status(StatusRequest {})).await;
+            Some(asked.ok()?.ok()?.into_inner())
+        })
+    }
+
+    /// What all members use and have used; of the disk, what lies there.
+    pub(super) fn usage(&self) -> Usage {
+        let each = self.members.iter().map(|member| {
+            let now = member.child.as_ref().map_or_else(Usage::default, |child| usage::of_process(child.id()));
+            let disk = usage::bytes_below(&member.data);
+            Usage { disk, ..now.after(member.before) }
+        });
+        each.fold(Usage::default(), Usage::with)
+    }
+
+    /// Ends them as an operator does.
+    pub(super) fn stop(&mut self) {
+        for child in self.members.iter().filter_map(|member| member.child.as_ref()) {
+            // It fails only if it has ended.
+            let _ = kill_process(Pid::from_child(child), Signal::TERM);
+        }
+        let begun = Instant::now();
+        for member in &mut self.members {
+            let Some(mut child) = member.child.take() else { continue };
+            while matches!(child.try_wait(), Ok(None)) && begun.elapsed() < END_MAX {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            // Both fail only if it is gone already.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Leaves no data behind.
+    pub(super) fn remove_data(&self) -> Result<()> {
+        for member in &self.members {
+            fs::remove_dir_all(&member.data)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        for child in self.members.iter_mut().filter_map(|member| member.child.as_mut()) {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
