@@ -52,7 +52,8 @@ pub(crate) fn run(args: &[String]) -> Outcome {
 fn word(args: &[String]) -> Option<&str> {
     let stands_alone = |arg: &String| arg.contains('=') || arg == "--build-only" || arg == "--record";
     let takes_next = |arg: &String| arg.starts_with("--") && !stands_alone(arg);
-    let is_word = |at: &usize| !args[*at].starts_with("--") && !(*at > 0 && takes_next(&args[*at - 1]));
+    let is_value = |at: usize| at.checked_sub(1).is_some_and(|before| takes_next(&args[before]));
+    let is_word = |at: &usize| !args[*at].starts_with("--") && !is_value(*at);
     (0..args.len()).find(is_word).map(|at| args[at].as_str())
 }
 
