@@ -110,7 +110,7 @@ const COMMANDS: &[Command] = &[
     Command {
         name: "pods",
         help: "the chart's pods as processes in namespaces, through all that a release goes through",
-        takes: Takes { word: "", options: &[with("--rusd", "PATH"), with("--old", "PATH")] },
+        takes: Takes { word: "", options: &[flag("--allow-skips"), with("--rusd", "PATH"), with("--old", "PATH")] },
         run: pods::run,
     },
     Command {
