@@ -56,6 +56,13 @@ fn show(command: &Command) -> String {
     std::iter::once(program).chain(command.get_args()).map(|s| s.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
+/// A program that ends with us, however we end. To be started by a thread that stays.
+pub(crate) fn bound(program: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command.arg("--pdeathsig=KILL").arg(program);
+    command
+}
+
 /// Holds a directory for one run at a time, for as long as what is given lives.
 ///
 /// # Errors

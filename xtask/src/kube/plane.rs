@@ -10,7 +10,6 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
 use tokio::runtime::Runtime;
 
 use super::api::Api;
@@ -150,14 +149,14 @@ impl Plane {
 
     fn start_other(&mut self, name: &'static str, args: &[(&str, String)]) -> Result<()> {
         let log = File::options().create(true).append(true).open(self.run.join(format!("{name}.log")))?;
-        let mut start = Command::new(self.programs.join(name));
+        let mut start = sh::bound(&self.programs.join(name));
         start
             .args(args.iter().map(|(name, value)| format!("--{name}={value}")))
             .current_dir(&self.run)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
-        let child = start.spawn().map_err(|error| format!("{name} does not start: {error}"))?;
+        let child = start.spawn().map_err(|error| format!("{name}: `setpriv`: {error}"))?;
         self.others.push(Other { name, start, child });
         Ok(())
     }
@@ -186,12 +185,12 @@ impl Plane {
         self.others.iter().fold(Usage::default(), |sum, other| sum.with(usage::of_process(other.child.id())))
     }
 
-    /// Ends the apiserver as an operator does, and starts it again: its caches are filled from the store.
+    /// Ends the apiserver without a word, as orderly it would wait a minute for its watchers, and starts it again: its caches
+    /// are filled from the store.
     pub(super) fn restart_apiserver(&mut self) -> Result<()> {
-        let at = self.others.iter().position(|other| other.name == APISERVER).ok_or("there is no apiserver")?;
-        kill_process(Pid::from_child(&self.others[at].child), Signal::TERM)?;
-        self.wait("the apiserver's end", |plane| !matches!(plane.others[at].child.try_wait(), Ok(None)))?;
-        let other = &mut self.others[at];
+        let other = self.others.iter_mut().find(|other| other.name == APISERVER).ok_or("there is no apiserver")?;
+        other.child.kill()?;
+        other.child.wait()?;
         other.child = other.start.spawn()?;
         Ok(())
     }

@@ -14,8 +14,8 @@ use tokio::runtime::Runtime;
 
 use super::usage::{self, Usage};
 use crate::certs::{self, Authority, Pair};
-use crate::ports;
 use crate::secure::{Dialer, Speech};
+use crate::{ports, sh};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -75,7 +75,7 @@ impl Store {
             let client = format!("https://127.0.0.1:{}", ports[2 * at]);
             let data = run.join(format!("m{at}"));
             let log = File::options().create(true).append(true).open(store.log(at))?;
-            let mut start = Command::new(&program.path);
+            let mut start = sh::bound(&program.path);
             start
                 .arg(format!("--name=m{at}"))
                 .arg(format!("--data-dir={}", data.display()))
@@ -117,8 +117,7 @@ impl Store {
     /// Starts a member on the data that it has.
     pub(super) fn start_again(&mut self, at: usize) -> Result<()> {
         let member = &mut self.members[at];
-        let shown = member.start.get_program().display().to_string();
-        member.child = Some(member.start.spawn().map_err(|error| format!("{shown} does not start: {error}"))?);
+        member.child = Some(member.start.spawn().map_err(|error| format!("`setpriv`: {error}"))?);
         Ok(())
     }
 
