@@ -5,6 +5,7 @@
 //!                                                                     └► http: pages, and the JSON gateway
 //! a turn = at most CALLS_A_TURN calls, or TURN_MAX, then what was written
 //!          goes out and the connection to the back of the queue (`turns`)
+//!          the next one begins only if the socket takes something
 //! ```
 //! A call is polled once at the place where it is accepted. Most are ready then (a read of published
 //! state waits for nothing), and need no task of their own; the others are spawned.
@@ -34,9 +35,10 @@ use super::grpc::head::{self, Head};
 use super::grpc::request::CallBody;
 use super::grpc::service;
 use super::http::{self as pages, Pages, WebPolicy};
+use super::riding::ConnBody;
 use super::services::Services;
-use super::share::{Asked, ConnBody, Patience, Share};
-use super::socket::Socket;
+use super::share::{Asked, Patience, Share};
+use super::socket::{Socket, Standing};
 use super::turns::{Gate, InTurn, Turns};
 use super::{errors, gateway};
 use crate::ops::logging::tell_head;
@@ -44,6 +46,8 @@ use crate::types::RequestError;
 
 /// Calls that a connection may begin before others get their turn.
 const CALLS_A_TURN: u32 = 64;
+/// Pieces of answers that may wait for a socket that takes little, for its client to get another turn.
+const UNSENT_MAX: usize = 512;
 /// How long a turn may take before no further call of it is begun, and how many calls there are between two looks at
 /// the time.
 const TURN_MAX: Duration = Duration::from_millis(1);
@@ -147,6 +151,7 @@ pub(crate) async fn serve<S>(
         Pages { serves: options.serves, web: options.web, gateway: options.gateway, is_private: caller.is_private };
     let share = Share::new(&services.budgets);
     let mut patience = Patience::new(share.clone(), options.write_timeout);
+    let answers = share.clone();
     let visitor = services.auth.visitor(&caller);
     let tells_heads = options.tells_heads;
     let door = Door { services, share, caller, visitor, pages, tells_heads, shutdown: shutdown.clone() };
@@ -154,8 +159,16 @@ pub(crate) async fn serve<S>(
     let mut connection = std::pin::pin!(connection);
     let mut end = Closing::new(shutdown);
     let mut closing = false;
+    let (mut standing, mut written) = (Standing::default(), 0);
     let mut go_on = |context: &mut Context<'_>| {
-        turn.store(CALLS_A_TURN, Ordering::Relaxed);
+        // Whoever takes nothing, or little of much, asks for nothing more: it would pile up here. Until the turn is used
+        // up, windows and pings are read all the same.
+        let goes_on =
+            |now: Standing, written| !now.is_blocked || (now.written != written && answers.unsent() <= UNSENT_MAX);
+        if goes_on(standing, written) {
+            turn.store(CALLS_A_TURN, Ordering::Relaxed);
+            written = standing.written;
+        }
         if !closing && end.is_over(context) {
             closing = true;
             connection.as_mut().graceful_shutdown();
@@ -165,8 +178,11 @@ pub(crate) async fn serve<S>(
             (Poll::Ready(ended), _) => Poll::Ready(ended),
             (Poll::Pending, Poll::Ready(Err(error))) => Poll::Ready(Err(error.into())),
             (Poll::Pending, _) => {
-                let (blocked, written) = socket.is_blocked();
-                let is_over = patience.is_over(blocked, written, context);
+                standing = socket.standing();
+                if standing.read_waits && goes_on(standing, written) {
+                    context.waker().wake_by_ref();
+                }
+                let is_over = patience.is_over(standing.is_blocked, standing.written, context);
                 if is_over { Poll::Ready(Err("it takes nothing".into())) } else { Poll::Pending }
             }
         }
@@ -261,7 +277,10 @@ impl Future for DoorFuture {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let response = std::task::ready!(self.answer.as_mut().poll(context));
         Poll::Ready(Ok(match self.asked.take() {
-            Some(asked) => response.map(|body| asked.answered(body)),
+            Some(mut asked) => {
+                asked.answered();
+                response.map(|body| ConnBody::new(body, asked))
+            }
             None => response.map(ConnBody::refused),
         }))
     }

@@ -33,6 +33,7 @@ mod metrics;
 mod peers;
 mod recipes;
 mod reply;
+mod riding;
 mod seams;
 mod services;
 mod share;

@@ -1,77 +1,97 @@
 //! `Share`: what one connection has asked for, and whether it takes what it gets.
 //!
 //! ```text
-//! request ─► Share::ask ─► Asked ─► answer ─► ConnBody ─ sent or dropped ─► its places are free again
+//! request ─► Share::ask ─► Asked ─► answer ─► `riding` ─ written or dropped ─► its places are free again
 //!                      └► None: too many, of all clients or of this one; refused at once
-//! connection's turn ends ─► Patience: unread answers, a blocked socket? ─► nothing moved for so long ─► cut off
+//! connection's turn ends ─► Patience: answers on their way, a blocked socket? ─► nothing moved for so long ─► cut off
 //! ```
 //! A client that reads nothing costs memory: HTTP/1.1 has no other sign of it than a socket that takes nothing,
-//! HTTP/2 also windows that stay shut. Streams are not judged by their windows, since a slow watcher is no fault.
+//! HTTP/2 also windows that stay shut. Streams that may be silent are not judged by their windows, since a slow watcher
+//! is no fault.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::task::Context;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
 use tokio::time::Sleep;
 
-use super::grpc::body::{BodyError, ReplyBody};
+use super::gateway;
 use super::services::Budgets;
 use crate::types::Places;
 
 /// What part of all places is kept for what must go on when there are no others, and the fewest of them.
 const RESERVE_PART: usize = 8;
 const RESERVE_MIN: usize = 64;
+/// Places that are kept besides, for probes alone.
+const PROBES: usize = 64;
+/// What part of all places one connection may have, and the fewest of them.
+const CONNECTION_PART: usize = 2;
+const CONNECTION_MIN: usize = 64;
 
 /// Calls that must go on: they end an overload, or keep what others rely on.
-const GOES_ON: [&str; 7] = [
+const GOES_ON: [&str; 5] = [
     "/etcdserverpb.Lease/LeaseKeepAlive",
     "/etcdserverpb.Lease/LeaseRevoke",
     "/etcdserverpb.KV/Compact",
     "/etcdserverpb.Maintenance/Status",
     "/etcdserverpb.Maintenance/Alarm",
-    "/metrics",
-    "/health",
 ];
+/// What tells whoever watches over this server how it is.
+const PROBE: [&str; 2] = ["/metrics", "/health"];
 /// The same by what a path begins with.
-const GOES_ON_BELOW: [&str; 3] = ["/grpc.health.v1.Health/", "/livez", "/readyz"];
+const PROBE_BELOW: [&str; 3] = ["/grpc.health.v1.Health/", "/livez", "/readyz"];
 
-/// One connection's part.
+/// For how many of the times in which a connection must move at all one answer may stand still while others are taken.
+/// They go out in turn, each a little at a time, so on a slow line with thousands of them each moves seldom.
+const STILL_ROUNDS: usize = 5;
+/// Rounds that are told apart: those that an answer may stand still, the present one, and the one that is judged.
+const ROUNDS: usize = STILL_ROUNDS + 3;
+
+/// One connection's part. Each of its requests holds a reference to it: that is how they are counted.
 pub(super) struct Share {
     /// Requests of all clients.
     open: Arc<Places>,
+    /// How many of them this connection may have.
+    part: usize,
     /// How many logins one connection may have; counts the refusals of all.
     logins: Arc<Places>,
     logins_now: AtomicUsize,
-    /// Answers that are made and not sent yet.
-    unread: AtomicUsize,
-    /// Grows whenever some of them is sent.
+    /// Pieces of answers that aren't written yet, by the round in which something of them was last taken.
+    unsent: [AtomicUsize; ROUNDS],
+    /// Counts up while there are some.
+    round: AtomicUsize,
+    /// Grows whenever something of them is taken.
     taken: AtomicU64,
 }
+
+/// A round, as [`Share`] counts them.
+pub(super) struct Round(usize);
 
 impl Share {
     pub(super) fn new(budgets: &Budgets) -> Arc<Self> {
         Arc::new(Self {
             open: budgets.open.clone(),
+            part: (budgets.open.max() / CONNECTION_PART).max(CONNECTION_MIN),
             logins: budgets.logins_per_connection.clone(),
             logins_now: AtomicUsize::new(0),
-            unread: AtomicUsize::new(0),
+            unsent: Default::default(),
+            round: AtomicUsize::new(0),
             taken: AtomicU64::new(0),
         })
     }
 
     /// Places for a request to `path`, or `None` if it is one too many.
     pub(super) fn ask(self: &Arc<Self>, path: &str) -> Option<Asked> {
-        let has_place = self.open.enter(0) || (goes_on(path) && self.open.enter(reserve(self.open.max())));
+        let own = Arc::strong_count(self);
+        let has_place = (own <= self.part && self.open.enter(0)) || self.enter_beyond(path, own);
         if !has_place {
             self.open.refuse();
             return None;
         }
-        let mut asked = Asked { share: self.clone(), is_login: false, is_unread: false };
-        if is_login(path) {
+        let mut asked = Asked { share: self.clone(), is_login: false };
+        if gateway::is_login(path) {
             asked.is_login = true;
             if self.logins_now.fetch_add(1, Ordering::Relaxed) >= self.logins.max() {
                 self.logins.refuse();
@@ -80,92 +100,78 @@ impl Share {
         }
         Some(asked)
     }
-}
 
-fn reserve(max: usize) -> usize {
-    (max / RESERVE_PART).max(RESERVE_MIN)
-}
+    /// A place for what has some when others have none.
+    fn enter_beyond(&self, path: &str, own: usize) -> bool {
+        let reserve = (self.open.max() / RESERVE_PART).max(RESERVE_MIN);
+        if PROBE.contains(&path) || PROBE_BELOW.iter().any(|below| path.starts_with(below)) {
+            return self.open.enter(reserve + PROBES);
+        }
+        GOES_ON.contains(&path) && own <= self.part + reserve / CONNECTION_PART && self.open.enter(reserve)
+    }
 
-fn goes_on(path: &str) -> bool {
-    GOES_ON.contains(&path) || GOES_ON_BELOW.iter().any(|below| path.starts_with(below))
-}
+    /// Pieces of answers that wait to be taken.
+    pub(super) fn unsent(&self) -> usize {
+        self.unsent.iter().map(|round| round.load(Ordering::Relaxed)).sum()
+    }
 
-/// By either door.
-fn is_login(path: &str) -> bool {
-    path.ends_with("/Authenticate") || path.ends_with("/authenticate")
+    /// How often something of them was taken.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    /// A piece begins to wait.
+    pub(super) fn begin(&self) -> Round {
+        let round = self.round.load(Ordering::Relaxed);
+        self.unsent[round % ROUNDS].fetch_add(1, Ordering::Relaxed);
+        Round(round)
+    }
+
+    /// Something of a piece was taken.
+    pub(super) fn moved(&self, of: &mut Round) {
+        self.taken.fetch_add(1, Ordering::Relaxed);
+        if of.0 != self.round.load(Ordering::Relaxed) {
+            let before = std::mem::replace(of, self.begin());
+            self.end(before);
+        }
+    }
+
+    /// A piece waits no longer.
+    pub(super) fn end(&self, of: Round) {
+        self.unsent[of.0 % ROUNDS].fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Begins the next round; whether a piece stood still for all that one may.
+    fn next_round(&self) -> bool {
+        let next = self.round.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        self.unsent[next.wrapping_sub(STILL_ROUNDS + 1) % ROUNDS].load(Ordering::Relaxed) > 0
+    }
 }
 
 /// A request's places, until its answer is sent.
 pub(super) struct Asked {
     share: Arc<Share>,
     is_login: bool,
-    is_unread: bool,
 }
 
 impl Asked {
-    /// The answer, which holds the places from here on.
-    pub(super) fn answered(mut self, body: ReplyBody) -> ConnBody {
-        self.end_login();
-        // The others are streams, which may be silent, or nothing.
-        if matches!(body, ReplyBody::Unary { .. } | ReplyBody::Large(_) | ReplyBody::Plain(_)) {
-            self.is_unread = true;
-            self.share.unread.fetch_add(1, Ordering::Relaxed);
-        }
-        ConnBody { body, asked: Some(self) }
-    }
-
-    fn end_login(&mut self) {
+    /// There is an answer: a login's check is over.
+    pub(super) fn answered(&mut self) {
         if std::mem::take(&mut self.is_login) {
             self.share.logins_now.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+
+    /// The connection's.
+    pub(super) fn share(&self) -> &Share {
+        &self.share
     }
 }
 
 impl Drop for Asked {
     fn drop(&mut self) {
-        self.end_login();
+        self.answered();
         self.share.open.leave();
-        if self.is_unread {
-            self.share.taken.fetch_add(1, Ordering::Relaxed);
-            self.share.unread.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-}
-
-/// A response's body as the connection sends it.
-pub(super) struct ConnBody {
-    body: ReplyBody,
-    /// `None` for a refusal: it holds nothing that is counted.
-    asked: Option<Asked>,
-}
-
-impl ConnBody {
-    pub(super) fn refused(body: ReplyBody) -> Self {
-        Self { body, asked: None }
-    }
-}
-
-impl Body for ConnBody {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        // It is asked for more only when its client has room for it.
-        if let Some(Asked { share, is_unread: true, .. }) = &self.asked {
-            share.taken.fetch_add(1, Ordering::Relaxed);
-        }
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 
@@ -185,10 +191,10 @@ impl Patience {
     /// Whether it is over. `blocked` says whether the socket takes nothing now, `written` grows when it does. Wakes
     /// the task to be asked again.
     pub(super) fn is_over(&mut self, blocked: bool, written: u64, context: &mut Context<'_>) -> bool {
-        let waits = self.share.unread.load(Ordering::Relaxed) > 0;
-        let taken = self.share.taken.load(Ordering::Relaxed);
-        self.socket.is_over(blocked, written, self.limit, context)
-            || self.answers.is_over(waits, taken, self.limit, context)
+        let share = &self.share;
+        let none = || false;
+        self.socket.is_over(blocked, written, self.limit, none, context)
+            || self.answers.is_over(share.unsent() > 0, share.taken(), self.limit, || share.next_round(), context)
     }
 }
 
@@ -201,7 +207,15 @@ struct Wait {
 }
 
 impl Wait {
-    fn is_over(&mut self, waits: bool, progress: u64, limit: Duration, context: &mut Context<'_>) -> bool {
+    /// `stands_still` is asked each time the limit is over.
+    fn is_over(
+        &mut self,
+        waits: bool,
+        progress: u64,
+        limit: Duration,
+        stands_still: impl Fn() -> bool,
+        context: &mut Context<'_>,
+    ) -> bool {
         loop {
             let Some(timer) = &mut self.timer else {
                 if !waits {
@@ -215,7 +229,7 @@ impl Wait {
                 return false;
             }
             // What waited all the time without progress is the same that waited then.
-            if waits && progress == self.seen {
+            if (waits && progress == self.seen) || stands_still() {
                 return true;
             }
             self.timer = None;
@@ -230,78 +244,132 @@ mod tests {
     use super::*;
     use crate::types::Limits;
 
-    struct Silent;
-
-    impl Body for Silent {
-        type Data = Bytes;
-        type Error = BodyError;
-
-        fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-            Poll::Pending
-        }
-    }
+    const PUT: &str = "/etcdserverpb.KV/Put";
+    const KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
 
     fn share(limits: Limits) -> Arc<Share> {
         Share::new(&Budgets::new(&limits))
     }
 
+    fn ask(share: &Arc<Share>, path: &str, count: usize) -> Vec<Asked> {
+        (0..count).map(|_| share.ask(path).expect("room")).collect()
+    }
+
     #[test]
-    fn the_reserve_is_for_what_must_go_on() {
-        let share = share(Limits { requests_open_max: 2, ..Limits::default() });
-        let put = "/etcdserverpb.KV/Put";
-        let held = [share.ask(put).expect("room"), share.ask(put).expect("room")];
-        assert!(share.ask(put).is_none());
+    fn the_reserve_is_for_what_must_go_on_and_probes_have_one_of_their_own() {
+        let budgets = Budgets::new(&Limits { requests_open_max: 2, ..Limits::default() });
+        let [share, other] = [(); 2].map(|()| Share::new(&budgets));
+        let held = ask(&share, PUT, 2);
+        assert!(share.ask(PUT).is_none());
         assert_eq!(share.open.refused(), 1);
-        let more: Vec<_> = (0..RESERVE_MIN).map(|_| share.ask("/health").expect("in the reserve")).collect();
-        assert!(share.ask("/readyz/linearizable_read").is_none(), "that has an end, too");
-        drop(more);
-        let body = held.into_iter().next().expect("one").answered(ReplyBody::Plain(None));
-        assert_eq!(share.open.taken(), 1, "until it is sent");
-        drop(body);
-        assert!(share.open.taken() == 0 && share.ask(put).is_some());
+        // Streams of whoever wants some, on as many connections as it takes.
+        let mut kept = ask(&share, KEEP_ALIVE, RESERVE_MIN / 2);
+        kept.extend(ask(&other, KEEP_ALIVE, RESERVE_MIN / 2));
+        assert!(share.ask(KEEP_ALIVE).is_none(), "that has an end, too");
+        let probes: Vec<_> = ["/health", "/livez", "/readyz/x", "/metrics", "/grpc.health.v1.Health/Check"]
+            .into_iter()
+            .cycle()
+            .take(PROBES)
+            .map(|path| share.ask(path).expect("no stream takes a probe's place"))
+            .collect();
+        assert!(share.ask("/health").is_none());
+        drop((probes, kept, held));
+        assert!(share.open.taken() == 0 && share.ask(PUT).is_some());
+    }
+
+    #[test]
+    fn one_connection_leaves_places_to_others() {
+        let budgets = Budgets::new(&Limits { requests_open_max: 1_000, ..Limits::default() });
+        let [share, other] = [(); 2].map(|()| Share::new(&budgets));
+        let mut held = Vec::new();
+        while let Some(asked) = share.ask(PUT) {
+            held.push(asked);
+        }
+        assert!((490..=500).contains(&held.len()), "{}", held.len());
+        let renewals = ask(&share, KEEP_ALIVE, 10);
+        assert!(ask(&other, PUT, 400).len() == 400 && share.ask("/health").is_some());
+        drop((held, renewals));
+        assert!(share.ask(PUT).is_some());
     }
 
     #[test]
     fn a_connection_has_few_logins_at_a_time() {
         let share = share(Limits { logins_per_connection_max: 1, ..Limits::default() });
-        let [call, json] = ["/etcdserverpb.Auth/Authenticate", "/v3/auth/authenticate"];
-        let login = share.ask(call).expect("the first");
-        assert!(share.ask(json).is_none() && share.ask("/etcdserverpb.KV/Put").is_some());
-        assert_eq!((share.logins.refused(), share.open.taken()), (1, 1));
-        let body = login.answered(ReplyBody::Empty);
-        assert!(share.ask(json).is_some(), "the check is over, whether the answer is read or not");
-        drop(body);
+        let mut login = share.ask("/etcdserverpb.Auth/Authenticate").expect("the first");
+        for path in ["/v3/auth/authenticate", "/v3beta/auth/authenticate", "/v3/auth/authenticat%65"] {
+            assert!(share.ask(path).is_none(), "{path}");
+        }
+        assert!(share.ask(PUT).is_some() && share.ask("/v3/auth/enabl%65").is_some());
+        assert_eq!((share.logins.refused(), share.open.taken()), (3, 1));
+        login.answered();
+        assert!(share.ask("/v3/auth/authenticate").is_some(), "the check is over, whether the answer is read or not");
+        drop(login);
         assert_eq!(share.logins_now.load(Ordering::Relaxed), 0);
     }
 
+    const LIMIT: Duration = Duration::from_secs(60);
+
     #[tokio::test(start_paused = true)]
     async fn who_takes_nothing_is_cut_off_and_who_takes_a_little_is_not() {
-        let limit = Duration::from_secs(60);
         let share = share(Limits::default());
-        let mut patience = Patience::new(share.clone(), limit);
+        let mut patience = Patience::new(share.clone(), LIMIT);
         let context = &mut Context::from_waker(Waker::noop());
-        let unread = || share.ask("/").expect("room").answered(ReplyBody::Plain(Some(Bytes::from_static(b"x"))));
-        let mut answers = vec![unread(), unread()];
+        let [mut one, other] = [(); 2].map(|()| share.begin());
         assert!(!patience.is_over(false, 0, context));
-        tokio::time::sleep(limit - Duration::from_secs(1)).await;
-        drop(answers.pop());
+        tokio::time::sleep(LIMIT - Duration::from_secs(1)).await;
+        share.moved(&mut one);
+        share.end(one);
         assert!(!patience.is_over(false, 0, context));
-        tokio::time::sleep(limit / 2).await;
-        assert!(!patience.is_over(false, 0, context), "one was taken meanwhile");
-        tokio::time::sleep(limit).await;
-        assert!(patience.is_over(false, 0, context), "and then none");
-        drop(answers);
-        let mut patience = Patience::new(share.clone(), limit);
-        let silent = share.ask("/").expect("room").answered(ReplyBody::Json(Box::pin(Silent)));
-        tokio::time::sleep(2 * limit).await;
-        assert!(!patience.is_over(false, 0, context), "a stream may be silent");
-        drop(silent);
+        tokio::time::sleep(LIMIT / 2).await;
+        assert!(!patience.is_over(false, 0, context), "some was taken meanwhile");
+        // That there is more is no progress.
+        let more = share.begin();
+        tokio::time::sleep(LIMIT).await;
+        assert!(patience.is_over(false, 0, context), "and then nothing");
+        share.end(other);
+        share.end(more);
+        let mut patience = Patience::new(share.clone(), LIMIT);
         for (at, written) in [(0, 5), (1, 5), (2, 6)] {
             assert!(!patience.is_over(true, written, context), "{at}");
-            tokio::time::sleep(limit / 2).await;
+            tokio::time::sleep(LIMIT / 2).await;
         }
         assert!(!patience.is_over(true, 6, context), "some was written");
-        tokio::time::sleep(limit).await;
+        tokio::time::sleep(LIMIT).await;
         assert!(patience.is_over(true, 6, context));
+    }
+
+    /// How long it takes until it is over, with a step each second.
+    async fn over_after(share: &Arc<Share>, mut step: impl FnMut()) -> Duration {
+        let mut patience = Patience::new(share.clone(), LIMIT);
+        let begun = tokio::time::Instant::now();
+        while !patience.is_over(false, 0, &mut Context::from_waker(Waker::noop())) {
+            step();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            if begun.elapsed() > 100 * LIMIT {
+                break;
+            }
+        }
+        begun.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_answer_that_stands_still_ends_a_connection_on_which_others_move() {
+        let share = share(Limits::default());
+        let [mut moving, still] = [(); 2].map(|()| share.begin());
+        let after = over_after(&share, || share.moved(&mut moving)).await;
+        assert!((5 * LIMIT..=7 * LIMIT).contains(&after), "{after:?}");
+        share.end(still);
+        share.end(moving);
+        // Each moves now and then.
+        let mut slow: Vec<_> = (0..270).map(|_| share.begin()).collect();
+        let mut at = 0;
+        let after = over_after(&share, || {
+            share.moved(&mut slow[at % 270]);
+            at += 1;
+        })
+        .await;
+        assert!(after > 100 * LIMIT, "{after:?}");
+        slow.into_iter().for_each(|round| share.end(round));
+        assert_eq!(share.unsent(), 0);
     }
 }

@@ -1,7 +1,7 @@
 //! A connection's socket: it reads in turns and gathers what is written in a turn.
 //!
 //! ```text
-//! turn begins ─► poll_read … until the turn's calls are used up
+//! turn begins ─► poll_read … until the turn's calls are used up, or (who takes nothing begins no further turn) longer
 //!                poll_write … ─► gathered ─┬─ over GATHER_MAX ─► socket
 //! turn ends ─────────────────────────────► poll_drain ─► socket
 //! ```
@@ -23,6 +23,17 @@ const GATHER_MAX: usize = 128 * 1024;
 /// A larger buffer isn't kept between turns, so that idle connections hold little.
 const KEEP_MAX: usize = 8 * 1024;
 
+/// How a socket stands after a turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Standing {
+    /// It takes nothing now.
+    pub(super) is_blocked: bool,
+    /// Grows whenever it takes something.
+    pub(super) written: u64,
+    /// There is no turn left for reading, and the task isn't woken for another one.
+    pub(super) read_waits: bool,
+}
+
 /// One connection's socket; its clones are the same one.
 pub(super) struct Socket<S> {
     /// Never contended: the protocol and the turns are polled by the same task.
@@ -39,6 +50,10 @@ struct Inner<S> {
     unflushed: bool,
     /// Whether the stream took nothing when it was last written to.
     blocked: bool,
+    /// Whether it didn't bring out what it took before.
+    unflushable: bool,
+    /// Whether a read waits for the next turn, and nobody will say when that is.
+    read_waits: bool,
     /// Grows whenever it takes something.
     written: u64,
 }
@@ -52,19 +67,35 @@ impl<S> Clone for Socket<S> {
 impl<S: AsyncWrite + Unpin> Socket<S> {
     /// A socket that reads only while `turn` is above 0.
     pub(super) fn new(stream: S, turn: Arc<AtomicU32>) -> Self {
-        let inner = Inner { stream, gathered: Vec::new(), sent: 0, unflushed: false, blocked: false, written: 0 };
+        let inner = Inner {
+            stream,
+            gathered: Vec::new(),
+            sent: 0,
+            unflushed: false,
+            blocked: false,
+            unflushable: false,
+            read_waits: false,
+            written: 0,
+        };
         Self { inner: Arc::new(Mutex::new(inner)), turn }
     }
 
-    /// Whether the stream takes nothing now, and a number that grows whenever it takes something.
-    pub(super) fn is_blocked(&self) -> (bool, u64) {
+    /// Whether it takes and brings what it gets, and whom that keeps waiting.
+    pub(super) fn standing(&self) -> Standing {
         let inner = self.inner.lock();
-        (inner.blocked, inner.written)
+        let Inner { written, read_waits, .. } = *inner;
+        Standing { is_blocked: inner.is_blocked(), written, read_waits }
     }
 
     /// Writes out what was gathered; the end of a turn.
     pub(super) fn poll_drain(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.inner.lock().poll_drain(context)
+    }
+}
+
+impl<S> Inner<S> {
+    fn is_blocked(&self) -> bool {
+        self.blocked || self.unflushable
     }
 }
 
@@ -79,8 +110,11 @@ impl<S: AsyncWrite + Unpin> Inner<S> {
             self.wrote(written)?;
         }
         self.reset();
+        // That what was taken before is out says nothing of a write that still waits.
         let polled = Pin::new(&mut self.stream).poll_flush(context);
-        ready!(self.noted(polled))?;
+        self.written += u64::from(self.unflushable && polled.is_ready());
+        self.unflushable = polled.is_pending();
+        ready!(polled)?;
         self.unflushed = false;
         Poll::Ready(Ok(()))
     }
@@ -145,11 +179,16 @@ impl<S: AsyncWrite + Unpin> Inner<S> {
 
 impl<S: AsyncRead + Unpin> AsyncRead for Socket<S> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let mut inner = self.inner.lock();
         if self.turn.load(Ordering::Relaxed) == 0 {
-            context.waker().wake_by_ref();
+            inner.read_waits = inner.is_blocked();
+            if !inner.read_waits {
+                context.waker().wake_by_ref();
+            }
             return Poll::Pending;
         }
-        Pin::new(&mut self.inner.lock().stream).poll_read(context, buf)
+        inner.read_waits = false;
+        Pin::new(&mut inner.stream).poll_read(context, buf)
     }
 }
 
@@ -278,6 +317,49 @@ mod tests {
             assert!(Pin::new(&mut socket).poll_shutdown(&mut context).is_ready());
             assert!(socket.inner.lock().stream.taken == expected, "step {step}, vectored {vectored}");
         }
+    }
+
+    // Cause: a flush that has nothing to bring is always done. Symptom: a socket that had taken nothing of a large write
+    // didn't count as full.
+    #[test]
+    fn a_flush_makes_no_room() {
+        let mut socket = socket(0, usize::MAX, true);
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(Pin::new(&mut socket).poll_write(&mut context, &[0; 2 * GATHER_MAX]).is_pending());
+        assert!(socket.poll_drain(&mut context).is_ready());
+        assert_eq!(socket.standing(), Standing { is_blocked: true, written: 0, read_waits: false });
+        socket.inner.lock().stream.room = usize::MAX;
+        assert!(Pin::new(&mut socket).poll_write(&mut context, &[0; 2 * GATHER_MAX]).is_ready());
+        assert_eq!(socket.standing(), Standing { is_blocked: false, written: 1, read_waits: false });
+    }
+
+    #[test]
+    fn reading_waits_for_the_next_turn_and_is_called_for_it_unless_nothing_is_taken() {
+        struct Wakes(AtomicU32);
+
+        impl std::task::Wake for Wakes {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+
+        let turn = Arc::new(AtomicU32::new(0));
+        let (near, _far) = tokio::io::duplex(100);
+        let mut socket = Socket::new(near, turn.clone());
+        let wakes = Arc::new(Wakes(AtomicU32::new(0)));
+        let waker = Waker::from(wakes.clone());
+        let mut context = Context::from_waker(&waker);
+        let mut space = [0; 10];
+        let mut read = |socket: &mut Socket<_>| {
+            let polled = Pin::new(socket).poll_read(&mut context, &mut ReadBuf::new(&mut space));
+            assert!(polled.is_pending());
+            wakes.0.swap(0, Ordering::Relaxed)
+        };
+        assert_eq!((read(&mut socket), socket.standing().read_waits), (1, false));
+        socket.inner.lock().blocked = true;
+        assert_eq!((read(&mut socket), socket.standing().read_waits), (0, true));
+        turn.store(1, Ordering::Relaxed);
+        assert_eq!((read(&mut socket), socket.standing().read_waits), (0, false), "pings are read all the same");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `Unread`: what a client has still to read, let go when it takes nothing of it for a while.
 //!
-//! A body is polled only when its client has room, so it can't find out by itself that time passes.
+//! A body isn't polled while what it gave waits for its client, so it can't find out by itself that time passes.
 
 use std::sync::Arc;
 use std::time::Duration;

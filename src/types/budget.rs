@@ -93,6 +93,19 @@ impl Held {
         debug_assert!(Arc::ptr_eq(&self.used, &other.used), "two holders of one budget");
         self.bytes += std::mem::take(&mut other.bytes);
     }
+
+    /// Holds `bytes` of the same budget besides, even if they are too many.
+    pub fn beside(&self, bytes: usize) -> Self {
+        self.used.fetch_add(bytes, Ordering::Relaxed);
+        Self { used: self.used.clone(), bytes }
+    }
+
+    /// Gives up to `bytes` of it to a holder of their own.
+    pub fn split(&mut self, bytes: usize) -> Self {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        Self { used: self.used.clone(), bytes }
+    }
 }
 
 impl Drop for Held {
@@ -126,6 +139,17 @@ mod tests {
         let other = budget.take(4).unwrap();
         assert!(budget.grow(&mut one, 2) && !budget.grow(&mut one, 1), "two share what there is");
         drop((one, other));
+        assert_eq!(budget.used(), 0);
+        let mut whole = budget.take(9).unwrap();
+        let part = whole.split(4);
+        drop(whole);
+        assert_eq!((part.bytes(), budget.used()), (4, 4), "a part outlives the rest");
+        let mut part = part;
+        assert_eq!((part.split(7).bytes(), part.bytes()), (4, 0), "no more than there is");
+        let copy = part.beside(100);
+        drop(part);
+        assert_eq!(budget.used(), 100);
+        drop(copy);
         assert_eq!(budget.used(), 0);
     }
 }

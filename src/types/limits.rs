@@ -15,7 +15,8 @@ pub struct Limits {
     pub request_timeout: Duration,
     /// `--max-pending-proposals`: the most proposals under way; further ones get `too many requests`.
     pub proposals_pending_max: usize,
-    /// `--max-open-requests`: the most requests of all clients, streams among them, until their answers are taken.
+    /// `--max-open-requests`: the most requests of all clients, streams among them, until their answers are
+    /// written; one connection may have half of them.
     pub requests_open_max: usize,
     /// `--max-leases`: the most leases that there may be for one more to be granted.
     pub leases_max: usize,
@@ -34,7 +35,8 @@ pub struct Limits {
     /// `--pending-requests-mb`: bytes of requests that are being received, and of those that wait for the log;
     /// further ones get `too many requests`.
     pub requests_pending_bytes_max: usize,
-    /// `--request-arrival-timeout`: how long the message of a call with one may take to come; streams aren't bound.
+    /// `--request-arrival-timeout`: how long the message of a call with one may take to come, and on a
+    /// stream any message that has begun.
     pub request_arrival_max: Duration,
     /// `--pending-answers-mb`: bytes of large answers that wait for their clients to read them; likewise.
     pub answers_pending_bytes_max: usize,

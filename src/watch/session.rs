@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Nothing is spawned but the blocking jobs: whoever polls for chunks (the HTTP/2 stream's task) runs all of it,
-//! and only when the client can take more.
+//! and only when the client has begun to take what came before.
 
 use std::fmt;
 use std::pin::Pin;

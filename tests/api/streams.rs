@@ -51,6 +51,40 @@ async fn a_large_answer_is_the_same_as_a_stream_of_it() {
     assert_eq!((header.revision, count, more), (1_501, 1_500, false));
 }
 
+// Cause: a chunk had as many keys as the small ones before it had led to, and its size was looked at when all of it was in
+// memory. Symptom: many small keys before large ones made one chunk of everything, twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chunk_of_a_stream_is_bounded_by_its_bytes() {
+    let server = server();
+    let mut kv = KvClient::new(server.connect().await).max_decoding_message_size(usize::MAX);
+    let put = |key: String, value: usize| pb::PutRequest {
+        key: key.into(),
+        value: vec![7; value].into(),
+        ..Default::default()
+    };
+    for number in 0..3_000 {
+        kv.put(put(format!("ka{number:05}"), 1)).await.unwrap();
+    }
+    for number in 0..40 {
+        kv.put(put(format!("kb{number:05}"), 400_000)).await.unwrap();
+    }
+    for limit in [0, 3_020] {
+        let mut stream = kv.range_stream(pb::RangeRequest { limit, ..all() }).await.unwrap().into_inner();
+        let (mut found, mut count, mut more) = (Vec::new(), 0, false);
+        while let Some(chunk) = stream.message().await.unwrap() {
+            let chunk = chunk.range_response.unwrap();
+            let bytes: usize = chunk.kvs.iter().map(|kv| kv.value.len()).sum();
+            assert!(bytes < 2_000_000, "{bytes} bytes in one chunk");
+            (count, more) = (chunk.count, chunk.more);
+            found.extend(chunk.kvs.into_iter().map(|kv| kv.key));
+        }
+        let wanted = if limit > 0 { 3_020 } else { 3_040 };
+        assert_eq!((found.len(), count, more), (wanted, 3_040, limit > 0));
+        assert!(found.is_sorted());
+    }
+    assert_eq!(server.services.budgets.answers.used(), 0);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_compaction_past_its_revision_ends_a_stream() {
     let server = server();

@@ -104,7 +104,7 @@ pub(super) async fn unary(answer: Response<ReplyBody>, shape: &'static Shape, bu
     let body = if frames.is_between() {
         ReplyBody::Plain(Some(first))
     } else {
-        ReplyBody::Json(Box::pin(Lines::new(first, frames, body, None, budget)))
+        json(Lines::new(first, frames, body, None, budget))
     };
     success(body)
 }
@@ -139,7 +139,12 @@ pub(super) async fn stream(
         return Response::new(ReplyBody::Empty);
     }
     let first = kept(out.into(), budget);
-    success(ReplyBody::Json(Box::pin(Lines::new(first, frames, body, deadline, budget))))
+    success(json(Lines::new(first, frames, body, deadline, budget)))
+}
+
+fn json(lines: Lines) -> ReplyBody {
+    let is_at_hand = lines.inner.as_ref().is_some_and(ReplyBody::is_at_hand);
+    ReplyBody::Json { body: Box::pin(lines), is_at_hand }
 }
 
 fn success(body: ReplyBody) -> Response<ReplyBody> {

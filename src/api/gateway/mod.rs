@@ -46,7 +46,7 @@ use super::{errors, methods};
 use crate::types::RequestError;
 
 pub(super) use self::failure::response as refusal;
-pub(super) use self::path::is_served;
+pub(super) use self::path::{is_login, is_served};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 

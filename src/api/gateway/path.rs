@@ -9,6 +9,13 @@ pub(in crate::api) fn is_served(path: &str) -> bool {
     path.starts_with("/v3/") || path.starts_with("/v3beta/")
 }
 
+/// Whether a path is that of a login, by either door.
+pub(in crate::api) fn is_login(path: &str) -> bool {
+    path.ends_with("/Authenticate")
+        || path.ends_with("/authenticate")
+        || (is_served(path) && path.contains('%') && route(path).is_some_and(|route| route.method == "Authenticate"))
+}
+
 /// The route of a path.
 pub(super) fn route(path: &str) -> Option<&'static Route> {
     let path = unescaped(path)?;

@@ -11,7 +11,6 @@
 //! for much and reads nothing must not fill the memory.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -23,11 +22,12 @@ use super::frame::HEAD_LEN;
 use super::guard::CallGuard;
 use super::large::{self, Large, PIECE_BYTES};
 use crate::api::errors;
+use crate::api::methods::Method;
 use crate::api::reply::{RangeReply, Reply};
 use crate::types::{Budget, Held, Limits, RequestError};
 
 /// Messages up to this size aren't counted while they wait for their client.
-const SMALL_BYTES: usize = 16 * 1024;
+pub(crate) const SMALL_BYTES: usize = 16 * 1024;
 
 /// An error that ends a body early; the connection resets the stream.
 pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -52,7 +52,12 @@ pub(crate) enum ReplyBody {
     /// An HTTP answer.
     Plain(Option<Bytes>),
     /// An HTTP answer made of another one as the client reads it.
-    Json(Pin<Box<dyn Body<Data = Bytes, Error = BodyError> + Send>>),
+    Json {
+        /// Makes it.
+        body: Pin<Box<dyn Body<Data = Bytes, Error = BodyError> + Send>>,
+        /// What [`ReplyBody::is_at_hand`] says of the other one.
+        is_at_hand: bool,
+    },
 }
 
 impl ReplyBody {
@@ -106,9 +111,25 @@ impl ReplyBody {
 
     fn held(message: Bytes, held: Held) -> Self {
         if message.len() <= 2 * PIECE_BYTES {
-            return Self::Unary { message: Some(large::keeping(message, Arc::new(held))), trailers: true };
+            return Self::Unary { message: Some(large::keeping(message, held)), trailers: true };
         }
         Self::Large(Box::new(Large::message(message, held)))
+    }
+
+    /// Whether there is something of it to send until its end: whoever takes nothing of it has it wait. The others may
+    /// be silent themselves.
+    pub(crate) fn is_at_hand(&self) -> bool {
+        match self {
+            Self::Unary { .. } | Self::Large(_) | Self::Plain(_) => true,
+            Self::Stream(_, guard) => matches!(guard.method(), Method::KvRangeStream | Method::Snapshot),
+            Self::Json { is_at_hand, .. } => *is_at_hand,
+            Self::Empty => false,
+        }
+    }
+
+    /// Whether all its data is one frame.
+    pub(crate) fn is_one_piece(&self) -> bool {
+        matches!(self, Self::Unary { .. } | Self::Plain(_) | Self::Empty)
     }
 
     /// The one message that this holds, if it is in one piece; the number of its pairs if it is a large range.
@@ -116,7 +137,7 @@ impl ReplyBody {
         match self {
             Self::Unary { message: Some(message), .. } => Ok(message.slice(HEAD_LEN..)),
             Self::Large(large) => Err(large.pairs()),
-            Self::Unary { .. } | Self::Empty | Self::Stream(..) | Self::Plain(_) | Self::Json(_) => Err(0),
+            Self::Unary { .. } | Self::Empty | Self::Stream(..) | Self::Plain(_) | Self::Json { .. } => Err(0),
         }
     }
 
@@ -125,7 +146,7 @@ impl ReplyBody {
         match self {
             Self::Unary { message, .. } => message.as_ref().map_or(0, |message| message.len() - HEAD_LEN),
             Self::Large(large) => large.message_len(),
-            Self::Empty | Self::Stream(..) | Self::Plain(_) | Self::Json(_) => 0,
+            Self::Empty | Self::Stream(..) | Self::Plain(_) | Self::Json { .. } => 0,
         }
     }
 }
@@ -150,17 +171,20 @@ pub(crate) fn trailers_of(status: &Status) -> HeaderMap {
     trailers
 }
 
-/// A message with its head, held against `budget` until it is written if it isn't small.
+/// A message with its head, held against `budget` until it is written if it isn't small. `held` is what it holds already.
 ///
 /// # Errors
 /// `TooManyRequests` if it would be too much.
-pub(crate) fn framed_within(reply: &impl Reply, budget: &Budget) -> Result<Bytes, RequestError> {
+pub(crate) fn framed_within(reply: &impl Reply, held: Option<Held>, budget: &Budget) -> Result<Bytes, RequestError> {
     let len = reply.encoded_len();
     if len <= SMALL_BYTES {
         return Ok(framed_of_len(reply, len));
     }
-    let held = budget.take(len).ok_or(RequestError::TooManyRequests)?;
-    Ok(large::keeping(framed_of_len(reply, len), Arc::new(held)))
+    let held = match held {
+        Some(held) => held,
+        None => budget.take(len).ok_or(RequestError::TooManyRequests)?,
+    };
+    Ok(large::keeping(framed_of_len(reply, len), held))
 }
 
 /// `bytes` that are on their way to a client already, held against `budget` until they are written if they aren't
@@ -170,7 +194,7 @@ pub(crate) fn kept(bytes: Bytes, budget: &Budget) -> Bytes {
         return bytes;
     }
     let held = budget.hold(bytes.len());
-    large::keeping(bytes, Arc::new(held))
+    large::keeping(bytes, held)
 }
 
 /// A message with its head.
@@ -220,7 +244,7 @@ impl Body for ReplyBody {
                 Poll::Ready(frame)
             }
             Self::Plain(data) => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
-            Self::Json(body) => body.as_mut().poll_frame(context),
+            Self::Json { body, .. } => body.as_mut().poll_frame(context),
         }
     }
 
@@ -231,7 +255,7 @@ impl Body for ReplyBody {
             Self::Large(large) => large.is_done(),
             Self::Stream(body, _) => body.is_end_stream(),
             Self::Plain(data) => data.is_none(),
-            Self::Json(body) => body.is_end_stream(),
+            Self::Json { body, .. } => body.is_end_stream(),
         }
     }
 
@@ -239,7 +263,7 @@ impl Body for ReplyBody {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Plain(data) => SizeHint::with_exact(data.as_ref().map_or(0, |data| data.len() as u64)),
-            Self::Unary { .. } | Self::Large(_) | Self::Stream(..) | Self::Json(_) => SizeHint::default(),
+            Self::Unary { .. } | Self::Large(_) | Self::Stream(..) | Self::Json { .. } => SizeHint::default(),
         }
     }
 }
@@ -310,7 +334,7 @@ mod tests {
                 assert_eq!(frames.concat(), whole);
                 let last = frames.pop().unwrap();
                 drop(frames);
-                assert!(budget.used() >= whole.len() - HEAD_LEN, "the last piece isn't written yet");
+                assert!(budget.used() >= last.len() - HEAD_LEN, "the last piece isn't written yet");
                 drop(last);
             }
             assert_eq!(budget.used(), 0);
@@ -324,13 +348,32 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_is_not_read_for_long_is_let_go() {
         let budget = Budget::new(1);
-        let mut body = ReplyBody::range(reply(1, 1 << 20), None, &budget).unwrap();
+        let mut body = ReplyBody::range(reply(20, 65_536), None, &budget).unwrap();
         drop(body.frame().await.unwrap().unwrap());
         assert!(budget.used() > 0);
         tokio::time::sleep(3 * crate::api::unread::PATIENCE).await;
         assert_eq!(budget.used(), 0);
         assert!(body.frame().await.unwrap().is_err(), "the stream is reset");
         assert!(body.is_end_stream());
+    }
+
+    // A piece that lies with the protocol is not asked for again while its window is shut.
+    #[tokio::test(start_paused = true)]
+    async fn a_piece_that_is_stuck_holds_no_more_than_itself() {
+        for is_range in [true, false] {
+            let budget = Budget::new(64 << 20);
+            let answer = reply(400, 65_536);
+            let mut body = match is_range {
+                true => ReplyBody::range(answer, None, &budget).unwrap(),
+                false => ReplyBody::message(&answer, &budget).unwrap(),
+            };
+            let stuck = body.frame().await.unwrap().unwrap().into_data().unwrap();
+            assert!(budget.used() >= 25 << 20);
+            tokio::time::sleep(3 * crate::api::unread::PATIENCE).await;
+            assert_eq!(budget.used(), stuck.len(), "range: {is_range}");
+            drop(stuck);
+            assert_eq!(budget.used(), 0);
+        }
     }
 
     #[tokio::test]

@@ -59,6 +59,16 @@ impl CallGuard {
         }
     }
 
+    /// What is called.
+    pub(crate) fn method(&self) -> Method {
+        self.method
+    }
+
+    /// Whether [`CallGuard::end`] was said.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended
+    }
+
     /// When the call began.
     pub(crate) fn begun(&self) -> Instant {
         self.begun

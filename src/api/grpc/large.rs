@@ -1,14 +1,13 @@
-//! `Large`: a message on its way in pieces, made or cut only when the client has room for them.
+//! `Large`: a message on its way in pieces, made or cut only when the client has begun to take the one before.
 //!
 //! ```text
 //! range    [head+header+pairs …] [pairs …] … [tail] [trailers]   pairs are encoded late and let go after
 //! message  [head+bytes …] [bytes …] … [trailers]
 //! ```
-//! Every piece keeps the whole held until it is written. What a client doesn't go on with for long is let go.
+//! Every piece holds its own bytes until they are written, so that what a client doesn't go on with for long can be let
+//! go but for the piece that it was given.
 
-use std::sync::Arc;
-
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use http_body::Frame;
 
 use super::body::{BodyError, ok_trailers, put_head};
@@ -32,11 +31,12 @@ pub(crate) struct Large {
 /// What is still to be sent; the trailers when it is empty.
 struct Rest {
     content: Content,
-    held: Arc<Held>,
+    held: Held,
 }
 
 enum Content {
     Range(Box<RangePieces>),
+    /// Pieces are copied: as slices they would keep the whole in memory.
     Message(Bytes),
 }
 
@@ -57,7 +57,7 @@ enum Stage {
 /// Bytes that keep something held until they are dropped.
 struct Keeping {
     bytes: Bytes,
-    _held: Arc<Held>,
+    _held: Held,
 }
 
 impl AsRef<[u8]> for Keeping {
@@ -67,7 +67,7 @@ impl AsRef<[u8]> for Keeping {
 }
 
 /// `bytes`, with `held` kept until they are written.
-pub(super) fn keeping(bytes: Bytes, held: Arc<Held>) -> Bytes {
+pub(super) fn keeping(bytes: Bytes, held: Held) -> Bytes {
     Bytes::from_owner(Keeping { bytes, _held: held })
 }
 
@@ -87,7 +87,7 @@ impl Large {
     }
 
     fn new(content: Content, len: usize, held: Held) -> Self {
-        Self { rest: Unread::new(Rest { content, held: Arc::new(held) }, PATIENCE), len, pairs: 0, done: false }
+        Self { rest: Unread::new(Rest { content, held }, PATIENCE), len, pairs: 0, done: false }
     }
 
     /// Bytes of the message.
@@ -114,18 +114,31 @@ impl Large {
             self.done = true;
             return Some(Err("the answer was not read for too long".into()));
         };
-        let piece = match &mut rest.content {
-            Content::Range(pieces) => pieces.next_piece(),
-            Content::Message(message) if message.is_empty() => None,
-            Content::Message(message) => Some(message.split_to(message.len().min(PIECE_BYTES))),
-        };
-        let Some(piece) = piece else {
+        let Some(piece) = rest.next_piece() else {
             self.done = true;
             return Some(Ok(Frame::trailers(ok_trailers())));
         };
-        let piece = keeping(piece, rest.held.clone());
         self.rest.put(rest);
         Some(Ok(Frame::data(piece)))
+    }
+}
+
+impl Rest {
+    fn next_piece(&mut self) -> Option<Bytes> {
+        match &mut self.content {
+            // Its pairs are gone from here.
+            Content::Range(pieces) => pieces.next_piece().map(|piece| {
+                let held = self.held.split(piece.len());
+                keeping(piece, held)
+            }),
+            Content::Message(message) if message.is_empty() => None,
+            Content::Message(message) => {
+                let len = message.len().min(PIECE_BYTES);
+                let piece = Bytes::copy_from_slice(&message[..len]);
+                message.advance(len);
+                Some(keeping(piece, self.held.beside(len)))
+            }
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{HeaderValue, Response, StatusCode};
 
 use super::{JSON, plain};
-use crate::api::grpc::body::ReplyBody;
+use crate::api::grpc::body::{ReplyBody, kept};
 use crate::api::services::Services;
 use crate::api::version;
 use crate::ops::{command_line, startup};
@@ -27,7 +27,11 @@ pub(super) fn version() -> Response<ReplyBody> {
 
 /// `/metrics`.
 pub(super) fn metrics(services: &Arc<Services>) -> Response<ReplyBody> {
-    plain(StatusCode::OK, Some(PROMETHEUS), (services.metrics_text)())
+    let mut page = plain(StatusCode::OK, Some(PROMETHEUS), (services.metrics_text)());
+    if let ReplyBody::Plain(Some(text)) = page.body_mut() {
+        *text = kept(std::mem::take(text), &services.budgets.answers);
+    }
+    page
 }
 
 /// `/debug/vars`: what Go's expvar shows, as far as it means anything here. Anybody may

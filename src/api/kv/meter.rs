@@ -59,6 +59,11 @@ impl Meter {
         (self.budget.used() == own).then(|| self.budget.hold(self.loose))
     }
 
+    /// Bytes of keys and values so far.
+    pub(crate) fn total(&self) -> usize {
+        self.total
+    }
+
     /// Whether it was too much for a task that must not be kept.
     pub(crate) fn is_large(&self) -> bool {
         self.loose >= STEP_BYTES

@@ -48,7 +48,11 @@ pub(crate) async fn read_own(services: &Services, query: RangeQuery, serializabl
     read_published(services, query).await.map(drop)
 }
 
-async fn read_published(services: &Services, query: RangeQuery) -> Result<(RangeReply, Option<Held>), RequestError> {
+/// One range read of what is published, with its header, and what it holds in memory if that is much.
+pub(super) async fn read_published(
+    services: &Services,
+    query: RangeQuery,
+) -> Result<(RangeReply, Option<Held>), RequestError> {
     let (scoped, held) = if query.range.is_single() {
         // Most reads end here, and need no snapshot that outlives the look.
         match services.reader.range(&query, Disk::Never) {

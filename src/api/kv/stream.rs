@@ -1,9 +1,11 @@
 //! RangeStream: a range in chunks, all of one revision, each read when the client has room for it.
 //!
 //! ```text
-//! 10 keys ─► 20 ─► 40 … doubled while a chunk is small, halved when it is large; header, count and
-//! more come in the last one
+//! 10 keys ─► 20 ─► 40 … doubled while a chunk is small; cut behind the pair that makes it as large as a request may be;
+//! header, count and more come in the last one
 //! ```
+//! What a chunk gathers is held against what clients may leave unread while it is gathered, as of any other read.
+//!
 //! An answer in an order other than the keys' must be known as a whole before it can be sorted: it is one chunk, the
 //! same that Range gives. (etcd sorts each chunk by itself, and goes on behind the last key of that, so that it loses
 //! keys.)
@@ -23,6 +25,7 @@ use rusd_proto::etcdserverpb as pb;
 use tokio::time::Instant;
 use tonic::Status;
 
+use super::meter::Meter;
 use super::read;
 use crate::api::auth::CallContext;
 use crate::api::grpc::body::{BodyError, framed_within, ok_trailers};
@@ -33,10 +36,13 @@ use crate::api::wire::{Header, nested_len, put_nested};
 use crate::api::{convert, errors};
 use crate::auth::Access;
 use crate::storage::{Disk, RangeQuery, RangeResult, ReadError, Snapshot, SortOrder, SortTarget};
-use crate::types::{KeyRange, RequestError};
+use crate::types::{Held, KeyRange, RequestError};
 
 /// Keys of the first chunk.
 const FIRST_KEYS: i64 = 10;
+
+/// The most keys of a chunk.
+const KEYS_MAX: i64 = 64 * 1024;
 
 /// Keys from which a chunk is read on a thread of its own.
 const INLINE_KEYS_MAX: i64 = 1_000;
@@ -64,6 +70,15 @@ pub(crate) async fn range_stream(call: CallContext, request: pb::RangeRequest) -
     read::barrier(&call, serializable).await.map_err(|error| errors::status(&error))?;
     let may_read = |access: Access<'_>| access.read(&query.range);
     let permit = call.permit(may_read).map_err(|error| errors::status(&error))?;
+
+    if query.target != SortTarget::Key {
+        let (reply, held) = read::read_published(&call, query.clone()).await.map_err(|error| errors::status(&error))?;
+        call.still(&permit, may_read).map_err(|error| errors::status(&error))?;
+        let only = framed_within(&StreamReply(reply), held, &call.budgets.answers);
+        let only = only.map_err(|error| errors::status(&error))?;
+        let frames = [Frame::data(only), Frame::trailers(ok_trailers())].map(Ok::<_, BodyError>);
+        return Ok(Box::pin(FrameStream::new(futures::stream::iter(frames))));
+    }
 
     // The first chunk is read before the headers go out, so that a refusal is a plain one. The latest state is
     // never compacted: if a compaction passes it meanwhile, a newer one is read.
@@ -116,7 +131,7 @@ impl Chunks {
             pinned: if query.revision > 0 { query.revision } else { snapshot.revision() },
             held: Some((snapshot, Instant::now())),
             remaining: if query.limit > 0 { query.limit } else { i64::MAX },
-            chunk_keys: if query.target == SortTarget::Key { FIRST_KEYS } else { i64::MAX },
+            chunk_keys: FIRST_KEYS,
             count: None,
             stage: Stage::Chunks,
             query,
@@ -146,7 +161,8 @@ impl Chunks {
 
     async fn next_chunk(&mut self) -> Result<Bytes, RequestError> {
         self.query.limit = self.chunk_keys.min(self.remaining);
-        let mut result = self.read_chunk().await?;
+        let (mut result, held) = self.read_chunk().await?;
+        self.resize(&result);
         let count = *self.count.get_or_insert(result.count);
         self.remaining -= result.kvs.len() as i64;
         let last = !result.more || self.remaining <= 0;
@@ -162,20 +178,21 @@ impl Chunks {
             }
         }
         let reply = StreamReply(RangeReply { header: last.then_some(self.header), result });
-        self.resize(reply.encoded_len());
-        framed_within(&reply, &self.services.budgets.answers)
+        framed_within(&reply, held, &self.services.budgets.answers)
     }
 
-    fn resize(&mut self, chunk_bytes: usize) {
+    /// How many keys the next chunk has at most.
+    fn resize(&mut self, last: &RangeResult) {
         let max = self.services.limits.request_bytes_max;
-        if chunk_bytes < max / 2 {
-            self.chunk_keys = self.chunk_keys.saturating_mul(2);
-        } else if chunk_bytes > max.saturating_mul(2) {
-            self.chunk_keys = (self.chunk_keys / 2).max(1);
+        let bytes: usize = last.kvs.iter().map(|kv| kv.key.len() + kv.value.len()).sum();
+        if bytes >= max {
+            self.chunk_keys = last.kvs.len() as i64;
+        } else if bytes < max / 2 {
+            self.chunk_keys = (self.chunk_keys * 2).min(KEYS_MAX);
         }
     }
 
-    async fn read_chunk(&mut self) -> Result<RangeResult, RequestError> {
+    async fn read_chunk(&mut self) -> Result<(RangeResult, Option<Held>), RequestError> {
         if self.held.as_ref().is_some_and(|(_, since)| since.elapsed() > SNAPSHOT_HELD_MAX) {
             self.held = None;
             self.query.revision = self.pinned;
@@ -193,11 +210,17 @@ impl Chunks {
     }
 
     /// The first chunk brings the count, which is the same for all.
-    async fn read_from(&self, snapshot: Arc<Snapshot>) -> Result<RangeResult, RequestError> {
+    async fn read_from(&self, snapshot: Arc<Snapshot>) -> Result<(RangeResult, Option<Held>), RequestError> {
         let counts = self.count.is_none();
-        let read = move |snapshot: &Snapshot, query: &RangeQuery, disk| match counts {
-            true => Ok::<_, ReadError>(snapshot.range(query, disk)?.value),
-            false => snapshot.range_uncounted(query, disk),
+        let max = self.services.limits.request_bytes_max;
+        let budget = self.services.budgets.answers.clone();
+        let read = move |snapshot: &Snapshot, query: &RangeQuery, disk| {
+            let mut meter = Meter::new(&budget, disk);
+            let result = snapshot.range_chunk(query, counts, disk, |bytes| {
+                meter.add(bytes)?;
+                Ok(meter.total() < max)
+            })?;
+            Ok::<_, ReadError>((result, meter.finish()))
         };
         if self.query.limit <= INLINE_KEYS_MAX && !(counts && read::is_large(&snapshot, &self.query)) {
             match read(&snapshot, &self.query, Disk::Never) {

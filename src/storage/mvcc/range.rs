@@ -60,18 +60,24 @@ impl View<'_> {
         if query.count_only {
             return Ok(RangeResult { kvs: Vec::new(), more: false, count: self.index.count(&query.range, at) });
         }
-        self.pairs(query, at, true, warm, fetch)
+        self.pairs(query, at, true, warm, fetch, |_| Ok(true))
     }
 
-    /// [`View::range`] with no count.
-    pub(in crate::storage) fn range_uncounted(
+    /// The first pairs of [`View::range`], up to the one after which `goes_on`, which is told the bytes of each, says that
+    /// it is enough; `more` then. Without a count unless it `counts`, and only in the keys' order.
+    pub(in crate::storage) fn chunk(
         &self,
         query: &RangeQuery,
+        counts: bool,
         warm: impl Fn(&[Revision]),
         fetch: impl FnMut(Revision) -> Result<Record, ReadError>,
+        goes_on: impl FnMut(usize) -> Result<bool, ReadError>,
     ) -> Result<RangeResult, ReadError> {
+        if query.count_only {
+            return self.range(query, warm, fetch);
+        }
         let at = self.resolve(query.revision)?;
-        self.pairs(query, at, false, warm, fetch)
+        self.pairs(query, at, counts, warm, fetch, goes_on)
     }
 
     fn pairs(
@@ -81,6 +87,7 @@ impl View<'_> {
         counts: bool,
         warm: impl Fn(&[Revision]),
         mut fetch: impl FnMut(Revision) -> Result<Record, ReadError>,
+        mut goes_on: impl FnMut(usize) -> Result<bool, ReadError>,
     ) -> Result<RangeResult, ReadError> {
         let (mut picked, count) = self.select(query, at, counts);
         if query.target == SortTarget::Value {
@@ -96,7 +103,13 @@ impl View<'_> {
                 warm(&next);
             }
             for found in few {
-                kvs.push(found.pair(query.keys_only, &mut fetch)?);
+                let pair = found.pair(query.keys_only, &mut fetch)?;
+                let bytes = pair.key.len() + pair.value.len();
+                kvs.push(pair);
+                if !goes_on(bytes)? {
+                    let more = more || kvs.len() < picked.len();
+                    return Ok(RangeResult { kvs, more, count });
+                }
             }
         }
         Ok(RangeResult { kvs, more, count })

@@ -170,10 +170,19 @@ impl Snapshot {
         Ok(scoped(&self.published, self.published.view().range(query, |next| self.shared.values.warm(next), fetch)?))
     }
 
-    /// [`Snapshot::range`] without the count, which an older revision has only by walking the whole range.
-    pub fn range_uncounted(&self, query: &RangeQuery, disk: Disk) -> Result<RangeResult, ReadError> {
+    /// The first pairs of [`Snapshot::range`] in the keys' order, up to the one after which `goes_on`, which is told the
+    /// bytes of each, says that it is enough; there is `more` then. Without the count unless it `counts`: an older
+    /// revision has it only by walking the whole range.
+    pub fn range_chunk(
+        &self,
+        query: &RangeQuery,
+        counts: bool,
+        disk: Disk,
+        goes_on: impl FnMut(usize) -> Result<bool, ReadError>,
+    ) -> Result<RangeResult, ReadError> {
         let values = &self.shared.values;
-        self.published.view().range_uncounted(query, |next| values.warm(next), |at| fetch(values, at, disk))
+        let fetch = |at| fetch(values, at, disk);
+        self.published.view().chunk(query, counts, |next| values.warm(next), fetch, goes_on)
     }
 
     /// One key as of [`Snapshot::revision`].
