@@ -15,6 +15,7 @@ use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tonic::Status;
 use tonic::body::Body;
@@ -23,9 +24,9 @@ use tonic::server::NamedService;
 use self::body::WatchBody;
 pub use self::leader::end_streams_without_leader;
 use self::requests::Requests;
-use super::grpc::frame::Messages;
+use super::grpc::arrival::Arrivals;
 use super::metrics::RpcMetrics;
-use crate::types::{KeyRange, Limits, RequestError};
+use crate::types::{Budget, KeyRange, Limits, RequestError};
 use crate::watch::{HeaderSource, WatchHub, WatchSession};
 
 /// Whether a stream's caller may watch this range; asked when a watch is created, and never again.
@@ -45,13 +46,32 @@ pub struct WatchService {
     create_check: Option<CreateCheck>,
     leader_check: Option<LeaderCheck>,
     counted: Option<Arc<RpcMetrics>>,
+    /// What half messages hold, and how long they may take.
+    pending: Budget,
+    arrival_max: Duration,
 }
 
 impl WatchService {
     /// The service over a hub; `header` says who answers, `request_bytes_max` is `--max-request-bytes`.
     pub fn new(hub: WatchHub, header: HeaderSource, request_bytes_max: usize) -> Self {
         let message_bytes_max = request_bytes_max + Limits::TRANSPORT_OVERHEAD_BYTES;
-        Self { hub, header, message_bytes_max, create_check: None, leader_check: None, counted: None }
+        let Limits { requests_pending_bytes_max, request_arrival_max: arrival_max, .. } = Limits::default();
+        let pending = Budget::new(requests_pending_bytes_max);
+        Self {
+            hub,
+            header,
+            message_bytes_max,
+            create_check: None,
+            leader_check: None,
+            counted: None,
+            pending,
+            arrival_max,
+        }
+    }
+
+    /// Half messages share `pending` with other requests, and come to their end within `arrival_max`.
+    pub(crate) fn within(self, pending: &Budget, arrival_max: Duration) -> Self {
+        Self { pending: pending.clone(), arrival_max, ..self }
     }
 
     /// The hub that its streams are of.
@@ -87,7 +107,7 @@ impl WatchService {
         if needs_leader && self.leader_check.as_ref().is_some_and(|has_leader| !has_leader()) {
             return Err(Status::unavailable(RequestError::NoLeader.to_string()));
         }
-        let messages = Messages::new(&parts.headers, self.message_bytes_max);
+        let messages = Arrivals::new(&parts.headers, self.message_bytes_max, self.arrival_max, &self.pending);
         let requests = Requests::new(messages, body, self.create_check.clone(), self.counted.clone());
         let session = WatchSession::new(&self.hub, Arc::clone(&self.header), requests, needs_leader);
         let mut response = http::Response::new(Body::new(WatchBody::new(session)));

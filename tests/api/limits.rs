@@ -67,6 +67,33 @@ async fn requests_that_are_being_received_are_bounded() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_streams_message_that_never_ends_has_its_time() {
+    let limits = Limits { request_arrival_max: std::time::Duration::from_millis(500), ..Limits::default() };
+    let server = Server::with_limits(limits);
+    let body = put("k", 1_000_000);
+    for path in ["/etcdserverpb.Watch/Watch", "/etcdserverpb.Lease/LeaseKeepAlive"] {
+        let parts = vec![body.slice(..20_000), body.slice(20_000..40_000)];
+        let mut half = Box::pin(call(&server, path, &[], parts, true));
+        let held = async {
+            while server.services.budgets.requests.used() < 1_000_000 {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        };
+        let held = tokio::time::timeout(std::time::Duration::from_secs(60), held);
+        let answer = tokio::select! {
+            biased;
+            held = held => {
+                held.expect("what has come of it is counted");
+                tokio::time::timeout(std::time::Duration::from_secs(60), half).await.expect("its time is over")
+            }
+            answer = &mut half => answer,
+        };
+        assert_eq!(answer.grpc_status, "4", "{path}: {answer:?}");
+        assert_eq!(server.services.budgets.requests.used(), 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_door_refuses_what_is_too_large_alike() {
     let server = Server::with_limits(Limits::default());
     for path in [

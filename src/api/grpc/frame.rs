@@ -14,6 +14,7 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use tonic::Status;
 
+use super::body::SMALL_BYTES;
 use crate::api::errors;
 use crate::types::{Budget, Held, RequestError};
 
@@ -26,6 +27,8 @@ pub(crate) struct Messages {
     whole: Bytes,
     gzip: Encoding,
     max: usize,
+    /// Bytes that the last message became when it was unpacked; 0 if it came as it is.
+    unpacked: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +46,7 @@ impl Messages {
             Some(b"gzip") => Encoding::Gzip,
             Some(other) => Encoding::Other(String::from_utf8_lossy(other).into_owned()),
         };
-        Self { buffered: BytesMut::new(), whole: Bytes::new(), gzip, max }
+        Self { buffered: BytesMut::new(), whole: Bytes::new(), gzip, max, unpacked: 0 }
     }
 
     /// Takes in one DATA frame.
@@ -64,7 +67,7 @@ impl Messages {
     }
 
     /// The length that the next message's head says, if the head is there.
-    fn announced(&self) -> Option<usize> {
+    pub(super) fn announced(&self) -> Option<usize> {
         let waiting: &[u8] = if self.buffered.is_empty() { &self.whole } else { &self.buffered };
         let [_, len @ ..] = *waiting.first_chunk::<HEAD_LEN>()?;
         Some(u32::from_be_bytes(len) as usize)
@@ -102,7 +105,13 @@ impl Messages {
             self.buffered.advance(HEAD_LEN);
             self.buffered.split_to(len).freeze()
         };
-        if flag == 0 { Ok(Some(message)) } else { self.unpack(&message).map(Some) }
+        self.unpacked = 0;
+        if flag == 0 {
+            return Ok(Some(message));
+        }
+        let message = self.unpack(&message)?;
+        self.unpacked = message.len();
+        Ok(Some(message))
     }
 
     fn unpack(&self, packed: &[u8]) -> Result<Bytes, Status> {
@@ -132,7 +141,8 @@ impl Messages {
 
 /// The one message of a unary or server-streaming call; waits for the end of the request.
 ///
-/// A message that isn't whole with its first frame is held against `budget` while the second value lives.
+/// A message that isn't whole with its first frame, or is large once it is unpacked, is held against `budget` while the
+/// second value lives.
 ///
 /// # Errors
 /// As [`Messages::next`], or the client went away or sent nothing, or the budget is used up.
@@ -160,20 +170,39 @@ where
         messages.push(data);
         found = messages.next()?;
         if found.is_some() {
+            hold_unpacked(messages.unpacked, &mut held, budget)?;
             if messages.is_partial() || body.is_end_stream() {
                 break;
             }
         } else if held.is_none()
             && let Some(len) = messages.announced()
         {
-            let taken = budget.take(len);
             // Refused at once: who waits here would keep the connection's window from those who needn't.
-            held = Some(taken.ok_or_else(|| errors::status(&RequestError::TooManyRequests))?);
+            held = Some(budget.take(len).ok_or_else(too_many)?);
         }
     }
     let found =
         found.ok_or_else(|| Status::unknown(if messages.announced().is_some() { "unexpected EOF" } else { "EOF" }))?;
     Ok((found, held))
+}
+
+/// Holds what a message has become, beside what it came in.
+fn hold_unpacked(bytes: usize, held: &mut Option<Held>, budget: &Budget) -> Result<(), Status> {
+    if bytes <= SMALL_BYTES {
+        return Ok(());
+    }
+    let holds = match held {
+        Some(held) => budget.grow(held, bytes),
+        None => {
+            *held = budget.take(bytes);
+            held.is_some()
+        }
+    };
+    if holds { Ok(()) } else { Err(too_many()) }
+}
+
+pub(super) fn too_many() -> Status {
+    errors::status(&RequestError::TooManyRequests)
 }
 
 #[cfg(test)]
@@ -223,13 +252,36 @@ mod tests {
         assert_eq!(status.message(), "grpc: received message larger than max (5 vs. 4)");
     }
 
+    fn pack(data: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        encoder.write_all(data).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    // Cause: only what came in several frames was held. Symptom: two KiB in one frame became two MiB that nobody counted.
+    #[tokio::test]
+    async fn what_gzip_blows_up_is_held() {
+        let budget = Budget::new(2_000_000);
+        let packed = frame(1, &pack(&[0; 1_000_000]));
+        let read = async |parts: usize| {
+            let parts = packed.chunks(packed.len().div_ceil(parts)).map(Bytes::copy_from_slice);
+            let frames = parts.map(|data| Ok::<_, std::convert::Infallible>(http_body::Frame::data(data)));
+            let mut body = http_body_util::StreamBody::new(futures::stream::iter(frames));
+            read_one(&mut messages("gzip", 2_000_000), &mut body, &budget).await
+        };
+        let (_, one) = read(1).await.unwrap();
+        assert_eq!(budget.used(), 1_000_000);
+        assert_eq!(read(2).await.unwrap_err().message(), "etcdserver: too many requests");
+        assert_eq!(budget.used(), 1_000_000);
+        drop(one);
+        let (_, cut) = read(2).await.unwrap();
+        assert!(budget.used() >= 1_000_000);
+        drop(cut);
+        assert_eq!(budget.used(), 0);
+    }
+
     #[test]
     fn gzip_is_unpacked_within_the_limit() {
-        let pack = |data: &[u8]| {
-            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-            encoder.write_all(data).unwrap();
-            encoder.finish().unwrap()
-        };
         let mut cutter = messages("gzip", 1000);
         cutter.push(frame(1, &pack(b"hello")));
         assert_eq!(cutter.next().unwrap().unwrap(), &b"hello"[..]);

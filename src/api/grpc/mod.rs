@@ -7,6 +7,7 @@
 //! The unary path is ours and not tonic's: it needs no boxed body, no channel and no task, and it
 //! gives grpc-go's texts where tonic has its own.
 
+pub(crate) mod arrival;
 pub(crate) mod body;
 mod deadline;
 pub(crate) mod decode;

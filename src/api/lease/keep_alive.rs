@@ -19,9 +19,10 @@ use tonic::Status;
 
 use crate::api::auth::CallContext;
 use crate::api::errors;
+use crate::api::grpc::arrival::Arrivals;
 use crate::api::grpc::body::{BodyError, ok_trailers, put_head};
 use crate::api::grpc::decode::decode_streamed;
-use crate::api::grpc::frame::{HEAD_LEN, Messages};
+use crate::api::grpc::frame::HEAD_LEN;
 use crate::api::grpc::request::CallBody;
 use crate::api::grpc::service::StreamBody;
 use crate::api::methods::Method;
@@ -36,7 +37,8 @@ const FRAME_BYTES: usize = 32 * 1024;
 
 /// `LeaseKeepAlive`.
 pub(crate) fn keep_alive(call: CallContext, request: Request<CallBody>) -> Result<StreamBody, Status> {
-    let messages = Messages::new(request.headers(), call.message_bytes_max());
+    let (max, limit) = (call.message_bytes_max(), call.limits.request_arrival_max);
+    let messages = Arrivals::new(request.headers(), max, limit, &call.budgets.requests);
     Ok(Box::pin(KeepAlive {
         call,
         messages,
@@ -53,7 +55,7 @@ pub(crate) fn keep_alive(call: CallContext, request: Request<CallBody>) -> Resul
 
 struct KeepAlive {
     call: CallContext,
-    messages: Messages,
+    messages: Arrivals,
     /// `None` after the client's half is closed.
     requests: Option<CallBody>,
     answers: BytesMut,
@@ -168,7 +170,10 @@ impl KeepAlive {
                 return Poll::Ready(());
             };
             match Pin::new(requests).poll_frame(context) {
-                Poll::Pending => return if self.answers.is_empty() { Poll::Pending } else { Poll::Ready(()) },
+                Poll::Pending => match self.messages.poll_late(context) {
+                    Poll::Ready(status) => self.fail(&status),
+                    Poll::Pending => return if self.answers.is_empty() { Poll::Pending } else { Poll::Ready(()) },
+                },
                 Poll::Ready(Some(Ok(frame))) => {
                     if let Ok(data) = frame.into_data() {
                         self.messages.push(data);

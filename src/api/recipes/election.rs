@@ -19,11 +19,15 @@ const LEADER_MISSING: &str = "\"leader\" field must be provided";
 
 /// `Campaign`: answers when this candidate leads. Who campaigns again with another value proclaims it.
 pub(crate) async fn campaign(call: CallContext, request: pb::CampaignRequest) -> Result<ReplyBody, Status> {
-    let lease = session(&call, request.lease).await.map_err(|error| unknown(&error))?;
-    let place = contend(&call, &request.name, lease, request.value.clone()).await.map_err(|error| unknown(&error))?;
-    if place.value.as_ref().is_some_and(|value| *value != request.value) {
-        put_if_created(&call, &place.key, place.revision, place.lease, request.value).await?;
+    let pb::CampaignRequest { name: named, lease, value } = request;
+    let lease = session(&call, lease).await.map_err(|error| unknown(&error))?;
+    let mut place = contend(&call, &named, lease, value.clone()).await.map_err(|error| unknown(&error))?;
+    if place.value.take().is_some_and(|found| found != value) {
+        put_if_created(&call, &place.key, place.revision, place.lease, value.clone()).await?;
     }
+    // As parts of the message they would keep all of it.
+    let name = Bytes::copy_from_slice(&named);
+    drop((named, value));
     if !place.is_first {
         let waiting = Waiting::begin(&call, &place).map_err(|error| unknown(&error))?;
         let waited = wait_first(&call, &place.prefix, place.revision).await;
@@ -36,7 +40,7 @@ pub(crate) async fn campaign(call: CallContext, request: pb::CampaignRequest) ->
         // etcd doesn't look: one whose lease ended while it waited is told that it leads, and so is the next one.
         seen.map_err(|error| unknown(&error))?.ok_or_else(|| Status::unknown(NOT_LEADER))?;
     }
-    let leader = pb::LeaderKey { name: request.name, key: place.key, rev: place.revision, lease: place.lease.get() };
+    let leader = pb::LeaderKey { name, key: place.key, rev: place.revision, lease: place.lease.get() };
     let header = call.message_header(place.header);
     Ok(ReplyBody::unary(&Prost(pb::CampaignResponse { header, leader: Some(leader) })))
 }

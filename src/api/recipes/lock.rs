@@ -19,6 +19,8 @@ const EXPIRED: &str = "mutex: session is expired";
 pub(crate) async fn lock(call: CallContext, request: pb::LockRequest) -> Result<ReplyBody, Status> {
     let lease = session(&call, request.lease).await.map_err(|error| unknown(&error))?;
     let place = contend(&call, &request.name, lease, Bytes::new()).await.map_err(|error| unknown(&error))?;
+    // It is a part of the message, and keeps all of it.
+    drop(request);
     if place.is_first {
         return Ok(answer(&call, place.header, place.key));
     }

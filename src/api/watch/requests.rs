@@ -1,10 +1,10 @@
 //! `Requests`: the client's messages as the hub's requests.
 //!
-//! Cut by [`Messages`] as those of all other calls, so that the same limits and texts hold.
+//! Cut by [`Arrivals`] as those of all other streams, so that the same limits and texts hold.
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use futures::Stream;
 use http_body::Body as _;
@@ -15,8 +15,8 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 
 use super::CreateCheck;
+use crate::api::grpc::arrival::Arrivals;
 use crate::api::grpc::decode::decode_streamed;
-use crate::api::grpc::frame::Messages;
 use crate::api::methods::Method;
 use crate::api::metrics::RpcMetrics;
 use crate::types::KeyRange;
@@ -24,7 +24,7 @@ use crate::watch::{CreateWatch, Kinds, StreamEnd, WatchRequest};
 
 /// The request side of one stream.
 pub(super) struct Requests {
-    messages: Messages,
+    messages: Arrivals,
     body: Body,
     counted: Option<Arc<RpcMetrics>>,
     create_check: Option<CreateCheck>,
@@ -32,7 +32,7 @@ pub(super) struct Requests {
 
 impl Requests {
     pub(super) fn new(
-        messages: Messages,
+        messages: Arrivals,
         body: Body,
         create_check: Option<CreateCheck>,
         counted: Option<Arc<RpcMetrics>>,
@@ -79,7 +79,10 @@ impl Stream for Requests {
                 Ok(None) => {}
                 Err(status) => return Poll::Ready(Some(Err(end(&status)))),
             }
-            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+            let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+                return self.messages.poll_late(cx).map(|status| Some(Err(end(&status))));
+            };
+            match frame {
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
                         self.messages.push(data);
