@@ -74,7 +74,8 @@ impl SlowLog {
     pub(crate) fn look(&self, now: Instant, begun: SystemTime, ended: &Ended<'_>) {
         let stages = ended.stages.unwrap_or_else(|| Stages::new(now));
         let own = ended.took.saturating_sub(stages.waited());
-        let read = own + stages.took(Stage::Read);
+        // Of one that was given up, that is what it still waited for.
+        let read = if is_unfinished(ended.code) { Duration::ZERO } else { own } + stages.took(Stage::Read);
         let slow_read = ended.method == Method::KvRange && read > self.read;
         if slow_read && let Some(slow_reads) = &self.slow_reads {
             slow_reads.inc();
@@ -124,10 +125,14 @@ impl SlowLog {
 
 /// What took the most time.
 fn slowest(code: Code, stages: &Stages, own: Duration) -> &'static str {
-    // Given up while it waited: for what isn't known, since what it waited for never came.
-    let rest = if code == Code::DeadlineExceeded { "unfinished" } else { "own" };
+    let rest = if is_unfinished(code) { "unfinished" } else { "own" };
     let waits = stages.each().map(|(stage, _, took)| (took, stage.name()));
     waits.chain([(own, rest)]).max_by_key(|(took, _)| *took).map_or(rest, |(_, name)| name)
+}
+
+/// Whether a call was given up while it waited: for what isn't known, since what it waited for never came.
+fn is_unfinished(code: Code) -> bool {
+    matches!(code, Code::DeadlineExceeded | Code::Cancelled)
 }
 
 /// A request in words; nothing for those that hold a secret, or say nothing.
@@ -237,6 +242,27 @@ mod tests {
         stages.note(Stage::Fsync, at(10), at(400));
         assert_eq!(slowest(Code::Ok, &stages, Duration::from_millis(50)), "fsync");
         assert_eq!(slowest(Code::Ok, &stages, Duration::from_secs(1)), "own");
-        assert_eq!(slowest(Code::DeadlineExceeded, &stages, Duration::from_secs(1)), "unfinished");
+        for code in [Code::DeadlineExceeded, Code::Cancelled] {
+            assert_eq!(slowest(code, &stages, Duration::from_secs(1)), "unfinished");
+        }
+    }
+
+    #[test]
+    fn what_was_given_up_was_no_slow_read() {
+        let clock = ManualClock::new();
+        let slow_reads = IntCounter::new("slow", "slow").expect("a name");
+        let log = SlowLog::new(Duration::MAX, Duration::from_millis(100), slow_reads.clone());
+        for (code, counted) in [(Code::Cancelled, 0), (Code::DeadlineExceeded, 0), (Code::Ok, 1)] {
+            let ended = Ended {
+                method: Method::KvRange,
+                code,
+                took: Duration::from_secs(5),
+                stages: None,
+                request: None,
+                answer: None,
+            };
+            log.look(clock.now(), SystemTime::UNIX_EPOCH, &ended);
+            assert_eq!(slow_reads.get(), counted, "{code:?}");
+        }
     }
 }

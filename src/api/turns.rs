@@ -19,6 +19,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::types::stages::resumed;
 
 /// Threads of the runtime that these turns are for.
 pub fn threads() -> usize {
@@ -148,11 +151,13 @@ pub(super) struct Gate {
     turns: Turns,
     /// Its number while it waits.
     number: Option<u64>,
+    /// Since when it does.
+    since: Option<Instant>,
 }
 
 impl Gate {
     pub(super) fn new(turns: Turns) -> Self {
-        Self { turns, number: None }
+        Self { turns, number: None, since: None }
     }
 
     /// Polls `work` if it is its turn, and else when it is.
@@ -168,12 +173,14 @@ impl Gate {
                 Ok(turn) => Some(turn),
                 Err(number) => {
                     self.number = Some(number);
+                    self.since = Some(Instant::now());
                     None
                 }
             },
         };
         let Some(_turn) = turn else { return Poll::Pending };
         self.number = None;
+        self.since = None;
         work(context)
     }
 }
@@ -203,7 +210,11 @@ impl<F: Future> Future for InTurn<F> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let Self { gate, work } = &mut *self;
-        gate.poll(context, |context| work.as_mut().poll(context))
+        let since = gate.since;
+        gate.poll(context, |context| match since {
+            Some(since) => resumed(since.into_std(), Instant::now().into_std(), || work.as_mut().poll(context)),
+            None => work.as_mut().poll(context),
+        })
     }
 }
 
@@ -239,6 +250,19 @@ mod tests {
         }
         assert!(most.load(Ordering::SeqCst) <= 2);
         assert_eq!(turns.0.counts.load(Ordering::SeqCst), 2, "all are free and nobody waits");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_learns_how_long_it_waited_for_its_turn() {
+        use crate::types::stages::{Stage, stages, watched};
+
+        let turns = Turns::of(1);
+        let held = turns.0.take().expect("free");
+        let call = watched(Instant::now().into_std(), async { stages().expect("watched").took(Stage::Scheduling) });
+        let waits = tokio::spawn(InTurn::new(turns.clone(), Box::pin(call)));
+        tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+        drop(held);
+        assert_eq!(waits.await.expect("it ends").as_secs(), 3);
     }
 
     #[tokio::test]

@@ -15,6 +15,7 @@ mod calls;
 mod ending;
 mod endpoints;
 mod gateway;
+mod given_up;
 mod hostile;
 mod limits;
 mod listeners;

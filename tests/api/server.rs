@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus::IntCounter;
 use rusd::api::watch::WatchService;
 use rusd::api::{
-    self, Address, Budgets, ConnOptions, Connections, Listener, NodeInfo, RpcMetrics, Services, SocketOptions,
+    self, Address, Budgets, ConnOptions, Connections, Listener, NodeInfo, RpcMetrics, Services, SlowLog, SocketOptions,
 };
 use rusd::storage::backend::MemoryImage;
 use rusd::types::{ClusterId, Limits};
@@ -16,6 +17,9 @@ use tonic::transport::{Channel, Endpoint};
 use crate::member::{MEMBER, Member};
 
 const CLUSTER: ClusterId = ClusterId(0xcdf8_18d6_3a1b_1c4f);
+
+/// From when a call is in the slow log.
+const SLOW: Duration = Duration::from_millis(100);
 
 /// Connections that there may be.
 const CONNECTIONS: usize = 1_000;
@@ -81,7 +85,10 @@ impl Server {
         let member =
             Member::start(&image, term, WatchLimits::new(&limits, progress), format!("http://127.0.0.1:{port}"));
         let registry = prometheus::Registry::new();
-        let metrics = Arc::new(RpcMetrics::register(&registry, member.env.clock.clone(), true).unwrap());
+        let slow = IntCounter::new("slow_reads", "none").unwrap();
+        let slow = SlowLog::new(SLOW, Duration::MAX, slow);
+        let metrics = RpcMetrics::register(&registry, member.env.clock.clone(), true).unwrap();
+        let metrics = Arc::new(metrics.watched(slow, None));
         let ids = HeaderIds { cluster_id: CLUSTER.get(), member_id: MEMBER.get(), raft_term: term };
         let services = Arc::new(Services {
             proposer: member.front.clone(),

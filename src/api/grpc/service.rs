@@ -137,6 +137,17 @@ pub(crate) async fn foresee(services: &Arc<Services>, method: Method, headers: &
     looked
 }
 
+/// A unary call: looked back at when it has ended, also if its client gave it up.
+struct Unary(Call);
+
+impl Drop for Unary {
+    fn drop(&mut self) {
+        if !self.0.guard.has_ended() {
+            self.0.end(Code::Cancelled, None);
+        }
+    }
+}
+
 /// A call that has just come in.
 pub(crate) struct Call {
     pub(crate) services: Arc<Services>,
@@ -175,22 +186,23 @@ impl Call {
     }
 }
 
-fn unary<M, H, F>(mut call: Call, handler: H) -> Answer
+fn unary<M, H, F>(call: Call, handler: H) -> Answer
 where
     M: FromWire + 'static,
     H: FnOnce(CallContext, M) -> F + Send + 'static,
     F: Future<Output = Result<ReplyBody, Status>> + Send,
 {
     let begun = call.guard.begun();
+    let mut call = Unary(call);
     Box::pin(stages::watched(begun, async move {
-        match in_time(&mut call, handler).await {
+        match in_time(&mut call.0, handler).await {
             Ok(body) => {
-                call.guard.sent(body.message_len());
-                call.end(Code::Ok, Some(&body));
+                call.0.guard.sent(body.message_len());
+                call.0.end(Code::Ok, Some(&body));
                 ok(body)
             }
             Err(status) => {
-                call.end(status.code(), None);
+                call.0.end(status.code(), None);
                 status.into_http()
             }
         }
@@ -249,7 +261,8 @@ fn watch(mut call: Call) -> Answer {
             let range = KeyRange { start, end: range.end.clone() };
             context.permit(|access| access.read(&range)).map(drop).map_err(|error| errors::status(&error))
         });
-        let mut service = services.watch.clone().with_create_check(may_watch);
+        let (pending, arrival_max) = (&services.budgets.requests, services.limits.request_arrival_max);
+        let mut service = services.watch.clone().with_create_check(may_watch).within(pending, arrival_max);
         let response = match service.call(request.map(tonic::body::Body::new)).await {
             Ok(response) => response,
             Err(never) => match never {},
