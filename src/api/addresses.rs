@@ -4,9 +4,11 @@
 //! accept ─► Addresses::take ─► Taken ─ the connection ends ─► given back
 //!                           └► None: closed at once
 //! ```
+//! An address of IPv6 stands for its /64: that is what one host or one customer has, and all of it is as easily used as
+//! one.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -42,8 +44,7 @@ impl Addresses {
         if self.bound.max() == 0 {
             return Ok(None);
         }
-        // The same client by either kind of address.
-        let address = address.to_canonical();
+        let address = client(address);
         let mut open = self.open.lock();
         let count = open.entry(address).or_insert(0);
         if *count >= self.bound.max() {
@@ -54,6 +55,17 @@ impl Addresses {
         *count += 1;
         drop(open);
         Ok(Some(Taken { addresses: self.clone(), address }))
+    }
+}
+
+/// Bits of an IPv6 address that are a host's own to choose.
+const HOST_BITS: u32 = 64;
+
+/// What connections of one client have in common, by either kind of address.
+fn client(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> HOST_BITS << HOST_BITS).into(),
+        v4 @ IpAddr::V4(_) => v4,
     }
 }
 
@@ -82,7 +94,7 @@ impl Drop for Taken {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, Ipv6Addr};
+    use std::net::Ipv4Addr;
 
     use super::*;
 
@@ -98,6 +110,18 @@ mod tests {
         assert_eq!((addresses.most(), addresses.bound.refused()), (1, 2));
         drop(held);
         assert!(addresses.open.lock().is_empty() && addresses.take(one).is_ok());
+    }
+
+    #[test]
+    fn whoever_has_a_network_of_ipv6_has_one_address() {
+        let addresses = Addresses::new(2);
+        let of = |text: &str| addresses.take(text.parse().expect("an address"));
+        let held = [of("2001:db8::1"), of("2001:db8::ffff:1:2:3")];
+        assert!(held.iter().all(Result::is_ok) && of("2001:db8::2").is_err());
+        assert_eq!((addresses.most(), addresses.open.lock().len()), (2, 1));
+        assert!(of("2001:db8:0:1::1").is_ok() && of("::1").is_ok(), "others have their own");
+        drop(held);
+        assert!(of("2001:db8::2").is_ok());
     }
 
     #[test]

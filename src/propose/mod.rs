@@ -41,7 +41,8 @@ pub use renewal::Leases;
 #[derive(Clone, Copy, Debug)]
 pub struct ProposeLimits {
     /// The most commands that wait for their outcome; further ones are refused. What ends an overload, or must go on
-    /// through it, may be as many again: revoking leases, compactions, alarms, what a leader does by itself.
+    /// through it, may be half as many besides (revoking leases, compactions, alarms); what a leader does by itself as
+    /// many again, which those can't take from it.
     pub pending_max: usize,
     /// Bytes of the commands in memory, until they are applied; one that would make them more is refused,
     /// unless there is no other.
@@ -78,8 +79,10 @@ pub struct Proposer {
 /// What a command costs beside its bytes: itself, its waiter, its places in queues.
 const COMMAND_OVERHEAD_BYTES: usize = 512;
 
-/// What part of the bytes there is besides for commands that go first; of their number there is as many again.
+/// What part of the bytes there is besides for commands that go first.
 const RESERVE_PART: usize = 4;
+/// What part of their own reserve clients leave to the leader.
+const CLIENTS_PART: usize = 2;
 
 /// A command on its way to the batcher.
 struct Queued {
@@ -196,7 +199,7 @@ impl Proposer {
     /// `DeadlineExceeded` (no leader) when the outcome did not come in time: it may still be applied. `Stopped` when
     /// the server ends.
     pub async fn propose(&self, command: Command) -> Result<Applied, RequestError> {
-        self.propose_bound(command, None).await
+        self.submit(command, None).await
     }
 
     /// The same for what this member decided as the leader of `term`: it is never forwarded, and refused
@@ -205,29 +208,18 @@ impl Proposer {
     /// # Errors
     /// As [`Proposer::propose`].
     pub async fn propose_as_leader(&self, command: Command, term: Term) -> Result<Applied, RequestError> {
-        self.propose_bound(command, Some(term)).await
-    }
-
-    async fn propose_bound(&self, command: Command, term: Option<Term>) -> Result<Applied, RequestError> {
-        let result = self.submit(command, term).await;
-        if result.is_err() {
-            self.inner.failed.fetch_add(1, Ordering::Relaxed);
-        }
-        result
+        self.submit(command, Some(term)).await
     }
 
     async fn submit(&self, command: Command, term: Option<Term>) -> Result<Applied, RequestError> {
         let inner = &*self.inner;
         let limits = &inner.limits;
-        let (more, more_bytes) = if term.is_some() || goes_first(&command) {
-            (limits.pending_max, limits.pending_bytes_max / RESERVE_PART)
-        } else {
-            (0, 0)
-        };
+        let (more, more_bytes) = reserve(limits, goes_first(&command), term.is_some());
         let _pending = inner.pending.take_beyond(more).ok_or(RequestError::TooManyRequests)?;
         let bytes = codec::encoded_len(&command);
         let held = inner.pending_bytes.take_beyond(bytes + COMMAND_OVERHEAD_BYTES, more_bytes);
         let held = held.ok_or(RequestError::TooManyRequests)?;
+        let failing = Failing(Some(&inner.failed));
         let (reply, outcome) = oneshot::channel();
         inner.queued.fetch_add(1, Ordering::Relaxed);
         let came = inner.clock.now();
@@ -244,7 +236,7 @@ impl Proposer {
             _ => stages::note(Stage::Replicate, came, inner.clock.now()),
         }
         match outcome {
-            Ok(Ok(result)) => result,
+            Ok(Ok(result)) => result.inspect(|_| failing.succeed()),
             // The entry is gone without an outcome: it may or may not be committed later.
             Ok(Err(_)) if inner.node.status().is_stopped() => Err(RequestError::Stopped),
             Ok(Err(_)) => {
@@ -308,7 +300,68 @@ impl Proposer {
     }
 }
 
+/// How many more proposals there may be, and how many bytes, for a command that goes first or is a leader's own. What
+/// clients ask for, whoever they are, leaves room for the leader's: without its expiries and checkpoints leases would go
+/// wrong.
+const fn reserve(limits: &ProposeLimits, goes_first: bool, is_leaders: bool) -> (usize, usize) {
+    let (number, bytes) = (limits.pending_max, limits.pending_bytes_max / RESERVE_PART);
+    match (is_leaders, goes_first) {
+        (true, _) => (number, bytes),
+        (false, true) => (number / CLIENTS_PART, bytes / CLIENTS_PART),
+        (false, false) => (0, 0),
+    }
+}
+
+/// A proposal that counts as failed unless it succeeds, also if its caller gives it up.
+struct Failing<'a>(Option<&'a AtomicU64>);
+
+impl Failing<'_> {
+    fn succeed(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Failing<'_> {
+    fn drop(&mut self) {
+        if let Some(failed) = self.0 {
+            failed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
 /// Whether a command is for what there is reserve: it makes the state smaller, or ends an alarm.
 fn goes_first(command: &Command) -> bool {
     matches!(command.plain(), Command::LeaseRevoke { .. } | Command::Compact { .. } | Command::Alarm(_))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::LeaseId;
+
+    // Cause: one reserve for what clients send before others and for what a leader does by itself. Symptom: revokes of leases
+    // that don't exist kept the leader from ending those that had run out.
+    #[test]
+    fn no_clients_command_takes_the_leaders_place() {
+        let limits = ProposeLimits { pending_max: 10, pending_bytes_max: 4_000, ..ProposeLimits::default() };
+        let revoke = Command::LeaseRevoke { id: LeaseId(7) };
+        let put = Command::LeaseGrant { id: LeaseId(7), ttl_secs: 9 };
+        let of = |command: &Command, is_leaders| reserve(&limits, goes_first(command), is_leaders);
+        assert_eq!([of(&put, false), of(&revoke, false), of(&revoke, true)], [(0, 0), (5, 500), (10, 1_000)]);
+        let (pending, bytes) = (Places::new("max-pending-proposals", 10), Budget::new(limits.pending_bytes_max));
+        let held: Vec<_> = std::iter::from_fn(|| pending.take_beyond(of(&revoke, false).0)).collect();
+        let all: Vec<_> = std::iter::from_fn(|| bytes.take_beyond(100, of(&revoke, false).1)).collect();
+        assert_eq!((held.len(), all.len()), (15, 45));
+        let (places, room) = of(&revoke, true);
+        assert!(pending.take_beyond(places).is_some() && bytes.take_beyond(100, room).is_some());
+    }
+
+    #[test]
+    fn what_a_caller_gives_up_has_failed() {
+        let failed = AtomicU64::new(0);
+        Failing(Some(&failed)).succeed();
+        assert_eq!(failed.load(Ordering::Relaxed), 0);
+        drop(Failing(Some(&failed)));
+        assert_eq!(failed.load(Ordering::Relaxed), 1);
+    }
 }

@@ -26,6 +26,8 @@ use crate::types::planted::{Bug, is_planted};
 
 /// Hits of a batch that are put into mailboxes together, give or take a revision.
 const HITS_MAX: usize = 64 * 1024;
+/// Streams that are looked at together for a scrape.
+const LOOKED_AT: usize = 1_000;
 /// Hits of one revision beyond which every stream reads it from history instead, in rounds of bounded size.
 const REVISION_HITS_MAX: usize = 4 * 1024 * 1024;
 
@@ -149,12 +151,16 @@ impl WatchHub {
     ///
     /// Looks at every stream: for a scrape, not for a request.
     pub fn lag(&self) -> i64 {
-        // Out of the lock: who publishes must not wait for the look.
-        let mailboxes: Vec<Arc<Mailbox>> =
-            self.shared.registry.lock().streams.values().map(|stream| Arc::clone(&stream.mailbox)).collect();
-        let revision = self.revision();
-        let behind = mailboxes.iter().filter_map(|mailbox| Some(revision - mailbox.waits_from()? + 1));
-        behind.max().unwrap_or(0).max(0)
+        let (mut most, mut next) = (0, 0);
+        loop {
+            // A few at a time, and looked at out of the lock: who publishes must not wait for it.
+            let few = self.shared.registry.lock().mailboxes_from(next);
+            let Some(last) = few.last() else { return most };
+            next = last.stream + 1;
+            let revision = self.revision();
+            let behind = few.iter().filter_map(|mailbox| Some(revision - mailbox.waits_from()? + 1));
+            most = behind.fold(most, i64::max);
+        }
     }
 
     /// The limits in force.
@@ -245,6 +251,11 @@ impl WatchHub {
 }
 
 impl Registry {
+    /// The mailboxes of a few streams, from the one with number `first` on.
+    fn mailboxes_from(&self, first: u64) -> Vec<Arc<Mailbox>> {
+        self.streams.range(first..).take(LOOKED_AT).map(|(_, stream)| Arc::clone(&stream.mailbox)).collect()
+    }
+
     /// Matches the batch's events above `current` and leaves them in the mailboxes, in slices of whole revisions, so
     /// that what is made for many groups at once is bounded.
     fn fan_out(&mut self, batch: &EventBatch, current: i64) {

@@ -149,3 +149,25 @@ fn large_previous_pairs_are_loaded_piece_by_piece() {
         assert!(largest < 4 << 20, "{largest} bytes at once");
     }
 }
+
+// Streams are looked at a thousand at a time, with whoever publishes let in between.
+#[test]
+fn the_lag_is_that_of_the_stream_that_is_behind_the_most() {
+    let world = World::new();
+    assert_eq!(world.hub.lag(), 0);
+    let mut clients: Vec<Client> = (0..2_500).map(|_| world.client()).collect();
+    for (at, key) in [(3, "a"), (1_500, "b"), (2_300, "b")] {
+        clients[at].created(watch(KeyRange::single(key)));
+    }
+    world.put("b", "1");
+    for _ in 0..4 {
+        world.put("a", "1");
+    }
+    assert_eq!(world.hub.lag(), 5);
+    clients[1_500].read();
+    assert_eq!(world.hub.lag(), 5);
+    clients.drain(2_000..);
+    assert_eq!(world.hub.lag(), 4);
+    clients[3].read();
+    assert_eq!(world.hub.lag(), 0);
+}
