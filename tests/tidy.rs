@@ -70,6 +70,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("opentelemetry_otlp", &["src/ops/traces.rs"]),
     ("opentelemetry_sdk", &["src/ops/traces.rs"]),
     ("bcrypt", &["src/auth/password"]),
+    ("shuttle", &["src/env/schedules.rs"]),
     ("ring", &["src/auth/tokens/", "src/tls/"]),
     ("prost", &["src/api/", "src/propose/", "src/consensus/peer/", "src/import/", "src/watch/"]),
     ("rustls", &["src/tls/"]),

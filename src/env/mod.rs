@@ -6,7 +6,8 @@
 //!                ├─ rng:   Rng         SystemRng    | SeededRng
 //!                └─ spawn: WriterSpawn ThreadSpawn  | ManualSpawn (steps a worker by hand)
 //! ```
-//! Long work beside requests goes through [`gently`].
+//! Long work beside requests goes through [`gently`]; what threads hand to each other under locks of [`sync`] is tried
+//! under many schedules (`schedules`).
 //!
 //! Nothing else in the house opens a file, reads a clock, draws a random number or starts a thread
 //! (`clippy.toml` says so), so that a test can put a fault at every one of them. This room knows
@@ -18,7 +19,10 @@ mod gentle;
 mod mem_disk;
 mod real_disk;
 mod rng;
+#[cfg(test)]
+pub(crate) mod schedules;
 mod spawn;
+pub mod sync;
 
 use std::sync::Arc;
 

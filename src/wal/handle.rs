@@ -8,9 +8,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use crate::env::sync::Mutex;
 use crate::env::{Env, WorkerHandle};
 use crate::types::RaftIndex;
 

@@ -15,9 +15,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use crate::env::sync::Mutex;
 use crate::env::{Env, Step, Worker};
 use crate::failpoint::{Point, hit};
 

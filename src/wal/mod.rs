@@ -25,6 +25,8 @@ mod reader;
 mod recovery;
 mod replay;
 mod scan;
+#[cfg(test)]
+mod schedules;
 mod segment;
 mod sums;
 mod types;

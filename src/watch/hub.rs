@@ -13,14 +13,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use parking_lot::Mutex;
-
 use super::event::{Matched, PrevCache, SharedEvent};
 use super::history::HistorySource;
 use super::index::{GroupKey, RangeIndex};
 use super::limits::WatchLimits;
 use super::mailbox::{Mailbox, StreamEnd};
 use super::metrics::WatchMetrics;
+use crate::env::sync::Mutex;
 use crate::storage::EventBatch;
 use crate::types::planted::{Bug, is_planted};
 

@@ -9,10 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 
-use parking_lot::Mutex;
-
 use super::event::Matched;
 use super::metrics::WatchMetrics;
+use crate::env::sync::{Mutex, MutexGuard};
 
 /// Why and how a stream is ended from outside: a gRPC status without gRPC's types.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,7 +111,7 @@ impl Mailbox {
         Self::wake(inner);
     }
 
-    fn wake(mut inner: parking_lot::MutexGuard<'_, Inner>) {
+    fn wake(mut inner: MutexGuard<'_, Inner>) {
         let waker = inner.waker.take();
         drop(inner);
         if let Some(waker) = waker {

@@ -16,6 +16,8 @@ mod txn;
 #[cfg(test)]
 mod history_tests;
 #[cfg(test)]
+mod schedules;
+#[cfg(test)]
 mod tests;
 
 pub use install::{InstallHook, Installation, Prepared, SnapshotItem};

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::install::InstallHook;
 use super::reclaim::Reclaim;
 use super::txn::{Change, WriteTxn};
+use crate::env::sync::point;
 use crate::failpoint::{Point, hit};
 use crate::storage::index::{Index, Rows};
 use crate::storage::publish::{Compaction, Published, Shared};
@@ -117,6 +118,7 @@ impl Store {
 
     /// Replaces what readers see.
     pub(super) fn show(&mut self, position: AppliedPosition) {
+        point();
         self.shared.published.store(Arc::new(Published {
             index: self.index.clone(),
             rows: self.rows.clone(),

@@ -10,6 +10,7 @@ use super::counts::StoreCounts;
 use super::pages::Pages;
 use super::snapshot::{self, Disk, ReadError, Snapshot};
 use super::{Published, Shared};
+use crate::env::sync::point;
 use crate::storage::values::ValueReader;
 use crate::storage::{AppliedPosition, History, HistoryError, RangeQuery, RangeResult, Record, Scoped};
 use crate::types::{Event, KeyValue, Revision, StorageError};
@@ -149,7 +150,9 @@ impl StoreReader {
 
     /// A short read of what is published now; the guard spares the reference count that all readers would fight for.
     fn with<T>(&self, read: impl FnOnce(&Published) -> T) -> T {
-        read(&self.shared.published.load())
+        let published = self.shared.published.load();
+        point();
+        read(&published)
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::pages::Pages;
 use super::{Published, Shared, newest, past};
+use crate::env::sync::point;
 use crate::storage::each_value::each_value;
 use crate::storage::index::Rows;
 use crate::storage::values::ValueReader;
@@ -70,6 +71,7 @@ impl Snapshot {
             shared.pins.fetch_add(1, Ordering::SeqCst);
             shared.values.hold();
         }
+        point();
         Self { published: shared.published.load_full(), shared, slot, pinned }
     }
 

@@ -6,8 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::Mutex;
-
+use crate::env::sync::Mutex;
 use crate::types::Revision;
 
 /// A segment's base and the revisions that it lists, ascending.

@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
-use parking_lot::Mutex;
 
+use crate::env::sync::{Mutex, point};
 use crate::storage::Record;
 use crate::types::{Revision, StorageError};
 
@@ -85,6 +85,7 @@ impl Pending {
     pub(super) fn view(&self) -> View {
         // In this order: a chunk that goes between the two loads is then still in the view.
         let directory = self.directory.load_full();
+        point();
         View { directory, retired: self.retired.load(Ordering::Acquire) }
     }
 
@@ -97,6 +98,7 @@ impl Pending {
     pub(super) fn retire(&self, main: i64, bytes: u64) {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
         self.retired.fetch_max(main, Ordering::Release);
+        point();
         let _change = self.change.lock();
         let directory = self.directory.load();
         // The last chunk stays: the writer may be filling it.

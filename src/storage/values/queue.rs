@@ -6,13 +6,14 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Condvar;
 use tokio::sync::{oneshot, watch};
 
 use super::RowChange;
 use super::doomed::Doomed;
 use super::freeze::Frozen;
 use crate::env::WorkerHandle;
+use crate::env::sync::Mutex;
 use crate::storage::AppliedPosition;
 use crate::types::{Revision, StorageError};
 

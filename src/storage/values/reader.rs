@@ -14,6 +14,7 @@ use super::listed::Listed;
 use super::segment::Segment;
 use super::shared::{Health, Shared};
 use super::state::Totals;
+use crate::env::sync::point;
 use crate::storage::AppliedPosition;
 use crate::storage::Record;
 use crate::storage::backend::Table;
@@ -96,6 +97,8 @@ impl ValueReader {
         if let Some(record) = self.cached(at) {
             return Ok(Some(record));
         }
+        // What leaves the pending map here is on the engine.
+        point();
         let epoch = self.shared.hot.epoch();
         let Some(bytes) = self.shared.read(|engine| engine.get(Table::Kv, &at.to_bytes()))? else {
             return if self.is_listed(at)? { Err(self.missing(at)) } else { Ok(None) };
@@ -123,6 +126,7 @@ impl ValueReader {
         // Taken first: what leaves the pending map later is still in this view, and what had left
         // it before is on the engine.
         let view = self.shared.pending.view();
+        point();
         let border = view.first().map_or(to, |first| to.min(first));
         let mut page = Page { records: Vec::new(), next: None };
         let (mut base, mut bytes_left) = (Segment::base_of(from.main), limits.bytes);

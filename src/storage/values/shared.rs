@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Condvar;
 use tokio::sync::{oneshot, watch};
 
 use super::ValuesConfig;
@@ -18,6 +18,7 @@ use super::listed::ListedSlot;
 use super::pending::Pending;
 use super::queue::Queue;
 use crate::env::Env;
+use crate::env::sync::Mutex;
 use crate::storage::AppliedPosition;
 use crate::storage::backend::codec::CodecError;
 use crate::storage::backend::{Backend, BackendConfig, Home};

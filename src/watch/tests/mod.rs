@@ -9,6 +9,7 @@ mod model;
 mod progress;
 mod replay;
 mod requests;
+mod schedules;
 mod slow;
 mod threads;
 
