@@ -98,7 +98,6 @@ annotations:
 
 {{/* Of every pod: no root, no token, nothing that it doesn't need. */}}
 {{- define "rusd.podCommon" -}}
-serviceAccountName: {{ include "rusd.serviceAccount" . }}
 automountServiceAccountToken: false
 enableServiceLinks: false
 securityContext:
@@ -112,6 +111,17 @@ securityContext:
 imagePullSecrets:
   {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end -}}
 
 {{- define "rusd.containerCommon" -}}
@@ -123,10 +133,13 @@ securityContext:
   capabilities: {drop: [ALL]}
 {{- end -}}
 
-{{/* A short job of the chart's own: (dict "root" $ "component" "x" "args" (list …)) */}}
+{{/* A short job of the chart's own: (dict "root" $ "component" "x" "args" (list …)). It runs as the namespace's default
+   account, without a token: a hook comes before the release's own account is there, or a new one of another name. */}}
 {{- define "rusd.jobSpec" -}}
-backoffLimit: 3
-activeDeadlineSeconds: 900
+backoffLimit: {{ .retries }}
+{{- with .deadline }}
+activeDeadlineSeconds: {{ . }}
+{{- end }}
 template:
   metadata:
     labels:
