@@ -35,6 +35,7 @@ mod tokens;
 pub mod tools;
 mod turns;
 mod upkeep;
+mod waiting;
 mod witnesses;
 
 use std::io;
@@ -45,6 +46,7 @@ use futures::FutureExt as _;
 use tokio::sync::watch;
 
 use self::core::Core;
+use self::waiting::Waiting;
 use crate::api::{
     self, Address, Addresses, ConnOptions, Connections, ListenError, Listener, Serves, SocketOptions, WebPolicy,
 };
@@ -191,6 +193,8 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
         None if !is_made => join::ask(&config, connector.as_ref()).await?,
         joined => joined,
     };
+    // An import, or a store that is made anew, may take minutes: whoever asks meanwhile hears that this process lives.
+    let probes = Waiting::probes(&config, &env)?;
     if is_made {
         if let Some(path) = &config.member.import_from {
             tracing::info!(path = %path.display(), "--import-from is ignored: this member has its data already");
@@ -213,7 +217,8 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
     let traces = Traces::start(&config.tracing, RUSD_VERSION)?;
     let entrances = tls::Entrances::open(&config, &data.made_certificates(), &env)?;
     let addresses = Addresses::new(config.bounds.max_connections_per_address);
-    let (listeners, peer_listeners) = bind(&config, &entrances, &addresses, &env)?;
+    let sockets = Sockets { config: &config, entrances: &entrances, addresses: &addresses, env: &env };
+    let (mut listeners, peer_listeners) = (sockets.clients()?, sockets.peers()?);
     let core = tokio::select! {
         biased;
         // What is under way is cut off as by a kill: nothing was acknowledged yet.
@@ -234,6 +239,10 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
         }
         core => core?,
     };
+    if let Some(probes) = probes {
+        probes.close().await;
+    }
+    listeners.extend(sockets.metrics()?);
     // One that joined has its log from the leader, if that has come by; or else the next start notes it.
     if core.node.status().has_log() {
         data.mark_served(env.disk.as_ref())?;
@@ -325,48 +334,43 @@ async fn open_data(env: &Env, config: &Config, joined: Option<Identity>) -> Resu
     }
 }
 
-/// Those for clients with what they serve, and those for other members.
-type Sockets = (Vec<(Listener, ConnOptions)>, Vec<Listener>);
+/// The sockets, bound before anything slow is done, so that a port that is taken is noticed at once.
+struct Sockets<'a> {
+    config: &'a Config,
+    entrances: &'a tls::Entrances,
+    addresses: &'a Arc<Addresses>,
+    env: &'a Env,
+}
 
-/// All sockets, bound before anything slow is done, so that a port that is taken is noticed at once.
-fn bind(
-    config: &Config,
-    entrances: &tls::Entrances,
-    addresses: &Arc<Addresses>,
-    env: &Env,
-) -> Result<Sockets, ServerError> {
-    let sockets = SocketOptions {
-        reuse_port: config.member.socket_reuse_port,
-        reuse_address: config.member.socket_reuse_address,
-    };
-    let member = &config.member;
-    let web = WebPolicy::new(config.security.cors.clone(), config.security.host_whitelist.clone());
-    let base = ConnOptions {
-        // Zero is no bound, as in grpc-go.
-        concurrent_streams_max: if member.max_concurrent_streams == 0 {
-            u32::MAX
-        } else {
-            member.max_concurrent_streams
-        },
-        keepalive_interval: member.keep_alive.interval,
-        keepalive_timeout: member.keep_alive.timeout,
-        write_timeout: config.bounds.client_write_timeout,
-        web: Arc::new(web),
-        gateway: member.enable_grpc_gateway,
-        tells_heads: config.logging.http2_heads,
-        ..ConnOptions::default()
-    };
-    let clients = if member.listen_client_http_urls.is_empty() { Serves::All } else { Serves::Grpc };
-    let lists = [
-        (&member.listen_client_urls, clients),
-        (&member.listen_client_http_urls, Serves::Pages),
-        (&config.monitoring.listen_metrics_urls, Serves::Metrics),
-    ];
-    let bind = |url: &Url| Listener::bind(&address(url), sockets, env.disk.as_ref());
-    let peer = |url: &Url| -> Result<_, ServerError> { Ok(bind(url)?.secured(entrances.peer(url)?)) };
-    let peers = member.listen_peer_urls.iter().map(peer).collect::<Result<_, _>>()?;
-    let mut clients = Vec::new();
-    for (urls, serves) in lists {
+impl Sockets<'_> {
+    fn clients(&self) -> Result<Vec<(Listener, ConnOptions)>, ServerError> {
+        let member = &self.config.member;
+        let clients = if member.listen_client_http_urls.is_empty() { Serves::All } else { Serves::Grpc };
+        let mut bound = self.each(&member.listen_client_urls, clients)?;
+        bound.extend(self.each(&member.listen_client_http_urls, Serves::Pages)?);
+        Ok(bound)
+    }
+
+    /// Last, as they are answered until then by whoever says that nothing is served yet.
+    fn metrics(&self) -> Result<Vec<(Listener, ConnOptions)>, ServerError> {
+        self.each(&self.config.monitoring.listen_metrics_urls, Serves::Metrics)
+    }
+
+    fn peers(&self) -> Result<Vec<Listener>, ServerError> {
+        let peer = |url: &Url| -> Result<_, ServerError> { Ok(self.bind(url)?.secured(self.entrances.peer(url)?)) };
+        self.config.member.listen_peer_urls.iter().map(peer).collect()
+    }
+
+    fn bind(&self, url: &Url) -> Result<Listener, ListenError> {
+        let options = SocketOptions {
+            reuse_port: self.config.member.socket_reuse_port,
+            reuse_address: self.config.member.socket_reuse_address,
+        };
+        Listener::bind(&address(url), options, self.env.disk.as_ref())
+    }
+
+    fn each(&self, urls: &[Url], serves: Serves) -> Result<Vec<(Listener, ConnOptions)>, ServerError> {
+        let mut bound = Vec::new();
         for (at, url) in urls.iter().enumerate() {
             let same = |other: &&Url| address(other) == address(url);
             if urls[..at].iter().any(|earlier| same(&earlier)) {
@@ -374,16 +378,36 @@ fn bind(
             }
             // As in etcd, one port can be asked for with TLS and without.
             let (tls, plain): (Vec<_>, Vec<_>) = urls.iter().filter(same).partition(|url| url.is_tls());
-            let security = entrances.client(!plain.is_empty(), !tls.is_empty())?;
-            let mut listener = bind(url)?.secured(security);
+            let security = self.entrances.client(!plain.is_empty(), !tls.is_empty())?;
+            let mut listener = self.bind(url)?.secured(security);
             // Whoever asks how this member is may come from where too many clients are.
             if serves != Serves::Metrics {
-                listener = listener.counted(addresses.clone());
+                listener = listener.counted(self.addresses.clone());
             }
-            clients.push((listener, ConnOptions { serves, ..base.clone() }));
+            bound.push((listener, ConnOptions { serves, ..self.options() }));
+        }
+        Ok(bound)
+    }
+
+    fn options(&self) -> ConnOptions {
+        let (config, member) = (self.config, &self.config.member);
+        let web = WebPolicy::new(config.security.cors.clone(), config.security.host_whitelist.clone());
+        ConnOptions {
+            // Zero is no bound, as in grpc-go.
+            concurrent_streams_max: if member.max_concurrent_streams == 0 {
+                u32::MAX
+            } else {
+                member.max_concurrent_streams
+            },
+            keepalive_interval: member.keep_alive.interval,
+            keepalive_timeout: member.keep_alive.timeout,
+            write_timeout: config.bounds.client_write_timeout,
+            web: Arc::new(web),
+            gateway: member.enable_grpc_gateway,
+            tells_heads: config.logging.http2_heads,
+            ..ConnOptions::default()
         }
     }
-    Ok((clients, peers))
 }
 
 fn address(url: &Url) -> Address {

@@ -27,7 +27,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::config::Config;
+use super::config::{Config, EngineKind};
 use super::identity::Identity;
 use crate::env::{Access, Disk, DiskFile, make_dir_durably, read_all, write_atomic};
 
@@ -140,6 +140,19 @@ impl DataDir {
         let root = &config.member.data_dir;
         let path = root.join("member").join(SERVED);
         disk.exists(&path).map_err(Opener { disk, root }.io("look for", &path))
+    }
+
+    /// The engine that this directory was made with.
+    ///
+    /// # Errors
+    /// Those of the disk, and of what is written there.
+    pub fn engine(disk: &dyn Disk, config: &Config) -> Result<EngineKind, DataDirError> {
+        let root = &config.member.data_dir;
+        let path = root.join("member").join("format");
+        let opener = Opener { disk, root };
+        let bytes = read_all(disk, &path, SMALL_FILE_BYTES_MAX).map_err(opener.io("read", &path))?;
+        let format = Format::parse(&String::from_utf8_lossy(&bytes));
+        format.map(|format| format.engine).map_err(|source| DataDirError::Format { root: root.clone(), source })
     }
 
     /// Refuses a directory that holds somebody else's files; one that isn't there is fine.
@@ -343,7 +356,7 @@ mod tests {
 
     use super::*;
     use crate::env::RealDisk;
-    use crate::ops::config::{EngineKind, flags};
+    use crate::ops::config::flags;
 
     fn config(root: &Path, pairs: &[(&str, &str)]) -> Config {
         let mut config = Config::default();

@@ -17,7 +17,7 @@ use crate::ops::config::Config;
 use crate::ops::doctor;
 use crate::ops::identity::Identity;
 use crate::ops::logging::{self, Style};
-use crate::ops::signals::Signal;
+use crate::ops::signals::{self, Signal};
 use crate::tls::{Connector, Pair, Settings, TlsError};
 
 /// What a subcommand ended with.
@@ -97,11 +97,12 @@ pub fn run(tool: Tool) -> Result<Done, ToolError> {
             let style = log(&config)?;
             runtime()?.block_on(async { pod::start(&env, &way(&env, remote)?, config, &flags, style).await })
         }
-        Tool::PodShrink { remote, set, replicas, patience } => {
+        Tool::PodShrink { remote, set, replicas, before, patience } => {
             log(&Config::default())?;
             runtime()?.block_on(async {
                 let endpoints = remote.endpoints.clone();
-                let said = pod::shrink(&env, &way(&env, remote)?, &endpoints, &set, replicas, patience).await?;
+                let what = pod::Shrinking { base: &set, replicas, before, patience };
+                let said = pod::shrink(&env, &way(&env, remote)?, &endpoints, what).await?;
                 Ok(Done::Said(said))
             })
         }
@@ -115,8 +116,16 @@ pub fn run(tool: Tool) -> Result<Done, ToolError> {
             })
         }
         Tool::PodBackup { remote: flags, dir, keep } => {
-            let saved = async { pod::backup(&env, &remote(&env, flags)?, &dir, keep).await };
-            runtime()?.block_on(saved).map(Done::Said)
+            runtime()?.block_on(async {
+                // Process 1 of a container ends by a signal only if it looks for it.
+                let signal = signals::first().map_err(|error| ToolError::Found(error.to_string()))?;
+                let remote = remote(&env, flags)?;
+                tokio::select! {
+                    biased;
+                    signal = signal => Ok(Done::Signalled(signal)),
+                    saved = pod::backup(&env, &remote, &dir, keep) => saved.map(Done::Said),
+                }
+            })
         }
         Tool::Status { file, format } => status(&env, &file, format).map(Done::Said),
         Tool::Verify { file, skip_hash_check } => verify(&env, &file, skip_hash_check).map(Done::Said),

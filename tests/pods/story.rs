@@ -129,6 +129,34 @@ async fn a_set_begins_loses_a_volume_grows_shrinks_and_rolls() {
     set.well(4);
 }
 
+#[test]
+fn silence_is_an_error_only_if_pods_are_to_go() {
+    let Some(set) = Set::new("pods") else { return };
+    let shrink = "pod shrink --set=rusd --replicas=3 --timeout=1s --dial-timeout=200ms --command-timeout=200ms";
+    let output = set.run(&format!("{shrink} --replicas-before=5"));
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("about to lose pods: nothing was removed"), "{output:?}");
+    for before in ["", " --replicas-before=3", " --replicas-before=1"] {
+        let output = set.run(&format!("{shrink}{before}"));
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "no member of rusd answers: nothing was removed\n");
+        assert!(output.status.success(), "{output:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_keeps_its_engine_and_isnt_restored_over() {
+    let Some(mut set) = Set::new("pods") else { return };
+    set.start(0, 1, &["--backend=redb"]);
+    set.well(1);
+    put(&set, 0, "kept").await;
+    set.stop(0);
+    set.start(0, 1, &["--backend=sled", "--import-from=/nothing.db"]);
+    set.well(1);
+    set.says(0, "the engine of data that is there stays", 0);
+    set.says(0, "--import-from is ignored", 0);
+    has(&set, 0, &["kept"]).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_is_restored_by_a_new_set_and_root_is_asked_for() {
     let Some(mut set) = Set::new("pods") else { return };
@@ -148,6 +176,9 @@ async fn a_backup_is_restored_by_a_new_set_and_root_is_asked_for() {
 
     let restore = format!("--import-from={}", names[0].display());
     let mut other = Set::new("pods").expect("there were namespaces");
+    // One has been killed in the middle of it before.
+    fs::create_dir_all(other.volume(1).join("data/import.tmp/member/snap")).expect("made");
+    fs::write(other.volume(1).join("data.agreed"), "replicas 3\n").expect("written");
     for at in 0..3 {
         other.start(at, 3, &[&restore]);
     }

@@ -153,9 +153,9 @@ template:
         {{- include "rusd.containerCommon" .root | nindent 8 }}
         args:
           {{- toYaml .args | nindent 10 }}
-        {{- with include "rusd.clientEnv" .root }}
+        {{- with concat (include "rusd.clientEnv" .root | fromYamlArray) (default (list) .env) }}
         env:
-          {{- . | trim | nindent 10 }}
+          {{- toYaml . | nindent 10 }}
         {{- end }}
         resources:
           {{- toYaml (default (dict "requests" (dict "cpu" "10m" "memory" "32Mi") "limits" (dict "memory" "128Mi")) .resources) | nindent 10 }}

@@ -59,6 +59,8 @@ pub enum Tool {
         set: String,
         /// `--replicas`: how many there will be.
         replicas: u32,
+        /// `--replicas-before`, or `RUSD_REPLICAS_BEFORE`: how many there were.
+        before: Option<u32>,
         /// `--timeout`.
         patience: Duration,
     },
@@ -302,11 +304,21 @@ fn pod(command: &str, given: &Given<'_>, variables: Variables<'_>) -> Result<Too
             remote,
             set: needed("set")?.to_owned(),
             replicas: replicas()?,
+            before: before(given, variables)?,
             patience: given.duration("timeout", "5m")?,
         },
         "users" => Tool::PodUsers { remote, patience: given.duration("timeout", "5m")? },
         _ => Tool::PodBackup { remote, dir: needed("dir")?.into(), keep: given.number("keep", 7)? },
     })
+}
+
+fn before(given: &Given<'_>, variables: Variables<'_>) -> Result<Option<u32>, CliError> {
+    const VARIABLE: &str = "RUSD_REPLICAS_BEFORE";
+    let variable = || variables.iter().find(|(name, _)| name == VARIABLE).map(|(_, value)| value.as_str());
+    let Some(text) = given.text("replicas-before").or_else(variable).filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    text.parse().map(Some).map_err(|_| usage(format!("--replicas-before ({VARIABLE}) is no number: {text}")))
 }
 
 fn import(given: &Given<'_>) -> Result<Tool, CliError> {

@@ -135,6 +135,7 @@ const TIMEOUT: &[Own] = &[own("timeout", "DURATION", "when to give up [5m]")];
 const POD_SHRINK: &[Own] = &[
     own("set", "NAME", "the StatefulSet"),
     own("replicas", "N", "how many pods there will be"),
+    own("replicas-before", "N", "how many there were; if more, silence is an error [RUSD_REPLICAS_BEFORE]"),
     own("timeout", "DURATION", "when to give up [5m]"),
 ];
 const POD_BACKUP: &[Own] = &[own("dir", "DIR", "where to"), own("keep", "N", "how many to keep [7]")];

@@ -27,6 +27,16 @@ pub enum SaveError {
     Disk(#[from] ImportError),
 }
 
+impl SaveError {
+    /// Whether there was no room for it.
+    pub fn is_full(&self) -> bool {
+        let is_full = |error: &std::io::Error| {
+            matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+        };
+        matches!(self, Self::Disk(ImportError::Io { source, .. }) if is_full(source))
+    }
+}
+
 impl Remote {
     /// Saves the source's database as `path`, with its checksum, in one step; gives its bytes and the version of
     /// the source's format. `progress` hears of bytes, and of how many there will be.

@@ -14,17 +14,25 @@ use crate::env::Env;
 use crate::operator::{Added, AskError, Line, Way};
 use crate::ops::identity::Identity;
 
-/// Tries until it is done: a cluster that takes no changes now may take them later.
-pub(super) async fn join(env: &Env, way: &Way, pod: &Pod, members: &BTreeSet<u32>) -> Result<Identity, PodError> {
+/// Rounds before it is asked anew who the members are.
+const ROUNDS_MAX: u32 = 30;
+
+/// Tries for long: a cluster that takes no changes now may take them later. `None` if that didn't help.
+pub(super) async fn join(
+    env: &Env,
+    way: &Way,
+    pod: &Pod,
+    members: &BTreeSet<u32>,
+) -> Result<Option<Identity>, PodError> {
     let lines: Vec<Line> = members.iter().map(|ordinal| way.to(&pod.client_url(*ordinal))).collect();
     let mut told_at: Option<Instant> = None;
-    loop {
+    for _ in 0..ROUNDS_MAX {
         for line in &lines {
             match attempt(line, pod).await {
                 Ok(Added { cluster, member }) => {
                     let identity = Identity { cluster, member };
                     tracing::info!(member = %identity.member, "added as a learner; it votes once it is in step");
-                    return Ok(identity);
+                    return Ok(Some(identity));
                 }
                 Err(error) => {
                     let now = env.clock.now();
@@ -42,6 +50,7 @@ pub(super) async fn join(env: &Env, way: &Way, pod: &Pod, members: &BTreeSet<u32
         }
         tokio::time::sleep(AGAIN).await;
     }
+    Ok(None)
 }
 
 async fn attempt(line: &Line, pod: &Pod) -> Result<Added, AskError> {

@@ -23,7 +23,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub(super) use backup::backup;
-pub(super) use shrink::shrink;
+pub(super) use shrink::{Shrinking, shrink};
 pub use start::removed;
 pub(super) use start::start;
 pub(super) use users::users;

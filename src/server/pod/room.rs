@@ -4,17 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
-use crate::api::{self, Address, Connections, Listener, SocketOptions, WaitingDoor};
 use crate::env::Env;
-use crate::ops::config::{Config, Url};
+use crate::ops::config::Config;
 use crate::server::ServerError;
-use crate::server::tls::Entrances;
-
-/// Others that ask at a time.
-const CONNECTIONS_MAX: usize = 64;
+use crate::server::waiting::Waiting;
 
 /// What a pod says while it waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,34 +40,19 @@ impl Notice {
 /// The open ports, and their end.
 pub(super) struct WaitingRoom {
     agreed: Arc<AtomicBool>,
-    down: watch::Sender<bool>,
-    serving: JoinHandle<()>,
+    ports: Waiting,
 }
 
 impl WaitingRoom {
     /// Opens the peer port and that of the metrics; without a notice it only answers probes.
     pub(super) fn open(config: &Config, env: &Env, notice: Option<Notice>) -> Result<Self, ServerError> {
-        let made = ["client", "peer"].map(|whom| config.member.data_dir.join("fixtures").join(whom));
-        let entrances = Entrances::open(config, &made, env)?;
         let agreed = Arc::new(AtomicBool::new(notice.as_ref().is_some_and(|notice| notice.agreed)));
         let said = agreed.clone();
         let text = move || match &notice {
             Some(notice) => Notice { agreed: said.load(Ordering::Acquire), ..notice.clone() }.text(),
             None => "{}".to_owned(),
         };
-        let bind = |url: &Url| Listener::bind(&address(url), SocketOptions::default(), env.disk.as_ref());
-        let mut listeners = Vec::new();
-        for url in &config.member.listen_peer_urls {
-            listeners.push(bind(url)?.secured(entrances.peer(url)?));
-        }
-        for url in &config.monitoring.listen_metrics_urls {
-            listeners.push(bind(url)?.secured(entrances.client(!url.is_tls(), url.is_tls())?));
-        }
-        let down = watch::Sender::new(false);
-        let connections = Connections::of_probes("connections of a waiting pod", CONNECTIONS_MAX);
-        let door = WaitingDoor::new(Arc::new(text));
-        let serving = tokio::spawn(api::serve_waiting(listeners, door, connections, down.subscribe()));
-        Ok(Self { agreed, down, serving })
+        Ok(Self { agreed, ports: Waiting::room(config, env, Arc::new(text))? })
     }
 
     /// From now on it says that it has seen all of them.
@@ -83,15 +62,8 @@ impl WaitingRoom {
 
     /// Closes the ports.
     pub(super) async fn close(self) {
-        self.down.send_replace(true);
-        if self.serving.await.is_err() {
-            tracing::warn!("the waiting pod's ports ended with a panic");
-        }
+        self.ports.close().await;
     }
-}
-
-fn address(url: &Url) -> Address {
-    if url.is_unix() { Address::Unix(url.address().into()) } else { Address::Tcp(url.address().to_owned()) }
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@
 //!                       └─► members, as a majority knows them ─► the highest one removed ─► again, until there is none
 //! ```
 //! The cluster itself refuses a removal that would cost it its majority; then it is waited. Where nothing is to be
-//! removed no majority is asked for: a broken cluster must not keep an upgrade from mending it.
+//! removed no majority is asked for, and where no pod is to go nothing is waited for: a broken cluster must not keep an
+//! upgrade from mending it. But if pods are to go, silence is an error.
 
 use std::time::Duration;
 
@@ -16,54 +17,95 @@ use super::{AGAIN, PodError};
 use crate::env::Env;
 use crate::operator::{AskError, Line, MemberRow, Way};
 
-/// A cluster of which nobody answers for so long isn't there.
+/// A cluster of which nobody answers for so long isn't there; one that doesn't shrink isn't waited for longer.
 const NOBODY_MAX: Duration = Duration::from_secs(20);
+/// So long nobody beyond must have been seen: a pod that is still joining adds itself once more.
+const QUIET: Duration = Duration::from_secs(5);
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::server) struct Shrinking<'a> {
+    /// The StatefulSet's name.
+    pub(in crate::server) base: &'a str,
+    /// How many pods there will be.
+    pub(in crate::server) replicas: u32,
+    /// How many there were, if that is known.
+    pub(in crate::server) before: Option<u32>,
+    /// When to give up.
+    pub(in crate::server) patience: Duration,
+}
+
+impl Shrinking<'_> {
+    /// Pods are about to go, so that nothing but a removal will do.
+    fn is_sure(self) -> bool {
+        self.before.is_some_and(|before| before > self.replicas)
+    }
+
+    /// None is, so that nothing that is in the way matters much.
+    fn is_needless(self) -> bool {
+        self.before.is_some_and(|before| before <= self.replicas)
+    }
+}
 
 /// Removes them; gives the text to print.
 pub(in crate::server) async fn shrink(
     env: &Env,
     way: &Way,
     endpoints: &[String],
-    base: &str,
-    replicas: u32,
-    patience: Duration,
+    what: Shrinking<'_>,
 ) -> Result<String, PodError> {
+    let Shrinking { base, replicas, patience, .. } = what;
     let lines: Vec<Line> = endpoints.iter().map(|endpoint| way.to(endpoint)).collect();
+    if lines.is_empty() {
+        return Err(PodError::Flags("--endpoints: nobody to ask".to_owned()));
+    }
     let begun = env.clock.now();
+    let passed = || env.clock.now().saturating_duration_since(begun);
     loop {
-        let passed = env.clock.now().saturating_duration_since(begun);
         match look(&lines, base, replicas).await {
-            Look::Nothing => return Ok(format!("no member of {base} is beyond {replicas} replicas\n")),
-            Look::Nobody if passed >= patience.min(NOBODY_MAX) => {
+            Look::Nothing if !what.is_sure() => {
+                return Ok(format!("no member of {base} is beyond {replicas} replicas\n"));
+            }
+            Look::Nobody if passed() >= patience.min(NOBODY_MAX) && what.is_sure() => {
+                let last =
+                    format!("no member of {base} answers, and the set is about to lose pods: nothing was removed");
+                return Err(PodError::Late { after: passed(), last });
+            }
+            Look::Nobody if passed() >= patience.min(NOBODY_MAX) => {
                 return Ok(format!("no member of {base} answers: nothing was removed\n"));
             }
             Look::Nobody => tokio::time::sleep(AGAIN).await,
-            Look::Something => break,
+            Look::Nothing | Look::Something => break,
         }
     }
-    let mut removed = Vec::new();
-    let mut at = 0;
-    loop {
-        let Some(line) = lines.get(at % lines.len().max(1)) else {
-            return Err(PodError::Flags("--endpoints: nobody to ask".to_owned()));
-        };
+    let (mut removed, mut quiet_since) = (Vec::new(), None);
+    for line in lines.iter().cycle() {
         match step(line, base, replicas).await {
             Ok(Some(ordinal)) => {
                 tracing::info!(ordinal, "removed");
                 removed.push(format!("{base}-{ordinal}"));
+                quiet_since = None;
                 continue;
             }
-            Ok(None) if removed.is_empty() => {
-                return Ok(format!("no member of {base} is beyond {replicas} replicas\n"));
+            Ok(None) => {
+                let since = *quiet_since.get_or_insert_with(|| env.clock.now());
+                if env.clock.now().saturating_duration_since(since) >= QUIET {
+                    break;
+                }
             }
-            Ok(None) => return Ok(format!("removed {}\n", removed.join(", "))),
-            Err(error) if env.clock.now().saturating_duration_since(begun) >= patience => {
+            Err(error) if what.is_needless() && passed() >= patience.min(NOBODY_MAX) => {
+                return Ok(format!("not known whether a member of {base} is beyond {replicas} replicas: {error}\n"));
+            }
+            Err(error) if passed() >= patience => {
                 return Err(PodError::Late { after: patience, last: error.to_string() });
             }
             Err(error) => tracing::info!(endpoint = line.endpoint(), %error, "not yet; will try again"),
         }
-        at += 1;
         tokio::time::sleep(AGAIN).await;
+    }
+    match removed.is_empty() {
+        true => Ok(format!("no member of {base} is beyond {replicas} replicas\n")),
+        false => Ok(format!("removed {}\n", removed.join(", "))),
     }
 }
 

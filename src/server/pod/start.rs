@@ -33,6 +33,9 @@ const ORDINALS_ASKED: u32 = 9;
 const ANSWER_MAX: Duration = Duration::from_millis(1_500);
 /// How long a pod that has agreed stays for those that haven't heard of it.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a process waits for a number of pods that may have been changed meanwhile: it is told only at a start.
+/// Kubelet forgets earlier ends of a container that ran for so long, and starts it at once.
+const LOOK_AGAIN: Duration = Duration::from_secs(610);
 /// No mark is longer.
 const MARK_BYTES_MAX: usize = 256;
 
@@ -58,9 +61,15 @@ pub(in crate::server) async fn start(
             mark_remove(env, &config)?;
         }
         config.clustering.initial_cluster = pod.initial_cluster(marked.unwrap_or(flags.replicas))?;
+        // Which it isn't done any more; the start says so.
+        config.member.import_from = restore;
+        keep_engine(env, &mut config)?;
         return Ok(serve(config, None));
     }
-    DataDir::refuse_foreign(env.disk.as_ref(), &config).map_err(PodError::from)?;
+    if restore.is_none() || marked.is_none() {
+        // One that was killed while it restored has left what it had: the import knows that, and removes it.
+        DataDir::refuse_foreign(env.disk.as_ref(), &config).map_err(PodError::from)?;
+    }
     if let Some(replicas) = marked {
         tracing::info!(replicas, "all pods had no data when they agreed to make a cluster; this one hasn't begun yet");
         return Ok(serve(begins(config, &pod, replicas, restore)?, None));
@@ -72,17 +81,21 @@ pub(in crate::server) async fn start(
             replicas = flags.replicas,
             "this pod is one too many and has no data: it waits for its end. A set grows by `helm upgrade`"
         );
-        let signal = signal.await;
+        let signal = tokio::time::timeout(LOOK_AGAIN, signal).await.ok();
         room.close().await;
-        return Ok(Done::Signalled(signal));
+        return Ok(signal.map_or_else(ended, Done::Signalled));
     }
     let connector = tls::connector(&config, env).map_err(|error| ToolError::Found(error.to_string()))?;
     tokio::select! {
         biased;
         signal = &mut signal => Ok(Done::Signalled(signal)),
         found = find(env, way, &config, &pod, flags.replicas, connector.as_ref()) => match found? {
-            None => Ok(serve(begins(config, &pod, flags.replicas, restore)?, None)),
-            Some(identity) => {
+            Found::Nobody => Ok(ended()),
+            Found::AllWithout => Ok(serve(begins(config, &pod, flags.replicas, restore)?, None)),
+            Found::Member(identity) => {
+                if let Some(path) = restore {
+                    tracing::warn!(path = %path.display(), "there is a cluster already: nothing is restored");
+                }
                 config.clustering.initial_cluster_state = ClusterState::Existing;
                 config.clustering.initial_cluster =
                     InitialCluster::of_one(&config.member.name, &config.clustering.initial_advertise_peer_urls);
@@ -105,7 +118,38 @@ fn begins(
     Ok(config)
 }
 
-/// Who this pod is in the cluster that there is; `None` if it is to begin one with the others.
+/// A process that waits in vain ends, so that the next one is told how many pods there are by now.
+fn ended() -> Done {
+    Done::Said(format!(
+        "waited {LOOK_AGAIN:?} in vain: ending, so as to be started with the present number of replicas\n"
+    ))
+}
+
+/// The engine that the data was made with is kept: what the set says counts for new members.
+fn keep_engine(env: &Env, config: &mut Config) -> Result<(), PodError> {
+    let made = DataDir::engine(env.disk.as_ref(), config)?;
+    if config.engine.kind != made {
+        tracing::warn!(
+            data = made.name(),
+            asked = config.engine.kind.name(),
+            "the engine of data that is there stays: for another one delete this pod and its claim"
+        );
+        config.engine.kind = made;
+    }
+    Ok(())
+}
+
+/// What came of asking.
+enum Found {
+    /// A cluster, in which this pod is that member now.
+    Member(Identity),
+    /// All pods are without data, and have agreed to begin.
+    AllWithout,
+    /// Neither, for long.
+    Nobody,
+}
+
+/// Asks the other pods until it is known what this one is.
 async fn find(
     env: &Env,
     way: &Way,
@@ -113,13 +157,14 @@ async fn find(
     pod: &Pod,
     replicas: u32,
     connector: Option<&Connector>,
-) -> Result<Option<Identity>, ToolError> {
+) -> Result<Found, ToolError> {
     let notice = Notice { token: config.clustering.initial_cluster_token.clone(), replicas, agreed: false };
     let room = WaitingRoom::open(config, env, Some(notice.clone()));
     let room = room.map_err(|error| ToolError::Found(error.to_string()))?;
     let asked: Vec<u32> = (0..replicas.max(ORDINALS_ASKED)).filter(|ordinal| *ordinal != pod.ordinal()).collect();
     let mut agreement = Agreement::new(pod.ordinal(), replicas);
     let (mut agreed_at, mut told_at): (Option<Instant>, Option<Instant>) = (None, None);
+    let begun = env.clock.now();
     let found = loop {
         let heard = join_all(asked.iter().map(|ordinal| ask(pod, *ordinal, connector, &notice))).await;
         let now = env.clock.now();
@@ -133,8 +178,16 @@ async fn find(
             tracing::info!(replicas, "no pod has any data: they agree to make a cluster");
         }
         match next {
-            Next::Begin => break None,
-            Next::Join(members) => break Some(join::join(env, way, pod, &members).await?),
+            Next::Begin => break Found::AllWithout,
+            Next::Join(members) => match join::join(env, way, pod, &members).await? {
+                Some(identity) => break Found::Member(identity),
+                // Those members may be gone by now, and others be there.
+                None if now.saturating_duration_since(begun) < LOOK_AGAIN => {}
+                None => break Found::Nobody,
+            },
+            Next::Ask(_) if agreed_at.is_none() && now.saturating_duration_since(begun) >= LOOK_AGAIN => {
+                break Found::Nobody;
+            }
             Next::Ask(missing) => {
                 if told_at.is_none_or(|at| now.saturating_duration_since(at) >= TELL_EVERY) {
                     told_at = Some(now);
