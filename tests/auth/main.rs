@@ -31,8 +31,6 @@ mod watches;
 mod authority;
 #[path = "../support/peers.rs"]
 mod peers;
-#[path = "../support/ports.rs"]
-mod ports;
 #[expect(dead_code, reason = "others restart theirs")]
 #[path = "../support/server.rs"]
 mod server;

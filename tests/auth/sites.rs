@@ -22,8 +22,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::authority::{Authority, Issued, Wanted};
 use crate::peers::peer;
-use crate::ports;
-use crate::server::Kind;
+use crate::server::{Kind, ports};
 
 /// How clients come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::authority::{Authority, Wanted};
 use crate::peers::peer;
-use crate::ports;
+use crate::server::ports;
 
 /// The manifest of kubeadm for etcd 3.6 and later; `{…}` is filled in.
 const KUBEADM: &str = "\

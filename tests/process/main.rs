@@ -24,8 +24,6 @@ mod authority;
 mod frames;
 #[path = "../support/peers.rs"]
 mod peers;
-#[path = "../support/ports.rs"]
-mod ports;
 #[path = "../support/server.rs"]
 mod server;
 

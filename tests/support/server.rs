@@ -19,7 +19,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::peers::peer;
 
-mod ports;
+pub(crate) mod ports;
 
 /// Which server to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

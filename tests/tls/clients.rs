@@ -87,7 +87,7 @@ async fn only_plain_http_looks_at_the_host() {
         let plain = format!("localhost:{}", crate::ports::free());
         let flags = [serves(&server), vec!["--host-whitelist=good.com".to_owned()]].concat();
         let mut member = Member::new(&place, "m", "https", "http");
-        let tls = std::mem::replace(&mut member.client, String::new());
+        let tls = std::mem::take(&mut member.client);
         member.client = format!("{tls},http://{plain}");
         let mut member = member.with(&flags);
         if let Some(etcd) = etcd {
