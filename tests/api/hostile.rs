@@ -355,7 +355,8 @@ async fn calls_of_which_no_answer_is_read() {
             before = waiting();
             tokio::time::sleep(Duration::from_millis(300)).await;
         }
-        assert!(before < 1_000, "{before} answers wait here");
+        // Reading stops by looks, and each read may bring hundreds of calls; without an end all that the kernel doesn't take wait.
+        assert!(before < CALLS * 7 / 10, "{before} answers wait here");
     })
     .await;
     // Once it reads, it gets them all.
