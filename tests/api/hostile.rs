@@ -339,7 +339,7 @@ async fn answers_of_which_one_byte_is_taken() {
 // many calls as a client can send piled up here.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_of_which_no_answer_is_read() {
-    const CALLS: usize = 5_000;
+    const CALLS: usize = 20_000;
     let server = with_value(Server::with_limits(Limits::default())).await;
     let mut frames = Frames::open(server.address(), &[(INITIAL_WINDOW, i32::MAX as u32)]).await;
     let window = (i32::MAX as u32 - 65_535).to_be_bytes();
@@ -355,8 +355,9 @@ async fn calls_of_which_no_answer_is_read() {
             before = waiting();
             tokio::time::sleep(Duration::from_millis(300)).await;
         }
-        // Reading stops by looks, and each read may bring hundreds of calls; without an end all that the kernel doesn't take wait.
-        assert!(before < CALLS * 7 / 10, "{before} answers wait here");
+        // Reading stops by looks, and each read may bring more than a thousand calls; without an end all that the kernel
+        // doesn't take wait.
+        assert!(before < CALLS / 2, "{before} answers wait here");
     })
     .await;
     // Once it reads, it gets them all.
