@@ -194,12 +194,15 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
         joined => joined,
     };
     // An import, or a store that is made anew, may take minutes: whoever asks meanwhile hears that this process lives.
-    let probes = Waiting::probes(&config, &env)?;
+    let mut probes = None;
     if is_made {
         if let Some(path) = &config.member.import_from {
             tracing::info!(path = %path.display(), "--import-from is ignored: this member has its data already");
         }
     } else {
+        if config.member.import_from.is_some() {
+            probes = Waiting::probes(&config, &env)?;
+        }
         tokio::select! {
             biased;
             // Nothing is there yet that the next start would take for its own.
@@ -208,6 +211,10 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
         }
     }
     let data = Arc::new(open_data(&env, &config, joined).await?);
+    // Not before, if nothing was imported: who has the directory is said first, and then who has the port.
+    if probes.is_none() {
+        probes = Waiting::probes(&config, &env)?;
+    }
     let metrics = Arc::new(Metrics::new(&MetricsOptions {
         member: data.identity().member,
         server_version: "3.7.1",
