@@ -154,6 +154,7 @@ impl Certificates {
             let (address, connector) = (address.clone(), connector.clone());
             async move {
                 let stream = TcpStream::connect(&address).await?;
+                stream.set_nodelay(true)?;
                 Ok::<_, io::Error>(TokioIo::new(connector.connect(&address, stream).await?))
             }
         });

@@ -39,6 +39,7 @@ async fn connect(url: &str, connector: &Connector) -> Channel {
         let (address, connector) = (address.clone(), connector.clone());
         async move {
             let stream = TcpStream::connect(&address).await?;
+            stream.set_nodelay(true)?;
             Ok::<_, io::Error>(TokioIo::new(connector.connect(&address, stream).await?))
         }
     });
