@@ -25,7 +25,7 @@ use crate::ops::data_dir::DataDirError;
 use crate::propose::{Leases, Proposer};
 use crate::storage::{Opened, Store, StoreReader};
 use crate::types::{RaftIndex, StorageError};
-use crate::wal::Recovered;
+use crate::wal::{Recovered, Wal};
 
 /// Reads snapshots that Raft wants installed.
 pub fn load(env: Env) -> Load {
@@ -82,10 +82,11 @@ pub fn upkeep(
     reader: StoreReader,
     entries: u64,
     keep_entries: u64,
+    wal: Arc<Wal>,
 ) -> JoinHandle<()> {
     let policy = SnapshotPolicy { entries_min: entries, bytes_min: 0, keep_entries };
     let care = Arc::new(Care::default());
-    Upkeep { node, snapshots, reader, policy, behind_bytes: 0, care }.spawn(|| 0)
+    Upkeep { node, snapshots, reader, policy, behind_bytes: 0, care, wal }.spawn(|| 0)
 }
 
 /// Compares the members' states while this one leads, as the server does; nothing is noted on the disk.

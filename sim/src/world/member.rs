@@ -184,7 +184,7 @@ async fn serve(world: Arc<World>, host: Arc<Host>, life: Life, wire: Wire) -> Re
     };
     let reclaim = ReclaimOptions { batch_limit: 100, sleep_interval: Duration::from_millis(20) };
     Reclaimer::new(reader.clone(), reclaim).run(step);
-    parts::upkeep(node.clone(), snapshots, reader.clone(), SNAPSHOT_ENTRIES, KEEP_ENTRIES);
+    parts::upkeep(node.clone(), snapshots, reader.clone(), SNAPSHOT_ENTRIES, KEEP_ENTRIES, wal.clone());
     tokio::spawn(watch_leadership(world.clone(), host.clone(), status));
 
     let (port, requests) = mpsc::unbounded_channel();
