@@ -176,9 +176,12 @@ async fn a_backup_is_restored_by_a_new_set_and_root_is_asked_for() {
 
     let restore = format!("--import-from={}", names[0].display());
     let mut other = Set::new("pods").expect("there were namespaces");
-    // One has been killed in the middle of it before.
+    // All had agreed, and one has been killed in the middle of it.
     fs::create_dir_all(other.volume(1).join("data/import.tmp/member/snap")).expect("made");
-    fs::write(other.volume(1).join("data.agreed"), "replicas 3\n").expect("written");
+    for at in 0..3 {
+        fs::create_dir_all(other.volume(at)).expect("a volume");
+        fs::write(other.volume(at).join("data.agreed"), "replicas 3\n").expect("written");
+    }
     for at in 0..3 {
         other.start(at, 3, &[&restore]);
     }
