@@ -38,7 +38,15 @@ pub(super) fn install(dir: &Path) -> Result<(), String> {
     let protoc = source(&format!("protoc-bin-vendored-{}-{}", std::env::consts::OS, arch));
     let protoc = protoc.map(|protoc| protoc.join("bin/protoc")).ok_or("there is no protoc for this machine")?;
     fs::write(dir.join("protoc"), protoc.as_os_str().as_encoded_bytes()).map_err(io)?;
-    copy(&source("etcd-client").ok_or("it isn't among the packages")?, &dir.join("crate")).map_err(io)
+    let copied = dir.join("crate");
+    copy(&source("etcd-client").ok_or("it isn't among the packages")?, &copied).map_err(io)?;
+    // A workspace of its own: this one may be around it.
+    let manifest = copied.join("Cargo.toml");
+    let text = fs::read_to_string(&manifest).map_err(io)?;
+    if text.lines().any(|line| line.trim() == "[workspace]") {
+        return Ok(());
+    }
+    fs::write(manifest, text + "\n[workspace]\n").map_err(io)
 }
 
 /// Its tests against `url`, one at a time: they share keys.
