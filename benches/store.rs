@@ -90,6 +90,18 @@ fn put(store: &mut Store, key: Bytes, value: Bytes) {
     txn.commit();
 }
 
+/// A transaction, as the machine runs it.
+fn put_all(store: &mut Store, keys: impl Iterator<Item = Bytes>) {
+    let keys: Vec<Bytes> = keys.collect();
+    store.expect(&keys);
+    let mut txn = store.begin();
+    for key in keys {
+        txn.put(key, value(), LeaseId::NONE);
+    }
+    txn.commit();
+    show(store);
+}
+
 fn show(store: &mut Store) {
     let revision = store.revision();
     black_box(store.publish(position(revision)).expect("the engine works"));
@@ -248,9 +260,12 @@ fn writes(c: &mut Criterion<CpuTime>) {
         group.throughput(Throughput::Elements(batch));
         group.bench_function(format!("put, published every {batch}"), |b| {
             b.iter(|| {
-                for _ in 0..batch {
-                    number += 1;
-                    put(&mut store, key(number % 1_000_000), value());
+                let keys: Vec<Bytes> = (0..batch).map(|more| key((number + more) % 1_000_000)).collect();
+                number += batch;
+                // As the machine does with the commands of an entry.
+                for some in keys.chunks(16) {
+                    store.expect(some);
+                    some.iter().for_each(|key| put(&mut store, key.clone(), value()));
                 }
                 show(&mut store);
             });
@@ -259,24 +274,14 @@ fn writes(c: &mut Criterion<CpuTime>) {
     group.throughput(Throughput::Elements(1));
     group.bench_function("txn of 10 puts of neighbours", |b| {
         b.iter(|| {
-            let mut txn = store.begin();
-            for _ in 0..10 {
-                number += 1;
-                txn.put(neighbour(number % 1_000_000), value(), LeaseId::NONE);
-            }
-            txn.commit();
-            show(&mut store);
+            put_all(&mut store, (0..10).map(|more| neighbour((number + more) % 1_000_000)));
+            number += 10;
         });
     });
     group.bench_function("txn of 10 puts", |b| {
         b.iter(|| {
-            let mut txn = store.begin();
-            for _ in 0..10 {
-                number += 1;
-                txn.put(key(number % 1_000_000), value(), LeaseId::NONE);
-            }
-            txn.commit();
-            show(&mut store);
+            put_all(&mut store, (0..10).map(|more| key((number + more) % 1_000_000)));
+            number += 10;
         });
     });
     group.finish();

@@ -71,6 +71,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("opentelemetry_sdk", &["src/ops/traces.rs"]),
     ("bcrypt", &["src/auth/password"]),
     ("shuttle", &["src/env/schedules.rs"]),
+    ("triomphe", &["src/storage/values/hot.rs"]),
     ("ring", &["src/auth/tokens/", "src/tls/"]),
     ("prost", &["src/api/", "src/propose/", "src/consensus/peer/", "src/import/", "src/watch/"]),
     ("rustls", &["src/tls/"]),

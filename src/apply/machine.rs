@@ -11,14 +11,19 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use super::exec::Exec;
-use super::{AlarmOp, AlarmView, Alarms, Command, Outcome, Response, rights};
+use super::{AlarmOp, AlarmView, Alarms, Command, Op, Outcome, Response, rights};
 use crate::auth::{AuthOp, AuthState, AuthView, Caller, IssuedTokens};
 use crate::lease::{LeaseRecord, LeaseWriter, Lessor};
 use crate::storage::{AppliedPosition, EventBatch, InstallHook, Opened, Store, StoreReader, Table};
 use crate::types::planted::{Bug, is_planted};
 use crate::types::{KeyRange, LeaseId, RaftIndex, RequestError, StorageError};
+
+/// Commands whose keys are looked for together, and the most keys.
+const EXPECTED_COMMANDS: usize = 16;
+const EXPECTED_KEYS: usize = 64;
 
 /// Why a machine can't go on. Its member must stop: it would answer differently from the others.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -158,13 +163,17 @@ impl Machine {
         if is_planted(Bug::ApplyTwice) && position.index.get().is_multiple_of(97) {
             commands.iter().for_each(|command| drop(self.execute(command)));
         }
-        commands
-            .iter()
-            .map(|command| match self.execute(command) {
-                Err(RequestError::Storage(reason)) => Err(MachineError::Storage { position, reason }),
-                result => Ok(Outcome { result, revision: self.store.revision() }),
-            })
-            .collect()
+        let mut outcomes = Vec::with_capacity(commands.len());
+        for some in commands.chunks(EXPECTED_COMMANDS) {
+            self.store.expect(&expected_keys(some));
+            for command in some {
+                outcomes.push(match self.execute(command) {
+                    Err(RequestError::Storage(reason)) => return Err(MachineError::Storage { position, reason }),
+                    result => Outcome { result, revision: self.store.revision() },
+                });
+            }
+        }
+        Ok(outcomes)
     }
 
     /// Shows what was applied to readers, as of `position`; then wakes who waits for the end of a lease.
@@ -352,4 +361,21 @@ impl Machine {
         }
         Ok(Response::Alarm(answer))
     }
+}
+
+/// Keys that these commands are likely to put: those of puts, and of transactions whose compares hold.
+fn expected_keys(commands: &[Command]) -> SmallVec<[&Bytes; EXPECTED_COMMANDS]> {
+    let keys = commands.iter().map(Command::plain).flat_map(|command| {
+        let (put, success) = match command {
+            Command::Put(op) => (Some(op), &[][..]),
+            Command::Txn(op) => (None, &op.success[..]),
+            _ => (None, &[][..]),
+        };
+        let puts = success.iter().filter_map(|op| match op {
+            Op::Put(op) => Some(op),
+            _ => None,
+        });
+        put.into_iter().chain(puts).map(|op| &op.key)
+    });
+    keys.take(EXPECTED_KEYS).collect()
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::chunked::Chunked;
 use super::entry::{Entry, Summary};
 use super::keys::{Keys, separator};
 use super::node::{Child, INNER_MAX, Inner, LEAF_MAX, Leaf, Node};
@@ -27,9 +28,9 @@ pub(crate) struct Builder {
 impl Builder {
     /// Adds the versions (oldest first) of a key above all before it.
     pub(crate) fn push(&mut self, key: &[u8], versions: &[Version]) {
-        debug_assert!(self.leaf.items.last().is_none_or(|last| last < key), "keys come in order");
+        debug_assert!(self.leaf.last().is_none_or(|last| last < key), "keys come in order");
         let Some(entry) = Entry::from_ascending(versions) else { return };
-        if self.leaf.len() >= LEAF_FILL || self.leaf.items.byte_len() >= LEAF_BYTES {
+        if self.leaf.len() >= LEAF_FILL || self.leaf.byte_len() >= LEAF_BYTES {
             self.close_leaf();
         }
         self.leaf.push(key, entry);
@@ -38,12 +39,12 @@ impl Builder {
 
     fn close_leaf(&mut self) {
         let mut leaf = std::mem::take(&mut self.leaf);
-        leaf.items.shrink();
-        let bound = match (&self.before, leaf.items.len()) {
-            (Some(before), 1..) => separator(before, leaf.items.get(0)).to_vec(),
+        leaf.shrink();
+        let bound = match (&self.before, leaf.len()) {
+            (Some(before), 1..) => separator(before, leaf.key(0)).to_vec(),
             _ => Vec::new(),
         };
-        self.before = leaf.items.last().map(<[u8]>::to_vec);
+        self.before = leaf.last().map(<[u8]>::to_vec);
         let summary = leaf.summary();
         self.done.push((bound, Child { node: Node::Leaf(Arc::new(leaf)), summary }));
     }
@@ -73,17 +74,17 @@ impl Builder {
 
 /// One inner node of some neighbours.
 fn group(children: impl Iterator<Item = (Vec<u8>, Child<Entry>)>) -> (Vec<u8>, Child<Entry>) {
-    let mut first = None;
-    let mut inner = Inner { bounds: Keys::default(), children: Vec::new() };
+    let (mut first, mut bounds, mut all) = (None, Keys::default(), Vec::new());
     for (bound, child) in children {
         if first.is_some() {
-            inner.bounds.push(&bound, &[]);
+            bounds.push(&bound, &[]);
         } else {
             first = Some(bound);
         }
-        inner.children.push(child);
+        all.push(child);
     }
-    inner.bounds.shrink();
+    bounds.shrink();
+    let inner = Inner { bounds: Arc::new(bounds), children: Chunked::from(&all[..]) };
     let summary = inner.summary();
     (first.unwrap_or_default(), Child { node: Node::Inner(Arc::new(inner)), summary })
 }

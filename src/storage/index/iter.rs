@@ -28,7 +28,7 @@ impl<'a> Iter<'a> {
         if !range.is_empty() {
             let leaf = iter.descend(root, |inner| inner.child_of(&range.start));
             iter.enter(leaf);
-            iter.next = leaf.items.search(&range.start).unwrap_or_else(|at| at);
+            iter.next = leaf.search(&range.start).unwrap_or_else(|at| at);
         }
         iter
     }
@@ -40,7 +40,7 @@ impl<'a> Iter<'a> {
                 Node::Inner(inner) => {
                     let at = choose(inner);
                     self.above.push((inner, at + 1));
-                    node = &inner.children[at].node;
+                    node = &inner.children.at(at).node;
                 }
             }
         }
@@ -48,9 +48,9 @@ impl<'a> Iter<'a> {
 
     fn enter(&mut self, leaf: &'a Leaf<Entry>) {
         self.stop = match &self.range.end {
-            RangeEnd::Unbounded => leaf.items.len(),
-            RangeEnd::Before(end) => leaf.items.search(end).unwrap_or_else(|at| at),
-            RangeEnd::Single => leaf.items.search(&self.range.start).map_or_else(|at| at, |at| at + 1),
+            RangeEnd::Unbounded => leaf.len(),
+            RangeEnd::Before(end) => leaf.search(end).unwrap_or_else(|at| at),
+            RangeEnd::Single => leaf.search(&self.range.start).map_or_else(|at| at, |at| at + 1),
         };
         self.next = 0;
         self.leaf = Some(leaf);
@@ -89,7 +89,7 @@ impl<'a> Iterator for Iter<'a> {
                 self.next += 1;
                 let (bytes, older) = leaf.get(at);
                 if let Some(version) = Packed::new(bytes, older).live_at(self.at) {
-                    return Some((leaf.items.get(at), version));
+                    return Some((leaf.key(at), version));
                 }
             }
             self.advance()?;

@@ -2,13 +2,18 @@
 //!
 //! ```text
 //! slots: [head, end] [head, end] …       head: the four bytes behind what all keys have in common
-//! bytes: key load length, key load …     end: where all that ends in `bytes`; length: the load's, u32
+//! bytes: key load length, key load …     end: where all that ends in `bytes`; length: the load's
 //! ```
+//!
+//! A length is a byte; that of a load of 255 bytes or more is a u32 and then a byte of ones.
 //!
 //! A search goes over the heads, which lie close together, and looks at one key at its end; the
 //! load is then right behind the key. So a node is two allocations, and a copy of it two `memcpy`s.
 
 use std::cmp::Ordering;
+use std::ops::Range;
+
+use super::patch::Patch;
 
 /// Sorted byte strings with a load each, found by binary search.
 ///
@@ -21,8 +26,10 @@ pub(super) struct Keys {
     common: usize,
 }
 
-/// Of the length of a load.
-const LENGTH_BYTES: usize = 4;
+/// In the place of a load's length: it is long, and the length lies before this.
+const LONG: u8 = u8::MAX;
+/// Of the length of a long load, that byte included.
+const LONG_BYTES: usize = 5;
 /// Slots in a cache line.
 const LINE: usize = 8;
 
@@ -49,16 +56,36 @@ impl Keys {
         self.bytes.len()
     }
 
-    /// A copy with room for so many more keys of so many bytes together.
-    pub(super) fn copy(&self, keys: usize, bytes: usize) -> Self {
+    /// A copy that has the loads of `patch` in the place of its own, with room for so many more keys of so many
+    /// bytes together.
+    pub(super) fn copy(&self, patch: &Patch, keys: usize, bytes: usize) -> Self {
+        let grown = patch.ascending().map(|(at, load)| with_length(load.len()) + self.key_end(at));
+        let shrunk = patch.ascending().map(|(at, _)| self.end(at));
+        let len = self.bytes.len() + grown.sum::<usize>() - shrunk.sum::<usize>();
         let mut copy = Self {
-            bytes: Vec::with_capacity(self.bytes.len() + bytes),
+            bytes: Vec::with_capacity(len + bytes),
             slots: Vec::with_capacity(self.slots.len() + keys),
             common: self.common,
         };
-        copy.bytes.extend_from_slice(&self.bytes);
-        copy.slots.extend_from_slice(&self.slots);
+        let (mut from, mut moved) = (0, 0);
+        for (at, load) in patch.ascending() {
+            copy.copy_from(self, from..at, moved);
+            copy.bytes.extend_from_slice(&self.bytes[self.start(at)..self.key_end(at)]);
+            let key_end = copy.bytes.len();
+            copy.bytes.resize(key_end + with_length(load.len()), 0);
+            copy.write_load(key_end, load);
+            let end = length(copy.bytes.len());
+            copy.slots.push(Slot { head: self.slots[at].head, end });
+            (from, moved) = (at + 1, end.wrapping_sub(self.slots[at].end));
+        }
+        copy.copy_from(self, from..self.len(), moved);
         copy
+    }
+
+    /// Puts a stretch of `other` behind; it lies so many bytes further on here.
+    fn copy_from(&mut self, other: &Self, places: Range<usize>, moved: u32) {
+        self.bytes.extend_from_slice(&other.bytes[other.start(places.start)..other.start(places.end)]);
+        self.slots.extend(other.slots[places].iter().map(|slot| slot.moved(moved)));
     }
 
     pub(super) fn get(&self, at: usize) -> &[u8] {
@@ -67,7 +94,9 @@ impl Keys {
 
     /// What goes with the key at place `at`.
     pub(super) fn load(&self, at: usize) -> &[u8] {
-        &self.bytes[self.key_end(at)..self.slots[at].end as usize - LENGTH_BYTES]
+        let end = self.end(at);
+        let (load, length) = self.load_at(end);
+        &self.bytes[end - length - load..end - length]
     }
 
     pub(super) fn last(&self) -> Option<&[u8]> {
@@ -76,14 +105,21 @@ impl Keys {
 
     /// Where `key` is (`Ok`), or where it would have to go (`Err`).
     pub(super) fn search(&self, key: &[u8]) -> Result<usize, usize> {
-        let own = &key[..self.common.min(key.len())];
-        match own.cmp(&self.bytes[..self.common]) {
-            Ordering::Less => return Err(0),
-            Ordering::Greater => return Err(self.len()),
-            Ordering::Equal => {}
+        let found = key.get(self.common..).map(|rest| (head(rest), self.first_from(head(rest))));
+        // Mostly it is the first key with this head, and then what all have in common, which lies elsewhere in
+        // memory, needn't be looked at.
+        if let Some((head, at)) = found
+            && self.slots.get(at).is_some_and(|slot| slot.head == head)
+            && self.get(at) == key
+        {
+            return Ok(at);
         }
-        let head = head(&key[self.common..]);
-        let mut at = self.first_from(head);
+        let own = &key[..self.common.min(key.len())];
+        let (head, mut at) = match (own.cmp(&self.bytes[..self.common]), found) {
+            (Ordering::Equal, Some(found)) => found,
+            (Ordering::Greater, _) => return Err(self.len()),
+            _ => return Err(0),
+        };
         // Few keys share a head; longer runs are cut by halves.
         let mut end = at;
         while end < self.len() && self.slots[end].head == head {
@@ -111,9 +147,22 @@ impl Keys {
         start * LINE + line.iter().filter(|slot| slot.head < head).count()
     }
 
+    /// A look into each cache line of the slots.
+    pub(super) fn look_at_slots(&self) -> u32 {
+        self.slots.iter().step_by(LINE).fold(0, |sum, slot| sum ^ slot.head)
+    }
+
+    /// A look at the bytes where `key` mostly is if it is here, without finding out.
+    pub(super) fn look_near(&self, key: &[u8]) -> u8 {
+        let Some(rest) = key.get(self.common..) else { return 0 };
+        let at = self.first_from(head(rest)).min(self.len().saturating_sub(1));
+        let first = self.bytes.get(self.start(at)).copied().unwrap_or(0);
+        self.slots.get(at).and_then(|slot| self.bytes.get(slot.end as usize - 1)).map_or(first, |last| first ^ last)
+    }
+
     /// Puts `key` and its load at place `at`; the caller keeps the order.
     pub(super) fn insert(&mut self, at: usize, key: &[u8], load: &[u8]) {
-        let (start, added) = (self.start(at), key.len() + load.len() + LENGTH_BYTES);
+        let (start, added) = (self.start(at), key.len() + with_length(load.len()));
         let common = if self.slots.is_empty() { key.len() } else { common(&self.bytes[..self.common], key) };
         self.resize(start, start, added);
         self.bytes[start..start + key.len()].copy_from_slice(key);
@@ -130,7 +179,7 @@ impl Keys {
 
     /// Puts another load in place of the one at `at`.
     pub(super) fn set_load(&mut self, at: usize, load: &[u8]) {
-        let (start, end, len) = (self.key_end(at), self.slots[at].end as usize, load.len() + LENGTH_BYTES);
+        let (start, end, len) = (self.key_end(at), self.end(at), with_length(load.len()));
         if end - start != len {
             self.resize(start, end, len);
             let by = length(len).wrapping_sub(length(end - start));
@@ -144,7 +193,13 @@ impl Keys {
     fn write_load(&mut self, at: usize, load: &[u8]) {
         let end = at + load.len();
         self.bytes[at..end].copy_from_slice(load);
-        self.bytes[end..end + LENGTH_BYTES].copy_from_slice(&length(load.len()).to_le_bytes());
+        match u8::try_from(load.len()) {
+            Ok(short) if short != LONG => self.bytes[end] = short,
+            _ => {
+                self.bytes[end..end + 4].copy_from_slice(&length(load.len()).to_le_bytes());
+                self.bytes[end + 4] = LONG;
+            }
+        }
     }
 
     /// Puts `key` and its load behind all; the caller keeps the order.
@@ -153,7 +208,7 @@ impl Keys {
     }
 
     pub(super) fn remove(&mut self, at: usize) {
-        let (start, end) = (self.start(at), self.slots[at].end as usize);
+        let (start, end) = (self.start(at), self.end(at));
         self.bytes.drain(start..end);
         self.slots.remove(at);
         for later in &mut self.slots[at..] {
@@ -224,10 +279,25 @@ impl Keys {
         }
     }
 
+    fn end(&self, at: usize) -> usize {
+        self.slots[at].end as usize
+    }
+
     fn key_end(&self, at: usize) -> usize {
-        let end = self.slots[at].end as usize;
-        let load = self.bytes[..end].last_chunk().map_or(0, |length| u32::from_le_bytes(*length));
-        end - LENGTH_BYTES - load as usize
+        let end = self.end(at);
+        let (load, length) = self.load_at(end);
+        end - length - load
+    }
+
+    /// How long the load is whose length ends at `end`, and how long that length is.
+    fn load_at(&self, end: usize) -> (usize, usize) {
+        match self.bytes[end - 1] {
+            LONG => {
+                let length = self.bytes[..end - 1].last_chunk().map_or(0, |length| u32::from_le_bytes(*length));
+                (length as usize, LONG_BYTES)
+            }
+            short => (short.into(), 1),
+        }
     }
 
     fn start(&self, at: usize) -> usize {
@@ -243,13 +313,18 @@ fn head(key: &[u8]) -> u32 {
     }
 }
 
+/// The bytes of a load with its length.
+pub(super) fn with_length(load: usize) -> usize {
+    load + if load < LONG.into() { 1 } else { LONG_BYTES }
+}
+
 /// How many bytes two keys begin alike.
 fn common(left: &[u8], right: &[u8]) -> usize {
     left.iter().zip(right).take_while(|(a, b)| a == b).count()
 }
 
 /// Makes room for a few more items if there is none for one.
-pub(super) fn reserve_few<T>(items: &mut Vec<T>) {
+fn reserve_few<T>(items: &mut Vec<T>) {
     if items.len() == items.capacity() {
         items.reserve_exact(4);
     }
@@ -293,6 +368,29 @@ mod tests {
         }
         assert_eq!(all(&keys), [&b"aa"[..], b"bb", b"c", b"d"]);
         assert_eq!([0, 1, 2, 3].map(|at| keys.load(at)), [&b"old"[..], b"longer than before", b"", b"d"]);
+    }
+
+    #[test]
+    fn a_copy_has_the_loads_of_the_patch() {
+        let (mut keys, mut patch) = (Keys::default(), Patch::default());
+        for at in 0..40_usize {
+            keys.push(format!("key{at:02}").as_bytes(), &vec![at as u8; at * 9]);
+        }
+        let mut loads: Vec<Vec<u8>> = (0..40).map(|at| keys.load(at).to_vec()).collect();
+        assert_eq!(keys.load(39).len(), 351);
+        for (at, len) in [(0, 3), (39, 254), (7, 255), (8, 0), (28, 256), (29, 1)] {
+            loads[at] = vec![b'n'; len];
+            patch = patch.with(at, &loads[at]).unwrap();
+        }
+        let mut copy = keys.copy(&patch, 1, 10);
+        assert_eq!((copy.bytes.capacity(), copy.slots.capacity()), (copy.bytes.len() + 10, 41));
+        for (at, load) in loads.iter().enumerate() {
+            assert_eq!(copy.search(format!("key{at:02}").as_bytes()), Ok(at));
+            assert_eq!(copy.load(at), load);
+        }
+        copy.set_load(39, &[1; 255]);
+        copy.set_load(7, &[2; 254]);
+        assert_eq!((copy.load(39), copy.load(7), copy.load(8)), (&[1; 255][..], &[2; 254][..], &[][..]));
     }
 
     #[test]

@@ -3,13 +3,15 @@
 //! ```text
 //! Index ─ clone is one Arc ─► frozen for readers
 //!   └─ edit: copies the nodes on the way that a reader shares, changes the others in place
-//! Leaf: one piece of memory, key [newest version, a few older ones] key […] …; more are out of line
+//! Leaf: one piece of memory, key [newest version, a few older ones] key […] …; more are out of line;
+//!       and beside it what a few of the keys have by now
 //! Inner: bounds + children with sums (living keys, digest) ─► count and digest in O(log n)
 //! ```
 //!
 //! It knows revisions, not values: where a version's record lies is its revision. It never reads a disk.
 
 mod build;
+mod chunked;
 mod delta;
 mod entry;
 mod history;
@@ -17,11 +19,13 @@ mod iter;
 mod keys;
 mod node;
 mod packed;
+mod patch;
 mod rows;
 mod spilled;
 mod tree;
 mod trim;
 mod version;
+mod warm;
 
 #[cfg(test)]
 mod model_tests;
@@ -139,13 +143,13 @@ impl Index {
         loop {
             match node {
                 Node::Leaf(leaf) => {
-                    let upto = leaf.items.search(key).unwrap_or_else(|at| at);
+                    let upto = leaf.search(key).unwrap_or_else(|at| at);
                     return sum.plus(leaf.summary_upto(upto));
                 }
                 Node::Inner(inner) => {
                     let at = inner.child_of(key);
-                    sum = inner.children[..at].iter().fold(sum, |sum, child| sum.plus(child.summary));
-                    node = &inner.children[at].node;
+                    sum = inner.children.iter().take(at).fold(sum, |sum, child| sum.plus(child.summary));
+                    node = &inner.children.at(at).node;
                 }
             }
         }

@@ -175,6 +175,7 @@ proptest! {
         for (key, versions) in &model {
             builder.push(key, versions);
         }
+        index.warm(&model.keys().step_by(3).collect::<Vec<_>>());
         check(&builder.finish(), &model, &mains);
     }
 }

@@ -2,23 +2,26 @@
 //!
 //! ```text
 //! Inner { bounds, children: [Child { node, summary }] }     children[i] < bounds[i] ≤ children[i + 1]
-//!   └─► Inner … └─► Leaf { items, spilled }
+//!   └─► Inner … └─► Leaf { items, patch, spilled }
 //! ```
+//!
+//! A put over a put copies neither bounds nor keys: those are shared, and what changed lies in the children's
+//! piece ([`Chunked`]) and in the leaf's [`Patch`].
 
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use super::chunked::Chunked;
 use super::entry::Summary;
-use super::keys::{Keys, reserve_few, separator};
+use super::keys::{Keys, separator, with_length};
 use super::packed::Buffer;
+use super::patch::Patch;
 use super::spilled::{Spill, Spilled};
 
 /// Keys in a leaf before it is split.
 pub(super) const LEAF_MAX: usize = 64;
 /// Children of an inner node before it is split.
-pub(super) const INNER_MAX: usize = 32;
-/// Room that the copy of a leaf gets for what an item grows by, or for a new one.
-const ITEM_ROOM: usize = 28;
+pub(super) const INNER_MAX: usize = 64;
 /// Bytes of keys and items in a node before it is split, so that long keys don't make its copies dear.
 const BYTES_MAX: usize = 32 * 1024;
 
@@ -46,13 +49,15 @@ pub(super) enum Node<E: Item> {
 /// Keys with their items.
 #[derive(Clone, Debug)]
 pub(super) struct Leaf<E: Item> {
-    pub(super) items: Keys,
+    /// Shared with the copies in which only items have changed since.
+    items: Arc<Keys>,
+    patch: Patch,
     spilled: Spilled<E::Spill>,
 }
 
 impl<E: Item> Default for Leaf<E> {
     fn default() -> Self {
-        Self { items: Keys::default(), spilled: Spilled::default() }
+        Self { items: Arc::default(), patch: Patch::default(), spilled: Spilled::default() }
     }
 }
 
@@ -62,8 +67,8 @@ impl<E: Item> Default for Leaf<E> {
 /// below every key of child `i + 1`.
 #[derive(Clone, Debug)]
 pub(super) struct Inner<E: Item> {
-    pub(super) bounds: Keys,
-    pub(super) children: Vec<Child<E>>,
+    pub(super) bounds: Arc<Keys>,
+    pub(super) children: Chunked<Child<E>>,
 }
 
 /// A subtree with what it adds up to.
@@ -92,7 +97,7 @@ impl<E: Item> Node<E> {
     /// Calls `each` with all keys and their items' bytes in key order.
     pub(super) fn each(&self, each: &mut impl FnMut(&[u8], &[u8])) {
         match self {
-            Self::Leaf(leaf) => (0..leaf.len()).for_each(|at| each(leaf.items.get(at), leaf.items.load(at))),
+            Self::Leaf(leaf) => (0..leaf.len()).for_each(|at| each(leaf.key(at), leaf.load(at))),
             Self::Inner(inner) => inner.children.iter().for_each(|child| child.node.each(each)),
         }
     }
@@ -100,8 +105,21 @@ impl<E: Item> Node<E> {
     /// Lets `f` change, insert (`None` → `Some`) or remove (`Some` → `None`) the entry of `key`.
     pub(super) fn edit<R>(&mut self, key: &[u8], f: impl FnOnce(&mut Option<E>) -> R) -> (R, Edited<E>) {
         match self {
-            Self::Leaf(leaf) => Leaf::own(leaf, key).edit(key, f),
-            Self::Inner(inner) => Arc::make_mut(inner).edit(key, f),
+            Self::Leaf(leaf) => Leaf::edit(leaf, key, f),
+            Self::Inner(inner) => {
+                if Arc::strong_count(inner) > 1 {
+                    std::hint::black_box(inner.children.count());
+                }
+                Arc::make_mut(inner).edit(key, f)
+            }
+        }
+    }
+
+    /// How many have it.
+    pub(super) fn count(&self) -> usize {
+        match self {
+            Self::Leaf(leaf) => Arc::strong_count(leaf),
+            Self::Inner(inner) => Arc::strong_count(inner),
         }
     }
 
@@ -115,7 +133,7 @@ impl<E: Item> Node<E> {
 
     fn byte_len(&self) -> usize {
         match self {
-            Self::Leaf(leaf) => leaf.items.byte_len(),
+            Self::Leaf(leaf) => leaf.byte_len(),
             Self::Inner(inner) => inner.bounds.byte_len(),
         }
     }
@@ -131,15 +149,20 @@ impl<E: Item> Node<E> {
     fn join(&mut self, bound: &[u8], right: &Self) {
         match (self, right) {
             (Self::Leaf(left), Self::Leaf(right)) => {
-                let left = Arc::make_mut(left);
-                left.spilled.append(left.items.len(), &right.spilled);
-                left.items.append(&right.items);
+                let (items, spilled) = Leaf::own(left, 0, right.byte_len());
+                spilled.append(items.len(), &right.spilled);
+                if right.patch.is_empty() {
+                    items.append(&right.items);
+                } else {
+                    items.append(&right.items.copy(&right.patch, 0, 0));
+                }
             }
             (Self::Inner(left), Self::Inner(right)) => {
                 let left = Arc::make_mut(left);
-                left.bounds.push(bound, &[]);
-                left.bounds.append(&right.bounds);
-                left.children.extend(right.children.iter().cloned());
+                let bounds = Arc::make_mut(&mut left.bounds);
+                bounds.push(bound, &[]);
+                bounds.append(&right.bounds);
+                left.children.append(&right.children);
             }
             _ => unreachable!("all leaves are at one depth"),
         }
@@ -151,9 +174,41 @@ impl<E: Item> Leaf<E> {
         self.items.len()
     }
 
+    /// About how many bytes keys and items have.
+    pub(super) fn byte_len(&self) -> usize {
+        self.items.byte_len() + self.patch.byte_len()
+    }
+
+    pub(super) fn key(&self, at: usize) -> &[u8] {
+        self.items.get(at)
+    }
+
+    pub(super) fn last(&self) -> Option<&[u8]> {
+        self.items.last()
+    }
+
+    /// Where `key` is (`Ok`), or where it would have to go (`Err`).
+    pub(super) fn search(&self, key: &[u8]) -> Result<usize, usize> {
+        self.items.search(key)
+    }
+
     /// The bytes of the item at a place, and what it has besides.
     pub(super) fn get(&self, at: usize) -> (&[u8], Spill<'_, E::Spill>) {
-        (self.items.load(at), self.spilled.get(at))
+        (self.load(at), self.spilled.get(at))
+    }
+
+    fn load(&self, at: usize) -> &[u8] {
+        self.patch.get(at).unwrap_or_else(|| self.items.load(at))
+    }
+
+    /// See [`Keys::look_at_slots`].
+    pub(super) fn look_at_slots(&self) -> u32 {
+        self.items.look_at_slots()
+    }
+
+    /// See [`Keys::look_near`].
+    pub(super) fn look_near(&self, key: &[u8]) -> u8 {
+        self.items.look_near(key)
     }
 
     /// Adds a key behind all.
@@ -161,53 +216,91 @@ impl<E: Item> Leaf<E> {
         let mut bytes = Buffer::new();
         let spill = item.pack(&mut bytes);
         self.spilled.set(self.len(), spill);
-        self.items.push(key, &bytes);
+        Arc::make_mut(&mut self.items).push(key, &bytes);
     }
 
-    /// The leaf to change: itself if nobody shares it, else a copy with room for `key` if that is new.
-    fn own<'a>(leaf: &'a mut Arc<Self>, key: &[u8]) -> &'a mut Self {
-        if Arc::get_mut(leaf).is_none() {
-            let added = usize::from(leaf.items.search(key).is_err());
-            let items = leaf.items.copy(added, added * key.len() + ITEM_ROOM);
-            *leaf = Arc::new(Self { items, spilled: leaf.spilled.clone() });
+    /// Gives spare memory back.
+    pub(super) fn shrink(&mut self) {
+        Arc::make_mut(&mut self.items).shrink();
+    }
+
+    /// What the leaf holds, to change its keys: itself if nobody shares it, else a copy with room for so many more
+    /// keys of so many bytes together. There is no patch then.
+    fn own(leaf: &mut Arc<Self>, keys: usize, bytes: usize) -> (&mut Keys, &mut Spilled<E::Spill>) {
+        let is_own =
+            Arc::get_mut(leaf).is_some_and(|own| own.patch.is_empty() && Arc::get_mut(&mut own.items).is_some());
+        if !is_own {
+            let items = Arc::new(leaf.items.copy(&leaf.patch, keys, bytes));
+            *leaf = Arc::new(Self { items, patch: Patch::default(), spilled: leaf.spilled.clone() });
         }
-        Arc::make_mut(leaf)
+        let own = Arc::make_mut(leaf);
+        (Arc::make_mut(&mut own.items), &mut own.spilled)
     }
 
-    fn edit<R>(&mut self, key: &[u8], f: impl FnOnce(&mut Option<E>) -> R) -> (R, Edited<E>) {
-        match self.items.search(key) {
-            Ok(at) => self.edit_present(at, f),
-            Err(at) => self.edit_absent(at, key, f),
+    /// Changes the item at a place; keys that others share stay shared.
+    fn set_load(leaf: &mut Arc<Self>, at: usize, load: &[u8]) {
+        if leaf.patch.is_empty()
+            && Arc::strong_count(&leaf.items) == 1
+            && let Some(own) = Arc::get_mut(leaf)
+            && let Some(items) = Arc::get_mut(&mut own.items)
+        {
+            items.set_load(at, load);
+            return;
+        }
+        let Some(patch) = leaf.patch.with(at, load).filter(|patch| !patch.is_full()) else {
+            Self::own(leaf, 0, load.len()).0.set_load(at, load);
+            return;
+        };
+        if Arc::strong_count(leaf) == 1
+            && let Some(own) = Arc::get_mut(leaf)
+        {
+            own.patch = patch;
+        } else {
+            let (items, spilled) = (Arc::clone(&leaf.items), leaf.spilled.clone());
+            *leaf = Arc::new(Self { items, patch, spilled });
         }
     }
 
-    fn edit_present<R>(&mut self, at: usize, f: impl FnOnce(&mut Option<E>) -> R) -> (R, Edited<E>) {
-        let (bytes, spill) = self.get(at);
+    fn edit<R>(leaf: &mut Arc<Self>, key: &[u8], f: impl FnOnce(&mut Option<E>) -> R) -> (R, Edited<E>) {
+        match leaf.search(key) {
+            Ok(at) => Self::edit_present(leaf, at, f),
+            Err(at) => Self::edit_absent(leaf, at, key, f),
+        }
+    }
+
+    fn edit_present<R>(leaf: &mut Arc<Self>, at: usize, f: impl FnOnce(&mut Option<E>) -> R) -> (R, Edited<E>) {
+        let (bytes, spill) = leaf.get(at);
         let before = E::summary(bytes);
         let mut slot = Some(E::unpack(bytes, spill));
         let result = f(&mut slot);
         let Some(item) = slot else {
-            self.items.remove(at);
-            self.spilled.removed(at);
-            let small = self.len() < LEAF_MAX / 4;
+            let (items, spilled) = Self::own(leaf, 0, 0);
+            items.remove(at);
+            spilled.removed(at);
+            let small = items.len() < LEAF_MAX / 4;
             return (result, Edited { change: Summary::default().minus(before), split: None, small });
         };
         let mut bytes = Buffer::new();
         let spill = item.pack(&mut bytes);
         let change = E::summary(&bytes).minus(before);
-        self.items.set_load(at, &bytes);
-        let is_same = match (&spill, self.spilled.get(at).get()) {
+        Self::set_load(leaf, at, &bytes);
+        let is_same = match (&spill, leaf.spilled.get(at).get()) {
             (Some(new), Some(old)) => E::is_same(new, old),
             (None, None) => true,
             _ => false,
         };
         if !is_same {
-            self.spilled.set(at, spill);
+            Arc::make_mut(leaf).spilled.set(at, spill);
         }
         (result, Edited { change, split: None, small: false })
     }
 
-    fn edit_absent<R>(&mut self, at: usize, key: &[u8], f: impl FnOnce(&mut Option<E>) -> R) -> (R, Edited<E>) {
+    fn edit_absent<R>(
+        leaf: &mut Arc<Self>,
+        at: usize,
+        key: &[u8],
+        f: impl FnOnce(&mut Option<E>) -> R,
+    ) -> (R, Edited<E>) {
         let mut slot = None;
         let result = f(&mut slot);
         let Some(item) = slot else {
@@ -216,21 +309,23 @@ impl<E: Item> Leaf<E> {
         let mut bytes = Buffer::new();
         let spill = item.pack(&mut bytes);
         let change = E::summary(&bytes);
-        self.items.insert(at, key, &bytes);
-        self.spilled.inserted(at);
-        self.spilled.set(at, spill);
-        let full = self.len() > LEAF_MAX || (self.items.byte_len() > BYTES_MAX && self.len() > 1);
-        let split = full.then(|| self.split(at));
+        let (items, spilled) = Self::own(leaf, 1, key.len() + with_length(bytes.len()));
+        items.insert(at, key, &bytes);
+        spilled.inserted(at);
+        spilled.set(at, spill);
+        let full = items.len() > LEAF_MAX || (items.byte_len() > BYTES_MAX && items.len() > 1);
+        let split = full.then(|| Self::split(items, spilled, at));
         (result, Edited { change, split, small: false })
     }
 
     /// Splits in the middle, or near the end when keys come in order, which leaves full leaves behind.
-    fn split(&mut self, inserted: usize) -> Split<E> {
-        let len = self.len();
+    fn split(items: &mut Keys, spilled: &mut Spilled<E::Spill>, inserted: usize) -> Split<E> {
+        let len = items.len();
         let at = if inserted + 1 == len { (len * 7 / 8).max(1) } else { len / 2 };
-        let right = Self { items: self.items.split_off(at), spilled: self.spilled.split_off(at) };
-        self.items.shrink();
-        let bound = separator(self.items.last().unwrap_or_default(), right.items.get(0)).to_vec();
+        let right =
+            Self { items: Arc::new(items.split_off(at)), patch: Patch::default(), spilled: spilled.split_off(at) };
+        items.shrink();
+        let bound = separator(items.last().unwrap_or_default(), right.key(0)).to_vec();
         let summary = right.summary();
         Split { bound, right: Child { node: Node::Leaf(Arc::new(right)), summary } }
     }
@@ -241,7 +336,7 @@ impl<E: Item> Leaf<E> {
 
     /// What the first items add up to.
     pub(super) fn summary_upto(&self, end: usize) -> Summary {
-        (0..end).fold(Summary::default(), |sum, at| sum.plus(E::summary(self.items.load(at))))
+        (0..end).fold(Summary::default(), |sum, at| sum.plus(E::summary(self.load(at))))
     }
 }
 
@@ -260,13 +355,12 @@ impl<E: Item> Inner<E> {
 
     fn edit<R>(&mut self, key: &[u8], f: impl FnOnce(&mut Option<E>) -> R) -> (R, Edited<E>) {
         let at = self.child_of(key);
-        let child = &mut self.children[at];
+        let child = self.children.at_mut(at, |child| child.node.count());
         let (result, edited) = child.node.edit(key, f);
         child.summary = child.summary.plus(edited.change);
         if let Some(Split { bound, right }) = edited.split {
             child.summary = child.summary.minus(right.summary);
-            self.bounds.insert(at, &bound, &[]);
-            reserve_few(&mut self.children);
+            Arc::make_mut(&mut self.bounds).insert(at, &bound, &[]);
             self.children.insert(at + 1, right);
         } else if edited.small {
             self.join_around(at);
@@ -281,10 +375,11 @@ impl<E: Item> Inner<E> {
         let len = self.children.len();
         let at = if changed + 2 >= len { (len * 7 / 8).clamp(2, len - 1) } else { len / 2 };
         let children = self.children.split_off(at);
-        let bounds = self.bounds.split_off(at);
-        let bound = self.bounds.get(at - 1).to_vec();
-        self.bounds.remove(at - 1);
-        self.bounds.shrink();
+        let own = Arc::make_mut(&mut self.bounds);
+        let bounds = Arc::new(own.split_off(at));
+        let bound = own.get(at - 1).to_vec();
+        own.remove(at - 1);
+        own.shrink();
         let right = Self { bounds, children };
         let summary = right.summary();
         Split { bound, right: Child { node: Node::Inner(Arc::new(right)), summary } }
@@ -295,12 +390,12 @@ impl<E: Item> Inner<E> {
         if self.children.len() < 2 {
             return;
         }
-        if self.children[at].node.width() == 0 {
+        if self.children.at(at).node.width() == 0 {
             self.remove(at);
             return;
         }
         let fits = |left: usize| {
-            let (left, right) = (&self.children[left].node, &self.children[left + 1].node);
+            let (left, right) = (&self.children.at(left).node, &self.children.at(left + 1).node);
             left.width() + right.width() <= left.width_max() * 3 / 4
                 && left.byte_len() + right.byte_len() <= BYTES_MAX / 2
         };
@@ -311,15 +406,16 @@ impl<E: Item> Inner<E> {
         } else {
             return;
         };
-        let right = self.children[left + 1].clone();
+        let right = self.children.at(left + 1).clone();
         let bound = self.bounds.get(left).to_vec();
-        self.children[left].node.join(&bound, &right.node);
-        self.children[left].summary = self.children[left].summary.plus(right.summary);
+        let child = self.children.at_mut(left, |child| child.node.count());
+        child.node.join(&bound, &right.node);
+        child.summary = child.summary.plus(right.summary);
         self.remove(left + 1);
     }
 
     fn remove(&mut self, at: usize) {
         self.children.remove(at);
-        self.bounds.remove(at.saturating_sub(1));
+        Arc::make_mut(&mut self.bounds).remove(at.saturating_sub(1));
     }
 }

@@ -101,11 +101,16 @@ impl Entry {
     }
 }
 
-/// What an entry of these bytes adds to the sums.
+/// What an entry of these bytes adds to the sums; reads no more of the newest version than that takes.
 pub(super) fn summary(bytes: &[u8]) -> Summary {
-    let head = head(bytes);
-    let garbage = count(bytes) > 1 || !head.is_live();
-    Summary { live: head.is_live().into(), digest: head.hash(), garbage: garbage.into() }
+    let newest = bytes.get(1..).unwrap_or_default();
+    let widths = word(newest, 0) as usize;
+    let class = |place: usize| widths >> (3 * place) & 7;
+    // A number of no bytes is 0, and a version of no puts a tombstone.
+    let is_live = class(PUTS) != 0;
+    let hash_at = (0..NUMBERS).fold(WIDTHS_BYTES, |at, place| at + WIDTHS[class(place)]);
+    let garbage = count(bytes) > 1 || !is_live;
+    Summary { live: is_live.into(), digest: if is_live { word(newest, hash_at) } else { 0 }, garbage: garbage.into() }
 }
 
 fn count(bytes: &[u8]) -> u8 {
@@ -122,6 +127,11 @@ fn split(bytes: &[u8]) -> (Version, &[u8]) {
     (read_version(&mut rest), rest)
 }
 
+/// Bytes of `widths`.
+const WIDTHS_BYTES: usize = 2;
+/// Numbers that `widths` is of, and which of them says how many puts there were.
+const NUMBERS: usize = 5;
+const PUTS: usize = 2;
 /// How many bytes a number may have; three bits of `widths` are a place in this list.
 const WIDTHS: [usize; 8] = [0, 1, 2, 3, 4, 5, 6, 8];
 /// The bits of a number of that width.
@@ -146,7 +156,7 @@ fn write_version(out: &mut Buffer, version: &Version) {
 
 fn read_version(bytes: &mut &[u8]) -> Version {
     let widths = word(bytes, 0);
-    let mut at = 2;
+    let mut at = WIDTHS_BYTES;
     let number = |place: usize, at: &mut usize| {
         let class = (widths >> (3 * place)) as usize & 7;
         let number = word(bytes, *at) & MASKS[class];
@@ -155,7 +165,7 @@ fn read_version(bytes: &mut &[u8]) -> Version {
     };
     let main = number(0, &mut at);
     let sub = number(1, &mut at);
-    let version = number(2, &mut at);
+    let version = number(PUTS, &mut at);
     let created = number(3, &mut at);
     let lease = number(4, &mut at).cast_unsigned();
     let hash = word(bytes, at);
@@ -194,6 +204,12 @@ mod tests {
                 versions.push(Version::put(KeyMeta { lease: LeaseId(-other - 1), ..meta }, u64::MAX));
                 versions.push(Version::tombstone(meta.modified));
             }
+        }
+        for version in &versions {
+            let mut bytes = Buffer::new();
+            Entry::new(*version).write(&mut bytes);
+            let live = u64::from(version.is_live());
+            assert_eq!(summary(&bytes), Summary { live, digest: version.hash(), garbage: 1 - live });
         }
         for group in versions.chunks(3) {
             let entry = Entry::from_ascending(group).unwrap();

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::chunked::Chunked;
 use super::entry::Summary;
 use super::keys::Keys;
 use super::node::{Child, Inner, Item, Node, Split};
@@ -45,8 +46,8 @@ impl<E: Item> Tree<E> {
         let mut node = &self.root;
         loop {
             match node {
-                Node::Leaf(leaf) => return leaf.items.search(key).ok().map(|at| leaf.get(at)),
-                Node::Inner(inner) => node = &inner.children[inner.child_of(key)].node,
+                Node::Leaf(leaf) => return leaf.search(key).ok().map(|at| leaf.get(at)),
+                Node::Inner(inner) => node = &inner.children.at(inner.child_of(key)).node,
             }
         }
     }
@@ -73,15 +74,16 @@ impl<E: Item> Tree<E> {
         let left = Child { node: left, summary: self.summary.minus(right.summary) };
         let mut bounds = Keys::default();
         bounds.push(bound, &[]);
-        self.root = Node::Inner(Arc::new(Inner { bounds, children: vec![left, right] }));
+        let (bounds, children) = (Arc::new(bounds), Chunked::from(&[left, right][..]));
+        self.root = Node::Inner(Arc::new(Inner { bounds, children }));
     }
 
     /// A root with one child isn't needed.
     fn shrink(&mut self) {
         while let Node::Inner(inner) = &self.root
-            && let [only] = inner.children.as_slice()
+            && inner.children.len() == 1
         {
-            self.root = only.node.clone();
+            self.root = inner.children.at(0).node.clone();
         }
     }
 }

@@ -60,17 +60,17 @@ impl Search {
     fn visit(&mut self, node: &Node<Entry>, from: &[u8]) {
         match node {
             Node::Leaf(leaf) => {
-                let first = leaf.items.search(from).unwrap_or_else(|at| at);
+                let first = leaf.search(from).unwrap_or_else(|at| at);
                 for at in first..leaf.len() {
                     let (bytes, older) = leaf.get(at);
                     let entry = Packed::new(bytes, older);
-                    if entry.summary().garbage > 0 && !self.take(leaf.items.get(at), entry) {
+                    if entry.summary().garbage > 0 && !self.take(leaf.key(at), entry) {
                         return;
                     }
                 }
             }
             Node::Inner(inner) => {
-                for child in &inner.children[inner.child_of(from)..] {
+                for child in inner.children.iter().skip(inner.child_of(from)) {
                     if child.summary.garbage > 0 {
                         self.visit(&child.node, from);
                     }

@@ -39,6 +39,7 @@ impl WriteTxn<'_> {
         };
         each_value(versions, |at| store.cached(at), read, each).map_err(refused)
     }
+
     /// [`WriteTxn::range`] for an answer of at most `max` bytes, of which `gathered` are there and become more.
     ///
     /// # Errors
@@ -49,15 +50,14 @@ impl WriteTxn<'_> {
         gathered: &mut usize,
         max: usize,
     ) -> Result<RangeResult, RequestError> {
-        let fetch = |at| {
-            let record = self.store.fetch(at)?;
-            *gathered += record.key.len() + record.version.as_ref().map_or(0, |version| version.value.len());
+        let gathered = |bytes| {
+            *gathered += bytes;
             match *gathered {
                 bytes if bytes > max => Err(RequestError::AnswerTooLarge { bytes, max }.into()),
-                _ => Ok(record),
+                _ => Ok(()),
             }
         };
-        let read = || self.view().range(query, |next| self.store.shared.values.warm(next), fetch).map_err(refused);
+        let read = || self.view().range(query, &*self.store, gathered).map_err(refused);
         let is_large = !query.range.is_single() && self.count(&query.range) > BLOCKING_KEYS;
         if is_large { may_block(read) } else { read() }
     }

@@ -22,7 +22,7 @@ mod tests;
 
 pub use install::{InstallHook, Installation, Prepared, SnapshotItem};
 pub use open::{Opened, StoreConfig};
-pub(super) use range::View;
+pub(super) use range::{Records, View};
 pub use reclaim::CompactStep;
 pub use store::{Store, compact_row};
 pub use txn::{PutOutcome, WriteTxn};

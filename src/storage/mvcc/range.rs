@@ -8,12 +8,14 @@
 //! pairs that are returned.
 
 use bytes::Bytes;
-use smallvec::SmallVec;
 
 use crate::storage::index::{Index, Version};
 use crate::storage::values::ValueReader;
 use crate::storage::{RangeQuery, RangeResult, ReadError, Record, SortOrder, SortTarget};
 use crate::types::{KeyValue, RequestError, Revision};
+
+/// Room for the keys of a short range, made at once.
+const PICKED_ROOM: usize = 128;
 
 /// A state to read from: the index with the bounds of what may be read.
 #[derive(Clone, Copy, Debug)]
@@ -48,19 +50,18 @@ impl View<'_> {
         self.resolve(revision).map(|_| ())
     }
 
-    /// Answers `query`; `fetch` gets the record of a revision that the index names, and `warm` is told of a
-    /// few that come next.
+    /// Answers `query` from `records`; `gathered` is told the bytes of every pair and may end it.
     pub(in crate::storage) fn range(
         &self,
         query: &RangeQuery,
-        warm: impl Fn(&[Revision]),
-        fetch: impl FnMut(Revision) -> Result<Record, ReadError>,
+        records: &impl Records,
+        mut gathered: impl FnMut(usize) -> Result<(), ReadError>,
     ) -> Result<RangeResult, ReadError> {
         let at = self.resolve(query.revision)?;
         if query.count_only {
             return Ok(RangeResult { kvs: Vec::new(), more: false, count: self.index.count(&query.range, at) });
         }
-        self.pairs(query, at, true, warm, fetch, |_| Ok(true))
+        self.pairs(query, at, true, records, |bytes| gathered(bytes).map(|()| true))
     }
 
     /// The first pairs of [`View::range`], up to the one after which `goes_on`, which is told the bytes of each, says that
@@ -69,15 +70,14 @@ impl View<'_> {
         &self,
         query: &RangeQuery,
         counts: bool,
-        warm: impl Fn(&[Revision]),
-        fetch: impl FnMut(Revision) -> Result<Record, ReadError>,
+        records: &impl Records,
         goes_on: impl FnMut(usize) -> Result<bool, ReadError>,
     ) -> Result<RangeResult, ReadError> {
         if query.count_only {
-            return self.range(query, warm, fetch);
+            return self.range(query, records, |_| Ok(()));
         }
         let at = self.resolve(query.revision)?;
-        self.pairs(query, at, counts, warm, fetch, goes_on)
+        self.pairs(query, at, counts, records, goes_on)
     }
 
     fn pairs(
@@ -85,33 +85,17 @@ impl View<'_> {
         query: &RangeQuery,
         at: Option<i64>,
         counts: bool,
-        warm: impl Fn(&[Revision]),
-        mut fetch: impl FnMut(Revision) -> Result<Record, ReadError>,
+        records: &impl Records,
         mut goes_on: impl FnMut(usize) -> Result<bool, ReadError>,
     ) -> Result<RangeResult, ReadError> {
         let (mut picked, count) = self.select(query, at, counts);
         if query.target == SortTarget::Value {
-            return by_value(query, picked, count, fetch);
+            return by_value(query, &picked, count, records, goes_on);
         }
         sort_by_meta(query, &mut picked);
         let more = cut(query, &mut picked);
-        let mut kvs = Vec::with_capacity(picked.len());
-        for few in picked.chunks(ValueReader::WARM_MAX) {
-            if few.len() > 1 && !query.keys_only {
-                let next: SmallVec<[_; ValueReader::WARM_MAX]> =
-                    few.iter().map(|found| found.version.modified()).collect();
-                warm(&next);
-            }
-            for found in few {
-                let pair = found.pair(query.keys_only, &mut fetch)?;
-                let bytes = pair.key.len() + pair.value.len();
-                kvs.push(pair);
-                if !goes_on(bytes)? {
-                    let more = more || kvs.len() < picked.len();
-                    return Ok(RangeResult { kvs, more, count });
-                }
-            }
-        }
+        let kvs = pairs(&picked, query.keys_only, records, &mut goes_on)?;
+        let more = more || kvs.len() < picked.len();
         Ok(RangeResult { kvs, more, count })
     }
 
@@ -119,7 +103,7 @@ impl View<'_> {
     fn select<'a>(&'a self, query: &'a RangeQuery, at: Option<i64>, counts: bool) -> (Vec<Found<'a>>, i64) {
         let limit = scan_limit(query);
         let mut found = self.index.range(&query.range, at);
-        let mut picked = Vec::new();
+        let mut picked = Vec::with_capacity(limit.min(PICKED_ROOM));
         let mut scanned = 0;
         for (key, version) in found.by_ref() {
             scanned += 1;
@@ -148,26 +132,64 @@ struct Found<'a> {
 }
 
 impl Found<'_> {
-    fn pair(
-        &self,
-        keys_only: bool,
-        fetch: &mut impl FnMut(Revision) -> Result<Record, ReadError>,
-    ) -> Result<KeyValue, ReadError> {
-        if keys_only {
-            return Ok(KeyValue {
-                key: Bytes::copy_from_slice(self.key),
-                create_revision: self.version.create(),
-                mod_revision: self.version.main(),
-                version: self.version.version(),
-                // etcd 3.7 leaves the lease out of keys-only answers.
-                ..KeyValue::default()
-            });
+    fn key_only(&self) -> KeyValue {
+        KeyValue {
+            key: Bytes::copy_from_slice(self.key),
+            create_revision: self.version.create(),
+            mod_revision: self.version.main(),
+            version: self.version.version(),
+            // etcd 3.7 leaves the lease out of keys-only answers.
+            ..KeyValue::default()
         }
-        let at = self.version.modified();
-        fetch(at)?.into_key_value(at).ok_or_else(|| {
-            ReadError::Request(RequestError::Storage(format!("the record of revision {at} should be a put")))
-        })
     }
+
+    fn pair(&self, cached: Option<Record>, records: &impl Records) -> Result<KeyValue, ReadError> {
+        let at = self.version.modified();
+        let record = match cached {
+            Some(record) => record,
+            None => records.fetch(at)?,
+        };
+        let pair = record.into_key_value(at);
+        Ok(pair.ok_or_else(|| RequestError::Storage(format!("the record of revision {at} should be a put")))?)
+    }
+}
+
+/// Where the records are that the index names.
+pub(in crate::storage) trait Records {
+    /// Adds the record of each of some revisions, or `None` if that isn't in memory.
+    fn cached_many(&self, revisions: &[Revision], found: &mut Vec<Option<Record>>);
+    /// The record of one, wherever it is.
+    fn fetch(&self, at: Revision) -> Result<Record, ReadError>;
+}
+
+/// The pairs of what was found, up to the one after which `goes_on` says that it is enough. What is in memory is
+/// looked for some at a time, what isn't is brought one by one, so that no more is than is wanted.
+fn pairs(
+    picked: &[Found<'_>],
+    keys_only: bool,
+    records: &impl Records,
+    goes_on: &mut impl FnMut(usize) -> Result<bool, ReadError>,
+) -> Result<Vec<KeyValue>, ReadError> {
+    let mut kvs: Vec<KeyValue> = Vec::with_capacity(picked.len());
+    let (mut revisions, mut cached) = (Vec::new(), Vec::new());
+    for some in picked.chunks(ValueReader::MANY) {
+        revisions.clear();
+        cached.clear();
+        if !keys_only {
+            revisions.extend(some.iter().map(|found| found.version.modified()));
+            records.cached_many(&revisions, &mut cached);
+        }
+        let mut cached = cached.drain(..);
+        for found in some {
+            let pair = if keys_only { found.key_only() } else { found.pair(cached.next().flatten(), records)? };
+            let bytes = pair.key.len() + pair.value.len();
+            kvs.push(pair);
+            if !goes_on(bytes)? {
+                return Ok(kvs);
+            }
+        }
+    }
+    Ok(kvs)
 }
 
 /// How many pairs are enough. With an order other than the key's, all have to be looked at; with
@@ -225,11 +247,13 @@ fn cut<T>(query: &RangeQuery, picked: &mut Vec<T>) -> bool {
 /// The only order that needs all values before the limit. Keys-only answers keep their lease here (E21).
 fn by_value(
     query: &RangeQuery,
-    picked: Vec<Found<'_>>,
+    picked: &[Found<'_>],
     count: i64,
-    mut fetch: impl FnMut(Revision) -> Result<Record, ReadError>,
+    records: &impl Records,
+    mut goes_on: impl FnMut(usize) -> Result<bool, ReadError>,
 ) -> Result<RangeResult, ReadError> {
-    let mut kvs = picked.into_iter().map(|found| found.pair(false, &mut fetch)).collect::<Result<Vec<_>, _>>()?;
+    // The order is known only when all are there: none of them is enough before.
+    let mut kvs = pairs(picked, false, records, &mut |bytes| goes_on(bytes).map(|_| true))?;
     match query.order {
         SortOrder::Descend => kvs.sort_by(|a, b| b.value.cmp(&a.value)),
         SortOrder::None | SortOrder::Ascend => kvs.sort_by(|a, b| a.value.cmp(&b.value)),

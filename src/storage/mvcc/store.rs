@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::install::InstallHook;
+use super::range::Records;
 use super::reclaim::Reclaim;
 use super::txn::{Change, WriteTxn};
 use crate::env::sync::point;
@@ -69,6 +70,14 @@ impl Store {
     /// Begins one command. A revision is taken only if something is changed.
     pub fn begin(&mut self) -> WriteTxn<'_> {
         WriteTxn::new(self)
+    }
+
+    /// Makes the changes of these keys quicker that come next. It is of use if they are some, since the processor
+    /// then waits for their parts of the index at the same time and not one after the other.
+    pub fn expect<K: AsRef<[u8]>>(&self, keys: &[K]) {
+        if keys.len() > 1 {
+            self.index.warm(keys);
+        }
     }
 
     /// Sets (or removes, with `None`) a pair of another table in the same batch as the changes around it.
@@ -146,5 +155,15 @@ impl Store {
         }
         let missing = || StorageError::Closed(format!("the record of revision {at} is missing"));
         Ok(self.shared.values.record(at)?.ok_or_else(missing)?)
+    }
+}
+
+impl Records for Store {
+    fn cached_many(&self, revisions: &[Revision], found: &mut Vec<Option<Record>>) {
+        self.shared.values.cached_many(revisions, found);
+    }
+
+    fn fetch(&self, at: Revision) -> Result<Record, ReadError> {
+        Self::fetch(self, at)
     }
 }

@@ -8,6 +8,7 @@ use super::{Published, Shared, newest, past};
 use crate::env::sync::point;
 use crate::storage::each_value::each_value;
 use crate::storage::index::Rows;
+use crate::storage::mvcc::Records;
 use crate::storage::values::ValueReader;
 use crate::storage::{AppliedPosition, KeyMeta, RangeQuery, RangeResult, Record, Scoped, digest};
 use crate::types::{KeyRange, KeyValue, RequestError, Revision, StorageError};
@@ -162,14 +163,10 @@ impl Snapshot {
         &self,
         query: &RangeQuery,
         disk: Disk,
-        mut gathered: impl FnMut(usize) -> Result<(), ReadError>,
+        gathered: impl FnMut(usize) -> Result<(), ReadError>,
     ) -> Result<Scoped<RangeResult>, ReadError> {
-        let fetch = |at| {
-            let record = fetch(&self.shared.values, at, disk)?;
-            gathered(record.key.len() + record.version.as_ref().map_or(0, |version| version.value.len()))?;
-            Ok(record)
-        };
-        Ok(scoped(&self.published, self.published.view().range(query, |next| self.shared.values.warm(next), fetch)?))
+        let records = Kept { values: &self.shared.values, disk };
+        Ok(scoped(&self.published, self.published.view().range(query, &records, gathered)?))
     }
 
     /// The first pairs of [`Snapshot::range`] in the keys' order, up to the one after which `goes_on`, which is told the
@@ -182,9 +179,7 @@ impl Snapshot {
         disk: Disk,
         goes_on: impl FnMut(usize) -> Result<bool, ReadError>,
     ) -> Result<RangeResult, ReadError> {
-        let values = &self.shared.values;
-        let fetch = |at| fetch(values, at, disk);
-        self.published.view().chunk(query, counts, |next| values.warm(next), fetch, goes_on)
+        self.published.view().chunk(query, counts, &Kept { values: &self.shared.values, disk }, goes_on)
     }
 
     /// One key as of [`Snapshot::revision`].
@@ -276,7 +271,7 @@ pub(super) fn range(
     if let Some(answer) = newest::answer(state, values, query) {
         return Ok(scoped(state, answer));
     }
-    Ok(scoped(state, state.view().range(query, |next| values.warm(next), |at| fetch(values, at, disk))?))
+    Ok(scoped(state, state.view().range(query, &Kept { values, disk }, |_| Ok(()))?))
 }
 
 pub(super) fn get(
@@ -310,5 +305,21 @@ fn fetch(values: &ValueReader, at: Revision, disk: Disk) -> Result<Record, ReadE
     match disk {
         Disk::Never => Err(ReadError::NeedsDisk),
         Disk::Allowed => Ok(values.record(at)?.ok_or(RequestError::Compacted)?),
+    }
+}
+
+/// The records of the values, from the disk only if that is allowed.
+struct Kept<'a> {
+    values: &'a ValueReader,
+    disk: Disk,
+}
+
+impl Records for Kept<'_> {
+    fn cached_many(&self, revisions: &[Revision], found: &mut Vec<Option<Record>>) {
+        self.values.cached_many(revisions, found);
+    }
+
+    fn fetch(&self, at: Revision) -> Result<Record, ReadError> {
+        fetch(self.values, at, self.disk)
     }
 }

@@ -7,7 +7,6 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use bytes::{BufMut, Bytes, BytesMut};
 use tokio::sync::watch;
 
 use super::commit::Content;
@@ -18,7 +17,6 @@ use super::queue::{Part, Work};
 use super::shared::{Health, Shared};
 use super::state::{REMOVING_KEY, STATE_KEY, State};
 use crate::storage::backend::{Backend, Home, Table};
-use crate::storage::{Record, VersionRecord};
 use crate::types::{Revision, StorageError};
 
 /// The most bytes of records in a step, so that a batch's copies are small.
@@ -237,24 +235,8 @@ fn keep_hot(shared: &Shared, first: i64, last: i64, superseded: &HashSet<Revisio
     for (at, record) in view.range(Revision::new(first, 0), Revision::new(last.saturating_add(1), 0), &mut None) {
         bytes += super::record_bytes(record);
         if record.version.is_some() && !superseded.contains(&at) {
-            shared.hot.insert(epoch, at, detached(record));
+            shared.hot.insert(epoch, at, record);
         }
     }
     bytes
-}
-
-/// The record in one allocation of its own: what came off the wire is a slice of a whole frame,
-/// and keeping the slice would keep the frame.
-fn detached(record: &Record) -> Record {
-    let value = record.version.as_ref().map_or(&[][..], |version| &version.value);
-    let mut both = BytesMut::with_capacity(record.key.len() + value.len());
-    both.put_slice(&record.key);
-    both.put_slice(value);
-    let both: Bytes = both.freeze();
-    let split = record.key.len();
-    let version = record.version.as_ref();
-    Record {
-        key: both.slice(..split),
-        version: version.map(|version| VersionRecord { value: both.slice(split..), ..version.clone() }),
-    }
 }

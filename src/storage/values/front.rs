@@ -54,6 +54,16 @@ impl Front {
         (at.main <= main).then_some(at)
     }
 
+    /// Has the processor bring the lines of these keys into its cache at the same time, since they are noted next,
+    /// one after the other.
+    pub(super) fn warm<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) {
+        // Loads that don't depend on each other.
+        std::hint::black_box(keys.fold(0, |sum, key| {
+            let (block, line, _) = self.place(key);
+            sum ^ self.blocks[block].get().map_or(0, |lines| lines[line].0[0].load(Ordering::Relaxed))
+        }));
+    }
+
     /// The newest change of `key` is at `at`: a put, or (not `lives`) its end. For the one writer.
     pub(super) fn note(&self, key: &[u8], at: Revision, lives: bool) {
         let (block, line, mark) = self.place(key);

@@ -1,31 +1,36 @@
 //! The hot cache: recent and recently read records in a fixed table, read without a lock.
 //!
-//! A set of four slots by the revision's hash. A tag beside each slot says what may be in it, so
-//! that a miss costs four loads and no pointer. The budget is in bytes; when it is passed, a
+//! ```text
+//! revision ─ hash ─► a cache line of four slots: tag, pointer ─► one piece of memory: head · key · value
+//! ```
+//!
+//! A tag beside each slot says what may be in it, so that a miss costs four loads and no pointer. What is
+//! given out shares that piece of memory, so a record that is found costs two misses of the processor's
+//! cache: one for the line, one for the head. The budget is in bytes; when it is passed, a
 //! clock hand empties slots that were not read since it last came by. An entry is of an epoch,
 //! which ends when a snapshot takes the place of everything: a reader that was late with what it
 //! had read before then puts it where nobody finds it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwapAny, Guard};
+use bytes::Bytes;
 use smallvec::SmallVec;
+use triomphe::ThinArc;
 
-use super::record_bytes;
-use crate::storage::Record;
-use crate::types::Revision;
+use crate::storage::{Record, VersionRecord};
+use crate::types::{LeaseId, Revision};
 
 const WAYS: usize = 4;
 /// The table is made for records of this size on average.
 const TYPICAL_BYTES: u64 = 384;
 /// Larger records aren't kept: one would push out hundreds.
 const RECORD_BYTES_MAX: u64 = 64 << 10;
-/// What a kept record costs besides its key and value.
-const OVERHEAD_BYTES: u64 = 128;
+/// What a kept record costs besides its key and value: its head, and its part of the table.
+const OVERHEAD_BYTES: u64 = 112;
 
-/// Records that are warmed at a time: as many entries are held, and `ArcSwap` has eight cheap places for a thread.
-pub(super) const WARM_MAX: usize = 6;
+/// Entries that are held at a time: `ArcSwap` has eight cheap places for a thread, and two are others'.
+const HELD_MAX: usize = 6;
 
 /// Whether a slot was read since the clock hand came by; a bit that no tag has.
 const READ: u64 = 1 << 62;
@@ -34,10 +39,20 @@ const READ: u64 = 1 << 62;
 struct Slot {
     /// The revision's hash, 0 for empty, and [`READ`]; a hint, the entry itself decides.
     tag: AtomicU64,
-    entry: ArcSwapOption<Entry>,
+    entry: ArcSwapAny<Option<Entry>>,
 }
 
 impl Slot {
+    /// The entry of this tag and revision, if it is still what the slot holds; marks it as read.
+    fn take(&self, entry: &Guard<Option<Entry>>, tag: u64, epoch: u64, at: Revision) -> Option<Record> {
+        let entry = entry.as_ref().filter(|entry| entry.header.header.is(epoch, at))?;
+        // Stored only when it changes, so that a hot slot's cache line isn't written by every reader.
+        if self.tag.load(Ordering::Relaxed) == tag {
+            let _ = self.tag.compare_exchange(tag, tag | READ, Ordering::Relaxed, Ordering::Relaxed);
+        }
+        Some(record_of(entry))
+    }
+
     fn tag(&self) -> u64 {
         self.tag.load(Ordering::Relaxed) & !READ
     }
@@ -53,11 +68,60 @@ impl Slot {
 #[repr(align(64))]
 struct Set([Slot; WAYS]);
 
+/// A kept record. Key and value follow the head in the same allocation.
+type Entry = ThinArc<Head, u8>;
+
 #[derive(Debug)]
-struct Entry {
+struct Head {
     epoch: u64,
     at: Revision,
-    record: Record,
+    key_len: u32,
+    /// Whether it is a put; a tombstone's numbers are 0.
+    lives: bool,
+    create_revision: i64,
+    version: i64,
+    lease: LeaseId,
+}
+
+impl Head {
+    fn is(&self, epoch: u64, at: Revision) -> bool {
+        self.at == at && self.epoch == epoch
+    }
+}
+
+/// Keeps an entry's memory for as long as a part of it is out.
+struct Held(Entry);
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.0.slice
+    }
+}
+
+fn entry_of(epoch: u64, at: Revision, record: &Record) -> Entry {
+    let version = record.version.as_ref();
+    let mut both = SmallVec::<[u8; 512]>::new();
+    both.extend_from_slice(&record.key);
+    both.extend_from_slice(version.map_or(&[], |version| &version.value));
+    let head = Head {
+        epoch,
+        at,
+        key_len: record.key.len() as u32,
+        lives: version.is_some(),
+        create_revision: version.map_or(0, |version| version.create_revision),
+        version: version.map_or(0, |version| version.version),
+        lease: version.map_or(LeaseId::NONE, |version| version.lease),
+    };
+    ThinArc::from_header_and_slice(head, &both)
+}
+
+/// The record, which shares the entry's bytes.
+fn record_of(entry: &Entry) -> Record {
+    let head = &entry.header.header;
+    let mut key = Bytes::from_owner(Held(entry.clone()));
+    let value = key.split_off(head.key_len as usize);
+    let (create_revision, version, lease) = (head.create_revision, head.version, head.lease);
+    Record { key, version: head.lives.then_some(VersionRecord { value, create_revision, version, lease }) }
 }
 
 #[derive(Debug)]
@@ -73,7 +137,7 @@ impl Hot {
     /// A cache of about `bytes_max` bytes.
     pub(super) fn new(bytes_max: u64) -> Self {
         let sets = (bytes_max / (TYPICAL_BYTES * WAYS as u64)).clamp(1, 1 << 22) as usize;
-        let slot = |_| Slot { tag: AtomicU64::new(0), entry: ArcSwapOption::empty() };
+        let slot = |_| Slot { tag: AtomicU64::new(0), entry: ArcSwapAny::new(None) };
         Self {
             sets: (0..sets.next_power_of_two()).map(|_| Set(std::array::from_fn(slot))).collect(),
             bytes: AtomicU64::new(0),
@@ -90,36 +154,39 @@ impl Hot {
     /// The record of a revision, if it is here.
     pub(super) fn get(&self, at: Revision) -> Option<Record> {
         let tag = tag(at);
-        let slot = self.set(tag).iter().find(|slot| slot.tag() == tag)?;
-        let entry = slot.entry.load();
-        let entry = entry.as_ref().filter(|entry| entry.at == at && entry.epoch == self.epoch())?;
-        // Stored only when it changes, so that a hot slot's cache line isn't written by every reader.
-        if slot.tag.load(Ordering::Relaxed) == tag {
-            let _ = slot.tag.compare_exchange(tag, tag | READ, Ordering::Relaxed, Ordering::Relaxed);
-        }
-        Some(entry.record.clone())
+        let slot = self.slot(tag)?;
+        slot.take(&slot.entry.load(), tag, self.epoch(), at)
     }
 
-    /// Has the processor bring what is kept of these few revisions into its cache at the same time, since
-    /// they are asked for next, one after the other. More than [`WARM_MAX`] are passed over.
-    pub(super) fn warm(&self, revisions: &[Revision]) {
-        let revisions = &revisions[..revisions.len().min(WARM_MAX)];
-        // Loads that don't depend on each other: first all sets, then all entries, then the counts of those who
-        // hold their bytes, which a copy of a record raises.
-        let sets = revisions.iter().fold(0, |sum, at| sum ^ self.set(tag(*at))[0].tag());
-        std::hint::black_box(sets);
-        let entries: SmallVec<[_; WARM_MAX]> = revisions
-            .iter()
-            .filter_map(|at| {
-                let tag = tag(*at);
-                Some(self.set(tag).iter().find(|slot| slot.tag() == tag)?.entry.load())
-            })
-            .collect();
-        let lives = entries.iter().fold(0, |sum, entry| sum ^ entry.as_ref().map_or(0, |entry| entry.at.main));
-        std::hint::black_box(lives);
-        let held =
-            entries.iter().filter_map(|entry| entry.as_ref()).filter(|entry| entry.record.key.is_unique()).count();
-        std::hint::black_box(held);
+    /// Adds the record of each of some revisions, or `None` if it isn't here.
+    ///
+    /// Quicker than as many [`Hot::get`]s: the processor waits for what it doesn't have in its cache all at once.
+    pub(super) fn many(&self, revisions: &[Revision], found: &mut Vec<Option<Record>>) {
+        // Loads that don't depend on each other: first all lines of the table, then some entries at a time.
+        std::hint::black_box(revisions.iter().fold(0, |sum, at| sum ^ self.set(tag(*at))[0].tag()));
+        let epoch = self.epoch();
+        for few in revisions.chunks(HELD_MAX) {
+            let held: SmallVec<[_; HELD_MAX]> = few
+                .iter()
+                .map(|at| {
+                    let tag = tag(*at);
+                    self.slot(tag).map(|slot| (slot, tag, slot.entry.load()))
+                })
+                .collect();
+            let heads = held.iter().flatten().filter_map(|(_, _, entry)| entry.as_ref());
+            std::hint::black_box(
+                heads.fold(0, |sum, entry| sum ^ entry.header.header.at.main ^ entry.header.header.version),
+            );
+            let records = few.iter().zip(&held).map(|(at, held)| {
+                let (slot, tag, entry) = held.as_ref()?;
+                slot.take(entry, *tag, epoch, *at)
+            });
+            found.extend(records);
+        }
+    }
+
+    fn slot(&self, tag: u64) -> Option<&Slot> {
+        self.set(tag).iter().find(|slot| slot.tag() == tag)
     }
 
     /// The present epoch: to be asked before what is to be inserted is read.
@@ -127,9 +194,11 @@ impl Hot {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// Keeps a record of `epoch`, in place of another one if need be.
-    pub(super) fn insert(&self, epoch: u64, at: Revision, record: Record) {
-        let bytes = kept_bytes(&record);
+    /// Keeps a copy of a record of `epoch`, in place of another one if need be.
+    ///
+    /// A copy, since what came off the wire is a slice of a whole frame, and keeping the slice would keep the frame.
+    pub(super) fn insert(&self, epoch: u64, at: Revision, record: &Record) {
+        let bytes = kept_bytes(record.size());
         if bytes > RECORD_BYTES_MAX.min(self.bytes_max) {
             return;
         }
@@ -140,14 +209,14 @@ impl Hot {
         let unread = || set.iter().find(|slot| slot.unmark());
         let slot = same.or_else(free).or_else(unread).unwrap_or(&set[(tag >> 60) as usize % WAYS]);
         slot.tag.store(tag, Ordering::Relaxed);
-        self.replaced(slot.entry.swap(Some(Arc::new(Entry { epoch, at, record }))), bytes);
+        self.replaced(slot.entry.swap(Some(entry_of(epoch, at, record))), bytes);
         self.shrink();
     }
 
     /// Forgets a record.
     pub(super) fn remove(&self, at: Revision) {
         let tag = tag(at);
-        if let Some(slot) = self.set(tag).iter().find(|slot| slot.tag() == tag) {
+        if let Some(slot) = self.slot(tag) {
             self.empty(slot);
         }
     }
@@ -170,10 +239,10 @@ impl Hot {
         self.replaced(slot.entry.swap(None), 0);
     }
 
-    fn replaced(&self, old: Option<Arc<Entry>>, new_bytes: u64) {
+    fn replaced(&self, old: Option<Entry>, new_bytes: u64) {
         self.bytes.fetch_add(new_bytes, Ordering::Relaxed);
         if let Some(old) = old {
-            self.bytes.fetch_sub(kept_bytes(&old.record), Ordering::Relaxed);
+            self.bytes.fetch_sub(kept_bytes(old.slice.len()), Ordering::Relaxed);
         }
     }
 
@@ -192,8 +261,9 @@ impl Hot {
     }
 }
 
-fn kept_bytes(record: &Record) -> u64 {
-    record_bytes(record) + OVERHEAD_BYTES
+/// What a record with so many bytes of key and value costs.
+fn kept_bytes(len: usize) -> u64 {
+    len as u64 + OVERHEAD_BYTES
 }
 
 /// A hash that is never 0 and has no [`READ`].
@@ -217,16 +287,16 @@ mod tests {
     fn the_budget_holds_and_recent_records_are_found() {
         let hot = Hot::new(1 << 20);
         for main in 0..50_000 {
-            hot.insert(0, Revision::new(main, 0), record(300));
+            hot.insert(0, Revision::new(main, 0), &record(300));
             assert!(hot.bytes() <= 1 << 20);
         }
         let found = (49_000..50_000).filter(|main| hot.get(Revision::new(*main, 0)).is_some()).count();
         assert!(found > 500, "{found} of the last 1000");
         hot.clear();
         assert_eq!(hot.bytes(), 0);
-        hot.insert(0, Revision::new(1, 0), record(300));
+        hot.insert(0, Revision::new(1, 0), &record(300));
         assert_eq!(hot.get(Revision::new(1, 0)), None, "of the epoch before");
-        hot.insert(hot.epoch(), Revision::new(1, 0), record(300));
+        hot.insert(hot.epoch(), Revision::new(1, 0), &record(300));
         assert!(hot.get(Revision::new(1, 0)).is_some());
     }
 
@@ -234,7 +304,7 @@ mod tests {
     fn a_record_is_of_its_revision_or_absent() {
         let hot = Hot::new(64 << 10);
         for main in 1..2000 {
-            hot.insert(0, Revision::new(main, main % 3), record(main as usize % 50));
+            hot.insert(0, Revision::new(main, main % 3), &record(main as usize % 50));
         }
         for main in 1..2000 {
             for sub in 0..3 {
@@ -243,28 +313,55 @@ mod tests {
                 }
             }
         }
-        hot.insert(0, Revision::new(1, 0), record(9));
+        hot.insert(0, Revision::new(1, 0), &record(9));
         hot.remove(Revision::new(1, 0));
         assert_eq!(hot.get(Revision::new(1, 0)), None);
     }
 
     #[test]
+    fn many_are_as_they_were_put() {
+        let hot = Hot::new(1 << 20);
+        let put = |main: i64| {
+            let value = Bytes::from(vec![main as u8; (main % 40) as usize]);
+            let version = VersionRecord { value, create_revision: main - 1, version: main, lease: LeaseId(-main) };
+            Record { key: Bytes::from(vec![b'k'; (main % 7) as usize]), version: (main % 5 != 0).then_some(version) }
+        };
+        for main in (1..200).filter(|main| main % 3 != 0) {
+            hot.insert(0, Revision::new(main, 0), &put(main));
+        }
+        let revisions: Vec<_> = (1..200).map(|main| Revision::new(main, 0)).collect();
+        let mut found = vec![None];
+        hot.many(&revisions, &mut found);
+        assert_eq!(found.len(), 200);
+        for (at, found) in revisions.iter().zip(&found[1..]) {
+            assert_eq!(*found, (at.main % 3 != 0).then(|| put(at.main)), "{at}");
+            assert_eq!(*found, hot.get(*at));
+        }
+        // What was given out outlives what is kept.
+        hot.clear();
+        assert_eq!(found[2], Some(put(2)));
+        found.clear();
+        hot.many(&revisions, &mut found);
+        assert!(found.iter().all(Option::is_none));
+    }
+
+    #[test]
     fn large_records_stay_out() {
         let hot = Hot::new(1 << 20);
-        hot.insert(0, Revision::new(1, 0), record(100 << 10));
+        hot.insert(0, Revision::new(1, 0), &record(100 << 10));
         assert_eq!((hot.bytes(), hot.get(Revision::new(1, 0))), (0, None));
     }
 
     #[test]
     fn what_is_read_stays_longer() {
         let hot = Hot::new(256 << 10);
-        hot.insert(0, Revision::new(1, 0), record(200));
+        hot.insert(0, Revision::new(1, 0), &record(200));
         let mut lost = 0;
         for main in 2..20_000 {
-            hot.insert(0, Revision::new(main, 0), record(200));
+            hot.insert(0, Revision::new(main, 0), &record(200));
             if hot.get(Revision::new(1, 0)).is_none() {
                 lost += 1;
-                hot.insert(0, Revision::new(1, 0), record(200));
+                hot.insert(0, Revision::new(1, 0), &record(200));
             }
         }
         assert!(lost < 10, "lost {lost} times");

@@ -62,11 +62,16 @@ pub(super) struct Pending {
     /// Main revisions up to this one are on the engine; some may be here still, in a chunk that
     /// isn't wholly durable.
     retired: AtomicI64,
+    /// No main revision below this one is here, so that most reads needn't look into the directory.
+    first: AtomicI64,
 }
 
 impl Pending {
     /// The record of a revision, if it is here.
     pub(super) fn get(&self, at: Revision) -> Option<Record> {
+        if at.main < self.first() {
+            return None;
+        }
         let directory = self.directory.load();
         if directory.first().is_none_or(|chunk| at.main < chunk.first) {
             return None;
@@ -79,6 +84,11 @@ impl Pending {
                 Some(records[found].1.clone())
             }
         }
+    }
+
+    /// The lowest main revision that may be here.
+    pub(super) fn first(&self) -> i64 {
+        self.first.load(Ordering::Acquire)
     }
 
     /// What is here now, held for a walk.
@@ -105,12 +115,15 @@ impl Pending {
         let gone = directory.windows(2).take_while(|pair| pair[1].first <= main.saturating_add(1)).count();
         if gone > 0 {
             self.directory.store(Arc::new(directory[gone..].to_vec()));
+            self.first.store(directory[gone].first, Ordering::Release);
         }
     }
 
     /// Forgets everything.
     pub(super) fn clear(&self) {
         let _change = self.change.lock();
+        // What comes next may be of lower revisions; it is shown to nobody before this is.
+        self.first.store(0, Ordering::Release);
         self.directory.store(Arc::default());
         self.bytes.store(0, Ordering::Relaxed);
         self.retired.store(0, Ordering::Release);
@@ -328,6 +341,18 @@ mod tests {
             assert_eq!(walk(last + 1, &mut hole), last - 9, "nothing is missing up to there");
             assert_eq!(hole, None);
         }
+    }
+
+    /// What a snapshot brings may be of lower revisions than what was there.
+    #[test]
+    fn lower_revisions_are_found_after_everything_was_forgotten() {
+        let (pending, mut writer) = filled(2..=2000);
+        pending.retire(1500, 0);
+        assert!(pending.first() > 1000);
+        writer.clear();
+        assert_eq!(pending.get(Revision::new(2000, 0)), None);
+        writer.push_one(5, record(5), 1);
+        assert_eq!(pending.get(Revision::new(5, 0)), Some(record(5)));
     }
 
     #[test]

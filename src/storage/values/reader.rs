@@ -9,7 +9,6 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::freeze::Frozen;
-use super::hot;
 use super::listed::Listed;
 use super::segment::Segment;
 use super::shared::{Health, Shared};
@@ -79,14 +78,20 @@ impl ValueReader {
         (record.version.is_some() && record.key == key).then_some((at, record))
     }
 
-    /// Makes [`ValueReader::cached`] quicker for a few revisions that are asked for next, as many as
-    /// [`ValueReader::WARM_MAX`]. Never waits.
-    pub fn warm(&self, revisions: &[Revision]) {
-        self.shared.hot.warm(revisions);
+    /// Adds the record of each of some revisions, or `None` if it isn't in memory; quicker than as many
+    /// [`ValueReader::cached`], about [`ValueReader::MANY`] at a time. Never waits.
+    pub fn cached_many(&self, revisions: &[Revision], found: &mut Vec<Option<Record>>) {
+        let (start, first_pending) = (found.len(), self.shared.pending.first());
+        self.shared.hot.many(revisions, found);
+        for (record, at) in found[start..].iter_mut().zip(revisions) {
+            if record.is_none() && at.main >= first_pending {
+                *record = self.cached(*at);
+            }
+        }
     }
 
-    /// How many revisions [`ValueReader::warm`] looks at.
-    pub const WARM_MAX: usize = hot::WARM_MAX;
+    /// How many revisions [`ValueReader::cached_many`] is best asked for.
+    pub const MANY: usize = 48;
 
     /// The record of a revision; `None` if there is none or it was removed. May block on the disk.
     ///
@@ -104,7 +109,7 @@ impl ValueReader {
             return if self.is_listed(at)? { Err(self.missing(at)) } else { Ok(None) };
         };
         let record = self.decode(at, bytes.into())?;
-        self.shared.hot.insert(epoch, at, record.clone());
+        self.shared.hot.insert(epoch, at, &record);
         Ok(Some(record))
     }
 

@@ -103,6 +103,9 @@ impl ValueWriter {
         let mains = records.first().zip(records.last()).map(|((first, _), (last, _))| (first.main, last.main));
         let mut bytes = 0;
         let mut logical = 0;
+        if records.len() > 1 {
+            self.shared.front.warm(records.iter().map(|(_, record)| &record.key[..]));
+        }
         // Before any of them is published: nobody reads these revisions yet.
         for (at, record) in &records {
             self.shared.front.note(&record.key, *at, record.version.is_some());
