@@ -19,6 +19,8 @@ use super::types::Entry;
 
 /// The most payload bytes kept of entries that nobody here waits for.
 const BYTES_MAX: usize = 64 * 1024 * 1024;
+/// What an entry takes besides its payload, with the shell of the batch that came with it.
+const ENTRY_BYTES: usize = size_of::<Entry>() + 128;
 
 /// The newest entries of the log, without gaps.
 #[derive(Debug, Default)]
@@ -100,8 +102,8 @@ impl Inner {
 
 fn size(entry: &Entry) -> usize {
     match &entry.payload {
-        EntryPayload::Normal(data) => data.payload.len() + 64,
-        EntryPayload::Blank | EntryPayload::Membership(_) => 64,
+        EntryPayload::Normal(data) => data.payload.len() + ENTRY_BYTES,
+        EntryPayload::Blank | EntryPayload::Membership(_) => ENTRY_BYTES,
     }
 }
 
@@ -131,14 +133,14 @@ mod tests {
         assert_eq!(indexes(cache.range(6..99, usize::MAX)), [6, 7]);
         assert!(cache.range(2..5, usize::MAX).is_none());
         assert!(cache.range(8..9, usize::MAX).is_none());
-        assert_eq!(indexes(cache.range(3..8, 130)), [3, 4], "two entries of 64 bytes fit");
+        assert_eq!(indexes(cache.range(3..8, 2 * ENTRY_BYTES + 1)), [3, 4], "two entries fit");
     }
 
     #[test]
     fn what_is_a_little_behind_stays_for_others() {
         let cache = LogCache::default();
         (1..6).for_each(|index| cache.push(blank(index)));
-        cache.trim(4, 3 * 64);
+        cache.trim(4, 3 * ENTRY_BYTES);
         assert_eq!(indexes(cache.range(3..9, usize::MAX)), [3, 4, 5]);
         assert!(cache.range(2..9, usize::MAX).is_none());
     }

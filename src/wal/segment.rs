@@ -12,8 +12,10 @@ use super::types::WalOptions;
 /// Ends the name of a file that isn't part of the log yet.
 pub(super) const DRAFT_SUFFIX: &str = ".tmp";
 const SUFFIX: &str = ".wal";
-/// Length of the first segment of a log; each one after it is twice as long, up to the option's.
+/// Length of the first segments of a log; after each few it doubles, up to the option's.
 pub(super) const FIRST_BYTES: u32 = 4 * 1024 * 1024;
+/// Segments of one length before longer ones: what is zeroed ahead is a part of what the log has, not more than all of it.
+const OF_ONE_LENGTH: u64 = 4;
 
 /// A segment that can be read.
 #[derive(Clone, Debug)]
@@ -106,7 +108,7 @@ impl Spare {
 /// little room and is made quickly; less, too, where it would be much of what is free.
 pub(super) fn fitting_bytes(disk: &dyn Disk, dir: &Path, sequence: u64, options: &WalOptions) -> u32 {
     const SHARE: u64 = 16;
-    let grown = FIRST_BYTES.saturating_mul(1 << sequence.saturating_sub(1).min(16));
+    let grown = FIRST_BYTES.saturating_mul(1 << (sequence.saturating_sub(1) / OF_ONE_LENGTH).min(16));
     let whole = options.segment_bytes.min(grown);
     let least = WalOptions::SEGMENT_BYTES_MIN.min(whole);
     let free = disk.free_bytes(dir).unwrap_or(u64::MAX);
@@ -135,7 +137,8 @@ mod tests {
         disk.create_dir_all(dir).unwrap();
         let options = WalOptions::default();
         assert_eq!(fitting_bytes(&disk, dir, 1, &options), FIRST_BYTES);
-        assert_eq!(fitting_bytes(&disk, dir, 3, &options), 4 * FIRST_BYTES);
+        assert_eq!(fitting_bytes(&disk, dir, 2 * OF_ONE_LENGTH, &options), 2 * FIRST_BYTES);
+        assert_eq!(fitting_bytes(&disk, dir, 2 * OF_ONE_LENGTH + 1, &options), 4 * FIRST_BYTES);
         assert_eq!(fitting_bytes(&disk, dir, u64::MAX, &options), options.segment_bytes);
         disk.set_capacity(Some(16 * 1024 * 1024));
         assert_eq!(fitting_bytes(&disk, dir, 9, &options), 1024 * 1024);

@@ -81,7 +81,7 @@ impl Default for WalOptions {
         Self {
             segment_bytes: 64 * 1024 * 1024,
             group_bytes_max: 4 * 1024 * 1024,
-            cache_bytes: 8 * 1024 * 1024,
+            cache_bytes: 1024 * 1024,
             owner: None,
             observer: None,
         }

@@ -44,7 +44,7 @@ impl WatchLimits {
             watchers_max: limits.watchers_max,
             ranges_bytes_max: limits.watch_ranges_bytes_max,
             replays_max: 4,
-            prev_cache_bytes_max: 8 * 1024 * 1024,
+            prev_cache_bytes_max: 2 * 1024 * 1024,
             progress_interval: progress_interval.max(Self::PROGRESS_INTERVAL_MIN),
         }
     }

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! - A leaf written since opening stays in memory: the handle is closed and opened again
-//!   ([`handle`]) when [`Sled::recycle_bytes`] were written. Readers wait only then.
+//!   ([`handle`]) when [`Sled::recycle_bytes`] were written, or a part of that in a longer time. Readers wait only then.
 //! - A leaf holds up to 128 values of any size and is rewritten as a whole: large values are kept
 //!   in pieces ([`pieces`]).
 //! - Dropping a clone or an iterator flushes: clones stay in their slots, and what iterates holds
@@ -41,8 +41,14 @@ use handle::Handle;
 const FANOUT: usize = 128;
 /// How far apart, as a power of two, keys that begin with a number may be to count as of one leaf.
 const NEIGHBOURS: u32 = 6;
-/// What a leaf with removals is taken to hold.
+/// What a leaf with removals is taken to hold at least; more where the value that goes is large.
 const TYPICAL_LEAF_BYTES: u64 = 16 << 10;
+/// What values in a leaf are taken to be.
+const TYPICAL_VALUES: usize = FANOUT / 2;
+/// Where little is written, what was written in this time isn't held for much longer, if it is more than a part of
+/// what is held where much is.
+const CALM: Duration = Duration::from_secs(60);
+const CALM_PART: u64 = 4;
 /// Clones of the tree for concurrent reads (a tree can be sent but not shared).
 const READERS: usize = 4;
 
@@ -229,13 +235,19 @@ impl Backend for Sled {
             for key in keys {
                 // A removal makes its leaf one that was written, and it stays in memory; neighbours share it.
                 let here = key.first_chunk().map(|start| u64::from_be_bytes(*start) >> NEIGHBOURS);
-                if here.is_none() || here != neighbourhood {
+                let counts = here.is_none() || here != neighbourhood;
+                if counts {
                     handle.written += TYPICAL_LEAF_BYTES;
                     neighbourhood = here;
                 }
                 let key = full_key(table, key);
-                if !pieces::remove(handle.tree_ref(), &self.config, &key)? {
-                    absent.push(key);
+                match pieces::remove(handle.tree_ref(), &self.config, &key)? {
+                    Some(bytes) if counts => {
+                        let leaf = (bytes * TYPICAL_VALUES) as u64;
+                        handle.written += leaf.saturating_sub(TYPICAL_LEAF_BYTES);
+                    }
+                    Some(_) => {}
+                    None => absent.push(key),
                 }
             }
             // An earlier try may have come as far as their heads.
@@ -249,7 +261,12 @@ impl Backend for Sled {
             handle.tree_ref().flush().map(drop).map_err(|error| failure(&self.config, "flush", error))
         })?;
         let mut writer = self.writer.lock();
-        if writer.as_ref().is_some_and(|handle| handle.written >= self.recycle_bytes) {
+        let is_due = |handle: &Handle| {
+            let held_for = || self.env.clock.now().saturating_duration_since(handle.opened);
+            let least = self.recycle_bytes / CALM_PART;
+            handle.written >= self.recycle_bytes || (handle.written >= least && held_for() >= CALM)
+        };
+        if writer.as_ref().is_some_and(is_due) {
             return self.watch(self.recycle(&mut writer));
         }
         Ok(())

@@ -53,6 +53,11 @@ impl Core {
         !self.remove.is_empty()
     }
 
+    /// Whether removals were taken, whether or not their turn has come.
+    pub(super) fn has_removals(&self) -> bool {
+        self.is_removing() || !self.work.remove.is_empty()
+    }
+
     /// Whether a step right after this one makes sense: more appends wait than one step takes.
     pub(super) fn is_behind(&self) -> bool {
         !self.work.parts.is_empty()

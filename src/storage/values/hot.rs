@@ -1,8 +1,11 @@
-//! The hot cache: recent and recently read records in a fixed table, read without a lock.
+//! The hot cache: recent and recently read records in a table, read without a lock.
 //!
 //! ```text
 //! revision ─ hash ─► a cache line of four slots: tag, pointer ─► one piece of memory: head · key · value
+//! the hash's low bits: a line in one of the levels  │ level 0 │ 1 │   2   │       3       │ … each doubles the lines
 //! ```
+//! The table begins small and takes a level more when it holds a record a line, so that little data takes little memory. A
+//! record that is moved then may be missed by a reader, or be left where nobody looks until the hand comes by: it is a cache.
 //!
 //! A tag beside each slot says what may be in it, so that a miss costs four loads and no pointer. What is
 //! given out shares that piece of memory, so a record that is found costs two misses of the processor's
@@ -11,7 +14,8 @@
 //! which ends when a snapshot takes the place of everything: a reader that was late with what it
 //! had read before then puts it where nobody finds it.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::{ArcSwapAny, Guard};
 use bytes::Bytes;
@@ -24,6 +28,8 @@ use crate::types::{LeaseId, Revision};
 const WAYS: usize = 4;
 /// The table is made for records of this size on average.
 const TYPICAL_BYTES: u64 = 384;
+/// Sets of the first level, as a power of two: 16 KiB.
+const FIRST_BITS: u32 = 8;
 /// Larger records aren't kept: one would push out hundreds.
 const RECORD_BYTES_MAX: u64 = 64 << 10;
 /// What a kept record costs besides its key and value: its head, and its part of the table.
@@ -126,7 +132,15 @@ fn record_of(entry: &Entry) -> Record {
 
 #[derive(Debug)]
 pub(super) struct Hot {
-    sets: Box<[Set]>,
+    levels: Box<[OnceLock<Box<[Set]>>]>,
+    first_bits: u32,
+    /// How many sets are in use, as a power of two, and how many there may be.
+    bits: AtomicU32,
+    bits_max: u32,
+    /// Somebody adds a level.
+    growing: AtomicBool,
+    /// Records kept.
+    count: AtomicUsize,
     bytes: AtomicU64,
     bytes_max: u64,
     hand: AtomicUsize,
@@ -136,10 +150,16 @@ pub(super) struct Hot {
 impl Hot {
     /// A cache of about `bytes_max` bytes.
     pub(super) fn new(bytes_max: u64) -> Self {
-        let sets = (bytes_max / (TYPICAL_BYTES * WAYS as u64)).clamp(1, 1 << 22) as usize;
-        let slot = |_| Slot { tag: AtomicU64::new(0), entry: ArcSwapAny::new(None) };
+        let sets = (bytes_max / (TYPICAL_BYTES * WAYS as u64)).clamp(1, 1 << 22);
+        let bits_max = sets.next_power_of_two().ilog2();
+        let first_bits = bits_max.min(FIRST_BITS);
         Self {
-            sets: (0..sets.next_power_of_two()).map(|_| Set(std::array::from_fn(slot))).collect(),
+            levels: (first_bits..=bits_max).map(|_| OnceLock::new()).collect(),
+            first_bits,
+            bits: AtomicU32::new(first_bits),
+            bits_max,
+            growing: AtomicBool::new(false),
+            count: AtomicUsize::new(0),
             bytes: AtomicU64::new(0),
             bytes_max,
             hand: AtomicUsize::new(0),
@@ -147,8 +167,56 @@ impl Hot {
         }
     }
 
-    fn set(&self, tag: u64) -> &[Slot] {
-        &self.sets[tag as usize & (self.sets.len() - 1)].0
+    fn set(&self, tag: u64) -> &[Slot; WAYS] {
+        self.set_at(tag as usize & (self.sets() - 1))
+    }
+
+    /// Sets in use.
+    fn sets(&self) -> usize {
+        1 << self.bits.load(Ordering::Acquire)
+    }
+
+    fn set_at(&self, index: usize) -> &[Slot; WAYS] {
+        // Each level but the first has as many sets as there are before it.
+        let (level, start, len): (usize, usize, usize) = match (index >> self.first_bits).checked_ilog2() {
+            None => (0, 0, 1 << self.first_bits),
+            Some(above) => (above as usize + 1, 1 << (above + self.first_bits), 1 << (above + self.first_bits)),
+        };
+        let level = self.levels[level].get_or_init(|| {
+            let slot = |_| Slot { tag: AtomicU64::new(0), entry: ArcSwapAny::new(None) };
+            (0..len).map(|_| Set(std::array::from_fn(slot))).collect()
+        });
+        &level[index - start].0
+    }
+
+    /// Doubles the sets once there is a record for each: with more, a set is full too often.
+    fn grow(&self) {
+        let is_due = || {
+            let bits = self.bits.load(Ordering::Acquire);
+            bits < self.bits_max && self.count.load(Ordering::Relaxed) > 1 << bits
+        };
+        if !is_due() || self.growing.swap(true, Ordering::Acquire) {
+            return;
+        }
+        if is_due() {
+            let sets = self.sets();
+            for index in 0..sets {
+                for (way, slot) in self.set_at(index).iter().enumerate() {
+                    let tag = slot.tag();
+                    // Taken out first, so that each record is in one place and counted once.
+                    if tag as usize & sets != 0
+                        && let Some(entry) = slot.entry.swap(None)
+                    {
+                        slot.tag.store(0, Ordering::Relaxed);
+                        let to = &self.set_at(index + sets)[way];
+                        to.entry.store(Some(entry));
+                        to.tag.store(tag, Ordering::Relaxed);
+                    }
+                }
+            }
+            self.bits.fetch_add(1, Ordering::Release);
+        }
+        self.growing.store(false, Ordering::Release);
     }
 
     /// The record of a revision, if it is here.
@@ -202,6 +270,7 @@ impl Hot {
         if bytes > RECORD_BYTES_MAX.min(self.bytes_max) {
             return;
         }
+        self.grow();
         let tag = tag(at);
         let set = self.set(tag);
         let same = set.iter().find(|slot| slot.tag() == tag);
@@ -224,7 +293,7 @@ impl Hot {
     /// Forgets everything.
     pub(super) fn clear(&self) {
         self.epoch.fetch_add(1, Ordering::AcqRel);
-        for slot in self.sets.iter().flat_map(|set| &set.0).filter(|slot| slot.tag() != 0) {
+        for slot in (0..self.sets()).flat_map(|index| self.set_at(index)).filter(|slot| slot.tag() != 0) {
             self.empty(slot);
         }
     }
@@ -241,19 +310,23 @@ impl Hot {
 
     fn replaced(&self, old: Option<Entry>, new_bytes: u64) {
         self.bytes.fetch_add(new_bytes, Ordering::Relaxed);
+        if new_bytes > 0 {
+            self.count.fetch_add(1, Ordering::Relaxed);
+        }
         if let Some(old) = old {
+            self.count.fetch_sub(1, Ordering::Relaxed);
             self.bytes.fetch_sub(kept_bytes(old.slice.len()), Ordering::Relaxed);
         }
     }
 
     fn shrink(&self) {
         // Two rounds at most: the first may only take the "read" marks away.
-        for _ in 0..self.sets.len() * WAYS * 2 {
+        for _ in 0..self.sets() * WAYS * 2 {
             if self.bytes() <= self.bytes_max {
                 return;
             }
             let hand = self.hand.fetch_add(1, Ordering::Relaxed);
-            let slot = &self.sets[hand / WAYS % self.sets.len()].0[hand % WAYS];
+            let slot = &self.set_at(hand / WAYS % self.sets())[hand % WAYS];
             if slot.tag() != 0 && slot.unmark() {
                 self.empty(slot);
             }
@@ -343,6 +416,22 @@ mod tests {
         found.clear();
         hot.many(&revisions, &mut found);
         assert!(found.iter().all(Option::is_none));
+    }
+
+    #[test]
+    fn the_table_grows_with_what_it_holds_and_keeps_it() {
+        let hot = Hot::new(16 << 20);
+        let at = |main| Revision::new(main, 0);
+        let levels = || hot.levels.iter().filter(|level| level.get().is_some()).count();
+        (0..100).for_each(|main| hot.insert(0, at(main), &record(100)));
+        assert_eq!(levels(), 1);
+        (100..20_000).for_each(|main| hot.insert(0, at(main), &record(100)));
+        assert!(levels() > 4 && hot.sets() == 1 << hot.bits_max, "{} levels", levels());
+        let found = (0..20_000).filter(|main| hot.get(at(*main)).is_some()).count();
+        assert!(found > 19_000, "{found} of 20000");
+        assert_eq!(hot.count.load(Ordering::Relaxed), found, "each is in one place");
+        (0..20_000).for_each(|main| hot.remove(at(main)));
+        assert_eq!((hot.bytes(), hot.count.load(Ordering::Relaxed)), (0, 0));
     }
 
     #[test]

@@ -92,9 +92,10 @@ pub struct ValuesConfig {
     /// The whole memory budget in bytes: a quarter for pending, half for hot and what leads to it, an eighth for
     /// the engine; the rest for what all of them hold around that.
     pub cache_bytes: u64,
-    /// The longest time between an append and its flush.
+    /// The longest time between an append and its flush. The log has what isn't flushed, so the interval costs
+    /// nobody but a restart after a crash, and each flush writes the engine's newest leaves anew.
     pub flush_interval: Duration,
-    /// Pending bytes from which a flush is begun at once.
+    /// Pending bytes from which a flush is begun at once: what a restart replays, and memory.
     pub flush_bytes: u64,
     /// The most records that a flush removes, or as many more as the last segment has; by its time a
     /// step removes fewer, so that a compaction leaves room for writes.
@@ -110,8 +111,8 @@ impl ValuesConfig {
         Self {
             backend: BackendConfig::new(engine, dir),
             cache_bytes: Self::CACHE_BYTES_DEFAULT,
-            flush_interval: Duration::from_millis(200),
-            flush_bytes: 8 << 20,
+            flush_interval: Duration::from_secs(5),
+            flush_bytes: 4 << 20,
             remove_step: 1 << 18,
         }
     }

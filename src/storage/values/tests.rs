@@ -279,6 +279,20 @@ async fn removals_are_told_when_they_are_gone() {
     assert_eq!(writer.removals(), 0);
 }
 
+/// Appends may wait long for their flush, since the log has them. Whoever waits for a compaction to be physical doesn't wait
+/// for that, nor for as long again until the records go.
+#[tokio::test]
+async fn removals_do_not_wait_for_the_interval_of_flushes() {
+    let slow = ValuesConfig { flush_interval: Duration::from_secs(3600), ..config(&MemoryImage::default()) };
+    let (mut writer, reader, _) = open(&Env::real(), slow).expect("open");
+    fill(&mut writer, 2..102);
+    let (told, mut gone) = tokio::sync::watch::channel(-1);
+    writer.remove((2..52).map(at).collect(), Some((told, 5)));
+    let wait = tokio::time::timeout(Duration::from_secs(60), gone.wait_for(|told| *told == 5)).await;
+    wait.expect("well before the interval is over").expect("told");
+    assert_eq!(reader.scan(at(0), at(1000), 1000).expect("scan").len(), 50);
+}
+
 /// Cause: a page was bounded by its records alone, and each may be as large as a request. Symptom: whoever reads all of
 /// the store now and then, to check it, held gigabytes meanwhile.
 #[tokio::test]

@@ -13,6 +13,8 @@ use crate::types::StorageError;
 
 /// How long after a failure the work is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+/// The longest time between the steps that removals wait for: a compaction is to come to an end soon.
+const REMOVE_WAIT: Duration = Duration::from_millis(200);
 /// How long a step with removals is to take: long enough that its flush is a small part of it, short
 /// enough that appends needn't wait for theirs and the disk isn't handed much at once.
 const REMOVE_TIME: Duration = Duration::from_millis(60);
@@ -59,7 +61,8 @@ impl Worker for StoreWorker {
             return Step::Idle;
         }
         let now = self.env.clock.now();
-        let due = *self.due.get_or_insert(now + self.flush_interval);
+        let wait = if core.has_removals() { self.remove_wait() } else { self.flush_interval };
+        let due = *self.due.get_or_insert(now + wait);
         let hurry = !self.failing && (urgent || core.is_behind() || core.work.last || core.reopen);
         if now < due && !hurry {
             return Step::IdleFor(due - now);
@@ -82,8 +85,8 @@ impl Worker for StoreWorker {
                         // Half of the time is left to readers and to the disk; all of it while a snapshot
                         // holds removals off.
                         let is_held = shared.holds.load(Ordering::SeqCst) > 0;
-                        let pause = if is_held { self.flush_interval } else { done - now };
-                        self.due = Some(done + pause.min(self.flush_interval));
+                        let pause = if is_held { self.remove_wait() } else { done - now };
+                        self.due = Some(done + pause.min(self.remove_wait()));
                         if !is_held {
                             self.fit_removals(done - now);
                         }
@@ -134,6 +137,10 @@ fn give_up(shared: &Shared, core: &mut Core) -> Step {
 }
 
 impl StoreWorker {
+    fn remove_wait(&self) -> Duration {
+        self.flush_interval.min(REMOVE_WAIT)
+    }
+
     /// Makes the next step with removals as long as it should be, after one that took so long.
     fn fit_removals(&mut self, took: Duration) {
         self.remove_step = match took {

@@ -165,7 +165,11 @@ impl ValueWriter {
     pub fn remove(&mut self, revisions: Doomed, done: Option<(watch::Sender<i64>, i64)>) {
         let after = self.position;
         self.shared.removals.fetch_add(revisions.len(), Ordering::Relaxed);
-        self.shared.queue.add(|work| work.remove.push_back(Removal { after, revisions, done }));
+        self.shared.queue.add(|work| {
+            work.remove.push_back(Removal { after, revisions, done });
+            // What makes them unreadable has to be durable first.
+            work.urgent = true;
+        });
     }
 
     /// Records that were handed to [`ValueWriter::remove`] and aren't gone yet.

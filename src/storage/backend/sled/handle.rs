@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Once;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sled::{Config, Db, Tree};
 
@@ -42,6 +42,7 @@ fn open_locked(settings: &Config) -> io::Result<Db<FANOUT>> {
 pub(super) struct Handle {
     db: Db<FANOUT>,
     pub(super) written: u64,
+    pub(super) opened: Instant,
 }
 
 impl Handle {
@@ -71,7 +72,7 @@ impl Handle {
         if let Some(parent) = config.dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             env.disk.sync_dir(parent).map_err(|error| io("fsync", error))?;
         }
-        Ok(Self { db, written: 0 })
+        Ok(Self { db, written: 0, opened: env.clock.now() })
     }
 
     /// A clone for a reader; it goes back by [`Handle::close`].

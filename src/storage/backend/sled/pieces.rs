@@ -96,18 +96,18 @@ pub(super) fn drop_old(
     Ok(())
 }
 
-/// Removes a value so that its leaves can be merged away; whether it was there.
+/// Removes a value so that its leaves can be merged away; gives the bytes that its leaf held of it, if it was there.
 ///
 /// The head goes first: a reader that finds it must find the pieces, too.
-pub(super) fn remove(tree: &Tree<FANOUT>, config: &BackendConfig, key: &[u8]) -> Result<bool, StorageError> {
-    let Some(stored) = take(tree, config, key)? else { return Ok(false) };
+pub(super) fn remove(tree: &Tree<FANOUT>, config: &BackendConfig, key: &[u8]) -> Result<Option<usize>, StorageError> {
+    let Some(stored) = take(tree, config, key)? else { return Ok(None) };
     if inline(&stored).is_none() {
         let (len, _) = head(config, &stored)?;
         for number in 0..len.div_ceil(PIECE_BYTES) {
             take(tree, config, &piece_key(key, number))?;
         }
     }
-    Ok(true)
+    Ok(Some(stored.len()))
 }
 
 /// Removes pieces that a removal left behind which was cut short after the head; `keys` ascend. It
@@ -188,7 +188,7 @@ mod tests {
             db.remove(key).unwrap();
         }
         db.remove(piece_key(&keys[0], 1)).unwrap();
-        assert!(!remove(&db, &config, &keys[0]).unwrap());
+        assert_eq!(remove(&db, &config, &keys[0]).unwrap(), None);
         remove_orphans(&db, &config, &[keys[0].clone(), keys[2].clone()]).unwrap();
         let left: Vec<_> = db.iter().map(|pair| pair.unwrap().0.to_vec()).collect();
         assert_eq!(left, (0..3).map(|number| piece_key(&keys[1], number)).collect::<Vec<_>>());
