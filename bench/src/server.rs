@@ -178,6 +178,13 @@ impl Server {
         self.status_kib("VmHWM:") / 1024.0
     }
 
+    /// Bytes that it has given to the disk to write since its start, in MiB: as pages, each as often as it was.
+    pub(crate) fn written_mib(&self) -> f64 {
+        let text = fs::read_to_string(format!("/proc/{}/io", self.child.id())).unwrap_or_default();
+        let bytes = text.lines().find_map(|line| line.strip_prefix("write_bytes:")?.trim().parse::<f64>().ok());
+        bytes.unwrap_or(0.0) / f64::from(1 << 20)
+    }
+
     fn status_kib(&self, name: &str) -> f64 {
         let text = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
         text.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok()).unwrap_or(0.0)

@@ -8,6 +8,7 @@ mod kv;
 mod lease;
 mod list;
 mod loads;
+mod paced;
 mod size;
 mod start;
 mod users;
@@ -50,6 +51,8 @@ pub(crate) enum Metric {
     PeakMib,
     /// On the disk, in MiB.
     DiskMib,
+    /// Given to the disk to write, in MiB.
+    WrittenMib,
 }
 
 impl Metric {
@@ -68,6 +71,7 @@ impl Metric {
             Self::MemoryMib => "memory, MiB",
             Self::PeakMib => "peak memory, MiB",
             Self::DiskMib => "disk, MiB",
+            Self::WrittenMib => "given to the disk, MiB",
         }
     }
 
@@ -194,6 +198,7 @@ pub(crate) const GROUPS: &[Group] = &[
     Group { rows: lease::ROWS, run: lease::run, rounds_max: usize::MAX },
     Group { rows: start::ROWS, run: start::run, rounds_max: usize::MAX },
     Group { rows: cluster::ROWS, run: cluster::run, rounds_max: usize::MAX },
+    Group { rows: paced::ROWS, run: paced::run, rounds_max: 1 },
     Group { rows: failover::ROWS, run: failover::run, rounds_max: 1 },
     Group { rows: cluster::BEHIND_ROWS, run: cluster::run_behind, rounds_max: 1 },
     Group { rows: cluster::BEHIND_BUSY_ROWS, run: cluster::run_behind_busy, rounds_max: 1 },

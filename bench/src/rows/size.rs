@@ -117,7 +117,7 @@ pub(super) fn run_kept(bench: &mut Bench, side: &Side) -> io::Result<()> {
 }
 
 /// The newest revision, by a put.
-fn revision(server: &Server, message: &mut Message) -> io::Result<u64> {
+pub(super) fn revision(server: &Server, message: &mut Message) -> io::Result<u64> {
     let answer = load::ask(server, PUT, message.clear().bytes(1, b"marker"))?;
     Ok(proto::bytes(&answer, 1).and_then(|header| proto::int(header, 3)).unwrap_or(0))
 }
