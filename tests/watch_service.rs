@@ -3,11 +3,13 @@
 #[path = "watch/server.rs"]
 mod server;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusd::watch::WatchLimits;
 use rusd_proto::etcdserverpb::WatchRequest;
 use rusd_proto::etcdserverpb::watch_request::RequestUnion;
+use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tonic::Code;
 
@@ -34,6 +36,35 @@ async fn a_stream_from_the_first_create_to_the_cancel() {
     assert_eq!(client.brief().await, "0@4 canceled");
     server.delete("a");
     assert_eq!(client.brief().await, "1@5 -a@5");
+}
+
+/// Cause: a member that is a moment behind answered at once. Symptom: a consistent list of kube-apiserver, which had read
+/// the revision at another member, waited for the next time that it asks for progress: 100 ms.
+#[tokio::test]
+async fn progress_is_told_once_this_member_has_what_was_acknowledged_before() {
+    let held = Arc::new(Semaphore::new(0));
+    let server = Server::start_held(&held).await;
+    let mut client = server.client().await;
+    // Nobody watches: etcd doesn't answer, neither now nor later.
+    client.send(progress()).await;
+    client.send(create("a", "", 0)).await;
+    assert_eq!(client.brief().await, "0@1 created");
+    client.send(progress()).await;
+    client.send(progress()).await;
+    // Neither events nor other requests wait meanwhile.
+    client.send(create("b", "", 0)).await;
+    assert_eq!(client.brief().await, "1@1 created");
+    server.put("a", "1");
+    assert_eq!(client.brief().await, "0@2 +a@2");
+    server.put("c", "1");
+    held.add_permits(1);
+    assert_eq!(client.brief().await, "-1@3");
+    server.put("c", "2");
+    held.add_permits(1);
+    assert_eq!(client.brief().await, "-1@4");
+    client.send(cancel(0)).await;
+    assert_eq!(client.brief().await, "0@4 canceled");
+    assert_eq!(held.available_permits(), 0);
 }
 
 #[tokio::test]

@@ -27,7 +27,7 @@ use self::requests::Requests;
 use super::grpc::arrival::Arrivals;
 use super::metrics::RpcMetrics;
 use crate::types::{Budget, KeyRange, Limits, RequestError};
-use crate::watch::{HeaderSource, WatchHub, WatchSession};
+use crate::watch::{Confirm, HeaderSource, WatchHub, WatchSession};
 
 /// Whether a stream's caller may watch this range; asked when a watch is created, and never again.
 pub type CreateCheck = Arc<dyn Fn(&KeyRange) -> Result<(), Status> + Send + Sync>;
@@ -45,6 +45,7 @@ pub struct WatchService {
     message_bytes_max: usize,
     create_check: Option<CreateCheck>,
     leader_check: Option<LeaderCheck>,
+    confirm: Option<Confirm>,
     counted: Option<Arc<RpcMetrics>>,
     /// What half messages hold, and how long they may take.
     pending: Budget,
@@ -63,6 +64,7 @@ impl WatchService {
             message_bytes_max,
             create_check: None,
             leader_check: None,
+            confirm: None,
             counted: None,
             pending,
             arrival_max,
@@ -92,6 +94,12 @@ impl WatchService {
         self
     }
 
+    /// Has requests for progress wait until this member has what was acknowledged before.
+    pub fn with_confirm(mut self, confirm: Confirm) -> Self {
+        self.confirm = Some(confirm);
+        self
+    }
+
     /// Counts the clients' messages.
     pub fn with_metrics(mut self, metrics: Arc<RpcMetrics>) -> Self {
         self.counted = Some(metrics);
@@ -109,7 +117,8 @@ impl WatchService {
         }
         let messages = Arrivals::new(&parts.headers, self.message_bytes_max, self.arrival_max, &self.pending);
         let requests = Requests::new(messages, body, self.create_check.clone(), self.counted.clone());
-        let session = WatchSession::new(&self.hub, Arc::clone(&self.header), requests, needs_leader);
+        let session = WatchSession::new(&self.hub, Arc::clone(&self.header), requests, needs_leader)
+            .confirming(self.confirm.clone());
         let mut response = http::Response::new(Body::new(WatchBody::new(session)));
         let headers = response.headers_mut();
         headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/grpc"));

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
@@ -52,7 +53,7 @@ use crate::storage::compaction::{self, AutoCompactor, ReclaimOptions, Reclaimer}
 use crate::tls::Connector;
 use crate::types::{Limits, MemberId, RaftIndex};
 use crate::wal::Wal;
-use crate::watch::{HeaderIds, HeaderSource, WatchHub, WatchLimits};
+use crate::watch::{Confirm, HeaderIds, HeaderSource, WatchHub, WatchLimits};
 
 /// Answers to large reads that are held in memory at a time.
 const LARGE_READS_MAX: usize = 4;
@@ -454,8 +455,15 @@ impl Core {
         );
         let calls = RpcMetrics::register(metrics.registry(), env.clock.clone(), extensive)?;
         let calls = Arc::new(calls.watched(slow, traces));
+        let proposer = self.proposer.clone();
+        let confirm: Confirm = Arc::new(move || {
+            let proposer = proposer.clone();
+            // Without a leader it is answered as far as this member knows.
+            async move { drop(proposer.read_barrier().await) }.boxed()
+        });
         let watch = WatchService::new(self.hub.clone(), header, self.limits.request_bytes_max)
             .with_leader_check(Arc::new(move || leader.leader().is_some()))
+            .with_confirm(confirm)
             .with_metrics(calls.clone());
         let door = Arc::new(Door::new(self.proposer.clone(), self.leases.clone(), self.room.clone()));
         let text = metrics.clone();

@@ -37,5 +37,5 @@ pub use limits::WatchLimits;
 pub use mailbox::StreamEnd;
 pub use metrics::{WatchFigures, WatchMetrics};
 pub use request::{CreateWatch, WatchRequest};
-pub use session::WatchSession;
+pub use session::{Confirm, WatchSession};
 pub use stream::HeaderSource;

@@ -6,11 +6,16 @@
 //! jobs, time┘
 //! ```
 //!
+//! A client that asks for progress mostly wants to know when it has seen what it read elsewhere, perhaps at another member.
+//! So the request waits until this member has what was acknowledged anywhere before (`confirming`): kube-apiserver asks once in
+//! 100 ms, and a list waits for as long if the answer is of a revision before the one that it needs.
+//!
 //! Nothing is spawned but the blocking jobs: whoever polls for chunks (the HTTP/2 stream's task) runs all of it,
 //! and only when the client has begun to take what came before.
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -30,6 +35,9 @@ use crate::env::unblock;
 /// gRPC's number for "unavailable".
 const CODE_UNAVAILABLE: i32 = 14;
 
+/// Waits until this member has published what was acknowledged anywhere before, or that can't be known now.
+pub type Confirm = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
+
 /// One watch stream: requests in, bytes out.
 pub struct WatchSession<R> {
     core: StreamCore,
@@ -38,6 +46,10 @@ pub struct WatchSession<R> {
     requests: Option<R>,
     out: Output,
     jobs: FuturesUnordered<BoxFuture<'static, Option<Done>>>,
+    confirm: Option<Confirm>,
+    /// A request for progress that waits for that, and whether another one has come since.
+    asking: Option<BoxFuture<'static, ()>>,
+    asked_again: bool,
     interval: Duration,
     timer: Pin<Box<Sleep>>,
     /// What the stream did last; `Full` at first, so that it is asked.
@@ -64,11 +76,19 @@ impl<R: Stream<Item = Result<WatchRequest, StreamEnd>> + Unpin> WatchSession<R> 
             requests: Some(requests),
             out: Output::default(),
             jobs: FuturesUnordered::new(),
+            confirm: None,
+            asking: None,
+            asked_again: false,
             interval,
             timer: Box::pin(tokio::time::sleep(interval)),
             step: Step::Full,
             end: None,
         }
+    }
+
+    /// Has requests for progress wait for `confirm`.
+    pub fn confirming(self, confirm: Option<Confirm>) -> Self {
+        Self { confirm, ..self }
     }
 
     /// The next bytes: whole and partial gRPC messages one after the other. `Err` is the stream's end and its status.
@@ -80,7 +100,7 @@ impl<R: Stream<Item = Result<WatchRequest, StreamEnd>> + Unpin> WatchSession<R> 
             if let Some(end) = &self.end {
                 return Poll::Ready(Err(end.clone()));
             }
-            let mut news = self.poll_requests(cx);
+            let mut news = self.poll_requests(cx) | self.poll_asking(cx);
             while self.timer.as_mut().poll(cx).is_ready() {
                 self.core.tick();
                 self.timer.as_mut().reset(Instant::now() + self.interval);
@@ -112,6 +132,33 @@ impl<R: Stream<Item = Result<WatchRequest, StreamEnd>> + Unpin> WatchSession<R> 
         }
     }
 
+    fn request(&mut self, request: WatchRequest) {
+        match &self.confirm {
+            Some(confirm) if request == WatchRequest::Progress => match &self.asking {
+                // What couldn't be answered now isn't answered later.
+                _ if !self.core.takes_progress() => {}
+                Some(_) => self.asked_again = true,
+                None => self.asking = Some(confirm()),
+            },
+            _ => self.core.request(request, &mut self.out),
+        }
+    }
+
+    /// Goes on with a request for progress that has waited long enough; whether there was one.
+    fn poll_asking(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut any = false;
+        while let Some(asking) = &mut self.asking
+            && asking.as_mut().poll(cx).is_ready()
+        {
+            self.core.request(WatchRequest::Progress, &mut self.out);
+            // It came while the one before was under way, which may have looked before it.
+            let again = std::mem::take(&mut self.asked_again);
+            self.asking = self.confirm.as_ref().filter(|_| again).map(|confirm| confirm());
+            any = true;
+        }
+        any
+    }
+
     /// Takes requests as long as there is room for their answers; whether any came.
     fn poll_requests(&mut self, cx: &mut Context<'_>) -> bool {
         let mut any = false;
@@ -120,7 +167,7 @@ impl<R: Stream<Item = Result<WatchRequest, StreamEnd>> + Unpin> WatchSession<R> 
         {
             match requests.poll_next_unpin(cx) {
                 Poll::Ready(Some(Ok(request))) => {
-                    self.core.request(request, &mut self.out);
+                    self.request(request);
                     any = true;
                 }
                 Poll::Ready(Some(Err(end))) => {

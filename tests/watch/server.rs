@@ -6,17 +6,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use rusd::api::watch::{LeaderCheck, WatchService, end_streams_without_leader};
 use rusd::storage::{AppliedPosition, Store};
 use rusd::types::{KeyRange, LeaseId};
-use rusd::watch::{HeaderIds, WatchHub, WatchLimits};
+use rusd::watch::{Confirm, HeaderIds, WatchHub, WatchLimits};
 use rusd_proto::etcdserverpb::watch_client::WatchClient;
 use rusd_proto::etcdserverpb::watch_request::RequestUnion;
 use rusd_proto::etcdserverpb::{
     WatchCancelRequest, WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse,
 };
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Endpoint;
@@ -34,6 +35,20 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start(limits: WatchLimits) -> Self {
+        Self::start_with(limits, None).await
+    }
+
+    /// One whose requests for progress wait for a permit each.
+    pub(crate) async fn start_held(held: &Arc<Semaphore>) -> Self {
+        let held = held.clone();
+        let confirm = move || -> BoxFuture<'static, ()> {
+            let held = held.clone();
+            Box::pin(async move { held.acquire().await.expect("never closed").forget() })
+        };
+        Self::start_with(WatchLimits::default(), Some(Arc::new(confirm))).await
+    }
+
+    async fn start_with(limits: WatchLimits, confirm: Option<Confirm>) -> Self {
         let store = Store::in_memory();
         let hub = WatchHub::new(store.reader(), limits);
         let leader = Arc::new(AtomicBool::new(true));
@@ -50,6 +65,10 @@ impl Server {
                     Ok(())
                 }
             }));
+        let service = match confirm {
+            Some(confirm) => service.with_confirm(confirm),
+            None => service,
+        };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = format!("http://{}", listener.local_addr().expect("an address"));
         let serve = tonic::transport::Server::builder()

@@ -31,7 +31,7 @@ impl StreamCore {
             WatchRequest::Refuse(reason) => self.refuse(reason, out),
             WatchRequest::Cancel(id) => self.cancel(id, out),
             WatchRequest::Progress => {
-                let target = self.hub.source().revision().max(self.current());
+                let target = self.newest();
                 if self.may_progress(target) {
                     self.progress_wanted = Some(target.max(self.progress_wanted.unwrap_or(0)));
                 }
@@ -113,6 +113,15 @@ impl StreamCore {
             (self.header)(),
             &Control { revision: self.current(), watch_id: id, canceled: true, ..Control::default() },
         );
+    }
+
+    /// Whether a progress request would be answered that came now.
+    pub(crate) fn takes_progress(&self) -> bool {
+        self.may_progress(self.newest())
+    }
+
+    fn newest(&self) -> i64 {
+        self.hub.source().revision().max(self.current())
     }
 
     /// Whether a progress request can be answered at all (E93, E94): there are watchers, none of them lost its
