@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::import::{self, FollowError, FollowOptions, Follower, ImportFailure, ImportOptions, Progress, Source};
-use super::pod::{self, PodError};
+use super::pod::{self, PodError, Shelf};
 use crate::auth::Secret;
 use crate::cli::{Format, RemoteFlags, Tool};
 use crate::env::{Access, Env};
@@ -115,15 +115,15 @@ pub fn run(tool: Tool) -> Result<Done, ToolError> {
                 Ok(Done::Said(pod::users(&env, &way(&env, remote)?, &endpoints, &password, patience).await?))
             })
         }
-        Tool::PodBackup { remote: flags, dir, keep } => {
+        Tool::PodBackup { remote: flags, dir, keep, set } => {
             runtime()?.block_on(async {
                 // Process 1 of a container ends by a signal only if it looks for it.
                 let signal = signals::first().map_err(|error| ToolError::Found(error.to_string()))?;
-                let remote = remote(&env, flags)?;
+                let (remote, shelf) = (remote(&env, flags)?, Shelf { dir, set });
                 tokio::select! {
                     biased;
                     signal = signal => Ok(Done::Signalled(signal)),
-                    saved = pod::backup(&env, &remote, &dir, keep) => saved.map(Done::Said),
+                    saved = pod::backup(&env, &remote, &shelf, keep) => saved.map(Done::Said),
                 }
             })
         }

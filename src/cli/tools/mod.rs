@@ -79,6 +79,8 @@ pub enum Tool {
         dir: PathBuf,
         /// `--keep`.
         keep: usize,
+        /// `--set`: whose they are, in their names; others' are left alone.
+        set: Option<String>,
     },
     /// `snapshot save`.
     Save {
@@ -145,6 +147,8 @@ pub struct PodFlags {
     pub replicas: u32,
     /// `--rejoin-after`: how long one that was removed waits for its end.
     pub rejoin_after: Duration,
+    /// `--replicas-largest`, or `RUSD_REPLICAS_LARGEST`: the most pods that the set ever had, 0 if that isn't known.
+    pub largest: u32,
 }
 
 /// What `status` shows, and how.
@@ -297,28 +301,47 @@ fn pod(command: &str, given: &Given<'_>, variables: Variables<'_>) -> Result<Too
     Ok(match command {
         "start" => Tool::PodStart {
             remote,
-            flags: PodFlags { replicas: replicas()?, rejoin_after: given.duration("rejoin-after", "5m")? },
+            flags: PodFlags {
+                replicas: replicas()?,
+                rejoin_after: given.duration("rejoin-after", "5m")?,
+                largest: number_or(given, variables, "replicas-largest", "RUSD_REPLICAS_LARGEST")?.unwrap_or(0),
+            },
             config: given.config()?,
         },
         "shrink" => Tool::PodShrink {
             remote,
             set: needed("set")?.to_owned(),
             replicas: replicas()?,
-            before: before(given, variables)?,
+            before: number_or(given, variables, "replicas-before", "RUSD_REPLICAS_BEFORE")?,
             patience: given.duration("timeout", "5m")?,
         },
         "users" => Tool::PodUsers { remote, patience: given.duration("timeout", "5m")? },
-        _ => Tool::PodBackup { remote, dir: needed("dir")?.into(), keep: given.number("keep", 7)? },
+        _ => Tool::PodBackup {
+            remote,
+            dir: needed("dir")?.into(),
+            keep: given.number("keep", 7)?,
+            set: set_name(given)?,
+        },
     })
 }
 
-fn before(given: &Given<'_>, variables: Variables<'_>) -> Result<Option<u32>, CliError> {
-    const VARIABLE: &str = "RUSD_REPLICAS_BEFORE";
-    let variable = || variables.iter().find(|(name, _)| name == VARIABLE).map(|(_, value)| value.as_str());
-    let Some(text) = given.text("replicas-before").or_else(variable).filter(|text| !text.is_empty()) else {
+/// A name that is a part of files' names.
+fn set_name(given: &Given<'_>) -> Result<Option<String>, CliError> {
+    let is_name =
+        |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte));
+    match given.text("set") {
+        Some(text) if !is_name(text) => Err(usage(format!("--set is the name of a StatefulSet, and not {text:?}"))),
+        text => Ok(text.map(str::to_owned)),
+    }
+}
+
+/// A number that a flag gives, or the environment.
+fn number_or(given: &Given<'_>, variables: Variables<'_>, flag: &str, name: &str) -> Result<Option<u32>, CliError> {
+    let variable = || variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+    let Some(text) = given.text(flag).or_else(variable).filter(|text| !text.is_empty()) else {
         return Ok(None);
     };
-    text.parse().map(Some).map_err(|_| usage(format!("--replicas-before ({VARIABLE}) is no number: {text}")))
+    text.parse().map(Some).map_err(|_| usage(format!("--{flag} ({name}) is no number: {text}")))
 }
 
 fn import(given: &Given<'_>) -> Result<Tool, CliError> {

@@ -130,6 +130,7 @@ const TAKE_OVER: &[Own] = &[
 const POD_START: &[Own] = &[
     own("replicas", "N", "how many pods the StatefulSet has"),
     own("rejoin-after", "DURATION", "how long a removed member waits for its pod's end [5m]"),
+    own("replicas-largest", "N", "how many there ever were; if more, one alone begins nothing [RUSD_REPLICAS_LARGEST]"),
 ];
 const TIMEOUT: &[Own] = &[own("timeout", "DURATION", "when to give up [5m]")];
 const POD_SHRINK: &[Own] = &[
@@ -138,7 +139,11 @@ const POD_SHRINK: &[Own] = &[
     own("replicas-before", "N", "how many there were; if more, silence is an error [RUSD_REPLICAS_BEFORE]"),
     own("timeout", "DURATION", "when to give up [5m]"),
 ];
-const POD_BACKUP: &[Own] = &[own("dir", "DIR", "where to"), own("keep", "N", "how many to keep [7]")];
+const POD_BACKUP: &[Own] = &[
+    own("dir", "DIR", "where to"),
+    own("keep", "N", "how many to keep [7]"),
+    own("set", "NAME", "whose they are, in their names; those of others stay"),
+];
 
 /// The subcommand that arguments begin with, by as many words as fit.
 pub(in crate::cli) fn find(words: &[&str]) -> Option<&'static Sub> {

@@ -5,9 +5,13 @@
 //! all were seen waiting ─► Agreed (written down) ─► all have said so, too ─► Begin
 //!                                               └─► or Patience is over ──► Begin
 //! ```
-//! Pure: what was heard goes in, what to do comes out. Why it is safe is in `docs/adr/0035`.
+//! The lowest ordinal says by which nonce the cluster is told from an earlier one of the same names; those who agree have
+//! to mean the same one. Pure: what was heard goes in, what to do comes out. Why it is safe is in `docs/adr/0035`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The ordinal whose nonce counts.
+pub(super) const LOWEST: u32 = 0;
 
 /// What was heard of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +22,8 @@ pub(super) enum Heard {
     Waiting {
         /// It has seen all of them.
         agreed: bool,
+        /// The lowest ordinal's own, or the one that it has agreed to.
+        nonce: Option<u64>,
     },
     /// It is a member of a cluster.
     Member,
@@ -39,14 +45,25 @@ pub(super) enum Next {
 pub(super) struct Agreement {
     own: u32,
     replicas: u32,
+    may_begin: bool,
     seen: BTreeSet<u32>,
     done: BTreeSet<u32>,
     agreed: bool,
+    nonce: Option<u64>,
+    /// What those have agreed to who have.
+    agreed_to: BTreeMap<u32, Option<u64>>,
 }
 
 impl Agreement {
-    pub(super) fn new(own: u32, replicas: u32) -> Self {
-        Self { own, replicas, seen: BTreeSet::new(), done: BTreeSet::new(), agreed: false }
+    /// `nonce` is the lowest ordinal's own; the others take that one's. Without `may_begin` nothing is agreed to.
+    pub(super) fn new(own: u32, replicas: u32, nonce: Option<u64>, may_begin: bool) -> Self {
+        let (seen, done) = (BTreeSet::new(), BTreeSet::new());
+        Self { own, replicas, may_begin, seen, done, agreed: false, nonce, agreed_to: BTreeMap::new() }
+    }
+
+    /// By what the cluster's ids differ from those of an earlier one; once this pod has agreed, that doesn't change.
+    pub(super) fn nonce(&self) -> Option<u64> {
+        self.nonce
     }
 
     /// Whether all pods were seen without data. To be written down before it is said.
@@ -67,10 +84,16 @@ impl Agreement {
         }
         for (ordinal, what) in heard {
             match what {
-                Heard::Waiting { agreed } => {
+                Heard::Waiting { agreed, nonce } => {
                     self.seen.insert(*ordinal);
                     if *agreed {
                         self.done.insert(*ordinal);
+                        self.agreed_to.insert(*ordinal, *nonce);
+                    } else {
+                        self.agreed_to.remove(ordinal);
+                    }
+                    if *ordinal == LOWEST && !self.agreed {
+                        self.nonce = *nonce;
                     }
                 }
                 // It began because this one had agreed.
@@ -81,7 +104,8 @@ impl Agreement {
             }
         }
         let has_seen_all = self.others().all(|ordinal| self.seen.contains(&ordinal));
-        self.agreed |= has_seen_all;
+        let is_one = self.nonce.is_some() && self.agreed_to.values().all(|nonce| *nonce == self.nonce);
+        self.agreed |= self.may_begin && has_seen_all && is_one;
         let missing = |known: &BTreeSet<u32>| self.others().filter(|ordinal| !known.contains(ordinal)).collect();
         match self.agreed {
             false => Next::Ask(missing(&self.seen)),
@@ -95,8 +119,9 @@ impl Agreement {
 mod tests {
     use super::*;
 
-    const W: Heard = Heard::Waiting { agreed: false };
-    const A: Heard = Heard::Waiting { agreed: true };
+    const NONCE: u64 = 7;
+    const W: Heard = Heard::Waiting { agreed: false, nonce: Some(NONCE) };
+    const A: Heard = Heard::Waiting { agreed: true, nonce: Some(NONCE) };
 
     fn set(ordinals: &[u32]) -> BTreeSet<u32> {
         ordinals.iter().copied().collect()
@@ -104,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_cluster_begins_once_all_have_seen_all() {
-        let mut pod = Agreement::new(0, 3);
+        let mut pod = Agreement::new(0, 3, Some(NONCE), true);
         assert_eq!(pod.take(&[(1, W), (2, Heard::Nothing)], true), Next::Ask(set(&[2])));
         // What was seen once counts: they needn't answer at the same time.
         assert_eq!(pod.take(&[(1, Heard::Nothing), (2, W)], true), Next::Ask(set(&[1, 2])));
@@ -116,7 +141,7 @@ mod tests {
 
     #[test]
     fn one_with_data_means_that_there_is_a_cluster() {
-        let mut pod = Agreement::new(0, 3);
+        let mut pod = Agreement::new(0, 3, Some(NONCE), true);
         assert_eq!(pod.take(&[(1, W), (2, Heard::Member)], true), Next::Join(set(&[2])));
         // Even if the last one was seen waiting in the same round, and even one that should be gone.
         assert_eq!(pod.take(&[(1, W), (2, W), (4, Heard::Member)], true), Next::Join(set(&[4])));
@@ -125,7 +150,7 @@ mod tests {
 
     #[test]
     fn nothing_begins_while_one_is_silent() {
-        let mut pod = Agreement::new(2, 3);
+        let mut pod = Agreement::new(2, 3, None, true);
         for _ in 0..100 {
             assert_eq!(pod.take(&[(0, A), (1, Heard::Nothing)], false), Next::Ask(set(&[1])));
         }
@@ -133,14 +158,47 @@ mod tests {
 
     #[test]
     fn who_has_agreed_waits_only_for_a_while() {
-        let mut pod = Agreement::new(1, 3);
+        let mut pod = Agreement::new(1, 3, None, true);
         assert_eq!(pod.take(&[(0, W), (2, W)], true), Next::Ask(set(&[0, 2])));
         assert_eq!(pod.take(&[(0, Heard::Nothing), (2, Heard::Nothing)], false), Next::Begin);
     }
 
     #[test]
     fn one_alone_begins_unless_there_is_a_larger_cluster() {
-        assert_eq!(Agreement::new(0, 1).take(&[(1, Heard::Nothing)], true), Next::Begin);
-        assert_eq!(Agreement::new(0, 1).take(&[(1, Heard::Nothing), (2, Heard::Member)], true), Next::Join(set(&[2])));
+        assert_eq!(Agreement::new(0, 1, Some(NONCE), true).take(&[(1, Heard::Nothing)], true), Next::Begin);
+        assert_eq!(
+            Agreement::new(0, 1, Some(NONCE), true).take(&[(1, Heard::Nothing), (2, Heard::Member)], true),
+            Next::Join(set(&[2]))
+        );
+    }
+
+    /// Cause: a cluster's ids followed from names alone. Symptom: one that was begun anew on some of a release's claims took
+    /// those for its members that had been the old one's, with their log.
+    #[test]
+    fn all_mean_the_lowest_ordinals_nonce() {
+        let says = |agreed, nonce| Heard::Waiting { agreed, nonce };
+        let mut pod = Agreement::new(1, 3, None, true);
+        pod.take(&[(0, says(false, None)), (2, says(false, None))], true);
+        assert!(!pod.is_agreed(), "it has said none yet");
+        pod.take(&[(0, says(false, Some(5)))], true);
+        assert_eq!((pod.is_agreed(), pod.nonce()), (true, Some(5)));
+        pod.take(&[(0, says(false, Some(6)))], true);
+        assert_eq!(pod.nonce(), Some(5), "what was agreed to stays");
+        // The lowest one lost its volume in between, and another pod has agreed to what it had said before.
+        let mut late = Agreement::new(2, 3, None, true);
+        late.take(&[(0, says(false, Some(6))), (1, says(true, Some(5)))], true);
+        assert!(!late.is_agreed());
+        late.take(&[(0, says(true, Some(5)))], true);
+        assert!(late.is_agreed());
+        assert_eq!(Agreement::new(0, 1, Some(3), true).nonce(), Some(3));
+    }
+
+    /// Cause: one alone has nobody to see. Symptom: a set that was scaled down to a pod that had lost its volume was an empty
+    /// cluster, while the survivor's claim was that of another ordinal.
+    #[test]
+    fn a_set_that_was_larger_begins_nothing() {
+        let mut pod = Agreement::new(0, 1, Some(NONCE), false);
+        assert_eq!(pod.take(&[(1, Heard::Nothing)], false), Next::Ask(set(&[])));
+        assert_eq!(pod.take(&[(1, Heard::Member)], false), Next::Join(set(&[1])));
     }
 }

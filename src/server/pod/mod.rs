@@ -22,7 +22,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub(super) use backup::backup;
+pub(super) use backup::{Shelf, backup};
 pub(super) use shrink::{Shrinking, shrink};
 pub use start::removed;
 pub(super) use start::start;

@@ -1,8 +1,8 @@
 //! The ports of a pod that waits: probes are answered, and other pods learn that it has no data.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::env::Env;
@@ -19,11 +19,15 @@ pub(super) struct Notice {
     pub(super) replicas: u32,
     /// Whether it has seen all of them without data.
     pub(super) agreed: bool,
+    /// By what the cluster is told from an earlier one of the same names: the lowest ordinal's own, or what this pod has
+    /// agreed to.
+    pub(super) nonce: Option<u64>,
 }
 
 impl Notice {
     fn text(&self) -> String {
-        json!({ "token": self.token, "replicas": self.replicas, "agreed": self.agreed }).to_string()
+        let nonce = self.nonce.map(nonce_text);
+        json!({ "token": self.token, "replicas": self.replicas, "agreed": self.agreed, "nonce": nonce }).to_string()
     }
 
     /// What another one said; `None` if it says nothing of the kind.
@@ -33,31 +37,45 @@ impl Notice {
             token: value.get("token")?.as_str()?.to_owned(),
             replicas: u32::try_from(value.get("replicas")?.as_u64()?).ok()?,
             agreed: value.get("agreed")?.as_bool()?,
+            nonce: match value.get("nonce")? {
+                Value::Null => None,
+                text => Some(nonce_of(text.as_str()?)?),
+            },
         })
     }
 }
 
+/// A nonce as it is written and said.
+pub(super) fn nonce_text(nonce: u64) -> String {
+    format!("{nonce:016x}")
+}
+
+/// The nonce of a text.
+pub(super) fn nonce_of(text: &str) -> Option<u64> {
+    (text.len() == 16).then(|| u64::from_str_radix(text, 16).ok())?
+}
+
 /// The open ports, and their end.
 pub(super) struct WaitingRoom {
-    agreed: Arc<AtomicBool>,
+    notice: Option<Arc<Mutex<Notice>>>,
     ports: Waiting,
 }
 
 impl WaitingRoom {
     /// Opens the peer port and that of the metrics; without a notice it only answers probes.
     pub(super) fn open(config: &Config, env: &Env, notice: Option<Notice>) -> Result<Self, ServerError> {
-        let agreed = Arc::new(AtomicBool::new(notice.as_ref().is_some_and(|notice| notice.agreed)));
-        let said = agreed.clone();
-        let text = move || match &notice {
-            Some(notice) => Notice { agreed: said.load(Ordering::Acquire), ..notice.clone() }.text(),
-            None => "{}".to_owned(),
-        };
-        Ok(Self { agreed, ports: Waiting::room(config, env, Arc::new(text))? })
+        let notice = notice.map(|notice| Arc::new(Mutex::new(notice)));
+        let said = notice.clone();
+        let text = move || said.as_ref().map_or_else(|| "{}".to_owned(), |notice| notice.lock().text());
+        Ok(Self { notice, ports: Waiting::room(config, env, Arc::new(text))? })
     }
 
-    /// From now on it says that it has seen all of them.
-    pub(super) fn agree(&self) {
-        self.agreed.store(true, Ordering::Release);
+    /// From now on it says that it has seen all of them, and by which nonce they begin.
+    pub(super) fn agree(&self, nonce: Option<u64>) {
+        if let Some(notice) = &self.notice {
+            let mut notice = notice.lock();
+            (notice.agreed, notice.nonce) = (true, nonce);
+        }
     }
 
     /// Closes the ports.
@@ -72,11 +90,18 @@ mod tests {
 
     #[test]
     fn a_notice_is_read_as_it_is_said() {
-        let notice = Notice { token: "a \"b\"".to_owned(), replicas: 3, agreed: true };
-        assert_eq!(Notice::parse(notice.text().as_bytes()), Some(notice));
-        for text in
-            ["", "{}", r#"{"token":"a","replicas":-1,"agreed":true}"#, r#"{"token":1,"replicas":1,"agreed":true}"#]
-        {
+        for nonce in [None, Some(0), Some(u64::MAX)] {
+            let notice = Notice { token: "a \"b\"".to_owned(), replicas: 3, agreed: true, nonce };
+            assert_eq!(Notice::parse(notice.text().as_bytes()), Some(notice));
+        }
+        for text in [
+            "",
+            "{}",
+            r#"{"token":"a","replicas":-1,"agreed":true,"nonce":null}"#,
+            r#"{"token":1,"replicas":1,"agreed":true,"nonce":null}"#,
+            r#"{"token":"a","replicas":1,"agreed":true}"#,
+            r#"{"token":"a","replicas":1,"agreed":true,"nonce":"7"}"#,
+        ] {
             assert_eq!(Notice::parse(text.as_bytes()), None, "{text}");
         }
     }
