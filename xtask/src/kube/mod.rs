@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! build (Go modules, cached) ─► plane (store: three members; apiserver, controller manager, scheduler, kwok)
-//!   ├► story (steps, each checked; chart: helm, with pulse while the leader is killed)
+//!   ├► story (steps, each checked; chart: helm, with pulse while the leader is killed; moved: to etcd and back)
 //!   └► day (nodes, pods, churn, lists, restarts on etcd, then on rusd) ─► table, docs/benchmarks/kubernetes.md
 //! ```
 //!
@@ -13,6 +13,7 @@ mod api;
 mod build;
 mod chart;
 mod day;
+mod moved;
 mod plane;
 mod pulse;
 mod store;
@@ -22,7 +23,7 @@ mod usage;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use crate::{Outcome, sh};
+use crate::{Outcome, peers, sh};
 use plane::{Plane, Settings};
 use store::Program;
 
@@ -42,7 +43,11 @@ pub(crate) fn run(args: &[String]) -> Outcome {
     let backend = sh::option(args, "backend")?.unwrap_or_else(|| "sled".to_owned());
     let rusd = Program { side: "rusd", path, flags: vec![format!("--backend={backend}")] };
     match word(args) {
-        None | Some("story") => tell(&programs, rusd),
+        None | Some("story") => {
+            // The story moves to etcd and back.
+            peers::run(&[])?;
+            tell(&programs, rusd)
+        }
         Some("day") => day::run(args, &programs, rusd),
         Some(other) => Err(format!("{other:?}: it is `story` or `day`").into()),
     }

@@ -185,14 +185,29 @@ impl Plane {
         self.others.iter().fold(Usage::default(), |sum, other| sum.with(usage::of_process(other.child.id())))
     }
 
-    /// Ends the apiserver without a word, as orderly it would wait a minute for its watchers, and starts it again: its caches
-    /// are filled from the store.
+    /// Ends the apiserver and starts it again: its caches are filled from the store.
     pub(super) fn restart_apiserver(&mut self) -> Result<()> {
-        let other = self.others.iter_mut().find(|other| other.name == APISERVER).ok_or("there is no apiserver")?;
+        self.stop_apiserver()?;
+        self.start_apiserver_again()
+    }
+
+    /// Ends it without a word, as orderly it would wait a minute for its watchers.
+    pub(super) fn stop_apiserver(&mut self) -> Result<()> {
+        let other = self.the_apiserver()?;
         other.child.kill()?;
         other.child.wait()?;
+        Ok(())
+    }
+
+    /// Starts the one that was ended.
+    pub(super) fn start_apiserver_again(&mut self) -> Result<()> {
+        let other = self.the_apiserver()?;
         other.child = other.start.spawn()?;
         Ok(())
+    }
+
+    fn the_apiserver(&mut self) -> Result<&mut Other> {
+        Ok(self.others.iter_mut().find(|other| other.name == APISERVER).ok_or("there is no apiserver")?)
     }
 
     /// A kubectl that is not started yet.

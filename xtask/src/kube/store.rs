@@ -37,10 +37,13 @@ pub(super) struct Program {
 /// The members; whatever is left of them is killed at drop.
 pub(super) struct Store {
     pub(super) side: &'static str,
+    pub(super) program: Program,
     members: Vec<Member>,
     /// What a client shows, and whom it believes.
     pub(super) client: Pair,
     pub(super) ca: PathBuf,
+    /// What a member shows clients, and what other members.
+    pairs: [Pair; 2],
     dialer: Dialer,
     runtime: Arc<Runtime>,
     run: PathBuf,
@@ -48,8 +51,8 @@ pub(super) struct Store {
 
 struct Member {
     client: u16,
+    peer: u16,
     data: PathBuf,
-    start: Command,
     child: Option<Child>,
     /// What those used that were killed, in its place.
     before: Usage,
@@ -66,48 +69,84 @@ impl Store {
         let client = authority.issue("client", "/O=store/CN=kube-apiserver", certs::Usage::Client, "")?;
         let dialer = Dialer::new(&authority.ca(), &client, "localhost", Speech::Grpc)?;
         let ports = ports::free(2 * MEMBERS)?;
-        let peer_url = |at: usize| format!("https://127.0.0.1:{}", ports[2 * at + 1]);
-        let all: Vec<_> = (0..MEMBERS).map(|at| format!("m{at}={}", peer_url(at))).collect();
-        let ca = authority.ca();
+        let members = (0..MEMBERS).map(|at| {
+            let (client, peer) = (ports[2 * at], ports[2 * at + 1]);
+            Member { client, peer, data: run.join(format!("m{at}")), child: None, before: Usage::default() }
+        });
+        let (program, side, ca, members) = (program.clone(), program.side, authority.ca(), members.collect());
         let mut store =
-            Self { side: program.side, members: Vec::new(), client, ca, dialer, runtime, run: run.to_owned() };
-        for at in 0..MEMBERS {
-            let client = format!("https://127.0.0.1:{}", ports[2 * at]);
-            let data = run.join(format!("m{at}"));
-            let log = File::options().create(true).append(true).open(store.log(at))?;
-            let mut start = sh::bound(&program.path);
-            start
-                .arg(format!("--name=m{at}"))
-                .arg(format!("--data-dir={}", data.display()))
-                .arg(format!("--listen-client-urls={client}"))
-                .arg(format!("--advertise-client-urls={client}"))
-                .arg(format!("--listen-peer-urls={}", peer_url(at)))
-                .arg(format!("--initial-advertise-peer-urls={}", peer_url(at)))
-                .arg(format!("--initial-cluster={}", all.join(",")))
-                // As kubeadm has it.
-                .arg("--watch-progress-notify-interval=5s")
-                .args(&program.flags)
-                .stdin(Stdio::null())
-                .stdout(log.try_clone()?)
-                .stderr(log);
-            for (prefix, pair) in [("", &server), ("peer-", &peer)] {
-                start.arg(format!("--{prefix}cert-file={}", pair.cert.display()));
-                start.arg(format!("--{prefix}key-file={}", pair.key.display()));
-                start.arg(format!("--{prefix}trusted-ca-file={}", store.ca.display()));
-                start.arg(format!("--{prefix}client-cert-auth"));
-            }
-            let member = Member { client: ports[2 * at], data, start, child: None, before: Usage::default() };
-            store.members.push(member);
-            store.start_again(at)?;
-        }
+            Self { side, program, members, client, ca, pairs: [server, peer], dialer, runtime, run: run.to_owned() };
+        (0..MEMBERS).try_for_each(|at| store.start_again(at))?;
         store.wait_until_well()?;
         Ok(store)
     }
 
+    /// What a member is started with.
+    fn command(&self, at: usize) -> Result<Command> {
+        let client = self.url(at);
+        let log = File::options().create(true).append(true).open(self.log(at))?;
+        let mut start = sh::bound(&self.program.path);
+        start
+            .arg(format!("--data-dir={}", self.members[at].data.display()))
+            .args(self.place(at))
+            .arg(format!("--listen-client-urls={client}"))
+            .arg(format!("--advertise-client-urls={client}"))
+            .arg(format!("--listen-peer-urls={}", self.peer_url(at)))
+            // As kubeadm has it.
+            .arg("--watch-progress-notify-interval=5s")
+            .args(&self.program.flags)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        for (prefix, pair) in ["", "peer-"].into_iter().zip(&self.pairs) {
+            start.arg(format!("--{prefix}cert-file={}", pair.cert.display()));
+            start.arg(format!("--{prefix}key-file={}", pair.key.display()));
+            start.arg(format!("--{prefix}trusted-ca-file={}", self.ca.display()));
+            start.arg(format!("--{prefix}client-cert-auth"));
+        }
+        Ok(start)
+    }
+
+    /// The flags that say which member of which cluster it is: for a start, and for what makes a directory of a snapshot.
+    pub(super) fn place(&self, at: usize) -> [String; 3] {
+        let all: Vec<_> = (0..MEMBERS).map(|at| format!("m{at}={}", self.peer_url(at))).collect();
+        [
+            format!("--name=m{at}"),
+            format!("--initial-cluster={}", all.join(",")),
+            format!("--initial-advertise-peer-urls={}", self.peer_url(at)),
+        ]
+    }
+
+    fn peer_url(&self, at: usize) -> String {
+        format!("https://127.0.0.1:{}", self.members[at].peer)
+    }
+
+    /// Where a member takes clients.
+    pub(super) fn url(&self, at: usize) -> String {
+        format!("https://127.0.0.1:{}", self.members[at].client)
+    }
+
+    /// Takes a member's data away, whose program has ended; gives where another's is to be.
+    pub(super) fn set_aside(&self, at: usize) -> Result<&Path> {
+        let data = &self.members[at].data;
+        let aside = data.with_extension(self.side);
+        if aside.exists() {
+            fs::remove_dir_all(&aside)?;
+        }
+        fs::rename(data, aside)?;
+        Ok(data)
+    }
+
+    /// Starts all members as another program, on what lies in their directories.
+    pub(super) fn start_as(&mut self, program: &Program) -> Result<()> {
+        (self.side, self.program) = (program.side, program.clone());
+        (0..MEMBERS).try_for_each(|at| self.start_again(at))?;
+        self.wait_until_well().map(drop)
+    }
+
     /// For `--etcd-servers`.
     pub(super) fn urls(&self) -> String {
-        let urls = self.members.iter().map(|member| format!("https://127.0.0.1:{}", member.client));
-        urls.collect::<Vec<_>>().join(",")
+        (0..MEMBERS).map(|at| self.url(at)).collect::<Vec<_>>().join(",")
     }
 
     pub(super) fn log(&self, at: usize) -> PathBuf {
@@ -116,8 +155,8 @@ impl Store {
 
     /// Starts a member on the data that it has.
     pub(super) fn start_again(&mut self, at: usize) -> Result<()> {
-        let member = &mut self.members[at];
-        member.child = Some(member.start.spawn().map_err(|error| format!("`setpriv`: {error}"))?);
+        let mut start = self.command(at)?;
+        self.members[at].child = Some(start.spawn().map_err(|error| format!("`setpriv`: {error}"))?);
         Ok(())
     }
 
@@ -212,6 +251,11 @@ impl Store {
     pub(super) fn remove_data(&self) -> Result<()> {
         for member in &self.members {
             fs::remove_dir_all(&member.data)?;
+            for aside in ["rusd", "etcd"].map(|side| member.data.with_extension(side)) {
+                if aside.exists() {
+                    fs::remove_dir_all(aside)?;
+                }
+            }
         }
         Ok(())
     }

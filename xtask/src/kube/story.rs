@@ -29,6 +29,8 @@ const STEPS: &[(&str, Step)] = &[
     ("a release of the chart", super::chart::release),
     ("kill -9 of all members under load", kill_under_load),
     ("goes on", goes_on),
+    ("moved to etcd and back", super::moved::there_and_back),
+    ("goes on after the move", goes_on_after_the_move),
     ("delete a namespace", delete_namespace),
 ];
 
@@ -247,6 +249,12 @@ fn goes_on(plane: &mut Plane) -> Result<String> {
     let answer = plane.kubectl(&["-n", NAMESPACE, "get", "configmap", "cm-003"])?;
     expect(!answer.ok && answer.text.contains("NotFound"), "a deleted object is still there")?;
     Ok("the same apiserver scales and deletes after the restart".to_owned())
+}
+
+fn goes_on_after_the_move(plane: &mut Plane) -> Result<String> {
+    kubectl(plane, &["scale", "deployment", "web", "--replicas=6"])?;
+    wait_for_pods(plane, 6)?;
+    Ok("controllers, scheduler and nodes that were there all the while scale up".to_owned())
 }
 
 fn delete_namespace(plane: &mut Plane) -> Result<String> {
