@@ -118,7 +118,13 @@ impl Comparer {
         known.push((me, own_digests(&self.node)));
         let [trusted, doubtful] = witnesses(known.clone(), &self.alarms);
         for one in doubtful {
+            let (member, says_so) = (one.0, one.1.differs);
             self.tell_again(one, &trusted, count, term).await;
+            // Whoever isn't served has its alarm, also if nothing shows any more or somebody has cleared it by hand: without it
+            // the member would have no turn, and not be healed.
+            if says_so {
+                self.raise(member, AlarmKind::Diverged, true).await;
+            }
         }
         if let Some(Common { index, members, witnesses }) = common(&trusted) {
             let mut waits = false;

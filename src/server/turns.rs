@@ -4,7 +4,8 @@
 //! may I (or: might I)? ─► its alarm is raised? ─► nobody else's turn? ─► the others in touch are a quorum? ─► its turn, for a while
 //! ```
 //! A turn lies in the leader's memory. A new leader, of whose predecessor somebody else may have got one, waits until that
-//! would be over: whoever has one has had its alarm raised through the log before.
+//! would be over: whoever has one has had its alarm raised through the log before. An alarm may be cleared by hand while its
+//! member is away: so no turn ends by that before whoever has it would be missed.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -88,8 +89,8 @@ impl Book {
         let is_mine = self.turn.is_some_and(|(holder, _)| holder == asked.member);
         let is_anothers = self.turn.is_some_and(|(holder, since)| {
             let lasts = now.saturating_duration_since(since);
-            let is_away = lasts < TURN_MAX && !(asked.is_in_touch)(holder);
-            holder != asked.member && asked.marked.contains(&holder) && (lasts < self.least || is_away)
+            let is_away = lasts < TURN_MAX && !(asked.is_in_touch)(holder) && asked.marked.contains(&holder);
+            holder != asked.member && (lasts < self.least || is_away)
         });
         let is_alone = asked.marked.iter().all(|member| *member == asked.member);
         let is_new = self.led.is_none_or(|(_, since)| now.saturating_duration_since(since) < self.least);
@@ -163,7 +164,20 @@ mod tests {
         desk.in_touch = false;
         desk.now += TURN_MAX;
         assert!(desk.ask(A, 1, &[A, B], true), "it never comes");
-        assert!(desk.ask(B, 1, &[B], true), "whoever is healed has no turn");
+        desk.now += LEAST;
+        assert!(desk.ask(B, 1, &[B], true), "whoever is healed, or removed, has no turn");
+    }
+
+    /// Cause: a turn ended when its member's alarm was gone, whoever had cleared that. Symptom: cleared by hand while the member
+    /// started again, it let a second one go before the first was missed.
+    #[test]
+    fn a_turn_does_not_end_because_an_alarm_is_cleared_by_hand() {
+        let mut desk = Desk::new();
+        assert!(desk.ask(A, 1, &[A], true));
+        assert!(!desk.ask(B, 1, &[B], true), "A may just be going");
+        desk.now += LEAST;
+        assert!(!desk.ask(B, 1, &[B], false), "A is missed by now");
+        assert!(desk.ask(B, 1, &[B], true));
     }
 
     #[test]

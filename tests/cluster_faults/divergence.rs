@@ -81,7 +81,7 @@ fn serves_only(cluster: &Cluster, member: usize) -> tokio::task::JoinHandle<()> 
 }
 
 /// Members with whom what is found to differ stays as it is.
-const UNHEALED: [&str; 2] = ["--backend=redb", "--heal-diverged=false"];
+pub(crate) const UNHEALED: [&str; 2] = ["--backend=redb", "--heal-diverged=false"];
 
 /// Three members, of which one (the number) was changed while it was down; it is up again.
 async fn with_a_bad_one(flags: &[&str]) -> (Cluster, usize) {
@@ -102,7 +102,7 @@ async fn with_a_bad_one_down(flags: &[&str]) -> (Cluster, usize) {
 }
 
 /// Waits until the cluster knows of it, as another member than the bad one tells.
-async fn is_alarmed(cluster: &Cluster, good: usize) -> Vec<AlarmMember> {
+pub(crate) async fn is_alarmed(cluster: &Cluster, good: usize) -> Vec<AlarmMember> {
     let begun = Instant::now();
     loop {
         let alarms = alarms(cluster, good).await;
@@ -329,65 +329,6 @@ async fn a_member_that_is_killed_while_it_heals_heals_later() {
     }
     is_healed(&cluster, bad).await;
     served.await.unwrap();
-}
-
-/// Starts a member that holds what the others do with a mark that says otherwise: it is served once it has looked.
-async fn is_served_with(mark: &str, flags: &[&str]) {
-    let mut cluster = Cluster::rusd(3, flags).await;
-    let leader = cluster.leader().await;
-    let marked = (leader + 1) % 3;
-    puts(&cluster, leader, 20).await;
-    cluster.terminate(marked).await;
-    let path = cluster.data(marked).join("member/diverged");
-    std::fs::write(&path, mark).unwrap();
-    cluster.spawn(marked);
-    let begun = Instant::now();
-    while read(&cluster, marked, true).await != Ok(()) {
-        assert!(begun.elapsed() < COMES_MAX, "it isn't served\n{}", cluster.log(marked));
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    assert!(!path.exists(), "the mark is still there");
-    assert!(!cluster.data(marked).join("member/store.diverged").exists(), "it was replaced");
-}
-
-/// Cause: a member that must not heal didn't compare either. Symptom: one whose state had been replaced just before that
-/// was switched off was never served again, though it held what the others do.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_member_that_was_healed_is_served_though_it_may_heal_no_more() {
-    is_served_with("5\nhealed 5\nattempts 1\nproven 1\n", &UNHEALED).await;
-}
-
-/// Cause: a marked member took whatever it was sent. Symptom: a sound one, of whom a leader that judges by plain majority
-/// had said that it differs, was replaced. It looks for itself before anything else.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_sound_member_that_was_called_wrong_is_not_replaced() {
-    is_served_with("5\nattempts 0\n", &["--backend=redb"]).await;
-}
-
-/// Cause: a member that differs kept its log, and wrote no snapshot, until it was healed, and fetched the whole state though
-/// it had no turn. Symptom: where that never comes, its disk filled up, and that of its leader was busy for nothing.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_member_that_has_no_turn_keeps_no_log_and_fetches_nothing() {
-    let flags = ["--backend=redb", "--snapshot-count=20", "--snapshot-log-mb=0", "--snapshot-catchup-entries=10"];
-    let mut cluster = Cluster::rusd(3, &flags).await;
-    let leader = cluster.leader().await;
-    let marked = (leader + 1) % 3;
-    puts(&cluster, leader, 20).await;
-    cluster.terminate(marked).await;
-    // It was wrong once, and isn't any more as far as anybody can see: nobody raises its alarm, so it has no turn.
-    std::fs::write(cluster.data(marked).join("member/diverged"), "5\nattempts 0\nproven 1\n").unwrap();
-    cluster.spawn(marked);
-    refuses(&cluster, marked).await;
-    let saved = |cluster: &Cluster| cluster.log(marked).matches("saved snapshot").count();
-    let (before, begun) = (saved(&cluster), Instant::now());
-    let writer = cluster.leader().await;
-    while saved(&cluster) < before + 2 {
-        assert!(begun.elapsed() < COMES_MAX, "nothing of its log is purged\n{}", cluster.log(marked));
-        puts(&cluster, writer, 50).await;
-        tokio::time::sleep(Duration::from_millis(300)).await;
-    }
-    assert!(!cluster.log(marked).contains("the leader sends its state"), "{}", cluster.log(marked));
-    assert_eq!(read(&cluster, marked, true).await, Err(Code::DataLoss), "it isn't healed");
 }
 
 /// A leader that differs hands over, whoever made it the leader, and whether or not it may heal.

@@ -50,6 +50,7 @@ mod learners;
 mod lease_reads;
 mod listed;
 mod majority;
+mod marked;
 mod observed;
 mod overload;
 mod paused;
