@@ -29,6 +29,7 @@ mod ports;
 mod process;
 mod run;
 mod split;
+mod weather;
 
 mod addresses;
 mod behind;
@@ -49,6 +50,7 @@ mod killed;
 mod learners;
 mod lease_reads;
 mod listed;
+mod lossy;
 mod majority;
 mod marked;
 mod observed;

@@ -7,7 +7,8 @@
 //! ```
 //! A direction is cut at the sender: its neighbour table says a hardware address that nobody has, so frames go out and are
 //! lost without a word, while the other direction works. TCP sees what it sees on a broken wire: silence, its own
-//! repeats that get rarer, connections that hang. The proxies of `net` can't show that. All is taken away at drop, and what a killed
+//! repeats that get rarer, connections that hang. The proxies of `net` can't show that. What is lost by chance, or late, is
+//! `weather`'s. All is taken away at drop, and what a killed
 //! test left behind by the next one.
 
 use std::fs;
@@ -84,7 +85,8 @@ impl Namespaces {
         format!("{PREFIX}{}-{at}", self.tag)
     }
 
-    fn address(&self, at: usize) -> String {
+    /// A member's address.
+    pub(crate) fn address(&self, at: usize) -> String {
         format!("{}.{}", self.net, at + 1)
     }
 
@@ -132,7 +134,13 @@ impl Namespaces {
         }
     }
 
-    fn pairs(&self) -> impl Iterator<Item = (usize, usize)> {
+    /// How many members have one.
+    pub(crate) fn len(&self) -> usize {
+        self.members
+    }
+
+    /// All directions between two members: from, to.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (usize, usize)> {
         let members = self.members;
         (0..members).flat_map(move |from| (0..members).map(move |to| (from, to))).filter(|(from, to)| from != to)
     }
