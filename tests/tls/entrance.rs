@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use crate::authority::{Authority, Wanted};
+use crate::process::COMES_MAX;
 
 struct Port {
     address: String,
@@ -52,6 +53,11 @@ impl Port {
     }
 
     async fn asks_by(&self, stream: TcpStream) {
+        let answered = tokio::time::timeout(COMES_MAX, self.answered(stream));
+        answered.await.expect("an honest client comes in");
+    }
+
+    async fn answered(&self, stream: TcpStream) {
         let mut stream = self.connector.connect(&self.address, stream).await.expect("a handshake");
         stream.write_all(b"GET /members HTTP/1.0\r\n\r\n").await.expect("sent");
         stream.flush().await.expect("sent");
