@@ -8,8 +8,10 @@ use std::pin::Pin;
 use std::task::{Context, Waker};
 
 use tokio::sync::watch;
+use tokio::task::coop::unconstrained;
 
-/// Waits until a flag is set, or its sender is gone, which means the same.
+/// Waits until a flag is set, or its sender is gone, which means the same. It is asked whatever else the task has done: with
+/// no budget left a receiver would be pending without having left a waker.
 pub(super) struct Closing {
     ended: Pin<Box<dyn Future<Output = ()> + Send>>,
     /// Never marked as seen.
@@ -21,7 +23,7 @@ pub(super) struct Closing {
 
 impl Closing {
     pub(super) fn new(flag: watch::Receiver<bool>) -> Self {
-        Self { ended: Box::pin(super::listen::ended(flag.clone())), flag, waker: None, is_over: false }
+        Self { ended: Box::pin(unconstrained(super::listen::ended(flag.clone()))), flag, waker: None, is_over: false }
     }
 
     /// Whether it is over; if not, the task is woken when it is.
@@ -77,6 +79,28 @@ mod tests {
                 assert!(closing.is_over(&mut Context::from_waker(waker)), "and it stays so");
             }
         }
+    }
+
+    // Cause: a task that has done much is sent back by the first receiver that it asks. Symptom: no waker was left there, and
+    // the task slept over the server's end.
+    #[tokio::test]
+    async fn a_task_that_has_done_much_is_woken_at_the_end() {
+        use tokio::task::coop::{consume_budget, has_budget_remaining};
+
+        let (down, flag) = watch::channel(false);
+        let mut closing = Closing::new(flag);
+        let (woken, waker) = task();
+        std::future::poll_fn(|context| {
+            while has_budget_remaining() {
+                let _ = std::pin::pin!(consume_budget()).poll(context);
+            }
+            assert!(!closing.is_over(&mut Context::from_waker(&waker)));
+            std::task::Poll::Ready(())
+        })
+        .await;
+        let before = woken.0.load(Ordering::SeqCst);
+        down.send_replace(true);
+        assert_eq!(woken.0.load(Ordering::SeqCst), before + 1);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use http::{Request, Response, Version};
+use http::{Request, Response, Version, header::CONTENT_TYPE};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -106,10 +106,11 @@ impl Default for ConnOptions {
     }
 }
 
-/// Bytes that a client may have under way in one call; a whole request of the default size fits.
-const STREAM_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
-/// Bytes that a client may have under way on one connection.
-const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+/// Bytes that a client may have under way in one call. A call that isn't polled, as one with answers that its client
+/// doesn't take, keeps as many of them uncounted.
+const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+/// Bytes that a client may have under way on one connection, and thus what one can keep uncounted.
+const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 /// Answer bytes that wait in a call for a client that reads slowly.
 const SEND_BUFFER_BYTES: usize = 256 * 1024;
 /// Calls that a client may reset before they are accepted; above it, it is told to calm down.
@@ -245,12 +246,20 @@ impl hyper::service::Service<Request<Incoming>> for Door {
 fn too_many<B>(request: &Request<B>, is_call: bool) -> Response<ReplyBody> {
     let status = errors::status(&RequestError::TooManyRequests);
     if is_call {
-        status.into_http()
-    } else if gateway::is_served(request.uri().path()) {
+        return status.into_http();
+    }
+    let page = if gateway::is_served(request.uri().path()) {
         gateway::refusal(&status)
     } else {
         pages::unavailable(status.message())
+    };
+    if request.version() != Version::HTTP_2 {
+        return page;
     }
+    // A body waits for a window, and nothing bounds how many would that have no place.
+    let (mut head, _) = page.into_parts();
+    head.headers.remove(CONTENT_TYPE);
+    Response::from_parts(head, ReplyBody::Empty)
 }
 
 fn tell<B>(request: &Request<B>) {

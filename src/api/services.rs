@@ -46,6 +46,9 @@ pub struct Services {
     pub large_reads: Arc<tokio::sync::Semaphore>,
 }
 
+/// Bytes of pages of metrics that clients haven't read yet: some hundred of them. The port for metrics has as many again.
+const PAGES_BYTES_MAX: usize = 16 << 20;
+
 /// Bounds on what all clients together may have in memory, and on how many of them may wait.
 #[derive(Clone, Debug)]
 pub struct Budgets {
@@ -53,6 +56,8 @@ pub struct Budgets {
     pub requests: Budget,
     /// Large answers, until they are read.
     pub answers: Budget,
+    /// Pages of metrics, until they are read.
+    pub pages: Budget,
     /// Requests, streams among them, until their answers are taken.
     pub open: Arc<Places>,
     /// Leases: none is taken here, they are counted where they live.
@@ -71,6 +76,7 @@ impl Budgets {
         Self {
             requests: Budget::new(limits.requests_pending_bytes_max),
             answers: Budget::new(limits.answers_pending_bytes_max),
+            pages: Budget::new(PAGES_BYTES_MAX),
             open: Places::new("max-open-requests", limits.requests_open_max),
             leases: Places::new("max-leases", limits.leases_max),
             lock_waiters: Places::new("max-lock-waiters", limits.lock_waiters_max),

@@ -80,11 +80,14 @@ impl<S: AsyncWrite + Unpin> Socket<S> {
         Self { inner: Arc::new(Mutex::new(inner)), turn }
     }
 
-    /// Whether it takes and brings what it gets, and whom that keeps waiting.
+    /// Whether it takes and brings what it gets, and whom that keeps waiting. A read that waits for nothing but a turn is
+    /// told of once: whoever hears of it sees to one.
     pub(super) fn standing(&self) -> Standing {
-        let inner = self.inner.lock();
+        let mut inner = self.inner.lock();
         let Inner { written, read_waits, .. } = *inner;
-        Standing { is_blocked: inner.is_blocked(), written, read_waits }
+        let is_blocked = inner.is_blocked();
+        inner.read_waits &= is_blocked;
+        Standing { is_blocked, written, read_waits }
     }
 
     /// Writes out what was gathered; the end of a turn.
@@ -217,7 +220,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut inner = self.inner.lock();
         ready!(inner.poll_drain(context))?;
-        Pin::new(&mut inner.stream).poll_shutdown(context)
+        let polled = Pin::new(&mut inner.stream).poll_shutdown(context);
+        inner.noted(polled)
     }
 }
 
@@ -267,6 +271,29 @@ mod tests {
 
         fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
             Poll::Ready(Ok(()))
+        }
+    }
+
+    /// Its end waits for ever.
+    struct Endless;
+
+    impl AsyncRead for Endless {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Endless {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(data.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
         }
     }
 
@@ -360,6 +387,21 @@ mod tests {
         assert_eq!((read(&mut socket), socket.standing().read_waits), (0, true));
         turn.store(1, Ordering::Relaxed);
         assert_eq!((read(&mut socket), socket.standing().read_waits), (0, false), "pings are read all the same");
+    }
+
+    // Cause: a protocol that ends its connection reads no more, and a stream's end wasn't noted as a write. Symptom: the read
+    // that once had waited woke the task at each of its polls, and nobody's patience ended that.
+    #[test]
+    fn an_end_that_waits_is_waited_for_as_a_write() {
+        let mut socket = Socket::new(Endless, Arc::new(AtomicU32::new(0)));
+        let mut context = Context::from_waker(Waker::noop());
+        socket.inner.lock().blocked = true;
+        assert!(Pin::new(&mut socket).poll_read(&mut context, &mut ReadBuf::new(&mut [0; 9])).is_pending());
+        assert!(socket.standing().read_waits && socket.standing().read_waits, "not before something is taken");
+        socket.inner.lock().blocked = false;
+        assert!(socket.standing().read_waits && !socket.standing().read_waits, "once");
+        assert!(Pin::new(&mut socket).poll_shutdown(&mut context).is_pending());
+        assert_eq!(socket.standing(), Standing { is_blocked: true, written: 0, read_waits: false });
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod member;
 mod raw;
 mod server;
 mod streams;
+mod unseen;
 
 #[path = "../support/frames.rs"]
 mod frames;

@@ -197,6 +197,15 @@ pub(crate) fn kept(bytes: Bytes, budget: &Budget) -> Bytes {
     large::keeping(bytes, held)
 }
 
+/// The same of what can be refused: `None` if it would be more than `budget` and `reserve` allow.
+pub(crate) fn kept_within(bytes: Bytes, budget: &Budget, reserve: usize) -> Option<Bytes> {
+    if bytes.len() <= SMALL_BYTES {
+        return Some(bytes);
+    }
+    let held = budget.take_beyond(bytes.len(), reserve)?;
+    Some(large::keeping(bytes, held))
+}
+
 /// A message with its head.
 pub(crate) fn framed(reply: &impl Reply) -> Bytes {
     framed_of_len(reply, reply.encoded_len())

@@ -103,7 +103,15 @@ impl Messages {
             self.whole.split_to(len)
         } else {
             self.buffered.advance(HEAD_LEN);
-            self.buffered.split_to(len).freeze()
+            let message = self.buffered.split_to(len).freeze();
+            // What is left shares the message's memory, and would keep it for as long as the stream lives. Behind a large
+            // one that is less than a frame.
+            if self.buffered.is_empty() {
+                self.buffered = BytesMut::new();
+            } else if len > SMALL_BYTES {
+                self.buffered = BytesMut::from(&self.buffered[..]);
+            }
+            message
         };
         self.unpacked = 0;
         if flag == 0 {
@@ -240,6 +248,25 @@ mod tests {
             }
             assert_eq!(got, [&b"one"[..], b"", b"three"], "step {step}");
             assert!(!cutter.is_partial());
+        }
+    }
+
+    // Cause: what is left of a buffer that is split keeps all of its memory. Symptom: a stream that once had a large message,
+    // and a call that waited for a lock, kept megabytes that nobody counted.
+    #[test]
+    fn nothing_of_a_message_stays_behind_it() {
+        for behind in [0, 3, HEAD_LEN + 1] {
+            let mut bytes = frame(0, &[7; 1_000_000]).to_vec();
+            bytes.extend_from_slice(&frame(0, b"x")[..behind]);
+            let mut cutter = messages("identity", 2_000_000);
+            let mut got = None;
+            for part in bytes.chunks(16_384) {
+                cutter.push(Bytes::copy_from_slice(part));
+                got = got.or(cutter.next().unwrap());
+            }
+            let got = got.expect("it is whole");
+            assert!(got.len() == 1_000_000 && got.is_unique(), "{behind} bytes behind it");
+            assert_eq!(cutter.next().unwrap().is_some(), behind > HEAD_LEN);
         }
     }
 

@@ -18,6 +18,18 @@ pub(crate) enum CallBody {
     Wire(Incoming),
     /// As they are made of what a client says otherwise.
     Translated(Translated),
+    /// Nobody reads on.
+    LetGo,
+}
+
+impl CallBody {
+    /// Nobody reads on: what a client sends nevertheless isn't kept. What is translated stays, as it holds what its text
+    /// does.
+    pub(super) fn let_go(&mut self) {
+        if matches!(self, Self::Wire(_)) {
+            *self = Self::LetGo;
+        }
+    }
 }
 
 impl Body for CallBody {
@@ -28,6 +40,7 @@ impl Body for CallBody {
         match self.get_mut() {
             Self::Wire(incoming) => Pin::new(incoming).poll_frame(context).map_err(BodyError::from),
             Self::Translated(body) => body.as_mut().poll_frame(context),
+            Self::LetGo => Poll::Ready(None),
         }
     }
 
@@ -35,13 +48,14 @@ impl Body for CallBody {
         match self {
             Self::Wire(incoming) => incoming.is_end_stream(),
             Self::Translated(body) => body.is_end_stream(),
+            Self::LetGo => true,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Wire(incoming) => incoming.size_hint(),
-            Self::Translated(_) => SizeHint::default(),
+            Self::Translated(_) | Self::LetGo => SizeHint::default(),
         }
     }
 }

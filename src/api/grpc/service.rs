@@ -320,6 +320,9 @@ where
             }
         }
     };
+    // A call may wait for hours, and what its client sends behind the message would wait with it.
+    drop(messages);
+    call.request.body_mut().let_go();
     // Its client decides when a message comes, and by then others may do what the method does.
     rules::admit_again(&context, call.method).map_err(|error| errors::status(&error))?;
     // These may wait for hours, and keep no more than a name.

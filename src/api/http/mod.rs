@@ -99,7 +99,7 @@ async fn route(services: &Arc<Services>, method: &Method, uri: &Uri, all: bool) 
         (true, "livez") => health::checks(services, "livez", health::LIVE, check, query).await,
         (true, "readyz") => health::checks(services, "readyz", health::READY, check, query).await,
         (true, "version") => pages::version(),
-        (true, "metrics") => pages::metrics(services),
+        (true, "metrics") => pages::metrics(services, all),
         _ if all && path == "/debug/vars" => pages::vars(services),
         _ => not_found(),
     }
