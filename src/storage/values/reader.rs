@@ -33,9 +33,10 @@ pub struct PageLimits {
 }
 
 /// A stretch of the records.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Page {
-    /// In the order of their revisions.
+    /// In the order of their revisions. There may be none though there are pages after this one, as those that were to be in
+    /// it were removed meanwhile.
     pub records: Vec<(Revision, Record)>,
     /// Where the next page begins; `None` if this one is the last.
     pub next: Option<Revision>,
@@ -43,10 +44,14 @@ pub struct Page {
 
 impl Page {
     /// As one of the limits was reached.
-    fn cut(mut self) -> Self {
-        self.next = self.records.last().map(|(last, _)| Revision::new(last.main, last.sub.saturating_add(1)));
-        self
+    fn cut(self) -> Self {
+        let last = self.records.last().map(|(last, _)| *last);
+        last.map(|last| Self { next: Some(behind(last)), ..self }).unwrap_or_default()
     }
+}
+
+fn behind(last: Revision) -> Revision {
+    Revision::new(last.main, last.sub.saturating_add(1))
 }
 
 /// Reads records. It has no method that writes.
@@ -119,7 +124,15 @@ impl ValueReader {
     /// # Errors
     /// As [`ValueReader::record`].
     pub fn scan(&self, from: Revision, to: Revision, limit: usize) -> Result<Vec<(Revision, Record)>, StorageError> {
-        self.page(from, to, PageLimits { records: limit, bytes: usize::MAX }).map(|page| page.records)
+        let (mut found, mut from) = (Vec::new(), from);
+        loop {
+            let page = self.page(from, to, PageLimits { records: limit - found.len(), bytes: usize::MAX })?;
+            found.extend(page.records);
+            match page.next {
+                Some(next) if found.len() < limit => from = next,
+                _ => return Ok(found),
+            }
+        }
     }
 
     /// As [`ValueReader::scan`], but no more than the limits allow: the record that reaches one is the page's last. May
@@ -148,9 +161,11 @@ impl ValueReader {
             if !self.records(wanted, &mut bytes_left, &mut page.records)? {
                 return Ok(page.cut());
             }
-            if stop == end {
-                self.shared.listed.forget(listed.base);
+            if stop < end {
+                // By what was looked for: some of it may have been removed meanwhile, and what is behind it is still there.
+                return Ok(Page { next: wanted.last().map(|last| behind(*last)), ..page });
             }
+            self.shared.listed.forget(listed.base);
             base = listed.base + 1;
         }
         let mut hole = None;

@@ -321,3 +321,28 @@ async fn a_page_ends_with_the_record_that_reaches_its_bytes() {
     let page = reader.page(at(0), at(310), PageLimits { records: 9, bytes: 2_500 }).expect("a page");
     assert_eq!((page.records.first().map(|(at, _)| at.main), page.records.len()), (Some(200), 3));
 }
+
+/// Cause: a page that was short because some of its records were removed while it was read went on with the next segment.
+/// Symptom: what was left of the segment came in no page, and a watcher that caught up lost it.
+#[tokio::test]
+async fn what_is_removed_while_a_page_is_read_takes_nothing_else_along() {
+    let slow = ValuesConfig { flush_interval: Duration::from_secs(3600), ..config(&MemoryImage::default()) };
+    let (mut writer, reader, _) = open(&Env::real(), slow).expect("open");
+    fill(&mut writer, 20..30);
+    flushed(&writer).await;
+    // As a list that was read just before the first ten of it were removed.
+    let read_before = || {
+        let listed = listed::Listed { base: 0, revisions: (10..30).map(at).collect() };
+        writer.shared.listed.keep(writer.shared.listed.epoch(), listed);
+    };
+    let (mut next, mut found) = (Some(at(0)), Vec::new());
+    while let Some(from) = next {
+        read_before();
+        let page = reader.page(from, at(100), PageLimits { records: 4, bytes: usize::MAX }).expect("a page");
+        next = page.next;
+        found.extend(page.records.into_iter().map(|(at, _)| at.main));
+    }
+    assert_eq!(found, (20..30).collect::<Vec<_>>());
+    read_before();
+    assert_eq!(reader.scan(at(0), at(100), 4).expect("scan").len(), 4);
+}
