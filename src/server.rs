@@ -44,6 +44,7 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use tokio::sync::watch;
+use tokio::task::coop::unconstrained;
 
 use self::core::Core;
 use self::waiting::Waiting;
@@ -237,13 +238,9 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
     };
     let core = match core {
         // A signal that came meanwhile would be lost.
-        Err(ServerError::Open(open::OpenError::SetAside { .. })) => {
-            return Ok((&mut signal).now_or_never().map_or(Stopped::SetAside, Stopped::Signal));
-        }
+        Err(ServerError::Open(open::OpenError::SetAside { .. })) => return Ok(unless(signal, Stopped::SetAside)),
         // The tries are counted, so this comes to an end.
-        Err(ServerError::Open(open::OpenError::PutBack)) => {
-            return Ok((&mut signal).now_or_never().map_or(Stopped::Healing, Stopped::Signal));
-        }
+        Err(ServerError::Open(open::OpenError::PutBack)) => return Ok(unless(signal, Stopped::Healing)),
         core => core?,
     };
     if let Some(probes) = probes {
@@ -274,7 +271,7 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
         tracing::warn!(%error, "the service manager could not be told that this member is ready");
     }
 
-    let ended = core.wait(signal).await;
+    let ended = core.wait(&mut signal).await;
     match &ended {
         Ok(Stopped::Removed { .. }) => tracing::warn!("this member was removed from the cluster; ending for good"),
         Ok(Stopped::Healing) => tracing::warn!("starting again to take in the state that heals this member"),
@@ -305,7 +302,16 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
     {
         tracing::warn!("the last traces were not sent");
     }
-    ended
+    // The same here: what came is there for the start after that, too.
+    Ok(match ended? {
+        Stopped::Healing => unless(signal, Stopped::Healing),
+        stopped => stopped,
+    })
+}
+
+/// How a process ends that would start again: not if it was told to end meanwhile, by a signal that is sent once.
+fn unless(signal: impl Future<Output = Signal>, stopped: Stopped) -> Stopped {
+    unconstrained(signal).now_or_never().map_or(stopped, Stopped::Signal)
 }
 
 /// Does what `--import-from` asks for.
@@ -424,4 +430,20 @@ fn address(url: &Url) -> Address {
 fn join(urls: &[&Url]) -> String {
     let urls: Vec<_> = urls.iter().map(ToString::to_string).collect();
     urls.join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Cause: whoever waits for a signal had let go of it when the process ended to be healed. Symptom: one that came while it
+    /// ended was lost, and the process that started again served until it was killed.
+    #[test]
+    fn a_signal_that_comes_while_a_process_ends_to_start_again_ends_it() {
+        for stopped in [Stopped::Healing, Stopped::SetAside] {
+            let told = unless(std::future::ready(Signal::Terminate), stopped);
+            assert_eq!(told, Stopped::Signal(Signal::Terminate));
+            assert_eq!(unless(std::future::pending(), stopped), stopped);
+        }
+    }
 }

@@ -305,6 +305,13 @@ impl Node {
             && self.desk().view(self.status(), &metrics, |view| view.is_quorum_without(member.get()))
     }
 
+    /// Whether this leader has applied an entry of its own term, and so all that was committed before it led.
+    pub fn has_applied_own(&self) -> bool {
+        let metrics = self.raft().metrics().borrow_watched().clone();
+        metrics.current_leader == Some(metrics.id)
+            && metrics.last_applied.is_some_and(|applied| applied.leader_id.term == metrics.current_term)
+    }
+
     /// Whether the member is in touch with this leader.
     pub fn is_in_touch(&self, member: MemberId) -> bool {
         let metrics = self.raft().metrics().borrow_watched().clone();

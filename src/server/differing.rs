@@ -19,6 +19,9 @@ use crate::types::RequestError;
 /// Keys that are named of those that differ.
 const KEYS_MAX: usize = 10;
 
+/// Bytes of a prefix that are found without a pause.
+const LEVELS_A_TURN: usize = 16;
+
 /// A prefix in which keys differ, and what the digests of the other side's come to, if that is known.
 struct Differing {
     prefix: Bytes,
@@ -52,8 +55,9 @@ where
                 found.push(begins_with(&differing.prefix));
                 continue;
             }
-            Ok(Err(error)) => return Err(error),
-            Err(_) => {
+            Ok(Err(error)) if found.is_empty() => return Err(error),
+            // What is known is named, and of the rest where it begins.
+            Ok(Err(_)) | Err(_) => {
                 left.push(differing);
                 let room = KEYS_MAX - found.len();
                 found.extend(left.iter().rev().take(room).map(|differing| begins_with(&differing.prefix)));
@@ -85,7 +89,7 @@ where
 {
     let Some(parts) = own(&differing.prefix) else { return Ok(None) };
     if differing.theirs.is_some()
-        && let Some((prefix, parts)) = common(own, &differing.prefix, &parts)
+        && let Some((prefix, parts)) = common(own, &differing.prefix, &parts).await
     {
         let theirs = asked(ask, &prefix).await?;
         if Some(theirs.iter().fold(0, |sum: u64, part| sum.wrapping_add(*part))) == differing.theirs {
@@ -104,10 +108,14 @@ where
     if theirs.len() == PARTS { Ok(theirs) } else { Err(RequestError::UnknownMethod) }
 }
 
-/// The longest prefix that all keys of this side with `prefix` have, and its parts; `None` if that is no longer one.
-fn common(own: &impl Fn(&[u8]) -> Option<Vec<u64>>, prefix: &Bytes, parts: &[u64]) -> Option<(Bytes, Vec<u64>)> {
+/// The longest prefix that all keys of this side with `prefix` have, and its parts; `None` if that is no longer one. Each
+/// byte more is hundreds of looks into the index, so others have their turns meanwhile, and time may be up.
+async fn common(own: &impl Fn(&[u8]) -> Option<Vec<u64>>, prefix: &Bytes, parts: &[u64]) -> Option<(Bytes, Vec<u64>)> {
     let mut longest: Option<(Bytes, Vec<u64>)> = None;
-    loop {
+    for level in 1_usize.. {
+        if level.is_multiple_of(LEVELS_A_TURN) {
+            tokio::task::yield_now().await;
+        }
         let (prefix, parts) = longest.as_ref().map_or((prefix, parts), |(prefix, parts)| (prefix, &parts[..]));
         let mut there = (0..PARTS).filter(|part| parts[*part] != 0);
         let next = match (there.next(), there.next()) {
@@ -117,9 +125,10 @@ fn common(own: &impl Fn(&[u8]) -> Option<Vec<u64>>, prefix: &Bytes, parts: &[u64
         let found = next.map(|byte| longer(prefix, byte)).and_then(|longer| own(&longer).map(|parts| (longer, parts)));
         match found {
             Some(found) => longest = Some(found),
-            None => return longest,
+            None => break,
         }
     }
+    longest
 }
 
 #[cfg(test)]
@@ -194,6 +203,40 @@ mod tests {
         assert!(hidden.starts_with(prefix) && prefix.len() > 3, "{prefix}");
         assert_eq!(found[1], "b…");
         assert_eq!(took, Duration::from_secs(10));
+    }
+
+    /// Cause: what all keys have in common was looked for without a pause. Symptom: keys of some KiB kept a thread that serves
+    /// for seconds, whatever time there was.
+    #[tokio::test]
+    async fn a_long_search_on_this_side_ends_in_time_too() {
+        let long = Keys::from([(vec![b'x'; 4_000], 1)]);
+        let other = Keys::from([(vec![b'x'; 3_999], 2)]);
+        let looks = Cell::new(0_u32);
+        let until = Instant::now() + Duration::from_millis(30);
+        let own = |prefix: &[u8]| {
+            looks.set(looks.get() + 1);
+            assert!(looks.get() < 2_000, "without an end");
+            std::thread::sleep(Duration::from_millis(1));
+            Some(parts(&long, prefix))
+        };
+        let ask = |prefix: Bytes| std::future::ready(Ok(parts(&other, &prefix)));
+        let found = keys_that_differ(own, ask, until).await.expect("answered");
+        assert!(found.len() == 1 && found[0].ends_with('…'), "{found:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_found_is_named_though_a_later_question_has_no_answer() {
+        let (own, other) = (keys(&[("a", 1), ("b", 1)]), keys(&[("a", 2), ("b", 2)]));
+        let asked = Cell::new(0);
+        let ask = |prefix: Bytes| {
+            asked.set(asked.get() + 1);
+            std::future::ready(if asked.get() > 2 { Err(RequestError::NoLeader) } else { Ok(parts(&other, &prefix)) })
+        };
+        let until = Instant::now() + Duration::from_secs(10);
+        let found = keys_that_differ(|prefix| Some(parts(&own, prefix)), &ask, until).await.expect("something");
+        assert_eq!(found, ["a", "b…"]);
+        let none = keys_that_differ(|prefix| Some(parts(&own, prefix)), &ask, until).await;
+        assert_eq!(none.expect_err("nothing is known"), RequestError::NoLeader);
     }
 
     #[tokio::test(start_paused = true)]

@@ -39,7 +39,7 @@ use crate::watch::StreamEnd;
 
 use fetch::Fetch;
 use install::ATTEMPTS_MAX;
-pub(super) use install::{ask_back, install, note_arrival, settle};
+pub(super) use install::{ask_back, install, note_arrival, note_read, settle};
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_millis(500);
@@ -170,7 +170,8 @@ impl Healer {
         }
         let now = self.env.clock.wall();
         match self.on_disk(move |data, disk| data.healings_since(disk, now)).await {
-            Ok(lately) if lately < HEALINGS_MAX => {}
+            // Those for which there was no room have replaced nothing.
+            Ok(lately) if lately.saturating_sub(mark.full as usize) < HEALINGS_MAX => {}
             Ok(lately) => {
                 tracing::error!(lately, within = ?HEALINGS_WITHIN, "its state was replaced too often: no more of it");
                 // Seen with the next look, and by each start.

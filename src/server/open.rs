@@ -145,15 +145,28 @@ pub(super) fn open(
     let purged = recovered.purged.map_or(RaftIndex(0), |id| id.index);
     // Damaged, lost as a whole, or set aside by a start that came no further than that. A state that differed is
     // never made anew from the log alone: something in it may be what made it differ.
-    if opened.position.index < purged.max(healed)
-        && let Some(rebuilt) = rebuild::from_snapshot(env, &mut store, &data.snapshots())?
-    {
-        opened = rebuilt;
+    let mut passing = None;
+    if opened.position.index < purged.max(healed) {
+        match rebuild::from_snapshot(env, &mut store, &data.snapshots())? {
+            rebuild::Rebuilt::Of(rebuilt) => opened = rebuilt,
+            rebuild::Rebuilt::No(error) => passing = error,
+        }
     }
     let have = opened.position.index;
-    if have < healed && heal::ask_back(env.disk.as_ref(), data)? {
-        tracing::error!("the others' state can't be read in: starting again to put the old one back");
-        return Err(OpenError::PutBack);
+    if have < healed {
+        let is_full = matches!(passing, Some(StorageError::Full { .. }));
+        if heal::ask_back(env.disk.as_ref(), data, is_full)? {
+            tracing::error!("the others' state can't be read in: starting again to put the old one back");
+            return Err(OpenError::PutBack);
+        }
+    } else {
+        heal::note_read(env.disk.as_ref(), data);
+    }
+    // Another start may read it in, and nothing else is as good.
+    if have < purged.max(healed)
+        && let Some(error) = passing
+    {
+        return Err(error.into());
     }
     rebuild::finish_received(env, &data.snapshots(), have)?;
     // For one of several, a restored snapshot would be another cluster.

@@ -67,7 +67,10 @@ pub fn reaching(newest: Option<SavedSnapshot>, purged: RaftIndex) -> Option<Save
 /// # Errors
 /// Those of the disk.
 pub fn from_snapshot(env: &Env, store: &mut Store, dir: &Path) -> Result<Option<Opened>, StorageError> {
-    rebuild::from_snapshot(env, store, dir)
+    Ok(match rebuild::from_snapshot(env, store, dir)? {
+        rebuild::Rebuilt::Of(opened) => Some(opened),
+        rebuild::Rebuilt::No(_) => None,
+    })
 }
 
 /// Whether the log lacks what this member once had, so that it must not start.

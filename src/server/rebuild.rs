@@ -172,22 +172,35 @@ fn header(env: &Env, path: &Path) -> Result<SnapshotHeader, StorageError> {
     snapshot::read_header(input).map_err(|error| error.at(path))
 }
 
-/// Puts the state of the newest whole snapshot in place of what the store holds; `None`, and nothing
-/// changed, if there is none.
+/// What came of a search for a snapshot that can be read in.
+pub(super) enum Rebuilt {
+    /// The store holds what it says.
+    Of(Opened),
+    /// Nothing was changed. The error, if there is one, is of the kind that passes: what could not be read in may be of use
+    /// later.
+    No(Option<StorageError>),
+}
+
+/// Puts the state of the newest whole snapshot in place of what the store holds.
 ///
 /// # Errors
 /// The directory can't be listed.
-pub(super) fn from_snapshot(env: &Env, store: &mut Store, dir: &Path) -> Result<Option<Opened>, StorageError> {
+pub(super) fn from_snapshot(env: &Env, store: &mut Store, dir: &Path) -> Result<Rebuilt, StorageError> {
+    let mut passing = None;
     for path in files(env.disk.as_ref(), dir)? {
         match install(env, store, &path) {
             Ok(opened) => {
                 tracing::info!(path = %path.display(), index = opened.position.index.get(), "rebuilt the store");
-                return Ok(Some(opened));
+                return Ok(Rebuilt::Of(opened));
             }
-            Err(error) => tracing::warn!(%error, "a snapshot is of no use; looking for an older one"),
+            Err(error) => {
+                tracing::warn!(%error, "a snapshot is of no use; looking for an older one");
+                let passes = matches!(error, StorageError::Full { .. } | StorageError::Io { .. });
+                passing = passing.or(passes.then_some(error));
+            }
         }
     }
-    Ok(None)
+    Ok(Rebuilt::No(passing))
 }
 
 /// Reads a file and puts its state in place of the store's, beside everything else that runs: whoever serves meanwhile
@@ -215,7 +228,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::env::{CrashStyle, MemDisk};
+    use crate::env::{Access, CrashStyle, MemDisk};
     use crate::storage::{AppliedPosition, StoreReader};
     use crate::types::Term;
 
@@ -244,11 +257,30 @@ mod tests {
         let load = load(env.clone());
         for (path, index) in received.iter().zip([17, 18]) {
             assert_eq!(load(&mut store, path).expect("its file is there").position.index, RaftIndex(index));
-            let again = from_snapshot(&env, &mut Store::in_memory(), dir).expect("listed").expect("it can be read");
-            assert_eq!(again.position.index, RaftIndex(index));
+            let again = from_snapshot(&env, &mut Store::in_memory(), dir).expect("listed");
+            assert!(
+                matches!(again, Rebuilt::Of(opened) if opened.position.index == RaftIndex(index)),
+                "it can be read"
+            );
         }
         let found = newest(&env, dir).expect("listed").expect("two were installed");
         assert_eq!(found.position.index, RaftIndex(18));
+    }
+
+    /// Cause: why a snapshot could not be read in was only said. Symptom: an error that passes, as of a full disk, was one for
+    /// good: an old store was put back, or the member was to be removed.
+    #[test]
+    fn what_may_be_of_use_later_is_told_from_what_never_is() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (env, dir) = (Env::real(), dir.path());
+        let search = || from_snapshot(&env, &mut Store::in_memory(), dir).expect("listed");
+        assert!(matches!(search(), Rebuilt::No(None)));
+        let junk = env.disk.open(&path_of(dir, RaftIndex(5)), Access::CreateNew).expect("made");
+        junk.write_at(&[7; 10_000], 0).expect("written");
+        assert!(matches!(search(), Rebuilt::No(None)));
+        // The disk doesn't read it.
+        env.disk.create_dir_all(&path_of(dir, RaftIndex(4))).expect("made");
+        assert!(matches!(search(), Rebuilt::No(Some(StorageError::Io { .. }))));
     }
 
     #[test]

@@ -34,7 +34,7 @@ impl Turns {
     /// `election_timeout` is as the flag says: a member that was silent for twice as long is missed.
     pub(super) fn new(node: Node, alarms: AlarmView, election_timeout: Duration) -> Self {
         let least = GONE_AFTER + 2 * election_timeout;
-        Self { node, alarms, book: Mutex::new(Book { least, led: None, turn: None }) }
+        Self { node, alarms, book: Mutex::new(Book { least, led: None, turn: None, begun: Instant::now() }) }
     }
 
     /// Whether it is `member`'s turn now; it has it only if it `takes` it.
@@ -54,6 +54,7 @@ impl Turns {
             term,
             marked: &raised.into_iter().map(|(member, _)| member).collect(),
             is_quorum: self.node.is_quorum_without(member),
+            knows_all: self.node.has_applied_own(),
             is_in_touch: &|other| self.node.is_in_touch(other),
         };
         Ok(self.book.lock().grant(&asked, Instant::now()))
@@ -70,6 +71,8 @@ struct Asked<'a> {
     marked: &'a BTreeSet<MemberId>,
     /// The others are one.
     is_quorum: bool,
+    /// All that its predecessors have committed is applied here, so that no alarm is missing.
+    knows_all: bool,
     is_in_touch: &'a dyn Fn(MemberId) -> bool,
 }
 
@@ -78,7 +81,10 @@ struct Book {
     least: Duration,
     /// The term in which turns were given, and when the first one was asked for.
     led: Option<(Term, Instant)>,
+    /// Whose turn it is, and since when, by what it was told last.
     turn: Option<(MemberId, Instant)>,
+    /// When that one got it first.
+    begun: Instant,
 }
 
 impl Book {
@@ -95,10 +101,20 @@ impl Book {
         let is_alone = asked.marked.iter().all(|member| *member == asked.member);
         let is_new = self.led.is_none_or(|(_, since)| now.saturating_duration_since(since) < self.least);
         let may_be_formers = is_new && !is_alone && !is_mine;
-        if !asked.marked.contains(&asked.member) || is_anothers || may_be_formers || !asked.is_quorum {
+        // One that has its turn and can't end for it, as its disk doesn't take the note, leaves the next one to others: it
+        // begins once this one can't have gone any more.
+        let since = |time| now.saturating_duration_since(time);
+        let goes_on = is_mine && since(self.begun) < self.least;
+        let is_just_over = self.turn.is_some_and(|(_, told)| since(told) < 2 * self.least);
+        let stays_too_long = is_mine && !goes_on && is_just_over && !is_alone;
+        let is_known = asked.knows_all && asked.marked.contains(&asked.member);
+        if !is_known || is_anothers || may_be_formers || stays_too_long || !asked.is_quorum {
             return false;
         }
         if asked.takes {
+            if !goes_on {
+                self.begun = now;
+            }
             self.turn = Some((asked.member, now));
         }
         true
@@ -117,11 +133,14 @@ mod tests {
         book: Book,
         now: Instant,
         in_touch: bool,
+        knows_all: bool,
     }
 
     impl Desk {
         fn new() -> Self {
-            Self { book: Book { least: LEAST, led: None, turn: None }, now: Instant::now(), in_touch: true }
+            let now = Instant::now();
+            let book = Book { least: LEAST, led: None, turn: None, begun: now };
+            Self { book, now, in_touch: true, knows_all: true }
         }
 
         fn ask(&mut self, member: MemberId, term: u64, marked: &[MemberId], is_quorum: bool) -> bool {
@@ -129,14 +148,18 @@ mod tests {
             let marked = marked.iter().copied().collect();
             let is_in_touch = |_| in_touch;
             let term = Term(term);
-            let asked = Asked { member, takes: true, term, marked: &marked, is_quorum, is_in_touch: &is_in_touch };
+            let knows_all = self.knows_all;
+            let asked =
+                Asked { member, takes: true, term, marked: &marked, is_quorum, knows_all, is_in_touch: &is_in_touch };
             self.book.grant(&asked, self.now)
         }
 
         fn might(&mut self, member: MemberId, marked: &[MemberId]) -> bool {
             let marked = marked.iter().copied().collect();
+            let (is_quorum, knows_all) = (true, self.knows_all);
+            let is_in_touch = &|_| true;
             let asked =
-                Asked { member, takes: false, term: Term(1), marked: &marked, is_quorum: true, is_in_touch: &|_| true };
+                Asked { member, takes: false, term: Term(1), marked: &marked, is_quorum, knows_all, is_in_touch };
             self.book.grant(&asked, self.now)
         }
     }
@@ -191,6 +214,41 @@ mod tests {
         desk.in_touch = false;
         assert!(desk.ask(B, 2, &[A, B], true), "what was given in a former term is forgotten");
         assert!(desk.ask(A, 3, &[A], true), "nobody else can have one");
+    }
+
+    /// Cause: alarms were looked at before what the former leader had raised was applied. Symptom: A seemed alone, and had its
+    /// turn beside B, who had the former leader's.
+    #[test]
+    fn a_new_leader_knows_all_alarms_before_it_gives_turns() {
+        let mut desk = Desk::new();
+        desk.knows_all = false;
+        assert!(!desk.ask(A, 1, &[A], true) && !desk.might(A, &[A]));
+        desk.knows_all = true;
+        assert!(desk.ask(A, 1, &[A], true));
+    }
+
+    /// Cause: each time that the holder of a turn asked, it had the whole of it again. Symptom: one whose disk took no note
+    /// asked twice a second, and nobody else was ever healed.
+    #[test]
+    fn whoever_has_a_turn_and_stays_leaves_it_to_others() {
+        let mut desk = Desk::new();
+        assert!(desk.ask(A, 1, &[A], true));
+        let mut had = 0;
+        for second in 0..10 * LEAST.as_secs() {
+            desk.now += Duration::from_secs(1);
+            let (a, b) = (desk.ask(A, 1, &[A, B], true), desk.ask(B, 1, &[A, B], true));
+            assert!(!(a && b), "in one moment, after {second} s");
+            if b {
+                had = second;
+                break;
+            }
+        }
+        assert!((LEAST.as_secs()..=3 * LEAST.as_secs()).contains(&had), "{had}");
+        // Alone, nobody waits for it.
+        for _ in 0..100 {
+            desk.now += Duration::from_secs(1);
+            assert!(desk.ask(A, 2, &[A], true));
+        }
     }
 
     /// Cause: a member that would have had no turn for long fetched the whole state all the same, again and again.

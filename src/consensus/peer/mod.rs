@@ -25,9 +25,9 @@ mod wire;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use openraft::RaftNetworkFactory;
 use openraft::raft::AppendEntriesRequest;
@@ -79,8 +79,8 @@ struct Inner {
     channels: Mutex<BTreeMap<MemberId, Arc<Channels>>>,
     removed: watch::Sender<bool>,
     unsure: AtomicBool,
-    /// Bytes of the last snapshot that came to heal this member, or was to.
-    healing_bytes: AtomicU64,
+    /// Bytes of the last snapshot that came to heal this member, or was to, and when that was.
+    healing_bytes: Mutex<Option<(u64, Instant)>>,
     meters: OnceLock<Meters>,
     /// Not kept alive from here: whoever waits for an entry is told of Raft's end when the log goes.
     log: OnceLock<PurgedIndex>,
@@ -97,7 +97,7 @@ impl Peers {
             channels: Mutex::default(),
             removed: watch::Sender::new(false),
             unsure: AtomicBool::new(false),
-            healing_bytes: AtomicU64::new(0),
+            healing_bytes: Mutex::default(),
             meters: OnceLock::new(),
             log: OnceLock::new(),
         };

@@ -12,8 +12,7 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use openraft::errors::StreamingError;
@@ -42,6 +41,8 @@ const CHUNKS_AHEAD: usize = 4;
 const STALL_MAX: Duration = Duration::from_secs(30);
 /// How long the other side may take to install, after it has everything.
 const INSTALL_MAX: Duration = Duration::from_secs(600);
+/// How long a state's size is remembered that came to heal this member, or was to.
+const HEALING_BYTES_COUNT: Duration = Duration::from_secs(600);
 /// Ending of a file that isn't installed yet.
 const RECEIVED: &str = ".received.tmp";
 /// Ending of a file that isn't whole yet, and never will be one of Raft's.
@@ -139,7 +140,7 @@ impl Peers {
         let path = self.options().snapshot_dir.join(name_of(to_raft(last.index), serial, head.healing));
         tracing::info!(path = %path.display(), bytes = head.size, "receiving a snapshot");
         if head.healing {
-            self.inner.healing_bytes.store(head.size, Ordering::Relaxed);
+            self.note_healing_bytes(head.size);
         }
         let incoming = Incoming { peers: self, path: Some(&path) };
         let written = self.write(&path, head.size, &mut chunks, meter).await;
@@ -168,9 +169,14 @@ impl Peers {
         kept.map_err(|error| failed("keep", &error))
     }
 
-    /// Bytes of the last snapshot that came to heal this member, or was to; 0 if none did.
+    /// Bytes of the last snapshot that came to heal this member, or was to; 0 if none did, or long ago: states get smaller,
+    /// too.
     pub fn healing_bytes(&self) -> u64 {
-        self.inner.healing_bytes.load(Ordering::Relaxed)
+        lately(*self.inner.healing_bytes.lock(), self.inner.env.clock.now())
+    }
+
+    fn note_healing_bytes(&self, bytes: u64) {
+        *self.inner.healing_bytes.lock() = Some((bytes, self.inner.env.clock.now()));
     }
 
     /// Removes what was kept, as this member doesn't differ any more.
@@ -308,9 +314,24 @@ async fn read(file: Arc<dyn DiskFile>, size: u64, head: pb::SnapshotHead, chunks
     }
 }
 
+fn lately(noted: Option<(u64, Instant)>, now: Instant) -> u64 {
+    let counts = noted.filter(|(_, at)| now.saturating_duration_since(*at) < HEALING_BYTES_COUNT);
+    counts.map_or(0, |(bytes, _)| bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Cause: the size of a state for which there had been no room was remembered until the process ended. Symptom: the
+    /// cluster was compacted, and the member went on waiting for ten times the room that it needed.
+    #[test]
+    fn how_much_room_a_state_wanted_is_forgotten() {
+        let at = crate::env::Env::real().clock.now();
+        assert_eq!(lately(None, at), 0);
+        assert_eq!(lately(Some((7, at)), at + HEALING_BYTES_COUNT / 2), 7);
+        assert_eq!(lately(Some((7, at)), at + HEALING_BYTES_COUNT), 0);
+    }
 
     /// Cause: what was to heal a member came in under the name that Raft's files have. Symptom: in a quiet cluster it was of
     /// the entry that the store held, so the next start took a file that a crash had cut off for one that was installed.

@@ -33,6 +33,11 @@ pub struct Divergence {
     pub kept: bool,
     /// This store is to be put back by the next start, before any is opened.
     pub back: Option<Aside>,
+    /// The snapshot that has taken the state's place was not read into a store yet: as long as that is so, the old store and
+    /// the log still fit together.
+    pub unread: bool,
+    /// How often it could not be, for want of room. Such a try doesn't count, and the next one asks for more.
+    pub full: u32,
 }
 
 /// A store that was put aside.
@@ -72,13 +77,15 @@ impl Divergence {
             proven: false,
             kept: false,
             back: None,
+            unread: false,
+            full: 0,
         }
     }
 
     /// The same, once this member has found with the others that what it holds is wrong. What had taken the state's place
     /// is no better then, and only another one helps.
     pub fn seen_wrong(&self) -> Self {
-        Self { proven: true, healed: None, ..*self }
+        Self { proven: true, healed: None, unread: false, ..*self }
     }
 
     /// Whether it is over once the member holds what the others do. If it was found wrong, keys that differed may have been
@@ -111,6 +118,8 @@ impl Divergence {
                 "attempts" => mark.attempts = value.parse().unwrap_or(u32::MAX),
                 "swapping" => mark.swapping = true,
                 "proven" => mark.proven = true,
+                "unread" => mark.unread = true,
+                "full" => mark.full = value.parse().unwrap_or_default(),
                 // Rather two stores kept than none.
                 "kept" => mark.kept = true,
                 "back" => mark.back = Some(if value == "later" { Aside::Later } else { Aside::First }),
@@ -132,12 +141,15 @@ impl Divergence {
         let swapping = if self.swapping { "swapping 1\n" } else { "" };
         let proven = if self.proven { "proven 1\n" } else { "" };
         let kept = if self.kept { "kept 1\n" } else { "" };
+        let unread = if self.unread { "unread 1\n" } else { "" };
+        let full = if self.full > 0 { format!("full {}\n", self.full) } else { String::new() };
         let back = match self.back {
             Some(Aside::First) => "back first\n",
             Some(Aside::Later) => "back later\n",
             None => "",
         };
-        format!("{}\n{healed}{swapping}attempts {}\n{arrived}{proven}{kept}{back}", self.index.get(), self.attempts)
+        let (index, attempts) = (self.index.get(), self.attempts);
+        format!("{index}\n{healed}{swapping}attempts {attempts}\n{arrived}{proven}{kept}{back}{unread}{full}")
     }
 }
 
@@ -208,6 +220,7 @@ mod tests {
             Divergence { arrived: Some(end), proven: true, ..found.counted() },
             Divergence { healed: Some(RaftIndex(700)), attempts: 2, kept: true, ..found },
             Divergence { healed: Some(RaftIndex(700)), swapping: true, ..found },
+            Divergence { healed: Some(RaftIndex(700)), unread: true, full: 3, ..found },
             Divergence { healed: Some(RaftIndex(700)), back: Some(Aside::First), ..found },
             Divergence { arrived: Some(end), kept: true, back: Some(Aside::Later), ..found },
         ] {

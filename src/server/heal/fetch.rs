@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::{ANSWER_MAX, Healer, install};
 use crate::consensus::peer::HEALING;
-use crate::env::unblock;
+use crate::env::{Access, Env, unblock};
 use crate::ops::data_dir::Divergence;
 use crate::storage::AppliedPosition;
 use crate::storage::backend::BackendConfig;
@@ -82,7 +82,7 @@ impl Healer {
     pub(super) async fn fetch(&self, fetch: &mut Fetch, mark: &Divergence, leader: MemberId) {
         match self.is_ready().await {
             Ok(true) => self.take_in(fetch, mark, leader).await,
-            Ok(false) => self.ask(fetch, leader).await,
+            Ok(false) => self.ask(fetch, mark, leader).await,
             Err(error) => tracing::warn!(%error, "whether a state has come in place of this one can't be looked for"),
         }
     }
@@ -92,17 +92,39 @@ impl Healer {
     pub(super) async fn keep_log(&self, fetch: &mut Fetch) {
         let keeps = fetch.keeps(Instant::now()) && self.has_room(self.reader.logical_size()).await;
         self.node.status().set_awaits_state(keeps);
-        if !keeps && fetch.came.is_some() {
+        if !keeps && remove_come(&self.env, self.ready()).await {
             tracing::info!(
                 "the others' state has come, but this member could not start again with it in time: it goes"
             );
             fetch.removed();
-            self.remove_ready().await;
         }
     }
 
     fn ready(&self) -> PathBuf {
         self.data.snapshots().join(HEALING)
+    }
+
+    /// Whether there is room for so many bytes that are still to come, and for a store of the snapshot of `snapshot` bytes
+    /// that they make, beside what this member has.
+    async fn has_room_to_install(&self, coming: u64, snapshot: u64, mark: &Divergence) -> bool {
+        let (disk, data, mark) = (self.env.disk.clone(), self.data.clone(), *mark);
+        let needed = install::needed(snapshot, &mark).saturating_add(coming);
+        let needed = needed.saturating_add(BackendConfig::RESERVE_BYTES_DEFAULT);
+        let room = unblock(move || {
+            let freed = install::freed(disk.as_ref(), &data, &mark).map_err(std::io::Error::other)?;
+            Ok::<_, std::io::Error>(disk.free_bytes(&data.snapshots())?.saturating_add(freed))
+        });
+        match room.await {
+            Ok(Ok(room)) => room >= needed,
+            _ => true,
+        }
+    }
+
+    /// Bytes of what has come; 0 if that can't be told.
+    async fn ready_bytes(&self) -> u64 {
+        let (disk, ready) = (self.env.disk.clone(), self.ready());
+        let size = unblock(move || disk.open(&ready, Access::Read).and_then(|file| file.size()));
+        size.await.and_then(|size| size).unwrap_or_default()
     }
 
     async fn is_ready(&self) -> std::io::Result<bool> {
@@ -141,6 +163,18 @@ impl Healer {
         }
         if self.care.is_log_damaged(&self.wal) {
             tracing::debug!("the log is purged beyond its damaged part first, as no start takes it");
+            return;
+        }
+        let bytes = self.ready_bytes().await;
+        if !self.has_room_to_install(0, bytes, mark).await {
+            tracing::error!(
+                bytes,
+                store = install::needed(bytes, mark),
+                "there is no room for a store of the others' state, which has come: it goes, make some"
+            );
+            fetch.removed();
+            fetch.ask_at = Instant::now() + ROOM_EVERY;
+            self.remove_ready().await;
             return;
         }
         let is_turn = match self.node.peers().ask_turn(leader, true, ANSWER_MAX).await {
@@ -204,7 +238,7 @@ impl Healer {
         }
     }
 
-    async fn ask(&self, fetch: &mut Fetch, leader: MemberId) {
+    async fn ask(&self, fetch: &mut Fetch, mark: &Divergence, leader: MemberId) {
         fetch.came = None;
         let now = Instant::now();
         if fetch.ask_at > now {
@@ -212,8 +246,12 @@ impl Healer {
         }
         // The leader writes all of its state for this: it isn't asked for what this member would refuse.
         let bytes = self.reader.logical_size().max(self.node.peers().healing_bytes());
-        if !self.has_room(bytes).await {
-            tracing::error!(bytes, "there is no room for the others' state, which would heal this member: make some");
+        if !self.has_room_to_install(bytes, bytes, mark).await {
+            tracing::error!(
+                bytes,
+                store = install::needed(bytes, mark),
+                "there is no room for the others' state, which would heal this member: make some"
+            );
             fetch.ask_at = now + ROOM_EVERY;
             return;
         }
@@ -239,9 +277,44 @@ impl Healer {
     }
 }
 
+/// Removes a state that has come, if one has: it may be there without having been read, as when nobody could say who is
+/// right since. Whether one was.
+async fn remove_come(env: &Env, ready: PathBuf) -> bool {
+    let disk = env.disk.clone();
+    let removed = unblock(move || {
+        let is_there = disk.exists(&ready)?;
+        if is_there {
+            disk.remove(&ready)?;
+        }
+        Ok::<_, std::io::Error>(is_there)
+    });
+    match removed.await.and_then(|removed| removed) {
+        Ok(was_there) => was_there,
+        Err(error) => {
+            tracing::debug!(%error, "what came for healing could not be removed; it will be");
+            false
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::env::MemDisk;
+
+    /// Cause: only what had been read was removed. Symptom: the leader died when it had sent its state, nobody could say who
+    /// was right, and a file as large as the state lay on a full disk for ever.
+    #[tokio::test]
+    async fn what_came_and_was_never_read_goes_too() {
+        let env = Env { disk: std::sync::Arc::new(MemDisk::new()), ..Env::real() };
+        let dir = PathBuf::from("/snap");
+        env.disk.create_dir_all(&dir).expect("a directory");
+        let ready = dir.join(HEALING);
+        assert!(!remove_come(&env, ready.clone()).await, "nothing has come");
+        env.disk.open(&ready, Access::Create).expect("it comes");
+        assert!(remove_come(&env, ready.clone()).await);
+        assert!(!env.disk.exists(&ready).expect("looked for") && !remove_come(&env, ready).await);
+    }
 
     /// Cause: the log was kept from when a member was found to differ until it was healed, whatever came of it. Symptom:
     /// a disk and a memory that filled up with it.

@@ -13,12 +13,12 @@
 //! until the new state was compared with the others'.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::consensus::peer::HEALING;
 use crate::consensus::term_of_vote;
-use crate::env::{Disk, Env, Spread, make_dir_durably};
+use crate::env::{Access, Disk, Env, Spread, make_dir_durably};
 use crate::ops::data_dir::{Aside, DataDir, DataDirError, Divergence, LogEnd};
 use crate::server::open::OpenError;
 use crate::server::rebuild;
@@ -168,7 +168,7 @@ fn replace(
     position: AppliedPosition,
     ready: &Path,
 ) -> Result<(), OpenError> {
-    let begun = Divergence { healed: Some(position.index), swapping: true, ..mark };
+    let begun = Divergence { healed: Some(position.index), swapping: true, unread: false, ..mark };
     if !mark.swapping {
         // What lies aside from now on was put there by this try.
         if !mark.kept {
@@ -197,7 +197,8 @@ fn finish(disk: &dyn Disk, data: &DataDir, begun: Divergence) -> Result<(), Open
     // They were made of what is aside now.
     let snapshot = rebuild::path_of(&data.snapshots(), begun.healed.unwrap_or_default());
     rebuild::remove_all_but(disk, &data.snapshots(), Some(&snapshot))?;
-    data.note_divergence(disk, &Divergence { swapping: false, kept: begun.kept || is_kept, ..begun })?;
+    let done = Divergence { swapping: false, kept: begun.kept || is_kept, unread: true, ..begun };
+    data.note_divergence(disk, &done)?;
     Ok(())
 }
 
@@ -270,13 +271,16 @@ pub(in crate::server) fn settle(disk: &dyn Disk, data: &DataDir) -> Result<(), D
 }
 
 /// Has the next start undo an installation whose snapshot could not be read into a store, as where there is no room for
-/// both: the member goes on with the old store then, which isn't served. Not in this process, whose engine may go on
-/// writing in what took its place. False if there is no old one.
+/// both (`is_full`: then it doesn't count as a try): the member goes on with the old store then, which isn't served. Not in
+/// this process, whose engine may go on writing in what took its place. False if there is no old one, or if the snapshot was
+/// read in by an earlier start: the old store is of long ago then, and the log may be purged beyond it.
 ///
 /// # Errors
 /// Those of the disk.
-pub(in crate::server) fn ask_back(disk: &dyn Disk, data: &DataDir) -> Result<bool, OpenError> {
-    let Some(mark) = data.divergence(disk)?.filter(|mark| mark.healed.is_some()) else { return Ok(false) };
+pub(in crate::server) fn ask_back(disk: &dyn Disk, data: &DataDir, is_full: bool) -> Result<bool, OpenError> {
+    let Some(mark) = data.divergence(disk)?.filter(|mark| mark.healed.is_some() && mark.unread) else {
+        return Ok(false);
+    };
     let is_there = |which| {
         let aside = data.diverged_store(which);
         disk.exists(&aside).map_err(|error| OpenError::Store(StorageError::io("look for", &aside, error)))
@@ -285,8 +289,45 @@ pub(in crate::server) fn ask_back(disk: &dyn Disk, data: &DataDir) -> Result<boo
     if !is_there(which)? {
         return Ok(false);
     }
-    data.note_divergence(disk, &Divergence { back: Some(which), ..mark })?;
+    let more = u32::from(is_full);
+    let (attempts, full) = (mark.attempts.saturating_sub(more), mark.full.saturating_add(more));
+    data.note_divergence(disk, &Divergence { back: Some(which), attempts, full, ..mark })?;
     Ok(true)
+}
+
+/// The snapshot that has taken the state's place is in the store: from now on it goes on from there.
+pub(in crate::server) fn note_read(disk: &dyn Disk, data: &DataDir) {
+    let noted = data.divergence(disk).and_then(|mark| match mark.filter(|mark| mark.unread) {
+        Some(mark) => data.note_divergence(disk, &Divergence { unread: false, ..mark }),
+        None => Ok(()),
+    });
+    if let Err(error) = noted {
+        tracing::warn!(%error, "that the state which heals this member was read in could not be noted; it will be");
+    }
+}
+
+/// Bytes that have to be free to read a snapshot of so many into a store of its own, while the old one lies aside. An engine
+/// takes up to half as much again; where that wasn't enough, as much more each time.
+pub(super) fn needed(snapshot: u64, mark: &Divergence) -> u64 {
+    snapshot.saturating_add(snapshot / 2).saturating_mul(u64::from(mark.full).saturating_add(1))
+}
+
+/// Bytes that come free before: of this member's own snapshots, and of what earlier tries have put aside.
+///
+/// # Errors
+/// Those of the disk.
+pub(super) fn freed(disk: &dyn Disk, data: &DataDir, mark: &Divergence) -> Result<u64, OpenError> {
+    let mut files = rebuild::files(disk, &data.snapshots())?;
+    let asides = [(Aside::First, !mark.kept), (Aside::Later, true)].into_iter().filter(|(_, goes)| *goes);
+    for dir in asides.map(|(which, _)| data.diverged_store(which)).chain([data.discarded_store()]) {
+        let io = |error| StorageError::io("look into", &dir, error);
+        if disk.exists(&dir).map_err(io)? {
+            files.extend(disk.list(&dir).map_err(io)?.into_iter().map(|name| dir.join(name)));
+        }
+    }
+    // What can't be opened counts for nothing.
+    let size = |path: &PathBuf| disk.open(path, Access::Read).and_then(|file| file.size()).unwrap_or_default();
+    Ok(files.iter().map(size).sum())
 }
 
 /// Does it. As long as it is noted, it is done again; where the store is in its place already, what is left of it.
@@ -295,7 +336,7 @@ fn put_back(disk: &dyn Disk, data: &DataDir, mark: Divergence, which: Aside) -> 
     // One that is ahead of the log would look as if that had lost its end.
     rebuild::remove_all_but(disk, &data.snapshots(), None)?;
     let kept = mark.kept && which == Aside::Later;
-    let back = Divergence { healed: None, swapping: false, arrived: None, back: None, kept, ..mark };
+    let back = Divergence { healed: None, swapping: false, arrived: None, back: None, unread: false, kept, ..mark };
     data.note_divergence(disk, &back)?;
     tracing::warn!("the state that differs is in its place again, and isn't served");
     Ok(())

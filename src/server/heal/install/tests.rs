@@ -171,7 +171,7 @@ impl Member {
         let mark = self.mark();
         assert_eq!((mark.healed, mark.swapping, mark.arrived, mark.kept), (None, false, None, false));
         assert!(!self.names().iter().any(|name| *name == HEALING));
-        assert!(!ask_back(&RealDisk, &self.data).unwrap(), "there is none to put back");
+        assert!(!ask_back(&RealDisk, &self.data, false).unwrap(), "there is none to put back");
     }
 
     fn is_installed(&self) {
@@ -179,8 +179,8 @@ impl Member {
         assert_eq!(std::fs::read(self.data.diverged_store(Aside::First).join("engine")).unwrap(), b"differs");
         assert_eq!(RealDisk.list(&self.data.store()).unwrap(), Vec::<OsString>::new());
         assert_eq!(self.names(), [format!("{AT:016x}.snapshot").as_str()]);
-        let mark =
-            Divergence { healed: Some(RaftIndex(AT)), attempts: 1, kept: true, ..Divergence::found(RaftIndex(10)) };
+        let found = Divergence::found(RaftIndex(10));
+        let mark = Divergence { healed: Some(RaftIndex(AT)), attempts: 1, kept: true, unread: true, ..found };
         assert_eq!(self.mark(), mark);
     }
 }
@@ -243,7 +243,7 @@ fn nothing_is_taken_for_healed_that_was_not() {
             if member.install(enabled) == RaftIndex(AT) {
                 member.is_installed();
                 // As if what lies in the store's place could not be read in: what comes back is what was put aside now.
-                assert!(ask_back(&RealDisk, &member.data).unwrap());
+                assert!(ask_back(&RealDisk, &member.data, false).unwrap());
                 assert_eq!(member.install(enabled), RaftIndex(0));
             }
             member.is_as_it_was();
@@ -278,14 +278,63 @@ fn a_state_that_cannot_be_read_in_makes_room_for_the_old_one() {
     let member = member(1..=20, 2);
     assert_eq!(member.install(true), RaftIndex(AT));
     std::fs::write(member.data.store().join("engine"), b"half of it").unwrap();
-    assert!(ask_back(&RealDisk, &member.data).unwrap());
+    assert!(ask_back(&RealDisk, &member.data, false).unwrap());
     let half = || std::fs::read(member.data.store().join("engine")).unwrap();
     assert_eq!(half(), b"half of it", "nothing is moved under an engine that is open");
     assert_eq!(member.install(true), RaftIndex(0));
     member.differs();
     assert_eq!(member.mark(), Divergence { attempts: 1, ..Divergence::found(RaftIndex(10)) });
     assert_eq!(member.names(), Vec::<OsString>::new());
-    assert!(!ask_back(&RealDisk, &member.data).unwrap(), "there is none to put back");
+    assert!(!ask_back(&RealDisk, &member.data, false).unwrap(), "there is none to put back");
+}
+
+/// Cause: a state for which there was no room beside the old store was a try like any other. Symptom: after three of them,
+/// each a whole snapshot of the leader's, a member was left to a person for good, and room that was made helped nothing.
+#[test]
+fn a_state_for_which_there_is_no_room_is_no_try_and_the_next_one_wants_more() {
+    let member = member(1..=20, 2);
+    let mut needs = needed(1_000, &member.mark());
+    assert_eq!(needs, 1_500);
+    for times in 1..=5 {
+        assert_eq!(member.install(true), RaftIndex(AT));
+        assert!(ask_back(&RealDisk, &member.data, true).unwrap());
+        assert_eq!(member.install(true), RaftIndex(0));
+        member.differs();
+        assert_eq!(member.mark(), Divergence { full: times, ..Divergence::found(RaftIndex(10)) });
+        let more = needed(1_000, &member.mark());
+        assert!(more > needs, "{more}");
+        needs = more;
+        member.again(b"differs");
+    }
+}
+
+/// Cause: whatever kept a snapshot from being read in had the old store put back. Symptom: a damaged store and a full disk at
+/// a start long after it was healed brought back one that the log was purged beyond, and removed the snapshots.
+#[test]
+fn what_was_read_in_once_is_not_undone() {
+    let member = member(1..=20, 2);
+    member.install(true);
+    note_read(&RealDisk, &member.data);
+    for is_full in [false, true] {
+        assert!(!ask_back(&RealDisk, &member.data, is_full).unwrap());
+    }
+    assert_eq!(member.install(true), RaftIndex(AT));
+    assert_eq!(member.names(), [format!("{AT:016x}.snapshot").as_str()]);
+    assert_eq!((member.mark().unread, member.mark().attempts), (false, 1));
+    note_read(&RealDisk, &member.data);
+    member.data.clear_divergence(&RealDisk).unwrap();
+    note_read(&RealDisk, &member.data);
+    assert_eq!(member.data.divergence(&RealDisk).unwrap(), None, "no mark is made");
+}
+
+#[test]
+fn what_an_installation_removes_makes_room_for_it() {
+    let member = member(1..=20, 2);
+    let freeing = |member: &Member| freed(&RealDisk, &member.data, &member.mark()).unwrap();
+    let snapshot = b"made of what differs".len() as u64;
+    assert_eq!(freeing(&member), snapshot + b"long ago".len() as u64);
+    member.data.note_divergence(&RealDisk, &Divergence { kept: true, ..member.mark() }).unwrap();
+    assert_eq!(freeing(&member), snapshot, "what was found to differ stays");
 }
 
 /// The start that puts it back may be killed, too.
@@ -294,7 +343,7 @@ fn killed_while_the_old_store_is_put_back_it_is_put_back_later() {
     for steps in 0.. {
         let member = member(1..=20, 2);
         member.install(true);
-        assert!(ask_back(&RealDisk, &member.data).unwrap());
+        assert!(ask_back(&RealDisk, &member.data, false).unwrap());
         let left = Arc::new(AtomicU64::new(steps));
         let _ = member.start(&Dying::env(&left, KILLED), true);
         member.install(true);
@@ -337,7 +386,7 @@ fn the_store_that_was_found_to_differ_outlasts_all_tries() {
         assert_eq!(member.aside(Aside::Later).as_deref(), Some(holds));
     }
     // It can't be read in: the one that it took the place of comes back, and no older one.
-    assert!(ask_back(&RealDisk, &member.data).unwrap());
+    assert!(ask_back(&RealDisk, &member.data, false).unwrap());
     member.install(true);
     assert_eq!(std::fs::read(member.data.store().join("engine")).unwrap(), b"third");
     assert_eq!((member.aside(Aside::First).as_deref(), member.aside(Aside::Later)), (Some(&b"differs"[..]), None));
