@@ -5,10 +5,10 @@
 //!                           └► None: closed at once
 //! ```
 //! An address of IPv6 stands for its /64: that is what one host or one customer has, and all of it is as easily used as
-//! one.
+//! one. (So do the pods of a Kubernetes node, which have one together.)
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -61,11 +61,21 @@ impl Addresses {
 /// Bits of an IPv6 address that are a host's own to choose.
 const HOST_BITS: u32 = 64;
 
-/// What connections of one client have in common, by either kind of address.
+/// The network by which hosts of IPv4 are seen as those of IPv6 (RFC 6052): the address is in the last 32 bits.
+const TRANSLATED: u128 = 0x0064_ff9b << 96;
+
+/// What connections of one client have in common, by either kind of address. Neighbours on one link share a network that is
+/// nobody's.
 fn client(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> HOST_BITS << HOST_BITS).into(),
-        v4 @ IpAddr::V4(_) => v4,
+        IpAddr::V6(address) if address.to_bits() >> 32 == TRANSLATED >> 32 => {
+            let [.., a, b, c, d] = address.octets();
+            Ipv4Addr::new(a, b, c, d).into()
+        }
+        IpAddr::V6(address) if !address.is_unicast_link_local() => {
+            Ipv6Addr::from_bits(address.to_bits() >> HOST_BITS << HOST_BITS).into()
+        }
+        whole => whole,
     }
 }
 
@@ -94,8 +104,6 @@ impl Drop for Taken {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use super::*;
 
     #[test]
@@ -122,6 +130,22 @@ mod tests {
         assert!(of("2001:db8:0:1::1").is_ok() && of("::1").is_ok(), "others have their own");
         drop(held);
         assert!(of("2001:db8::2").is_ok());
+    }
+
+    // Cause: each network of 64 bits passed for one host's. Symptom: all neighbours on a link, and all of IPv4 behind NAT64, had
+    // one bound together.
+    #[test]
+    fn neighbours_and_translated_hosts_have_their_own() {
+        for (one, other) in [("fe80::1", "fe80::2"), ("64:ff9b::10.0.0.1", "64:ff9b::10.0.0.2")] {
+            let addresses = Addresses::new(1);
+            let of = |text: &str| addresses.take(text.parse().expect("an address"));
+            let held = of(one);
+            assert!(held.is_ok() && of(one).is_err() && of(other).is_ok());
+        }
+        let addresses = Addresses::new(1);
+        let of = |text: &str| addresses.take(text.parse().expect("an address"));
+        let held = of("10.0.0.1");
+        assert!(held.is_ok() && of("64:ff9b::10.0.0.1").is_err() && of("64:ff9b:1::10.0.0.1").is_ok());
     }
 
     #[test]

@@ -204,6 +204,8 @@ struct Wait {
     timer: Option<Pin<Box<Sleep>>>,
     /// The progress when the timer was set.
     seen: u64,
+    /// Whether nothing was waited for at a look since then: what waits now is something else.
+    let_up: bool,
 }
 
 impl Wait {
@@ -216,12 +218,13 @@ impl Wait {
         stands_still: impl Fn() -> bool,
         context: &mut Context<'_>,
     ) -> bool {
+        self.let_up |= !waits;
         loop {
             let Some(timer) = &mut self.timer else {
                 if !waits {
                     return false;
                 }
-                self.seen = progress;
+                (self.seen, self.let_up) = (progress, false);
                 self.timer = Some(Box::pin(tokio::time::sleep(limit)));
                 continue;
             };
@@ -229,7 +232,7 @@ impl Wait {
                 return false;
             }
             // What waited all the time without progress is the same that waited then.
-            if (waits && progress == self.seen) || stands_still() {
+            if (waits && !self.let_up && progress == self.seen) || stands_still() {
                 return true;
             }
             self.timer = None;
@@ -336,6 +339,26 @@ mod tests {
         assert!(!patience.is_over(true, 6, context), "some was written");
         tokio::time::sleep(LIMIT).await;
         assert!(patience.is_over(true, 6, context));
+    }
+
+    // Cause: a reset is no progress, and the time ran on over it. Symptom: an idle connection on which a call had been given up
+    // was cut for one that had just begun.
+    #[tokio::test(start_paused = true)]
+    async fn what_begins_after_another_was_reset_has_all_its_time() {
+        let share = share(Limits::default());
+        let mut patience = Patience::new(share.clone(), LIMIT);
+        let context = &mut Context::from_waker(Waker::noop());
+        let given_up = share.begin();
+        assert!(!patience.is_over(false, 0, context));
+        tokio::time::sleep(LIMIT / 2).await;
+        share.end(given_up);
+        assert!(!patience.is_over(false, 0, context));
+        tokio::time::sleep(LIMIT / 2).await;
+        let fresh = share.begin();
+        assert!(!patience.is_over(false, 0, context), "it has just begun");
+        tokio::time::sleep(LIMIT).await;
+        assert!(patience.is_over(false, 0, context), "and its time ends, too");
+        share.end(fresh);
     }
 
     /// How long it takes until it is over, with a step each second.

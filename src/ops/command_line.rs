@@ -69,14 +69,14 @@ fn without_user_info(text: &str) -> String {
     let mut parts = text.split("://");
     let mut shown = parts.next().unwrap_or_default().to_owned();
     for part in parts {
-        let host_end = part.find(['/', ',', '?', '#']).unwrap_or(part.len());
-        let (authority, rest) = part.split_at(host_end);
         shown.push_str("://");
-        match authority.rsplit_once('@') {
-            Some((_, host)) => shown.push_str(&format!("{HIDDEN}@{host}")),
-            None => shown.push_str(authority),
+        let host_end = part.find(['/', ',', '?', '#']).unwrap_or(part.len());
+        // A password may have any of these in it, however wrong that is, so all that may be one goes.
+        let whole = part.rfind('@').filter(|at| part[..*at].contains(':'));
+        match whole.or_else(|| part[..host_end].rfind('@')) {
+            Some(at) => shown.push_str(&format!("{HIDDEN}{}", &part[at..])),
+            None => shown.push_str(part),
         }
-        shown.push_str(rest);
     }
     shown
 }
@@ -106,7 +106,11 @@ mod tests {
                 "rusd --initial-cluster=a=http://u:pw@h:1,b=http://i",
                 "rusd --initial-cluster=a=http://(secret)@h:1,b=http://i",
             ),
-            ("rusd --from=https://u:p@w@h/x@y", "rusd --from=https://(secret)@h/x@y"),
+            ("rusd --from=https://u:p@w@h/x", "rusd --from=https://(secret)@h/x"),
+            ("rusd --from=https://pw@h/x@y", "rusd --from=https://(secret)@h/x@y"),
+            ("rusd --from=http://me:pw/pw@h,http://h:2", "rusd --from=http://(secret)@h,http://h:2"),
+            ("rusd --from=http://me:p?pw@h#1", "rusd --from=http://(secret)@h#1"),
+            ("rusd --from=http://me:p,pw@h,http://pw@i", "rusd --from=http://(secret)@h,http://(secret)@i"),
         ] {
             assert_eq!(shown(line), shows);
             assert!(!shows.contains("pw"));
@@ -115,7 +119,11 @@ mod tests {
 
     #[test]
     fn the_rest_is_shown_as_it_is() {
-        let line = "rusd --name=user --data-dir /d:e -- password user:x --listen-client-urls=http://127.0.0.1:1 --user";
-        assert_eq!(shown(line), line);
+        for line in [
+            "rusd --name=user --data-dir /d:e -- password user:x --listen-client-urls=http://127.0.0.1:1 --user",
+            "rusd --discovery=https://h/path?mail=a@b",
+        ] {
+            assert_eq!(shown(line), line);
+        }
     }
 }

@@ -39,6 +39,8 @@ pub use healings::{HEALINGS_MAX, HEALINGS_WITHIN};
 const SMALL_FILE_BYTES_MAX: usize = 4096;
 /// The mark that this member's log has begun.
 const SERVED: &str = "served";
+/// Says that this directory took over what a running cluster held.
+const TAKEN_OVER: &str = "taken-over";
 /// The mark that this member's state was found to differ from the others'.
 const DIVERGED: &str = "diverged";
 /// There once the state was replaced by the other members'.
@@ -259,6 +261,24 @@ impl DataDir {
         }
         let path = self.root.join("member").join(SERVED);
         write_atomic(disk, &path, b"").map_err(Opener { disk, root: &self.root }.io("write", &path))
+    }
+
+    /// Notes durably that this directory took over what a running cluster held.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn mark_taken_over(&self, disk: &dyn Disk) -> Result<(), DataDirError> {
+        let path = self.member().join(TAKEN_OVER);
+        write_atomic(disk, &path, b"").map_err(Opener { disk, root: &self.root }.io("write", &path))
+    }
+
+    /// Whether the data directory at `root` is a member's that took over what a running cluster held.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn is_taken_over(disk: &dyn Disk, root: &Path) -> Result<bool, DataDirError> {
+        let path = root.join("member").join(TAKEN_OVER);
+        disk.exists(&path).map_err(Opener { disk, root }.io("look for", &path))
     }
 
     /// Whether this member joined a cluster that was there, and so never begins one by itself.

@@ -25,6 +25,9 @@ const TICKS: u32 = 16;
 /// Lists, as a power of two: more threads share them.
 const LISTS: usize = 16;
 
+/// Places of a list that has nobody, for which it keeps the memory.
+const PLACES_KEPT: usize = 1_024;
+
 /// The time is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Elapsed;
@@ -44,6 +47,16 @@ struct List(Mutex<Places>);
 struct Places {
     taken: Vec<Option<Place>>,
     free: Vec<usize>,
+}
+
+impl Places {
+    /// Nobody stands here: the next look needn't go over as many places as there ever were.
+    fn shrink(&mut self) {
+        self.taken.clear();
+        self.taken.shrink_to(PLACES_KEPT);
+        self.free.clear();
+        self.free.shrink_to(PLACES_KEPT);
+    }
 }
 
 struct Place {
@@ -136,6 +149,9 @@ impl Drop for Standing<'_> {
             // Dropped when the lock isn't held any more: a waker is somebody else's code.
             let _left = places.taken.get_mut(at).and_then(Option::take);
             places.free.push(at);
+            if places.free.len() == places.taken.len() {
+                places.shrink();
+            }
             drop(places);
         }
     }
@@ -197,8 +213,29 @@ mod tests {
             }
             assert_eq!(standing(&limit), 0, "round {round}");
         }
-        let most: usize = limit.lists.iter().map(|list| list.0.lock().taken.len()).sum();
-        assert!(most <= 100 * LISTS, "{most}");
+    }
+
+    // Cause: a list kept the length that it once had. Symptom: after one crowd each tick went over all of its places under the
+    // lock, for ever.
+    #[tokio::test(start_paused = true)]
+    async fn a_list_that_is_empty_again_is_short_again() {
+        const CROWD: usize = 5_000;
+        let limit = Limit::start(LIMIT);
+        let mut crowd: Vec<_> = (0..CROWD).map(|_| Box::pin(limit.within(std::future::pending::<()>()))).collect();
+        let context = &mut Context::from_waker(Waker::noop());
+        assert!(crowd.iter_mut().all(|call| call.as_mut().poll(context).is_pending()));
+        let length = || limit.lists.iter().map(|list| list.0.lock().taken.len()).sum::<usize>();
+        let last = crowd.pop();
+        drop(crowd);
+        assert_eq!((standing(&limit), length()), (1, CROWD), "its place may be any");
+        drop(last);
+        let capacity = |list: &List| {
+            let places = list.0.lock();
+            places.taken.capacity().max(places.free.capacity())
+        };
+        assert!(length() == 0 && limit.lists.iter().all(|list| capacity(list) <= 2 * PLACES_KEPT));
+        assert_eq!(limit.within(std::future::pending::<()>()).await, Err(Elapsed), "and it is used as before");
+        assert_eq!((standing(&limit), length()), (0, 0));
     }
 
     #[tokio::test(start_paused = true)]

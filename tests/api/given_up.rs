@@ -48,7 +48,18 @@ async fn a_call_that_its_client_gives_up_is_in_the_slow_log() {
     server.member.front.mute.store(true, Ordering::Relaxed);
     let mut kv = KvClient::new(server.connect().await);
     let put = pb::PutRequest { key: "given-up".into(), ..Default::default() };
-    assert!(tokio::time::timeout(Duration::from_millis(300), kv.put(put)).await.is_err());
+    let call = tokio::spawn(async move { kv.put(put).await });
+    // The time that makes it slow begins when it is there.
+    let begun = r#"grpc_server_started_total{grpc_method="Put",grpc_service="etcdserverpb.KV",grpc_type="unary"} 1"#;
+    let is_there = async {
+        while !(server.services.metrics_text)().lines().any(|line| line == begun) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), is_there).await.expect("it comes");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!call.is_finished());
+    call.abort();
     let said = async {
         loop {
             let log = String::from_utf8_lossy(&lines.0.lock().unwrap()).into_owned();

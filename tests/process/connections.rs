@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic::transport::Endpoint;
 
-use crate::server::{Kind, Server};
+use crate::server::{Kind, Server, ports};
 
 /// Not a limit on speed: what is never answered ends the test here.
 const COMES_MAX: Duration = Duration::from_secs(60);
@@ -45,7 +45,7 @@ async fn hold(address: &str, says: &[&[u8]]) -> Vec<TcpStream> {
 // kept its place. Symptom: with the bound used up by idle connections a healthy member was killed for its `/livez`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_say_nothing_harm_nobody() {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let free = format!("127.0.0.1:{}", ports::free());
     let flags = ["--max-connections=8".to_owned(), format!("--listen-metrics-urls=http://{free}")];
     let server = Server::start(Kind::Rusd, &flags, "connections").await.expect("our own is always there");
     let [url, _] = server.urls();
@@ -83,13 +83,26 @@ async fn connections_that_say_nothing_harm_nobody() {
 /// Of an address that has too many, probes are still answered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_bound_of_an_address_leaves_probes_alone() {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let free = format!("127.0.0.1:{}", ports::free());
     let flags = ["--max-connections-per-address=3".to_owned(), format!("--listen-metrics-urls=http://{free}")];
     let server = Server::start(Kind::Rusd, &flags, "connections").await.expect("our own is always there");
     let [url, _] = server.urls();
     let client = url.trim_start_matches("http://").to_owned();
     let mut held = hold(&client, &[IDLE; 12]).await;
     assert!(page(&free, "/livez").await.contains("ok"));
+    // Until all but those that are held were told so, none is looked at: a socket may be in the line of the kernel still.
+    let refused = async {
+        let series = "rusd_limit_refused_total{limit=\"max-connections-per-address\"} ";
+        loop {
+            let metrics = page(&free, "/metrics").await;
+            let line = metrics.lines().find_map(|line| line.strip_prefix(series)).expect("it is shown");
+            if line.parse::<usize>().unwrap() >= 9 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(COMES_MAX, refused).await.expect("those beyond are closed");
     let mut closed = 0;
     for socket in &mut held {
         let mut all = Vec::new();

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::server::{Kind, Server};
+use crate::server::{Kind, Server, ports};
 use rusd_proto::etcdserverpb as pb;
 use rusd_proto::etcdserverpb::kv_client::KvClient;
 use rusd_proto::etcdserverpb::lease_client::LeaseClient;
@@ -152,7 +152,7 @@ async fn rusd_shows_what_etcd_shows() {
 async fn the_usual_detail_and_the_port_for_metrics_are_etcds() {
     let mut shown = Vec::new();
     for kind in [Kind::Rusd, Kind::Etcd] {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let free = format!("127.0.0.1:{}", ports::free());
         let flags = [format!("--listen-metrics-urls=http://{free}")];
         let Some(_server) = Server::start(kind, &flags, "metrics").await else { continue };
         let scrape = Scrape::parse(&get(&free, "/metrics").await);

@@ -7,14 +7,14 @@ use rusd_proto::etcdserverpb::kv_client::KvClient;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpSocket;
 
-use crate::server::{Kind, Server};
+use crate::server::{Kind, Server, ports};
 
 const COMES_MAX: Duration = Duration::from_secs(60);
 
 // Cause: HTTP/1.1 answers waited for a socket that takes nothing for as long as the connection lived. Now it is cut off.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_over_http1_of_which_no_answer_is_read() {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = std::net::SocketAddr::from(([127, 0, 0, 1], ports::free()));
     let flags = [format!("--listen-metrics-urls=http://{free}"), "--client-write-timeout=500ms".to_owned()];
     let server = Server::start(Kind::Rusd, &flags, "unread").await.expect("it is built");
     let socket = TcpSocket::new_v4().unwrap();

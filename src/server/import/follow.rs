@@ -33,6 +33,7 @@ use crate::env::{Access, DiskFile, Env, make_dir_durably, unblock};
 use crate::import::remote::{Feed, Remote, RemoteError, SaveError};
 use crate::import::{Database, ImportError};
 use crate::ops::config::Config;
+use crate::ops::data_dir::DataDir;
 use crate::server::rebuild;
 use crate::storage::backend::Engine;
 use crate::storage::{AppliedPosition, Store, StoreConfig};
@@ -48,15 +49,14 @@ const LAST_TRIES: u32 = 5;
 /// Between two lines of the log.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
-/// Whether the data directory is a member's already: the take-over makes it in one step. What is left over of the
-/// following goes.
+/// Whether the data directory is one that took over already, which makes it in one step; not that of any other member. What
+/// is left over of the following goes.
 ///
 /// # Errors
 /// The directory can't be read.
 pub fn is_taken_over(env: &Env, config: &Config) -> Result<bool, ImportFailure> {
     let disk = env.disk.as_ref();
-    let format = config.member.data_dir.join("member").join("format");
-    if !disk.exists(&format).map_err(ImportError::io("look for", &format))? {
+    if !DataDir::is_taken_over(disk, &config.member.data_dir)? {
         return Ok(false);
     }
     let scratch = config.member.data_dir.join(SCRATCH);
@@ -335,4 +335,24 @@ fn fill(env: &Env, scratch: &Path, file: &Path) -> Result<State, ImportFailure> 
     forget(disk, &base)?;
     forget(disk, file)?;
     Ok(State { store, position, auth_revision, marks: written.marks })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Cause: any member's directory passed for one that was taken over. Symptom: with a `--data-dir` typed wrong the member of
+    // another cluster was served to clients that were sent to the new one.
+    #[test]
+    fn only_what_was_taken_over_is_served_as_such() {
+        let dir = tempfile::tempdir().unwrap();
+        let env = Env::real();
+        let mut config = Config::default();
+        config.member.data_dir = dir.path().to_owned();
+        assert!(!is_taken_over(&env, &config).unwrap());
+        let data = DataDir::open(env.disk.as_ref(), &config, None).unwrap();
+        assert!(!is_taken_over(&env, &config).unwrap(), "somebody else's");
+        data.mark_taken_over(env.disk.as_ref()).unwrap();
+        assert!(is_taken_over(&env, &config).unwrap());
+    }
 }

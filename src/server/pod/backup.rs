@@ -5,7 +5,7 @@
 //!                                    └► no room: the oldest removed, again ─► the oldest ones beyond --keep removed
 //! ```
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use time::OffsetDateTime;
 use time::macros::format_description;
@@ -90,18 +90,30 @@ impl Shelf {
         Ok(old)
     }
 
-    /// Removes what backups left that were killed; one that is under way holds its file.
+    /// Removes what backups left that were killed; one that is under way holds its file. What can't be removed keeps nobody
+    /// from his backup.
     fn remove_rests(&self, disk: &dyn Disk) -> Result<usize, PodError> {
         let mut removed = 0;
         for path in self.ours(disk, REST)? {
-            let file = disk.open(&path, Access::Read).map_err(io("open", &path))?;
-            if file.try_lock().map_err(io("lock", &path))? {
-                disk.remove(&path).map_err(io("remove", &path))?;
-                removed += 1;
+            match remove_rest(disk, &path) {
+                Ok(is_removed) => removed += usize::from(is_removed),
+                Err(error) => {
+                    tracing::warn!(%error, path = %path.display(), "what an earlier backup left could not be removed");
+                }
             }
         }
         Ok(removed)
     }
+}
+
+fn remove_rest(disk: &dyn Disk, path: &Path) -> std::io::Result<bool> {
+    // To write: over NFS the lock is one of the file's bytes, and needs that.
+    let file = disk.open(path, Access::Write)?;
+    let is_nobodys = file.try_lock()?;
+    if is_nobodys {
+        disk.remove(path)?;
+    }
+    Ok(is_nobodys)
 }
 
 /// Whether it is a time as names have it, and not the rest of a longer set's name.
@@ -117,8 +129,6 @@ fn is_stamp(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
     use crate::env::MemDisk;
 
@@ -168,12 +178,14 @@ mod tests {
     fn a_rest_goes_unless_somebody_writes_it() {
         let dir = tempfile::tempdir().expect("a directory");
         let disk = crate::env::RealDisk;
-        let [rest, held] =
-            ["20240101T000000Z", "20250101T000000Z"].map(|at| dir.path().join(format!("rusd-{at}.db.part")));
+        let [odd, rest, held] = ["20230101T000000Z", "20240101T000000Z", "20250101T000000Z"]
+            .map(|at| dir.path().join(format!("rusd-{at}.db.part")));
         disk.open(&rest, Access::CreateNew).expect("made");
         let file = disk.open(&held, Access::CreateNew).expect("made");
         assert!(file.try_lock().expect("locked"));
+        // Cause: what could not be opened ended the job. Symptom: no backup was made any more until somebody removed it.
+        disk.create_dir_all(&odd).expect("made");
         assert_eq!(shelf(dir.path(), None).remove_rests(&disk).expect("removed"), 1);
-        assert_eq!([rest, held].map(|path| path.exists()), [false, true]);
+        assert_eq!([odd, rest, held].map(|path| path.exists()), [true, false, true]);
     }
 }

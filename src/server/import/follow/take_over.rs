@@ -206,6 +206,7 @@ fn finish_files(
 ) -> Result<(), ImportFailure> {
     make(env, config, position, &mut |draft| {
         rebuild::save(env.clone(), reader.clone(), draft.snapshots())()?;
+        draft.mark_taken_over(env.disk.as_ref())?;
         match verdict.recv() {
             Ok(true) => Ok(()),
             // The cause is told by whoever compared.
