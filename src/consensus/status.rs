@@ -321,6 +321,11 @@ impl NodeStatus {
         self.heard_commit.fetch_max(index.get(), Ordering::Relaxed);
     }
 
+    /// Whether a leader has spoken to this member since it started, which then belonged to the cluster.
+    pub fn has_heard_leader(&self) -> bool {
+        self.heard_commit.load(Ordering::Relaxed) > 0
+    }
+
     /// Whether so much is committed after this entry that what is applied now is read by nobody soon.
     pub(super) fn is_far_behind(&self, index: RaftIndex) -> bool {
         self.heard_commit.load(Ordering::Relaxed).saturating_sub(index.get()) > FAR_BEHIND

@@ -333,6 +333,16 @@ async fn what_is_far_behind_is_applied_aside_and_in_order() {
     assert_eq!(*published.lock(), [257, 321]);
 }
 
+/// Cause: whoever heard within its first seconds that it was removed passed for one that had been before. Symptom: a pod that
+/// had just started when its set shrank came back by itself at once, and the set lost a member.
+#[test]
+fn a_member_to_which_a_leader_spoke_was_not_removed_before() {
+    let status = NodeStatus::new(MemberId(1));
+    assert!(!status.has_heard_leader());
+    status.heard_commit(RaftIndex(1));
+    assert!(status.has_heard_leader());
+}
+
 /// A seed of the simulation found openraft sending from where it had purged: what came after the hole was next.
 #[tokio::test]
 async fn what_is_purged_is_neither_skipped_in_silence_nor_sent_around() {

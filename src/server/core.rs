@@ -271,8 +271,8 @@ impl Core {
         tokio::select! {
             biased;
             error = below_ended(&wal, &reader) => return Err(error),
-            // It is noticed again, and then the member ends in order.
-            () = removed(&node) => removed_before = true,
+            // It is noticed again, and then the member ends in order. One to which a leader spoke was removed since.
+            () = removed(&node) => removed_before = !node.status().has_heard_leader(),
             ready = tokio::time::timeout(ready_max, publish::ready(&node, config)) => match ready {
                 // What was given out while this member was away would be good for longer here than elsewhere.
                 Ok(Ok(())) => issued.forget_until(node.status().applied()),
