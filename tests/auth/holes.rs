@@ -133,3 +133,32 @@ async fn cve_2026_44283_old_values_and_leases_in_transactions() {
     denied(txn(&channel, &user, set(false, 102)).await);
     txn(&channel, &user, set(false, 101)).await.expect("all keys of that lease are its own");
 }
+
+/// Whether a transaction was too large was told before it was asked who called, so that each key's name could be had by
+/// what the count of it made of one that was just small enough.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_size_of_a_transaction_tells_nothing_to_who_may_not_read() {
+    let (_server, channel, root, user) = open((2, "k", "")).await;
+    for key in 0..70 {
+        put(&channel, Some(&root), &format!("x{key}"), "v").await.expect("root writes");
+    }
+    let read = |end: &'static [u8]| {
+        Op::RequestRange(pb::RangeRequest { key: "x".into(), range_end: end.into(), ..Default::default() })
+    };
+    // Forty times forty times forty reads.
+    let many = |op: Op| {
+        let success = vec![pb::RequestOp { request: Some(op) }; 40];
+        Op::RequestTxn(pb::TxnRequest { success, ..Default::default() })
+    };
+    let txn = async |token: Option<&str>, end: &'static [u8]| {
+        let Op::RequestTxn(txn) = many(many(many(read(end)))) else { unreachable!() };
+        let answer = pb::kv_client::KvClient::new(channel.clone()).txn(with(token, txn)).await;
+        answer.map(drop).map_err(|status| status.message().to_owned())
+    };
+    for end in [&b"y"[..], b"x\0"] {
+        assert_eq!(txn(None, end).await, Err("etcdserver: user name is empty".to_owned()), "{end:?}");
+        assert_eq!(txn(Some(&user), end).await, Err("etcdserver: permission denied".to_owned()), "{end:?}");
+    }
+    let too_many = "etcdserver: too many operations in txn request".to_owned();
+    assert_eq!(txn(Some(&root), b"y").await, Err(too_many), "it is one that is too large");
+}

@@ -6,9 +6,9 @@ use rusd_proto::etcdserverpb as pb;
 use tonic::Status;
 
 use super::meter::Meter;
-use super::write::{over_quota, refuse, submit, unexpected};
+use super::write::{admit, over_quota, propose_permitted, refuse, unexpected};
 use super::{compare, read};
-use crate::admit;
+use crate::admit::is_read_only;
 use crate::api::auth::CallContext;
 use crate::api::grpc::body::ReplyBody;
 use crate::api::grpc::decode::Nesting;
@@ -48,7 +48,7 @@ async fn run(call: &CallContext, request: pb::TxnRequest) -> Result<(TxnReply, K
     }
     let serializable = convert::is_serializable(&request);
     let txn = convert::txn(request, call.limits.txn_ops_max)?;
-    if admit::is_read_only(&txn) {
+    if is_read_only(&txn) {
         read::barrier(call, serializable).await?;
         let txn = Arc::new(txn);
         let check = |access: Access<'_>| rights::txn(&txn, access, &call.lessor);
@@ -56,10 +56,14 @@ async fn run(call: &CallContext, request: pb::TxnRequest) -> Result<(TxnReply, K
         call.metrics.txn(&scoped.value);
         return Ok((TxnReply::new(call.header(scoped.revision), scoped.value), Kind::Read(held)));
     }
-    if touched(&call.reader, &txn) > TOUCHED_KEYS_MAX {
+    let command = Command::Txn(txn);
+    admit(call, &command).await?;
+    // Only who may read what is counted is told whether there is too much of it.
+    let command = call.on_behalf(command).await?;
+    if touches_too_much(&call.reader, command.plain()) {
         return Err(RequestError::TooManyOps);
     }
-    match submit(call, Command::Txn(txn)).await? {
+    match propose_permitted(call, command).await? {
         (Response::Txn(result), revision) => Ok((TxnReply::new(call.header(revision), result), Kind::Write)),
         (other, _) => Err(unexpected("a txn", &other)),
     }
@@ -76,7 +80,12 @@ async fn read_published(
     read::run(services, snapshot, large, evaluate).await
 }
 
+fn touches_too_much(reader: &StoreReader, command: &Command) -> bool {
+    matches!(command, Command::Txn(txn) if touched(reader, txn) > TOUCHED_KEYS_MAX)
+}
+
 /// About how many keys a transaction looks at: ranges that are compared (each once), read, or returned when deleted.
+/// It isn't counted on once there are too many.
 fn touched(reader: &StoreReader, txn: &TxnOp) -> i64 {
     let (mut keys, mut snapshot) = (0_i64, None);
     add_touched(&mut keys, txn, &mut |range: &KeyRange| {
@@ -92,6 +101,9 @@ fn add_touched(keys: &mut i64, txn: &TxnOp, count: &mut impl FnMut(&KeyRange) ->
         }
     }
     for op in txn.success.iter().chain(&txn.failure) {
+        if *keys > TOUCHED_KEYS_MAX {
+            return;
+        }
         match op {
             Op::Range(query) if !query.count_only => *keys = keys.saturating_add(count(&query.range)),
             Op::Delete(op) if op.prev_kv => *keys = keys.saturating_add(count(&op.range)),
