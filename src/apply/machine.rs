@@ -69,10 +69,12 @@ pub struct Machine {
     applied: AppliedPosition,
 }
 
-/// Shows a snapshot's users and roles before its keys: who may not read them would, by what was here before.
+/// Shows a snapshot's users and roles before its keys: who may not read them would, by what was here before. All tokens
+/// end before that: one that ended in what is skipped would stand for its user as it is now.
 #[derive(Debug)]
 struct RightsFirst {
     view: AuthView,
+    tokens: Arc<IssuedTokens>,
     next: Option<AuthState>,
 }
 
@@ -86,6 +88,7 @@ impl InstallHook for RightsFirst {
 
     fn before_shown(&mut self) {
         if let Some(state) = self.next.take() {
+            self.tokens.clear();
             self.view.store(state);
         }
     }
@@ -97,8 +100,9 @@ impl Machine {
     /// # Errors
     /// `Damaged` if a stored lease or alarm can't be read.
     pub fn open(mut store: Store, opened: &Opened, leases: LeaseWriter) -> Result<Self, MachineError> {
-        let auth_view = AuthView::default();
-        store.set_install_hook(Box::new(RightsFirst { view: auth_view.clone(), next: None }));
+        let (auth_view, tokens) = (AuthView::default(), Arc::<IssuedTokens>::default());
+        let hook = RightsFirst { view: auth_view.clone(), tokens: tokens.clone(), next: None };
+        store.set_install_hook(Box::new(hook));
         let mut machine = Self {
             store,
             leases,
@@ -107,7 +111,7 @@ impl Machine {
             auth: AuthState::default(),
             auth_view,
             auth_changed: false,
-            tokens: Arc::default(),
+            tokens,
             applied: AppliedPosition::default(),
         };
         machine.load(opened)?;

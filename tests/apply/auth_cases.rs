@@ -8,7 +8,7 @@ use rusd::auth::{AuthOp, Caller, PasswordHash, PermissionKind, token_hash};
 use rusd::env::ManualSpawn;
 use rusd::storage::backend::MemoryImage;
 use rusd::storage::{RangeQuery, SnapshotItem, Store, Table};
-use rusd::types::{KeyRange, LeaseId, MemberId, RequestError, StorageError};
+use rusd::types::{KeyRange, LeaseId, MemberId, RaftIndex, RequestError, StorageError};
 
 use crate::harness::{Node, one, put};
 
@@ -238,11 +238,14 @@ fn a_snapshots_users_are_known_before_its_keys() {
     let mut member = Node::new();
     let (view, reader) = (member.machine.auth(), member.machine.reader());
     assert!(!view.look().is_enabled());
+    let tokens = member.machine.tokens();
+    tokens.issue(token_hash("abc"), RaftIndex(1), "u".into());
     let install = |store: &mut Store| {
         let opened = store.install(position, items)?;
         // The store's readers see the keys from here on, and the machine has not looked at the rest yet.
         assert_eq!(reader.revision(), leader.revision());
         assert!(view.look().is_enabled(), "the keys can be read by who was let in before");
+        assert!(tokens.is_empty(), "a token that ended meanwhile stands for who its user is now");
         Ok::<_, Failed>(opened)
     };
     member.machine.install(install).unwrap();
