@@ -38,8 +38,10 @@ enum Waiting {
     Small(Messages),
     /// A message that is too large to be waited for uncounted.
     Large(Unread<(Messages, Held)>),
-    /// Nothing: its time was over, or there was no room for it.
+    /// Nothing: its time was over.
     LetGo,
+    /// Nothing: there was no room for it.
+    Refused,
 }
 
 impl Arrivals {
@@ -59,13 +61,17 @@ impl Arrivals {
         match &mut self.waiting {
             Waiting::Small(messages) => messages.push(data),
             Waiting::Large(part) => match part.take() {
-                Some((mut messages, held)) => {
-                    messages.push(data);
-                    part.put((messages, held));
+                Some((mut messages, mut held)) => {
+                    if self.budget.grow(&mut held, data.len()) {
+                        messages.push(data);
+                        part.put((messages, held));
+                    } else {
+                        self.waiting = Waiting::Refused;
+                    }
                 }
                 None => self.waiting = Waiting::LetGo,
             },
-            Waiting::LetGo => {}
+            Waiting::LetGo | Waiting::Refused => {}
         }
     }
 
@@ -73,7 +79,7 @@ impl Arrivals {
     pub(crate) fn is_partial(&self) -> bool {
         match &self.waiting {
             Waiting::Small(messages) => messages.is_partial(),
-            Waiting::Large(_) | Waiting::LetGo => true,
+            Waiting::Large(_) | Waiting::LetGo | Waiting::Refused => true,
         }
     }
 
@@ -96,8 +102,10 @@ impl Arrivals {
         }
         match std::mem::replace(&mut self.waiting, Waiting::LetGo) {
             Waiting::Small(messages) => {
-                let len = messages.announced().unwrap_or(0);
-                let held = self.budget.take(len).ok_or_else(too_many)?;
+                let Some(held) = self.budget.take(messages.waiting()) else {
+                    self.waiting = Waiting::Refused;
+                    return Err(too_many());
+                };
                 self.begin();
                 self.waiting = Waiting::Large(Unread::new((messages, held), self.limit));
                 Ok(None)
@@ -115,6 +123,10 @@ impl Arrivals {
                 Ok(next)
             }
             Waiting::LetGo => Err(late(self.limit)),
+            Waiting::Refused => {
+                self.waiting = Waiting::Refused;
+                Err(too_many())
+            }
         }
     }
 
@@ -161,15 +173,20 @@ mod tests {
     // two MiB of a message that never ended, for ever and uncounted.
     #[tokio::test(start_paused = true)]
     async fn a_half_message_is_held_and_has_its_time() {
-        let budget = Budget::new(1_500_000);
+        let budget = Budget::new(30_000);
         let whole = frame(1_000_000);
         let mut one = arrivals(&budget);
         one.push(whole.slice(..20_000));
         assert_eq!(one.next().unwrap(), None);
-        assert_eq!(budget.used(), 1_000_000);
+        assert_eq!(budget.used(), 20_000);
         let mut other = arrivals(&budget);
-        other.push(whole.slice(..20_000));
-        assert_eq!(other.next().unwrap_err().message(), "etcdserver: too many requests");
+        other.push(whole.slice(..6));
+        assert_eq!((other.next().unwrap(), budget.used()), (None, 20_006), "what is announced costs nothing");
+        other.push(whole.slice(6..20_000));
+        for _ in 0..2 {
+            assert_eq!(other.next().unwrap_err().message(), "etcdserver: too many requests");
+        }
+        assert_eq!(budget.used(), 20_000);
         drop(other);
         // In time.
         one.push(whole.slice(20_000..));
@@ -201,7 +218,7 @@ mod tests {
         let budget = Budget::new(MAX);
         let mut arrivals = arrivals(&budget);
         arrivals.push(frame(1_000_000).slice(..100));
-        assert_eq!((arrivals.next().unwrap(), budget.used()), (None, 1_000_000));
+        assert_eq!((arrivals.next().unwrap(), budget.used()), (None, 100));
         tokio::time::sleep(3 * LIMIT).await;
         assert_eq!(budget.used(), 0);
         arrivals.push(Bytes::from_static(b"more"));
