@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! log: Issue ─► issue      UserDelete, UserChangePassword ─► end_user      Disable, snapshot ─► clear
-//! request: token ─► find: a look without a lock; each use makes it live longer ─► Found
-//!          Found ─► again: not even that look, as long as no token came or went
+//! request: token ─► find: a look without a lock, in one of many maps; each use makes it live longer ─► Found
+//!          Found ─► again: not even that look, as long as no token came to that map or left it
 //! ```
 //! The log says what there is and knows no clock: a token's time begins when it is first looked at here.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -20,14 +20,20 @@ use crate::types::RaftIndex;
 
 /// Letters of a token's secret part, 5.7 bits each: 136 bits.
 const LETTERS: usize = 24;
-/// Tokens that are kept; beyond it the oldest ends.
-const TOKENS_MAX: usize = 65_536;
+/// Maps that the tokens are spread over: a change copies one of them, while commands wait to be applied.
+const SHARDS: usize = 64;
+/// Tokens that a map keeps; beyond it the one ends that would end first.
+const SHARD_MAX: usize = 1_024;
+/// Tokens that a user keeps; beyond it that user's oldest ends, and nobody else's.
+const USER_MAX: usize = SHARDS * SHARD_MAX / 4;
 /// A use makes a token live longer only if that is more than this part of its time, and more than a second at most:
 /// all threads of its user share where that is written.
 const UNNOTED_PART: u64 = 64;
 const UNNOTED_MAX_MS: u64 = 1_000;
 
 type Map = HashMap<TokenHash, Arc<Issued>>;
+/// Each user's tokens, the oldest first.
+type Owners = HashMap<Arc<str>, BTreeSet<(RaftIndex, TokenHash)>>;
 
 #[derive(Debug)]
 struct Issued {
@@ -41,6 +47,8 @@ struct Issued {
 #[derive(Debug)]
 pub(super) struct Found {
     issued: Arc<Issued>,
+    /// Where it was found.
+    shard: usize,
     /// Of the map, before it was looked at.
     version: u64,
 }
@@ -52,26 +60,49 @@ impl Found {
     }
 }
 
-/// The tokens that were given out by any member.
 #[derive(Debug, Default)]
-pub struct IssuedTokens {
+struct Shard {
     map: ArcSwap<Map>,
     /// Grows after each change of the map, before whoever changed it goes on.
     version: AtomicU64,
-    /// Held by who changes the map.
-    changing: Mutex<()>,
+}
+
+impl Shard {
+    fn change(&self, change: impl FnOnce(&mut Map)) {
+        let mut map = Map::clone(&self.map.load());
+        change(&mut map);
+        self.map.store(Arc::new(map));
+        self.version.fetch_add(1, Ordering::Release);
+    }
+}
+
+/// The tokens that were given out by any member.
+#[derive(Debug)]
+pub struct IssuedTokens {
+    shards: [Shard; SHARDS],
+    /// Held by who changes a map.
+    owners: Mutex<Owners>,
     /// The last entry that was in the log when this member started.
     replayed: AtomicU64,
     begun: OnceLock<Instant>,
+}
+
+impl Default for IssuedTokens {
+    fn default() -> Self {
+        Self {
+            shards: std::array::from_fn(|_| Shard::default()),
+            owners: Mutex::default(),
+            replayed: AtomicU64::new(0),
+            begun: OnceLock::new(),
+        }
+    }
 }
 
 impl IssuedTokens {
     /// Has tokens forgotten that entries up to `index` gave out: a restart ends tokens, and must not revive them.
     pub fn forget_until(&self, index: RaftIndex) {
         self.replayed.store(index.get(), Ordering::Relaxed);
-        if !self.is_empty() {
-            self.change(|map| map.retain(|_, issued| issued.index > index));
-        }
+        self.retain(|issued| issued.index > index);
     }
 
     /// Notes a token that the entry `index` gave to a user.
@@ -79,34 +110,53 @@ impl IssuedTokens {
         if index.get() <= self.replayed.load(Ordering::Relaxed) {
             return;
         }
-        self.change(|map| {
-            if map.len() >= TOKENS_MAX
-                && let Some(oldest) = map.iter().min_by_key(|(_, issued)| issued.index).map(|(token, _)| *token)
-            {
-                map.remove(&oldest);
+        let mut owners = self.owners.lock();
+        let own = owners.entry(name.clone()).or_default();
+        if own.len() >= USER_MAX
+            && let Some((_, oldest)) = own.pop_first()
+        {
+            self.shards[shard_of(&oldest)].change(|map| drop(map.remove(&oldest)));
+        }
+        own.insert((index, token));
+        let mut ended = None;
+        self.shards[shard_of(&token)].change(|map| {
+            if map.len() >= SHARD_MAX {
+                ended = first_to_end(map).and_then(|first| map.remove_entry(&first));
             }
             map.insert(token, Arc::new(Issued { name, index, ends_ms: AtomicU64::new(0) }));
         });
+        if let Some((token, issued)) = ended {
+            disown(&mut owners, &issued, token);
+        }
     }
 
     /// Ends the tokens of a user.
     pub fn end_user(&self, name: &str) {
-        self.change(|map| map.retain(|_, issued| &*issued.name != name));
+        let mut owners = self.owners.lock();
+        let mut ended: [Vec<TokenHash>; SHARDS] = std::array::from_fn(|_| Vec::new());
+        for (_, token) in owners.remove(name).unwrap_or_default() {
+            ended[shard_of(&token)].push(token);
+        }
+        for (shard, tokens) in self.shards.iter().zip(ended) {
+            if !tokens.is_empty() {
+                shard.change(|map| tokens.iter().for_each(|token| drop(map.remove(token))));
+            }
+        }
     }
 
     /// Ends all tokens.
     pub fn clear(&self) {
-        self.change(HashMap::clear);
+        self.retain(|_| false);
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.map.load().len()
+        self.shards.iter().map(|shard| shard.map.load().len()).sum()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.shards.iter().all(|shard| shard.map.load().is_empty())
     }
 
     /// Whose token this is; it lives for another `ttl` then, but for a part of it that isn't worth being noted.
@@ -117,21 +167,24 @@ impl IssuedTokens {
     /// The same, to be kept.
     pub(super) fn find(&self, token: &str, now: Instant, ttl: Duration) -> Option<Found> {
         let (letters, index) = token.split_once('.')?;
+        let hash = token_hash(letters);
+        let at = shard_of(&hash);
+        let shard = &self.shards[at];
         // Before the map: what is found in an older one may not pass for what a newer one holds.
-        let version = self.version.load(Ordering::Acquire);
-        let map = self.map.load();
-        let issued = map.get(&token_hash(letters))?;
+        let version = shard.version.load(Ordering::Acquire);
+        let map = shard.map.load();
+        let issued = map.get(&hash)?;
         // As it was given out, and no other way of writing it.
         if index.starts_with(['0', '+']) || index.parse() != Ok(issued.index.get()) {
             return None;
         }
-        self.uses(issued, now, ttl).then(|| Found { issued: issued.clone(), version })
+        self.uses(issued, now, ttl).then(|| Found { issued: issued.clone(), shard: at, version })
     }
 
     /// Whether what was found still is a token, without a look for it. It is used then as if it had been found again;
     /// if not, it may still be one.
     pub(super) fn again(&self, found: &Found, now: Instant, ttl: Duration) -> bool {
-        found.version == self.version.load(Ordering::Acquire) && self.uses(&found.issued, now, ttl)
+        found.version == self.shards[found.shard].version.load(Ordering::Acquire) && self.uses(&found.issued, now, ttl)
     }
 
     /// Whether a token's time isn't over, and if so makes it longer.
@@ -153,27 +206,54 @@ impl IssuedTokens {
     pub fn sweep(&self, now: Instant, ttl: Duration) {
         let now_ms = self.millis(now);
         let ends_ms = now_ms.saturating_add(millis(ttl)).max(1);
-        let mut over = false;
-        for issued in self.map.load().values() {
+        self.retain(|issued| {
             let begun = issued.ends_ms.compare_exchange(0, ends_ms, Ordering::Relaxed, Ordering::Relaxed);
-            over |= begun.is_err_and(|ends_ms| ends_ms <= now_ms);
-        }
-        if over {
-            let lives = |ends_ms: u64| ends_ms == 0 || ends_ms > now_ms;
-            self.change(|map| map.retain(|_, issued| lives(issued.ends_ms.load(Ordering::Relaxed))));
-        }
+            begun.err().is_none_or(|ends_ms| ends_ms > now_ms)
+        });
     }
 
-    fn change(&self, change: impl FnOnce(&mut Map)) {
-        let _changing = self.changing.lock();
-        let mut map = Map::clone(&self.map.load());
-        change(&mut map);
-        self.map.store(Arc::new(map));
-        self.version.fetch_add(1, Ordering::Release);
+    /// Ends all tokens that aren't to be kept.
+    fn retain(&self, keeps: impl Fn(&Issued) -> bool) {
+        let mut owners = self.owners.lock();
+        for shard in &self.shards {
+            let ended: Vec<TokenHash> =
+                shard.map.load().iter().filter(|(_, issued)| !keeps(issued)).map(|(token, _)| *token).collect();
+            if ended.is_empty() {
+                continue;
+            }
+            shard.change(|map| {
+                for token in ended {
+                    if let Some(issued) = map.remove(&token) {
+                        disown(&mut owners, &issued, token);
+                    }
+                }
+            });
+        }
     }
 
     fn millis(&self, now: Instant) -> u64 {
         millis(now.saturating_duration_since(*self.begun.get_or_init(|| now)))
+    }
+}
+
+/// The map that a token is in.
+fn shard_of(token: &TokenHash) -> usize {
+    usize::from(token[0]) % SHARDS
+}
+
+/// The one that would end first: one that nobody showed here yet, or whose last use was longest ago.
+fn first_to_end(map: &Map) -> Option<TokenHash> {
+    let first = map.iter().min_by_key(|(_, issued)| (issued.ends_ms.load(Ordering::Relaxed), issued.index));
+    first.map(|(token, _)| *token)
+}
+
+/// Takes a token that has ended off its user's.
+fn disown(owners: &mut Owners, issued: &Issued, token: TokenHash) {
+    if let Some(own) = owners.get_mut(&issued.name) {
+        own.remove(&(issued.index, token));
+        if own.is_empty() {
+            owners.remove(&issued.name);
+        }
     }
 }
 
@@ -204,138 +284,5 @@ pub fn token_hash(letters: &str) -> TokenHash {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TTL: Duration = Duration::from_secs(300);
-
-    fn issue(tokens: &IssuedTokens, letters: &str, index: u64, name: &str) -> String {
-        tokens.issue(token_hash(letters), RaftIndex(index), name.into());
-        format!("{letters}.{index}")
-    }
-
-    #[test]
-    fn a_token_lives_while_it_is_used() {
-        let (tokens, begun) = (IssuedTokens::default(), Instant::now());
-        let token = issue(&tokens, "abc", 5, "u");
-        let mut now = begun + Duration::from_secs(10_000);
-        for _ in 0..5 {
-            assert_eq!(tokens.user(&token, now, TTL).as_deref(), Some("u"));
-            now += TTL - Duration::from_millis(1);
-        }
-        now += Duration::from_millis(2);
-        assert_eq!(tokens.user(&token, now, TTL), None, "its time is over");
-        assert_eq!(tokens.len(), 1);
-        tokens.sweep(now, TTL);
-        assert!(tokens.is_empty());
-    }
-
-    #[test]
-    fn one_that_nobody_shows_ends_too() {
-        let (tokens, now) = (IssuedTokens::default(), Instant::now());
-        issue(&tokens, "abc", 5, "u");
-        tokens.sweep(now, TTL);
-        assert_eq!(tokens.len(), 1);
-        tokens.sweep(now + TTL, TTL);
-        assert!(tokens.is_empty());
-    }
-
-    #[test]
-    fn only_the_token_as_given_is_one() {
-        let (tokens, now) = (IssuedTokens::default(), Instant::now());
-        issue(&tokens, "abc", 5, "u");
-        for junk in ["abc", "abc.", "abc.05", "abc.+5", "abc.6", "abd.5", ".5", "", "abc.5.", "abc.5 ", "ABC.5"] {
-            assert_eq!(tokens.user(junk, now, TTL), None, "{junk}");
-        }
-        assert!(tokens.user("abc.5", now, TTL).is_some());
-    }
-
-    #[test]
-    fn users_tokens_end_with_them_and_old_entries_give_none() {
-        let (tokens, now) = (IssuedTokens::default(), Instant::now());
-        tokens.forget_until(RaftIndex(4));
-        let old = issue(&tokens, "old", 4, "a");
-        let (a, b) = (issue(&tokens, "abc", 5, "a"), issue(&tokens, "xyz", 6, "b"));
-        assert_eq!(tokens.user(&old, now, TTL), None, "from before the restart");
-        tokens.forget_until(RaftIndex(5));
-        assert_eq!(tokens.user(&a, now, TTL), None, "from before it had caught up");
-        let a = issue(&tokens, "abc", 7, "a");
-        tokens.end_user("a");
-        assert_eq!(tokens.user(&a, now, TTL), None);
-        assert!(tokens.user(&b, now, TTL).is_some());
-        tokens.clear();
-        assert_eq!(tokens.user(&b, now, TTL), None);
-    }
-
-    #[test]
-    fn uses_that_follow_each_other_closely_write_nothing_and_cost_next_to_none_of_its_time() {
-        let (tokens, begun) = (IssuedTokens::default(), Instant::now());
-        let token = issue(&tokens, "abc", 5, "u");
-        let ends = || tokens.map.load().values().map(|issued| issued.ends_ms.load(Ordering::Relaxed)).sum::<u64>();
-        let second = Duration::from_millis(UNNOTED_MAX_MS);
-        assert!(tokens.user(&token, begun, TTL).is_some());
-        let first = ends();
-        assert!(tokens.user(&token, begun + second, TTL).is_some() && ends() == first);
-        assert!(tokens.user(&token, begun + second + Duration::from_millis(1), TTL).is_some());
-        assert_eq!(ends(), first + UNNOTED_MAX_MS + 1);
-        // A short life loses less.
-        let short = Duration::from_millis(640);
-        let token = issue(&tokens, "xyz", 6, "u");
-        let mut now = begun + TTL;
-        assert!(tokens.user(&token, now, short).is_some());
-        for step_ms in [10, 629, 639] {
-            now += Duration::from_millis(step_ms);
-            assert!(tokens.user(&token, now, short).is_some(), "{step_ms}");
-        }
-    }
-
-    #[test]
-    fn what_was_found_is_looked_for_again_once_any_token_came_or_went_or_its_time_is_over() {
-        let (tokens, now) = (IssuedTokens::default(), Instant::now());
-        let token = issue(&tokens, "abc", 5, "a");
-        let find = |now| tokens.find(&token, now, TTL).expect("it is one");
-        let found = find(now);
-        assert!(tokens.again(&found, now + TTL / 2, TTL));
-        assert!(tokens.again(&found, now + TTL, TTL), "each use makes it live longer");
-        assert!(!tokens.again(&found, now + TTL * 2, TTL), "its time is over");
-        assert!(tokens.find(&token, now + TTL * 2, TTL).is_none());
-        issue(&tokens, "xyz", 6, "b");
-        assert!(!tokens.again(&found, now + TTL, TTL), "it may have made room for another");
-        let ends: [fn(&IssuedTokens); 3] =
-            [|tokens| tokens.end_user("a"), IssuedTokens::clear, |tokens| tokens.forget_until(RaftIndex(9))];
-        for end in ends {
-            tokens.issue(token_hash("abc"), RaftIndex(5), "a".into());
-            let found = find(now);
-            assert!(tokens.again(&found, now, TTL));
-            end(&tokens);
-            assert!(!tokens.again(&found, now, TTL) && tokens.find(&token, now, TTL).is_none());
-        }
-    }
-
-    #[test]
-    fn their_number_is_bounded() {
-        let (tokens, now) = (IssuedTokens::default(), Instant::now());
-        let map = (0..TOKENS_MAX as u64).map(|index| {
-            let issued = Issued { name: "u".into(), index: RaftIndex(index + 1), ends_ms: AtomicU64::new(0) };
-            (token_hash(&index.to_string()), Arc::new(issued))
-        });
-        tokens.map.store(Arc::new(map.collect()));
-        let newest = issue(&tokens, "abc", 1 << 40, "u");
-        assert_eq!(tokens.len(), TOKENS_MAX);
-        assert!(tokens.user(&newest, now, TTL).is_some());
-        assert_eq!(tokens.user("0.1", now, TTL), None, "the oldest went");
-    }
-
-    #[test]
-    fn tokens_are_letters_and_differ() {
-        let mut state = 1_u64;
-        let mut random = move || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            state ^ (state >> 31)
-        };
-        let (a, b) = (new_token(&mut random), new_token(&mut random));
-        assert!(a != b && a.reveal().len() == LETTERS);
-        assert!(a.reveal().bytes().all(|byte| byte.is_ascii_alphabetic()));
-        assert!((52_f64).log2() * LETTERS as f64 >= 128.0);
-    }
-}
+#[path = "issued_tests.rs"]
+mod tests;
