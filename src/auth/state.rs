@@ -19,6 +19,27 @@ use crate::types::{KeyRange, RaftIndex, RequestError};
 /// The user and the role that may do everything.
 pub const ROOT: &str = "root";
 
+/// One more than the highest cost that bcrypt knows.
+const COSTS: usize = 32;
+
+/// How many passwords there are of each cost.
+#[derive(Clone, Debug, Default)]
+struct Costs([u32; COSTS]);
+
+impl Costs {
+    /// Counts a user's password by `change`.
+    fn note(&mut self, user: &User, change: fn(u32, u32) -> u32) {
+        let cost = user.password.as_ref().and_then(PasswordHash::cost).and_then(|cost| usize::try_from(cost).ok());
+        if let Some(count) = cost.and_then(|cost| self.0.get_mut(cost)) {
+            *count = change(*count, 1);
+        }
+    }
+
+    fn highest(&self) -> Option<u32> {
+        self.0.iter().rposition(|count| *count > 0).and_then(|cost| u32::try_from(cost).ok())
+    }
+}
+
 /// A change of rows in `Table::Auth`; `None` removes.
 pub type RowChanges = Vec<(Bytes, Option<Bytes>)>;
 
@@ -29,6 +50,8 @@ pub struct AuthState {
     revision: u64,
     users: BTreeMap<Arc<str>, Arc<Account>>,
     roles: BTreeMap<Arc<str>, Arc<Role>>,
+    /// How many users have a password of each cost: each login asks for the highest.
+    costs: Costs,
     /// What [`AuthState::published`] was told.
     since: RaftIndex,
     digest: u64,
@@ -43,6 +66,7 @@ impl Default for AuthState {
             revision: 1,
             users: BTreeMap::new(),
             roles: BTreeMap::new(),
+            costs: Costs::default(),
             since: RaftIndex(0),
             digest: 0,
             version: 0,
@@ -210,7 +234,8 @@ impl AuthState {
                 if self.enabled && name == ROOT {
                     return Err(E::AuthManagementInvalid);
                 }
-                self.users.remove(name.as_str()).ok_or(E::UserNotFound)?;
+                let account = self.users.remove(name.as_str()).ok_or(E::UserNotFound)?;
+                self.costs.note(&account.user, u32::wrapping_sub);
                 Ok(self.changed(vec![(user_key(name), None)]))
             }
             AuthOp::UserChangePassword { name, password } => {
@@ -343,7 +368,10 @@ impl AuthState {
             write: ranges(|permission| permission.kind.writes()),
             user,
         };
-        self.users.insert(name.into(), Arc::new(account));
+        self.costs.note(&account.user, u32::wrapping_add);
+        if let Some(before) = self.users.insert(name.into(), Arc::new(account)) {
+            self.costs.note(&before.user, u32::wrapping_sub);
+        }
     }
 
     /// Counts a change, whose rows come with it.
@@ -406,6 +434,6 @@ impl AuthState {
 
     /// The highest cost of a stored password, so that all that isn't right can take as long.
     pub fn usual_cost(&self) -> Option<u32> {
-        self.users().filter_map(|(_, user)| user.password.as_ref().and_then(PasswordHash::cost)).max()
+        self.costs.highest()
     }
 }

@@ -44,6 +44,28 @@ fn enabled() -> AuthState {
     state
 }
 
+// Cause: each login looked at every user's hash, before it had a place. Symptom: with many users, a processor's time for
+// whoever tried any name.
+#[test]
+fn the_usual_cost_is_the_highest_that_there_is() {
+    let mut state = AuthState::default();
+    assert_eq!(state.usual_cost(), None);
+    let of = |cost: &str| PasswordHash::new(format!("$2a${cost}$x"));
+    let add = |name: &str, cost: &str| AuthOp::UserAdd { name: name.into(), password: Some(of(cost)) };
+    let change = |cost: &str| AuthOp::UserChangePassword { name: "b".into(), password: of(cost) };
+    let none = AuthOp::UserAdd { name: "none".into(), password: None };
+    run(&mut state, &[add("a", "05"), add("b", "12"), add("c", "12"), add("junk", "99"), none]);
+    assert_eq!(state.usual_cost(), Some(12));
+    run(&mut state, &[AuthOp::UserDelete { name: "c".into() }, AuthOp::RoleAdd { name: "r".into() }]);
+    assert_eq!(state.usual_cost(), Some(12), "one is left");
+    run(&mut state, &[grant_role("b", "r"), change("04")]);
+    assert_eq!(state.usual_cost(), Some(5));
+    run(&mut state, &[change("31"), grant_role("a", "r"), AuthOp::RoleDelete { name: "r".into() }]);
+    assert_eq!(state.usual_cost(), Some(31));
+    run(&mut state, &["a", "b", "junk"].map(|name| AuthOp::UserDelete { name: name.into() }));
+    assert_eq!(state.usual_cost(), None);
+}
+
 #[test]
 fn the_last_root_is_guarded_while_it_is_on() {
     let mut state = AuthState::default();

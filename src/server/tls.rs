@@ -48,6 +48,11 @@ impl Entrances {
             starting("peer", &settings, config.peer_tls.client_cert_auth);
             entrances.peers = Some(Acceptor::new("members", settings, env.clone())?);
         }
+        if are_clients_as_good_as_members(config) {
+            tracing::warn!(
+                "any client's certificate is as good as a member's: they are of one authority, and no name is demanded of members"
+            );
+        }
         for (url, what) in config.tls_ignored() {
             tracing::warn!(%url, "this URL is not under TLS: {what} are ignored for it");
         }
@@ -142,6 +147,16 @@ fn pair(cert: &Option<PathBuf>, key: &Option<PathBuf>) -> Option<Pair> {
     Some(Pair { cert: cert.clone()?, key: key.clone()? })
 }
 
+/// Whether a certificate that lets in a client lets it in as a member, too: who a member is it says itself.
+fn are_clients_as_good_as_members(config: &Config) -> bool {
+    let (clients, peers) = (&config.client_tls, &config.peer_tls);
+    config.peer_port_uses_tls()
+        && peers.trusted_ca_file.is_some()
+        && peers.trusted_ca_file == clients.trusted_ca_file
+        && peers.allowed_cn.is_empty()
+        && peers.allowed_hostname.is_empty()
+}
+
 /// The hosts of URLs; a socket's path is a name of this machine.
 fn hosts(urls: &[&Vec<Url>]) -> Vec<String> {
     let host = |url: &Url| if url.host().contains('/') { "localhost".to_owned() } else { url.host().to_owned() };
@@ -149,4 +164,24 @@ fn hosts(urls: &[&Vec<Url>]) -> Vec<String> {
     hosts.sort();
     hosts.dedup();
     hosts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_authority_for_all_is_told_unless_members_are_named() {
+        let ca = |name: &str| Some(PathBuf::from(name));
+        let mut config = Config::default();
+        (config.client_tls.trusted_ca_file, config.peer_tls.trusted_ca_file) = (ca("one"), ca("one"));
+        assert!(!are_clients_as_good_as_members(&config), "members aren't under TLS");
+        config.member.listen_peer_urls = vec!["https://127.0.0.1:2380".parse().expect("a URL")];
+        assert!(are_clients_as_good_as_members(&config));
+        config.peer_tls.allowed_cn = vec!["member".to_owned()];
+        assert!(!are_clients_as_good_as_members(&config));
+        config.peer_tls.allowed_cn.clear();
+        config.peer_tls.trusted_ca_file = ca("other");
+        assert!(!are_clients_as_good_as_members(&config));
+    }
 }

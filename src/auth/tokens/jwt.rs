@@ -195,7 +195,9 @@ impl Jwt {
         let (message, signature) = token.rsplit_once('.')?;
         let (header, claims) = message.split_once('.')?;
         let part = |text: &str| serde_json::from_slice::<Value>(&URL_SAFE_NO_PAD.decode(text).ok()?).ok();
-        if part(header)?.get("alg")?.as_str()? != self.name {
+        let header = part(header)?;
+        // What a header calls critical must be understood, and nothing of that kind is.
+        if header.get("alg")?.as_str()? != self.name || header.get("crit").is_some() {
             return None;
         }
         if !self.keys.verify(message.as_bytes(), &URL_SAFE_NO_PAD.decode(signature).ok()?) {

@@ -105,14 +105,17 @@ fn the_algorithm_is_the_servers() {
 #[test]
 fn claims_of_another_maker_are_read() {
     let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, b"secret");
-    let sign = |claims: &str| {
-        let head = URL_SAFE_NO_PAD.encode(r#"{"typ":"JWT","alg":"HS256"}"#);
+    let sign_with = |head: &str, claims: &str| {
+        let head = URL_SAFE_NO_PAD.encode(head);
         let message = format!("{head}.{}", URL_SAFE_NO_PAD.encode(claims));
         format!("{message}.{}", URL_SAFE_NO_PAD.encode(ring::hmac::sign(&key, message.as_bytes()).as_ref()))
     };
+    let sign = |claims: &str| sign_with(r#"{"typ":"JWT","alg":"HS256"}"#, claims);
     let server = jwt("HS256", Some(b"secret"), None).expect("a secret");
     let token = sign(r#"{"exp":1.7e9,"revision":4.0,"username":"u"}"#);
     assert_eq!(caller(&server, &token, at(1_000)), Ok(user("u", 4)));
+    let critical = sign_with(r#"{"alg":"HS256","crit":["x"],"x":1}"#, r#"{"exp":99,"revision":4,"username":"u"}"#);
+    assert_eq!(caller(&server, &critical, at(1)), Err(RequestError::AuthTokenInvalid), "that isn't understood");
     let later = sign(r#"{"exp":99,"nbf":50,"revision":4,"username":"u"}"#);
     assert_eq!(caller(&server, &later, at(49)), Err(RequestError::AuthTokenInvalid));
     assert_eq!(caller(&server, &later, at(50)), Ok(user("u", 4)));

@@ -105,11 +105,14 @@ impl Signer {
 fn signer(method: Method, private: &[u8]) -> Result<Signer, JwtError> {
     let bad = || JwtError::BadKey("priv-key");
     if let Some(algorithm) = method.hmac() {
-        return if private.is_empty() {
-            Err(bad())
-        } else {
-            Ok(Signer::Hmac(ring::hmac::Key::new(algorithm, private)))
-        };
+        if private.is_empty() {
+            return Err(bad());
+        }
+        let wanted = algorithm.digest_algorithm().output_len();
+        if private.len() < wanted {
+            tracing::warn!(bytes = private.len(), wanted, "the secret that signs tokens is short enough to be guessed");
+        }
+        return Ok(Signer::Hmac(ring::hmac::Key::new(algorithm, private)));
     }
     let (label, der) = pem(private).ok_or_else(bad)?;
     if let Some(encoding) = method.rsa() {
