@@ -66,7 +66,7 @@ const TRANSLATED: u128 = 0x0064_ff9b << 96;
 
 /// What connections of one client have in common, by either kind of address. Neighbours on one link share a network that is
 /// nobody's.
-fn client(address: IpAddr) -> IpAddr {
+pub(super) fn client(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) if address.to_bits() >> 32 == TRANSLATED >> 32 => {
             let [.., a, b, c, d] = address.octets();

@@ -27,7 +27,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::auth::Visitor;
+use super::auth::{Visitor, Whence};
 use super::closing::Closing;
 use super::entrance::Caller;
 use super::grpc::body::ReplyBody;
@@ -150,7 +150,10 @@ pub(crate) async fn serve<S>(
     let socket = Socket::new(stream, turn.clone());
     let pages =
         Pages { serves: options.serves, web: options.web, gateway: options.gateway, is_private: caller.is_private };
-    let share = Share::new(&services.budgets);
+    let share = match options.serves {
+        Serves::Metrics => Share::of_pages(&services.budgets),
+        Serves::All | Serves::Grpc | Serves::Pages => Share::new(&services.budgets),
+    };
     let mut patience = Patience::new(share.clone(), options.write_timeout);
     let answers = share.clone();
     let visitor = services.auth.visitor(&caller);
@@ -210,7 +213,7 @@ impl hyper::service::Service<Request<Incoming>> for Door {
     type Error = Infallible;
     type Future = DoorFuture;
 
-    fn call(&self, request: Request<Incoming>) -> DoorFuture {
+    fn call(&self, mut request: Request<Incoming>) -> DoorFuture {
         if let Some(asks) = &self.caller.asks {
             asks.asks();
         }
@@ -222,7 +225,8 @@ impl hyper::service::Service<Request<Incoming>> for Door {
             Serves::All | Serves::Grpc => head::of(&request),
             _ => Head::Page,
         };
-        let Some(asked) = self.share.ask(request.uri().path()) else {
+        let is_known = || self.services.auth.knows(&self.visitor, request.headers());
+        let Some(asked) = self.share.ask(request.uri().path(), is_known) else {
             let refused = too_many(&request, matches!(head, Head::Call(_)));
             return DoorFuture { answer: Box::pin(std::future::ready(refused)), asked: None };
         };
@@ -234,6 +238,9 @@ impl hyper::service::Service<Request<Incoming>> for Door {
             Head::Refused(response) => Box::pin(std::future::ready(response)),
             Head::Page if serves == Serves::Grpc => Box::pin(std::future::ready(head::not_grpc(&request))),
             Head::Page => {
+                if let Some(origin) = self.caller.address.filter(|_| asked.is_login()) {
+                    request.extensions_mut().insert(Whence(origin));
+                }
                 let (pages, services) = (self.pages.clone(), self.services.clone());
                 Box::pin(pages::serve(services, request, pages, self.shutdown.clone()))
             }

@@ -76,6 +76,8 @@ pub(crate) struct Caller {
     pub(crate) identity: Option<Arc<ClientIdentity>>,
     /// Whether nobody could listen in.
     pub(crate) is_private: bool,
+    /// Whence it comes, as far as one client is told from another.
+    pub(crate) address: Option<IpAddr>,
     /// To be told of its requests, if its place hangs on them.
     pub(crate) asks: Option<Arc<Asks>>,
 }
@@ -169,7 +171,7 @@ async fn private<S: Duplex>(
     address: Option<IpAddr>,
 ) -> Result<(Box<dyn Duplex>, Caller), HandshakeError> {
     let (stream, identity) = acceptor.accept(stream, address).await?;
-    Ok((Box::new(stream), Caller { identity: identity.map(Arc::new), is_private: true, asks: None }))
+    Ok((Box::new(stream), Caller { identity: identity.map(Arc::new), is_private: true, ..Caller::default() }))
 }
 
 /// Refusals are many when somebody wants them to be.

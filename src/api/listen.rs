@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::addresses::{Addresses, Taken};
+use super::addresses::{Addresses, Taken, client};
 use super::conn::{self, ConnOptions, Serves};
 use super::connections::{Connections, Seat};
 use super::entrance::{Caller, Entrance, Patience, Security};
@@ -304,7 +304,7 @@ impl<D: Serving> Visit<D> {
                 () = ended(ending.clone()) => None,
             };
             let Some((stream, caller)) = opened else { return };
-            let caller = Caller { asks: Some(asks), ..caller };
+            let caller = Caller { asks: Some(asks), address: address.map(client), ..caller };
             let (line, heard) = Line::new(stream);
             tokio::select! {
                 biased;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::auth::Authentication;
 use super::metrics::RpcMetrics;
 use super::seams::{Maintain, Propose};
+use super::share;
 use super::turns::Turns;
 use super::watch::WatchService;
 use super::wire::Header;
@@ -60,6 +61,10 @@ pub struct Budgets {
     pub pages: Budget,
     /// Requests, streams among them, until their answers are taken.
     pub open: Arc<Places>,
+    /// The same where there are only pages for probes.
+    pub pages_open: Arc<Places>,
+    /// Probes' calls by those whom nobody knows, while there are many requests.
+    pub probes: Arc<Places>,
     /// Leases: none is taken here, they are counted where they live.
     pub leases: Arc<Places>,
     /// Calls that wait for a lock or to be elected.
@@ -78,6 +83,8 @@ impl Budgets {
             answers: Budget::new(limits.answers_pending_bytes_max),
             pages: Budget::new(PAGES_BYTES_MAX),
             open: Places::new("max-open-requests", limits.requests_open_max),
+            pages_open: Places::new("max-open-requests", limits.requests_open_max),
+            probes: Places::new("max-open-requests", share::PROBES),
             leases: Places::new("max-leases", limits.leases_max),
             lock_waiters: Places::new("max-lock-waiters", limits.lock_waiters_max),
             logins_per_connection: Places::new("max-pending-logins-per-connection", limits.logins_per_connection_max),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! request ─► Share::ask ─► Asked ─► answer ─► `riding` ─ written or dropped ─► its places are free again
-//!                      └► None: too many, of all clients or of this one; refused at once
+//!                      └► None: too many, of all clients, of this one, or of those whom nobody knows; refused at once
 //! connection's turn ends ─► Patience: answers on their way, a blocked socket? ─► nothing moved for so long ─► cut off
 //! ```
 //! A client that reads nothing costs memory: HTTP/1.1 has no other sign of it than a socket that takes nothing,
@@ -19,13 +19,16 @@ use tokio::time::Sleep;
 
 use super::gateway;
 use super::services::Budgets;
-use crate::types::Places;
+use crate::types::{Place, Places};
 
 /// What part of all places is kept for what must go on when there are no others, and the fewest of them.
 const RESERVE_PART: usize = 8;
 const RESERVE_MIN: usize = 64;
 /// Places that are kept besides, for probes alone.
-const PROBES: usize = 64;
+pub(super) const PROBES: usize = 64;
+/// What part of all places is for those who haven't proven who they are, while authentication is on, and the fewest.
+const STRANGERS_PART: usize = 8;
+const STRANGERS_MIN: usize = 64;
 /// What part of all places one connection may have, and the fewest of them.
 const CONNECTION_PART: usize = 2;
 const CONNECTION_MIN: usize = 64;
@@ -38,10 +41,16 @@ const GOES_ON: [&str; 5] = [
     "/etcdserverpb.Maintenance/Status",
     "/etcdserverpb.Maintenance/Alarm",
 ];
-/// What tells whoever watches over this server how it is.
+/// What tells whoever watches over this server how it is, once: a stream of that is as any other.
 const PROBE: [&str; 2] = ["/metrics", "/health"];
 /// The same by what a path begins with.
-const PROBE_BELOW: [&str; 3] = ["/grpc.health.v1.Health/", "/livez", "/readyz"];
+const PROBE_BELOW: [&str; 2] = ["/livez", "/readyz"];
+/// The same as a call, whose message may be a while in coming.
+const PROBE_CALL: [&str; 2] = ["/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/List"];
+
+fn is_page_for_probes(path: &str) -> bool {
+    PROBE.contains(&path) || PROBE_BELOW.iter().any(|below| path.starts_with(below))
+}
 
 /// For how many of the times in which a connection must move at all one answer may stand still while others are taken.
 /// They go out in turn, each a little at a time, so on a slow line with thousands of them each moves seldom.
@@ -53,6 +62,8 @@ const ROUNDS: usize = STILL_ROUNDS + 3;
 pub(super) struct Share {
     /// Requests of all clients.
     open: Arc<Places>,
+    /// Those of probes' calls by nobody in particular while there are many requests.
+    probes: Arc<Places>,
     /// How many of them this connection may have.
     part: usize,
     /// How many logins one connection may have; counts the refusals of all.
@@ -71,9 +82,19 @@ pub(super) struct Round(usize);
 
 impl Share {
     pub(super) fn new(budgets: &Budgets) -> Arc<Self> {
+        Self::of(&budgets.open, budgets)
+    }
+
+    /// That of a connection on which there is nothing but pages for probes, which have places of their own.
+    pub(super) fn of_pages(budgets: &Budgets) -> Arc<Self> {
+        Self::of(&budgets.pages_open, budgets)
+    }
+
+    fn of(open: &Arc<Places>, budgets: &Budgets) -> Arc<Self> {
         Arc::new(Self {
-            open: budgets.open.clone(),
-            part: (budgets.open.max() / CONNECTION_PART).max(CONNECTION_MIN),
+            open: open.clone(),
+            probes: budgets.probes.clone(),
+            part: (open.max() / CONNECTION_PART).max(CONNECTION_MIN),
             logins: budgets.logins_per_connection.clone(),
             logins_now: AtomicUsize::new(0),
             unsent: Default::default(),
@@ -82,15 +103,26 @@ impl Share {
         })
     }
 
-    /// Places for a request to `path`, or `None` if it is one too many.
-    pub(super) fn ask(self: &Arc<Self>, path: &str) -> Option<Asked> {
+    /// Places for a request to `path`, or `None` if it is one too many. `is_known` says whether its caller is somebody,
+    /// or needn't be; it is asked only where there are many requests.
+    pub(super) fn ask(self: &Arc<Self>, path: &str, is_known: impl FnOnce() -> bool) -> Option<Asked> {
         let own = Arc::strong_count(self);
+        let strangers = (self.open.max() / STRANGERS_PART).max(STRANGERS_MIN);
+        let mut probe = None;
+        if self.open.taken() >= strangers && !gateway::is_login(path) && !is_page_for_probes(path) && !is_known() {
+            // Silent streams of whoever likes, on as many connections, would leave no place to others.
+            probe = PROBE_CALL.contains(&path).then(|| self.probes.take()).flatten();
+            if probe.is_none() {
+                self.open.refuse();
+                return None;
+            }
+        }
         let has_place = (own <= self.part && self.open.enter(0)) || self.enter_beyond(path, own);
         if !has_place {
             self.open.refuse();
             return None;
         }
-        let mut asked = Asked { share: self.clone(), is_login: false };
+        let mut asked = Asked { share: self.clone(), is_login: false, _probe: probe };
         if gateway::is_login(path) {
             asked.is_login = true;
             if self.logins_now.fetch_add(1, Ordering::Relaxed) >= self.logins.max() {
@@ -104,10 +136,15 @@ impl Share {
     /// A place for what has some when others have none.
     fn enter_beyond(&self, path: &str, own: usize) -> bool {
         let reserve = (self.open.max() / RESERVE_PART).max(RESERVE_MIN);
-        if PROBE.contains(&path) || PROBE_BELOW.iter().any(|below| path.starts_with(below)) {
-            return self.open.enter(reserve + PROBES);
+        if own > self.part + reserve / CONNECTION_PART {
+            return false;
         }
-        GOES_ON.contains(&path) && own <= self.part + reserve / CONNECTION_PART && self.open.enter(reserve)
+        match path {
+            _ if is_page_for_probes(path) => self.open.enter(reserve + PROBES),
+            // Not all of them: their clients may let them wait.
+            _ if PROBE_CALL.contains(&path) => self.open.enter(reserve + PROBES / 2),
+            _ => GOES_ON.contains(&path) && self.open.enter(reserve),
+        }
     }
 
     /// Pieces of answers that wait to be taken.
@@ -152,9 +189,15 @@ impl Share {
 pub(super) struct Asked {
     share: Arc<Share>,
     is_login: bool,
+    _probe: Option<Place>,
 }
 
 impl Asked {
+    /// Whether it is a login whose check isn't over.
+    pub(super) fn is_login(&self) -> bool {
+        self.is_login
+    }
+
     /// There is an answer: a login's check is over.
     pub(super) fn answered(&mut self) {
         if std::mem::take(&mut self.is_login) {
@@ -241,158 +284,5 @@ impl Wait {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::task::Waker;
-
-    use super::*;
-    use crate::types::Limits;
-
-    const PUT: &str = "/etcdserverpb.KV/Put";
-    const KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
-
-    fn share(limits: Limits) -> Arc<Share> {
-        Share::new(&Budgets::new(&limits))
-    }
-
-    fn ask(share: &Arc<Share>, path: &str, count: usize) -> Vec<Asked> {
-        (0..count).map(|_| share.ask(path).expect("room")).collect()
-    }
-
-    #[test]
-    fn the_reserve_is_for_what_must_go_on_and_probes_have_one_of_their_own() {
-        let budgets = Budgets::new(&Limits { requests_open_max: 2, ..Limits::default() });
-        let [share, other] = [(); 2].map(|()| Share::new(&budgets));
-        let held = ask(&share, PUT, 2);
-        assert!(share.ask(PUT).is_none());
-        assert_eq!(share.open.refused(), 1);
-        // Streams of whoever wants some, on as many connections as it takes.
-        let mut kept = ask(&share, KEEP_ALIVE, RESERVE_MIN / 2);
-        kept.extend(ask(&other, KEEP_ALIVE, RESERVE_MIN / 2));
-        assert!(share.ask(KEEP_ALIVE).is_none(), "that has an end, too");
-        let probes: Vec<_> = ["/health", "/livez", "/readyz/x", "/metrics", "/grpc.health.v1.Health/Check"]
-            .into_iter()
-            .cycle()
-            .take(PROBES)
-            .map(|path| share.ask(path).expect("no stream takes a probe's place"))
-            .collect();
-        assert!(share.ask("/health").is_none());
-        drop((probes, kept, held));
-        assert!(share.open.taken() == 0 && share.ask(PUT).is_some());
-    }
-
-    #[test]
-    fn one_connection_leaves_places_to_others() {
-        let budgets = Budgets::new(&Limits { requests_open_max: 1_000, ..Limits::default() });
-        let [share, other] = [(); 2].map(|()| Share::new(&budgets));
-        let mut held = Vec::new();
-        while let Some(asked) = share.ask(PUT) {
-            held.push(asked);
-        }
-        assert!((490..=500).contains(&held.len()), "{}", held.len());
-        let renewals = ask(&share, KEEP_ALIVE, 10);
-        assert!(ask(&other, PUT, 400).len() == 400 && share.ask("/health").is_some());
-        drop((held, renewals));
-        assert!(share.ask(PUT).is_some());
-    }
-
-    #[test]
-    fn a_connection_has_few_logins_at_a_time() {
-        let share = share(Limits { logins_per_connection_max: 1, ..Limits::default() });
-        let mut login = share.ask("/etcdserverpb.Auth/Authenticate").expect("the first");
-        for path in ["/v3/auth/authenticate", "/v3beta/auth/authenticate", "/v3/auth/authenticat%65"] {
-            assert!(share.ask(path).is_none(), "{path}");
-        }
-        assert!(share.ask(PUT).is_some() && share.ask("/v3/auth/enabl%65").is_some());
-        assert_eq!((share.logins.refused(), share.open.taken()), (3, 1));
-        login.answered();
-        assert!(share.ask("/v3/auth/authenticate").is_some(), "the check is over, whether the answer is read or not");
-        drop(login);
-        assert_eq!(share.logins_now.load(Ordering::Relaxed), 0);
-    }
-
-    const LIMIT: Duration = Duration::from_secs(60);
-
-    #[tokio::test(start_paused = true)]
-    async fn who_takes_nothing_is_cut_off_and_who_takes_a_little_is_not() {
-        let share = share(Limits::default());
-        let mut patience = Patience::new(share.clone(), LIMIT);
-        let context = &mut Context::from_waker(Waker::noop());
-        let [mut one, other] = [(); 2].map(|()| share.begin());
-        assert!(!patience.is_over(false, 0, context));
-        tokio::time::sleep(LIMIT - Duration::from_secs(1)).await;
-        share.moved(&mut one);
-        share.end(one);
-        assert!(!patience.is_over(false, 0, context));
-        tokio::time::sleep(LIMIT / 2).await;
-        assert!(!patience.is_over(false, 0, context), "some was taken meanwhile");
-        // That there is more is no progress.
-        let more = share.begin();
-        tokio::time::sleep(LIMIT).await;
-        assert!(patience.is_over(false, 0, context), "and then nothing");
-        share.end(other);
-        share.end(more);
-        let mut patience = Patience::new(share.clone(), LIMIT);
-        for (at, written) in [(0, 5), (1, 5), (2, 6)] {
-            assert!(!patience.is_over(true, written, context), "{at}");
-            tokio::time::sleep(LIMIT / 2).await;
-        }
-        assert!(!patience.is_over(true, 6, context), "some was written");
-        tokio::time::sleep(LIMIT).await;
-        assert!(patience.is_over(true, 6, context));
-    }
-
-    // Cause: a reset is no progress, and the time ran on over it. Symptom: an idle connection on which a call had been given up
-    // was cut for one that had just begun.
-    #[tokio::test(start_paused = true)]
-    async fn what_begins_after_another_was_reset_has_all_its_time() {
-        let share = share(Limits::default());
-        let mut patience = Patience::new(share.clone(), LIMIT);
-        let context = &mut Context::from_waker(Waker::noop());
-        let given_up = share.begin();
-        assert!(!patience.is_over(false, 0, context));
-        tokio::time::sleep(LIMIT / 2).await;
-        share.end(given_up);
-        assert!(!patience.is_over(false, 0, context));
-        tokio::time::sleep(LIMIT / 2).await;
-        let fresh = share.begin();
-        assert!(!patience.is_over(false, 0, context), "it has just begun");
-        tokio::time::sleep(LIMIT).await;
-        assert!(patience.is_over(false, 0, context), "and its time ends, too");
-        share.end(fresh);
-    }
-
-    /// How long it takes until it is over, with a step each second.
-    async fn over_after(share: &Arc<Share>, mut step: impl FnMut()) -> Duration {
-        let mut patience = Patience::new(share.clone(), LIMIT);
-        let begun = tokio::time::Instant::now();
-        while !patience.is_over(false, 0, &mut Context::from_waker(Waker::noop())) {
-            step();
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            if begun.elapsed() > 100 * LIMIT {
-                break;
-            }
-        }
-        begun.elapsed()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn one_answer_that_stands_still_ends_a_connection_on_which_others_move() {
-        let share = share(Limits::default());
-        let [mut moving, still] = [(); 2].map(|()| share.begin());
-        let after = over_after(&share, || share.moved(&mut moving)).await;
-        assert!((5 * LIMIT..=7 * LIMIT).contains(&after), "{after:?}");
-        share.end(still);
-        share.end(moving);
-        // Each moves now and then.
-        let mut slow: Vec<_> = (0..270).map(|_| share.begin()).collect();
-        let mut at = 0;
-        let after = over_after(&share, || {
-            share.moved(&mut slow[at % 270]);
-            at += 1;
-        })
-        .await;
-        assert!(after > 100 * LIMIT, "{after:?}");
-        slow.into_iter().for_each(|round| share.end(round));
-        assert_eq!(share.unsent(), 0);
-    }
-}
+#[path = "share_tests.rs"]
+mod tests;

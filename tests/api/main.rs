@@ -22,6 +22,7 @@ mod listeners;
 mod logins;
 mod member;
 mod raw;
+mod rights;
 mod server;
 mod streams;
 mod unseen;
@@ -36,6 +37,9 @@ mod player;
 mod render;
 #[path = "../golden/script.rs"]
 mod script;
+#[expect(dead_code, reason = "others read, and add roles")]
+#[path = "../support/users.rs"]
+mod users;
 #[path = "../golden/wire.rs"]
 mod wire;
 

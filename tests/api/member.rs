@@ -184,10 +184,11 @@ impl Propose for Front {
 
     fn read_barrier(&self) -> Option<Waiting<Result<(), RequestError>>> {
         let fails = self.barrier_fails.load(Ordering::Relaxed);
+        let error = if self.standing().leader.is_some() { RequestError::LeaderChanged } else { RequestError::Timeout };
         fails.then(|| -> Waiting<Result<(), RequestError>> {
             Box::pin(async {
                 tokio::task::yield_now().await;
-                Err(RequestError::LeaderChanged)
+                Err(error)
             })
         })
     }

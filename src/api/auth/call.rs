@@ -9,7 +9,7 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use super::Who;
+use super::{Origin, Who};
 use crate::api::services::Services;
 use crate::apply::{Command, rights};
 use crate::auth::{Access, AuthState, Caller};
@@ -20,6 +20,7 @@ use crate::types::RequestError;
 pub(crate) struct CallContext {
     services: Arc<Services>,
     who: Who,
+    origin: Origin,
     needs_leader: bool,
 }
 
@@ -32,8 +33,13 @@ impl Deref for CallContext {
 }
 
 impl CallContext {
-    pub(crate) fn new(services: Arc<Services>, who: Who, needs_leader: bool) -> Self {
-        Self { services, who, needs_leader }
+    pub(crate) fn new(services: Arc<Services>, who: Who, origin: Origin, needs_leader: bool) -> Self {
+        Self { services, who, origin, needs_leader }
+    }
+
+    /// Whence it comes.
+    pub(super) fn origin(&self) -> Origin {
+        self.origin
     }
 
     /// Whether the client wants an answer only from a member that knows a leader (`hasleader`); a stream ends then when
@@ -76,17 +82,22 @@ impl CallContext {
         self.check_admin_here()
     }
 
-    /// The same by what the cluster has agreed on: for what is done outside of the log, where nothing looks again.
+    /// The same by what the cluster has agreed on: for what is done outside of the log, where nothing looks again. A
+    /// member that doesn't know it lets nobody in, though authentication be off as far as it knows.
     ///
     /// # Errors
-    /// Those of [`CallContext::check_admin`], and of a barrier.
-    pub(crate) async fn check_admin_of_cluster(&self) -> Result<(), RequestError> {
-        let caught_up = self.catch_up().await;
-        // Where authentication is off as far as is known, the call has errors of its own for a missing leader.
-        if self.auth.view.look().is_enabled() {
-            caught_up?;
+    /// Those of [`CallContext::check_admin`], and of a barrier; while authentication is off, `leaderless` in the place of
+    /// those where no leader is known.
+    pub(crate) async fn check_admin_of_cluster(&self, leaderless: RequestError) -> Result<(), RequestError> {
+        match self.catch_up().await {
+            Ok(()) => self.check_admin_here(),
+            Err(RequestError::Timeout | RequestError::NoLeader)
+                if !self.auth.view.look().is_enabled() && self.proposer.standing().leader.is_none() =>
+            {
+                Err(leaderless)
+            }
+            Err(error) => Err(error),
         }
-        self.check_admin_here()
     }
 
     /// The same by what this member knows.
@@ -103,11 +114,19 @@ impl CallContext {
     /// # Errors
     /// Those of a barrier.
     pub(crate) async fn confirm_rights(&self) -> Result<(), RequestError> {
-        if !self.auth.is_confirmed() {
-            self.catch_up().await?;
-            self.auth.set_confirmed();
-        }
-        Ok(())
+        if self.auth.is_confirmed() { Ok(()) } else { self.catch_up().await }
+    }
+
+    /// The same where it can matter: there are users, and authentication may have been turned on without this member.
+    ///
+    /// # Errors
+    /// Those of a barrier.
+    pub(crate) async fn confirm_users_rights(&self) -> Result<(), RequestError> {
+        let may_matter = {
+            let state = self.auth.view.look();
+            !state.is_enabled() && state.users().next().is_some()
+        };
+        if may_matter { self.confirm_rights().await } else { Ok(()) }
     }
 
     /// Looks with `check` at what the caller may, and remembers as of when.
@@ -201,10 +220,11 @@ impl CallContext {
 
     /// Returns when what the cluster has agreed on before is seen here.
     async fn catch_up(&self) -> Result<(), RequestError> {
-        match self.proposer.read_barrier() {
-            None => Ok(()),
-            Some(wait) => wait.await,
+        if let Some(wait) = self.proposer.read_barrier() {
+            wait.await?;
         }
+        self.auth.set_confirmed();
+        Ok(())
     }
 
     /// Waits for the entry that gave a token out, which another member may have answered with before it is seen here.

@@ -59,7 +59,7 @@ async fn login(call: &CallContext, name: &str, password: &Secret) -> Result<(Str
         let (known, hash) = (user.is_some(), user.and_then(|user| user.password.clone()));
         let has_none = known && hash.is_none();
         let (password, cost) = (password.clone(), usable(state.usual_cost().unwrap_or(call.auth.cost)));
-        let verified = call.auth.hashing(move || verify(&password, hash.as_ref(), cost)).await?;
+        let verified = call.auth.hashing(call.origin(), move || verify(&password, hash.as_ref(), cost)).await?;
         call.auth.note_rounds(verified.rounds);
         if has_none {
             return Err(RequestError::NoPasswordUser);

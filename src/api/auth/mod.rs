@@ -8,6 +8,7 @@
 
 mod call;
 mod etcd;
+mod lane;
 mod login;
 mod refused;
 mod roles;
@@ -18,7 +19,7 @@ mod who;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use tokio::sync::Semaphore;
+use http::HeaderMap;
 
 use super::entrance;
 use super::services::Services;
@@ -26,6 +27,7 @@ use crate::apply::{Command, Response};
 use crate::auth::{Access, AuthOp, AuthState, AuthView, Caller, PasswordHash, Proof, Secret, Tokens};
 use crate::env::Env;
 use crate::types::{Limits, Places, RequestError};
+use lane::{Lane, Origin};
 use refused::RefusedLogins;
 use who::Shown;
 
@@ -36,7 +38,7 @@ pub(crate) use roles::{role_add, role_delete, role_get, role_grant_permission, r
 pub(crate) use users::{
     user_add, user_change_password, user_delete, user_get, user_grant_role, user_list, user_revoke_role,
 };
-pub(crate) use who::{Visitor, Who};
+pub(crate) use who::{Visitor, Whence, Who};
 
 /// Changes of passwords that do; they have a lane of their own, so that logins can't keep root from one.
 const HASHES_FOR_ROOT_WAITING_MAX: usize = 64;
@@ -61,30 +63,6 @@ pub struct Authentication {
     passwords: Lane,
 }
 
-/// Where what takes a processor for a while waits for its turn.
-struct Lane {
-    turns: Arc<Semaphore>,
-    waiting: Arc<Places>,
-}
-
-impl Lane {
-    fn new(turns: usize, waiting: Arc<Places>) -> Self {
-        Self { turns: Arc::new(Semaphore::new(turns)), waiting }
-    }
-
-    /// Runs `work` when it is its turn.
-    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, RequestError> {
-        let _waiting = self.waiting.take().ok_or(RequestError::TooManyRequests)?;
-        // It goes with the work: a caller that gives up makes no room for another while the work goes on.
-        let turn = self.turns.clone().acquire_owned().await.map_err(|_| RequestError::Stopped)?;
-        let work = move || {
-            let _turn = turn;
-            work()
-        };
-        tokio::task::spawn_blocking(work).await.map_err(|_| RequestError::Stopped)
-    }
-}
-
 impl Authentication {
     /// With what the flags say.
     pub fn new(view: AuthView, tokens: Tokens, cost: u32, common_names: bool, env: Env) -> Self {
@@ -107,13 +85,13 @@ impl Authentication {
     /// Lets as many logins wait as `limits` say.
     #[must_use]
     pub fn with_limits(mut self, limits: &Limits) -> Self {
-        self.logins.waiting = logins_waiting(limits);
+        self.logins = self.logins.with_places(logins_waiting(limits));
         self
     }
 
     /// Logins that wait for the check of their password.
     pub fn logins_waiting(&self) -> &Arc<Places> {
-        &self.logins.waiting
+        self.logins.waiting()
     }
 
     /// Rounds of bcrypt that logins have taken since the start: a login that is refused takes always the same number.
@@ -136,10 +114,19 @@ impl Authentication {
 
     /// Who calls on a connection of `caller`.
     pub(super) fn visitor(&self, caller: &entrance::Caller) -> Visitor {
-        match &caller.identity {
+        let visitor = match &caller.identity {
             Some(identity) if self.common_names => Visitor::named(&identity.common_name),
             _ => Visitor::default(),
-        }
+        };
+        visitor.coming(caller.address)
+    }
+
+    /// Whether who shows `headers` is somebody, as far as this member knows; nobody need be while authentication is off.
+    pub(super) fn knows(&self, visitor: &Visitor, headers: &HeaderMap) -> bool {
+        let state = self.view.look();
+        let is_user = |caller: &Caller| caller.name().is_some_and(|name| state.user(name).is_some());
+        !state.is_enabled()
+            || self.look(&visitor.who(headers), &state, |caller, _| Ok(is_user(caller))).is_ok_and(|is_user| is_user)
     }
 
     /// Has `look` see whom a request is for and what that one may do with keys, as of `state`.
@@ -182,9 +169,13 @@ impl Authentication {
         look(&proof)
     }
 
-    /// Runs the check of a login, a few at a time.
-    async fn hashing<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, RequestError> {
-        self.logins.run(work).await
+    /// Runs the check of a login that comes from `origin`, a few at a time.
+    async fn hashing<T: Send + 'static>(
+        &self,
+        origin: Origin,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, RequestError> {
+        self.logins.run(origin, work).await
     }
 
     /// The hash of a new password.
@@ -192,7 +183,7 @@ impl Authentication {
         let mut salt = [0; 16];
         self.env.rng.fill(&mut salt);
         let cost = self.cost;
-        let hashed = self.passwords.run(move || crate::auth::hash(&password, cost, salt)).await?;
+        let hashed = self.passwords.run(None, move || crate::auth::hash(&password, cost, salt)).await?;
         hashed.map_err(|_| RequestError::PasswordTooLong)
     }
 }

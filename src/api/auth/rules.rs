@@ -86,8 +86,13 @@ pub(crate) async fn admit(call: &CallContext, method: Method) -> Result<(), Requ
         Rule::Anyone | Rule::AsItSays => Ok(()),
         Rule::AnyoneHonest => call.caller(&call.auth.view.look()).map(drop),
         Rule::Somebody => call.check_known(),
-        Rule::Root if is_of_cluster(method) => call.check_admin_of_cluster().await,
-        Rule::Root => call.check_admin().await,
+        Rule::Root if is_of_cluster(method) => call.check_admin_of_cluster(leaderless(method)).await,
+        Rule::Root => {
+            if is_of_all_keys(method) {
+                call.confirm_users_rights().await?;
+            }
+            call.check_admin().await
+        }
     }
 }
 
@@ -100,6 +105,22 @@ pub(crate) fn admit_again(call: &CallContext, method: Method) -> Result<(), Requ
         Rule::Anyone | Rule::AnyoneHonest | Rule::AsItSays => Ok(()),
         Rule::Somebody => call.check_known(),
         Rule::Root => call.check_admin_here(),
+    }
+}
+
+/// Whether a call of root's tells of everything that is here, or stops everybody, without a look at the log.
+const fn is_of_all_keys(method: Method) -> bool {
+    matches!(method, Method::Snapshot | Method::Hash | Method::HashKv | Method::Defragment)
+}
+
+/// What a call for which [`is_of_cluster`] is answered with where no leader is known.
+const fn leaderless(method: Method) -> RequestError {
+    match method {
+        Method::MemberAdd => RequestError::UnhealthyCluster,
+        Method::MemberPromote => RequestError::NoLeader,
+        Method::MoveLeader => RequestError::NotLeader,
+        Method::Downgrade => RequestError::Timeout,
+        _ => RequestError::DeadlineExceeded,
     }
 }
 

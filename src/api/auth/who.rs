@@ -7,6 +7,7 @@
 //! A client shows the same token with each of its calls, so a connection remembers one. What it proved is asked for
 //! again as soon as it may be another (`auth::Proof`).
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
@@ -23,13 +24,30 @@ static THROUGH_A_GATEWAY: HeaderName = HeaderName::from_static("grpcgateway-acce
 pub(crate) struct Visitor {
     /// The common name of a client certificate that was verified, where that counts.
     name: Option<Arc<str>>,
+    /// Whence it comes.
+    origin: Option<IpAddr>,
     last: ArcSwapOption<Shown>,
 }
+
+/// Whence a request comes, where nothing else that goes with it says so.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Whence(pub(crate) IpAddr);
 
 impl Visitor {
     /// One with a certificate of this common name.
     pub(crate) fn named(name: &str) -> Self {
-        Self { name: (!name.is_empty()).then(|| name.into()), last: ArcSwapOption::empty() }
+        Self { name: (!name.is_empty()).then(|| name.into()), ..Self::default() }
+    }
+
+    /// The same, coming from `origin`.
+    #[must_use]
+    pub(crate) fn coming(self, origin: Option<IpAddr>) -> Self {
+        Self { origin, ..self }
+    }
+
+    /// Whence it comes.
+    pub(crate) fn origin(&self) -> Option<IpAddr> {
+        self.origin
     }
 
     /// Who shows `headers`: `token`, else `authorization`, as in etcd; else the certificate.

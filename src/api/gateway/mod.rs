@@ -22,6 +22,7 @@ mod text;
 mod values;
 
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,7 +38,7 @@ use tonic::Status;
 
 use self::body::Framed;
 use self::values::Values;
-use super::auth::Visitor;
+use super::auth::{Visitor, Whence};
 use super::grpc::body::ReplyBody;
 use super::grpc::request::{CallBody, Translated};
 use super::grpc::service;
@@ -60,6 +61,8 @@ struct Asked {
     metadata: HeaderMap,
     /// When the client's time is over.
     deadline: Option<Instant>,
+    /// Whence it comes, where that matters.
+    origin: Option<IpAddr>,
     first: Option<Framed>,
 }
 
@@ -129,7 +132,8 @@ async fn asked(services: &Arc<Services>, parts: &Parts, values: &mut Values<Inco
     }
     let request = known(route.request)?;
     let first = first.map(|value| body::framed(value, request, services.message_bytes_max())).transpose()?;
-    Ok(Asked { route, path, metadata, deadline, first })
+    let origin = parts.extensions.get::<Whence>().map(|whence| whence.0);
+    Ok(Asked { route, path, metadata, deadline, origin, first })
 }
 
 /// What comes within the client's time and, if it has one, a limit of its own.
@@ -156,7 +160,7 @@ async fn call(
     asked: Asked,
     values: Values<Incoming>,
 ) -> Result<Response<ReplyBody>, Status> {
-    let Asked { route, path, metadata, deadline, first } = asked;
+    let Asked { route, path, metadata, deadline, origin, first } = asked;
     let (request, response) = (known(route.request)?, known(route.response)?);
     let body: Translated = if route.request_stream {
         Box::pin(body::Many::new(first, values, request, services.message_bytes_max()))
@@ -171,7 +175,7 @@ async fn call(
     *call.headers_mut() = metadata;
     let budget = &services.budgets.answers;
     // A certificate counts for nobody who comes this way.
-    let visitor = Visitor::default();
+    let visitor = Visitor::default().coming(origin);
     if !route.response_stream {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let answer = service::serve(services, shutdown, &visitor, call, left).await;

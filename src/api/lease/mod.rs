@@ -17,9 +17,13 @@ use super::{errors, kv};
 use crate::admit;
 use crate::apply::{Command, Response, rights};
 use crate::auth::Access;
+use crate::storage::ReadError;
 use crate::types::{LeaseId, RequestError};
 
 pub(crate) use keep_alive::keep_alive;
+
+/// Leases that are listed on the spot; more are left to a thread that may take its time.
+const LISTED_HERE_MAX: usize = 10_000;
 
 /// `LeaseGrant`.
 pub(crate) async fn grant(call: CallContext, request: pb::LeaseGrantRequest) -> Result<ReplyBody, Status> {
@@ -114,8 +118,22 @@ pub(crate) async fn time_to_live(call: CallContext, request: pb::LeaseTimeToLive
 
 /// `LeaseLeases`: local state, those first that end first.
 pub(crate) async fn leases(call: CallContext, _: pb::LeaseLeasesRequest) -> Result<ReplyBody, Status> {
+    // All of them are gathered and sorted: not for nobody.
+    call.check_known().map_err(|error| errors::status(&error))?;
+    if call.lessor.len() <= LISTED_HERE_MAX {
+        return listed(&call).map_err(|error| errors::status(&error));
+    }
+    let turn = call.large_reads.clone().acquire_owned().await;
+    let list = kv::blocking(move || {
+        let _turn = turn;
+        listed(&call).map_err(ReadError::Request)
+    });
+    list.await.map_err(|error| errors::status(&error))
+}
+
+fn listed(call: &CallContext) -> Result<ReplyBody, RequestError> {
     let ids = call.lessor.ids();
-    may_list(&call, &ids).map_err(|error| errors::status(&error))?;
+    may_list(call, &ids)?;
     let leases = ids.into_iter().map(|id| pb::LeaseStatus { id: id.get() }).collect();
     let header = call.message_header(call.reader.revision());
     Ok(ReplyBody::unary(&Prost(pb::LeaseLeasesResponse { header, leases })))
@@ -123,6 +141,7 @@ pub(crate) async fn leases(call: CallContext, _: pb::LeaseLeasesRequest) -> Resu
 
 /// Whether the keys of all these leases may be read.
 fn may_list(call: &CallContext, ids: &[LeaseId]) -> Result<(), RequestError> {
+    // The first look is over by now.
     call.check_known()?;
     let may_all = |access: Access<'_>| if access.is_full() { Ok(()) } else { Err(RequestError::PermissionDenied) };
     if call.permit(may_all).is_ok() {

@@ -162,7 +162,7 @@ async fn wait_first(call: &CallContext, prefix: &Bytes, revision: i64) -> Result
     }
 }
 
-/// Places given up at a time: a connection that breaks may bring thousands.
+/// Places on which a try to give them up is under way: a connection that breaks may bring thousands.
 static GIVING_UP: Semaphore = Semaphore::const_new(32);
 /// Between two tries to give a place up, and how many there are: by then the lease is nobody's any more, or there has
 /// been no leader for minutes.
@@ -173,8 +173,9 @@ const GIVE_UPS_MAX: usize = 120;
 struct Waiting {
     call: CallContext,
     place: Option<(Bytes, i64, LeaseId)>,
-    /// Its place among all that wait: each holds its key and a place in the watch hub.
-    _waits: Option<HeldPlace>,
+    /// Its place among all that wait, each of which holds its key and a place in the watch hub: until what it has taken is
+    /// given up.
+    waits: Option<HeldPlace>,
 }
 
 impl Waiting {
@@ -184,7 +185,7 @@ impl Waiting {
         let waits = call.budgets.lock_waiters.take();
         let is_one_too_many = waits.is_none();
         let place = Some((place.key.clone(), place.revision, place.lease));
-        let waiting = Self { call: call.clone(), place, _waits: waits };
+        let waiting = Self { call: call.clone(), place, waits };
         if is_one_too_many { Err(RequestError::TooManyRequests) } else { Ok(waiting) }
     }
 
@@ -197,13 +198,13 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         let Some((key, revision, lease)) = self.place.take() else { return };
-        let call = self.call.clone();
+        let (call, waits) = (self.call.clone(), self.waits.take());
         // Outside of a runtime everything has ended, and the key goes with its lease.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         runtime.spawn(async move {
-            let Ok(_permit) = GIVING_UP.acquire().await else { return };
+            let _waits = waits;
             for _ in 0..GIVE_UPS_MAX {
-                match give_up(&call, key.clone(), revision).await {
+                match give_up_abandoned(&call, key.clone(), revision).await {
                     Ok(_) | Err(RequestError::Stopped) => return,
                     // The key is gone with it.
                     Err(_) if !call.lessor.contains(lease) => return,
@@ -227,9 +228,22 @@ async fn own(call: &CallContext, place: &Place) -> Result<Option<i64>, RequestEr
 
 /// Deletes a key if it is still the one that was created then; the header's revision.
 async fn give_up(call: &CallContext, key: Bytes, revision: i64) -> Result<i64, RequestError> {
-    let delete = Op::Delete(DeleteOp { range: KeyRange::single(key.clone()), prev_kv: false });
+    txn(call, giving_up(key, revision)).await.map(|(_, header)| header)
+}
+
+/// The same for a place that its caller has left: by then its token may be over, and the place is one that it took by its
+/// own right.
+async fn give_up_abandoned(call: &CallContext, key: Bytes, revision: i64) -> Result<(), RequestError> {
+    let Ok(_permit) = GIVING_UP.acquire().await else { return Err(RequestError::Stopped) };
+    let command = Command::Txn(giving_up(key, revision));
+    kv::admit(call, &command).await?;
+    kv::propose_permitted(call, command.by_member(&call.auth.view)).await.map(drop)
+}
+
+fn giving_up(key: Bytes, revision: i64) -> TxnOp {
     let compares = vec![created_at(&key, revision)];
-    txn(call, TxnOp { compares, success: vec![delete], failure: Vec::new() }).await.map(|(_, header)| header)
+    let delete = Op::Delete(DeleteOp { range: KeyRange::single(key), prev_kv: false });
+    TxnOp { compares, success: vec![delete], failure: Vec::new() }
 }
 
 #[cfg(test)]
