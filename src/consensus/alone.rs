@@ -25,22 +25,36 @@ const READ_BYTES_MAX: usize = 4 << 20;
 
 /// Makes `member` the only one in the membership that the log ends with; returns whether it was not yet.
 ///
-/// `stored` is the membership that the store holds, if any; `own` describes this member if it is in none.
-/// Must be called before Raft starts. Blocks on the disk while the log is read.
+/// `stored` is the membership that the store holds, if any; `own` describes this member if it is in none. With `is_told`
+/// its peer URLs come before those that it had: whoever binds a survivor's data to another address says so by the
+/// flags, and nobody is left who could be asked to change it. Must be called before Raft starts. Blocks on the disk while
+/// the log is read.
 ///
 /// # Errors
 /// Those of the disk; `InvalidData` if a membership can't be read; `NotFound` if there is neither a log nor
 /// a state that would be worth it.
-pub async fn force_alone(wal: &Wal, member: MemberId, stored: Option<&[u8]>, own: PeerNode) -> io::Result<bool> {
+pub async fn force_alone(
+    wal: &Wal,
+    member: MemberId,
+    stored: Option<&[u8]>,
+    own: PeerNode,
+    is_told: bool,
+) -> io::Result<bool> {
     let Some(last) = wal.last() else { return Err(io::ErrorKind::NotFound.into()) };
     let stored = stored.map(decode_membership).transpose().map_err(invalid)?;
     let newest = newest_in_log(wal)?.or(stored.map(|stored| stored.membership().clone()));
     let me = member.get();
     let is_alone = |found: &Membership| found.nodes().map(|(id, _)| *id).eq([me]) && found.voter_ids().eq([me]);
-    if newest.as_ref().is_some_and(is_alone) {
+    let had = newest.as_ref().and_then(|found| found.get_node(&me));
+    let is_where_told = !is_told || had.is_some_and(|had| had.peer_urls == own.peer_urls);
+    if is_where_told && newest.as_ref().is_some_and(is_alone) {
         return Ok(false);
     }
-    let node = newest.as_ref().and_then(|found| found.get_node(&me)).cloned().unwrap_or(own);
+    let node = match had.cloned() {
+        Some(had) if is_told => PeerNode { peer_urls: own.peer_urls, ..had },
+        Some(had) => had,
+        None => own,
+    };
     let alone = Membership::new(vec![BTreeSet::from([me])], BTreeMap::from([(me, node)])).map_err(invalid)?;
     let id = EntryId { index: RaftIndex(last.index.get() + 1), ..last };
     let entry = Entry { log_id: log_id(id.term.get(), from_raft(id.index)), payload: EntryPayload::Membership(alone) };

@@ -211,13 +211,12 @@ impl Core {
         )
         .published(meters::on_published(metrics.clone()));
         if forced {
-            let own = PeerNode {
-                name: config.member.name.clone(),
-                peer_urls: texts(&config.clustering.initial_advertise_peer_urls),
-                ..PeerNode::default()
-            };
+            let told = &config.clustering.initial_advertise_peer_urls;
+            // Later starts may leave the flag out.
+            let is_told = *told != Config::default().clustering.initial_advertise_peer_urls;
+            let own = PeerNode { name: config.member.name.clone(), peer_urls: texts(told), ..PeerNode::default() };
             let stored = membership.map(AsRef::as_ref);
-            consensus::force_alone(&wal, data.identity().member, stored, own).await?;
+            consensus::force_alone(&wal, data.identity().member, stored, own, is_told).await?;
             heal::settle(env.disk.as_ref(), data)?;
         }
         let disk = env.disk.clone();
@@ -295,6 +294,7 @@ impl Core {
             hub: hub.clone(),
             lessor: lessor.clone(),
             auth: auth.clone(),
+            alarms: alarms.clone(),
             limits: limits.clone(),
             log: log_meter.clone(),
             wal: wal.clone(),

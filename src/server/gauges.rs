@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use super::meters::{CompactionMeter, LogMeter};
 use super::scrub::Care;
 use crate::api::{Connections, RpcMetrics};
+use crate::apply::{AlarmKind, AlarmView};
 use crate::auth::AuthView;
 use crate::consensus::NodeStatus;
 use crate::lease::Lessor;
@@ -24,6 +25,7 @@ pub(super) struct Sources {
     pub(super) hub: WatchHub,
     pub(super) lessor: Arc<Lessor>,
     pub(super) auth: AuthView,
+    pub(super) alarms: AlarmView,
     pub(super) limits: Limits,
     pub(super) log: Arc<LogMeter>,
     pub(super) wal: Arc<Wal>,
@@ -35,9 +37,13 @@ fn flag(value: bool) -> f64 {
     f64::from(u8::from(value))
 }
 
+fn count(alarms: &AlarmView, is_meant: fn(AlarmKind) -> bool) -> f64 {
+    alarms.load().list(None).iter().filter(|(_, kind)| is_meant(*kind)).count() as f64
+}
+
 /// Gives each figure its source.
 pub(super) fn connect(metrics: &Metrics, sources: Sources) {
-    let Sources { status, proposer, reader, hub, lessor, auth, limits, log, wal, compaction, care } = sources;
+    let Sources { status, proposer, reader, hub, lessor, auth, alarms, limits, log, wal, compaction, care } = sources;
     let of = |figure, source: fn(&NodeStatus) -> f64| {
         let status = status.clone();
         metrics.sample(figure, move || source(&status));
@@ -56,6 +62,9 @@ pub(super) fn connect(metrics: &Metrics, sources: Sources) {
     metrics.sample(Figure::WalQueued, move || wal.queued_bytes() as f64);
     metrics.sample(Figure::LastCompaction, move || compaction.last_secs.load(Ordering::Relaxed) as f64);
     metrics.sample(Figure::AuthRevision, move || auth.look().revision() as f64);
+    let raised = alarms.clone();
+    metrics.sample(Figure::AlarmsNoSpace, move || count(&raised, |kind| kind == AlarmKind::NoSpace));
+    metrics.sample(Figure::AlarmsCorrupt, move || count(&alarms, |kind| kind != AlarmKind::NoSpace));
     leases(metrics, lessor);
     let checked = care.clone();
     metrics.sample(Figure::WalChecked, move || checked.checked_bytes.load(Ordering::Relaxed) as f64);

@@ -129,6 +129,75 @@ async fn a_set_begins_loses_a_volume_grows_shrinks_and_rolls() {
     set.well(4);
 }
 
+/// The chart's README, "Disaster", with a survivor that isn't ordinal 0.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_survivor_of_another_ordinal_begins_anew_and_grows() {
+    let Some(mut set) = Set::new("pods") else { return };
+    for at in 0..3 {
+        set.start(at, 3, &[]);
+    }
+    let before = set.well(3);
+    put(&set, 2, "kept").await;
+    for at in 0..3 {
+        set.kill(at);
+    }
+    for at in [0, 1] {
+        fs::remove_dir_all(set.volume(at)).expect("removed");
+    }
+    fs::rename(set.volume(2), set.volume(0)).expect("bound to the first claim");
+    set.start(0, 1, &["--force-new-cluster"]);
+    let alone = set.well(1);
+    assert_eq!(id(&alone, "rusd-0"), id(&before, "rusd-2"), "the survivor, under the name of its pod");
+    set.stop(0);
+    set.start(0, 1, &[]);
+    set.well(1);
+    has(&set, 0, &["kept"]).await;
+    // The set that is one pod large keeps the member that ran as the third.
+    let output = set.run("pod shrink --set=rusd --replicas=1");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "no member of rusd is beyond 1 replicas\n", "{output:?}");
+    for at in [1, 2] {
+        set.start(at, 3, &[]);
+    }
+    let grown = set.well(3);
+    assert_eq!(id(&grown, "rusd-0"), id(&before, "rusd-2"), "pod 2 left it in peace");
+    for at in 0..3 {
+        has(&set, at, &["kept"]).await;
+    }
+}
+
+/// A member whose peer URL is another pod's still: that pod removes nobody, and says what to do.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_removes_nobody_who_runs_as_its_sibling() {
+    let Some(mut set) = Set::new("pods") else { return };
+    set.start(2, 3, &[]);
+    set.start(1, 3, &[]);
+    set.start(0, 3, &[]);
+    let survivor = id(&set.well(3), "rusd-2");
+    // Without being forced: the volume of the third goes to a pod of another name, which has lost its own.
+    for at in [0, 2] {
+        set.kill(at);
+    }
+    fs::remove_dir_all(set.volume(0)).expect("removed");
+    fs::rename(set.volume(2), set.volume(0)).expect("bound to the first claim");
+    set.start(0, 3, &[]);
+    // It tells its name by a write, so first it leads: nobody reaches it where its row says.
+    let is_told = |status: &Value| {
+        status["members"]
+            .as_array()
+            .is_some_and(|rows| rows.iter().any(|row| row["id"] == survivor && row["name"] == "rusd-0"))
+    };
+    for _ in 0..400 {
+        if is_told(&set.status("")) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    set.start(2, 3, &[]);
+    set.says(2, "runs as pod 0, but is to be reached at this pod's peer URL", 0);
+    set.says(2, "etcdctl member update", 0);
+    assert!(is_told(&set.status("")), "it is still there: {:#}", set.status(""));
+}
+
 #[test]
 fn silence_is_an_error_only_if_pods_are_to_go() {
     let Some(set) = Set::new("pods") else { return };
@@ -140,6 +209,13 @@ fn silence_is_an_error_only_if_pods_are_to_go() {
         let output = set.run(&format!("{shrink}{before}"));
         assert_eq!(String::from_utf8_lossy(&output.stdout), "no member of rusd answers: nothing was removed\n");
         assert!(output.status.success(), "{output:?}");
+    }
+    // The certificate never came: the upgrade that asks for it must not be kept from doing so.
+    for (before, code, said) in [("3", 0, "can be asked: nothing was removed"), ("5", 1, "about to lose pods")] {
+        let output = set.run(&format!("{shrink} --replicas-before={before} --cacert=/nothing/ca.crt"));
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        let text = [output.stdout, output.stderr].concat();
+        assert!(String::from_utf8_lossy(&text).contains(said), "{}", String::from_utf8_lossy(&text));
     }
 }
 

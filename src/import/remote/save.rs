@@ -5,6 +5,7 @@
 //! ```
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rusd_proto::etcdserverpb as pb;
 use rusd_proto::etcdserverpb::maintenance_client::MaintenanceClient;
@@ -15,6 +16,10 @@ use crate::import::{ImportError, Trailer, trailer_of};
 
 /// Pieces are 32 KiB; a server may choose others.
 const PIECE_BYTES_MAX: usize = 64 << 20;
+
+/// A server that keeps the connection and sends nothing for so long is given up: one that reads a large state for its first
+/// piece takes a part of that.
+const PIECE_WAIT_MAX: Duration = Duration::from_secs(600);
 
 /// Why a snapshot wasn't saved.
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +87,10 @@ impl Remote {
         let mut client = MaintenanceClient::new(self.channel.clone()).max_decoding_message_size(PIECE_BYTES_MAX);
         let mut pieces = client.snapshot(request).await.map_err(RemoteError::from)?.into_inner();
         let (mut at, mut version) = (0u64, String::new());
-        while let Some(piece) = pieces.message().await.map_err(RemoteError::from)? {
+        loop {
+            let next = tokio::time::timeout(PIECE_WAIT_MAX, pieces.message()).await;
+            let next = next.map_err(|_| RemoteError::odd("no piece of the snapshot has come for ten minutes"))?;
+            let Some(piece) = next.map_err(RemoteError::from)? else { break };
             file.write_at(&piece.blob, at).map_err(ImportError::io("write", part))?;
             at += piece.blob.len() as u64;
             if !piece.version.is_empty() {

@@ -79,6 +79,8 @@ figures! {
     WalDamage COUNTER "rusd_wal_damage_total" "Times that a finished log file was found changed on disk.";
     StoreChecked COUNTER "rusd_store_checked_bytes_total" "Bytes of snapshots and records that were read again and are whole.";
     SnapshotDamage COUNTER "rusd_snapshot_damage_total" "Times that a snapshot was found changed on disk.";
+    AlarmsNoSpace GAUGE "rusd_alarms_nospace" "Members whose alarm NOSPACE is raised: all refuse writes that grow.";
+    AlarmsCorrupt GAUGE "rusd_alarms_corrupt" "Members whose alarm CORRUPT is raised.";
     Leases GAUGE "rusd_lease_count" "Leases that live.";
     WatchOverflows COUNTER "rusd_watch_overflows_total" "Times that a stream was too slow for its mailbox.";
     WatchReplays COUNTER "rusd_watch_replays_total" "Rounds of reading history for watchers.";

@@ -55,6 +55,15 @@ pub(super) async fn join(
 
 async fn attempt(line: &Line, pod: &Pod) -> Result<Added, AskError> {
     let rows = line.members(true).await?;
+    if let Some((row, sibling)) = rows.iter().find_map(|row| Some((row, pod.is_taken_by(row)?))) {
+        return Err(AskError::Refused(format!(
+            "member {} runs as pod {sibling}, but is to be reached at this pod's peer URL: `etcdctl member update {} \
+             --peer-urls={}`",
+            row.id,
+            row.id,
+            pod.peer_url(sibling)
+        )));
+    }
     for row in rows.iter().filter(|row| pod.is(row)) {
         tracing::warn!(member = %row.id, "this pod's volume is empty: what it was in the cluster is removed");
         line.remove_member(row.id).await?;

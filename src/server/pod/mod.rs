@@ -23,7 +23,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub(super) use backup::{Shelf, backup};
-pub(super) use shrink::{Shrinking, shrink};
+pub(super) use shrink::{Shrinking, shrink, shrink_without};
 pub use start::removed;
 pub(super) use start::start;
 pub(super) use users::users;

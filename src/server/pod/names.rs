@@ -77,13 +77,28 @@ impl Pod {
 
     /// Whether this row is of this pod, now or before it lost its data.
     pub(super) fn is(&self, row: &MemberRow) -> bool {
-        row.name == self.name(self.ordinal) || row.peer_urls.contains(&self.peer)
+        row.name == self.name(self.ordinal) || (row.peer_urls.contains(&self.peer) && self.sibling_of(row).is_none())
+    }
+
+    /// The ordinal of the sibling that runs as this row, though it is to be reached at this pod's peer URL: a volume that
+    /// was bound to another ordinal. Names are told at each start, peer URLs aren't.
+    pub(super) fn is_taken_by(&self, row: &MemberRow) -> Option<u32> {
+        self.sibling_of(row).filter(|_| row.peer_urls.contains(&self.peer))
+    }
+
+    fn sibling_of(&self, row: &MemberRow) -> Option<u32> {
+        ordinal_of(&self.base, &row.name).filter(|ordinal| *ordinal != self.ordinal)
     }
 }
 
-/// A member's ordinal in the StatefulSet `base`; `None` if it isn't of it.
+/// A member's ordinal in the StatefulSet `base`; `None` if it isn't of it. Its name, once it has one, is the truth of now.
 pub(super) fn ordinal_in(base: &str, row: &MemberRow) -> Option<u32> {
-    row.peer_urls.iter().find_map(|url| first_label(url)?.strip_prefix(base)?.strip_prefix('-')?.parse().ok())
+    let reached_at = row.peer_urls.iter().find_map(|url| ordinal_of(base, first_label(url)?))?;
+    Some(ordinal_of(base, &row.name).unwrap_or(reached_at))
+}
+
+fn ordinal_of(base: &str, name: &str) -> Option<u32> {
+    name.strip_prefix(base)?.strip_prefix('-')?.parse().ok()
 }
 
 fn first_label(url: &str) -> Option<&str> {
@@ -147,6 +162,27 @@ mod tests {
         }
         let pod = Pod::of(&config("rusd-1", "http://rusd-1.h:2380", "http://rusd-1.h:2379")).expect("a pod");
         assert!(pod.is(&row("", "http://rusd-1.h:2380")) && pod.is(&row("rusd-1", "https://old:1")));
+        assert!(pod.is(&row("of-etcd", "http://rusd-1.h:2380")), "a name from before the set");
         assert!(!pod.is(&row("rusd-2", "http://rusd-2.h:2380")));
+    }
+
+    #[test]
+    fn a_volume_at_another_ordinal_is_not_this_pod() {
+        let row = |name: &str, url: &str| MemberRow {
+            id: MemberId(1),
+            name: name.to_owned(),
+            peer_urls: vec![url.to_owned()],
+            client_urls: Vec::new(),
+            is_learner: false,
+        };
+        let pod = Pod::of(&config("rusd-2", "http://rusd-2.h:2380", "http://rusd-2.h:2379")).expect("a pod");
+        let moved = row("rusd-0", "http://rusd-2.h:2380");
+        assert!(!pod.is(&moved), "it would remove the survivor");
+        assert_eq!(pod.is_taken_by(&moved), Some(0));
+        assert_eq!(pod.is_taken_by(&row("rusd-0", "http://rusd-0.h:2380")), None);
+        assert_eq!(pod.is_taken_by(&row("rusd-2", "http://rusd-2.h:2380")), None);
+        // Pod 0 runs it: a set that shrinks to one keeps it.
+        assert_eq!(ordinal_in("rusd", &moved), Some(0));
+        assert_eq!(ordinal_in("rusd", &row("rusd-0", "http://10.0.0.1:2380")), None);
     }
 }

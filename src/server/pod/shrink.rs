@@ -8,6 +8,7 @@
 //! removed no majority is asked for, and where no pod is to go nothing is waited for: a broken cluster must not keep an
 //! upgrade from mending it. But if pods are to go, silence is an error.
 
+use std::path::Path;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -106,6 +107,16 @@ pub(in crate::server) async fn shrink(
     match removed.is_empty() {
         true => Ok(format!("no member of {base} is beyond {replicas} replicas\n")),
         false => Ok(format!("removed {}\n", removed.join(", "))),
+    }
+}
+
+/// The same where a certificate isn't there that members would be asked with: nobody can be. It may be this upgrade that
+/// asks for the certificate, so that is an error only if pods are to go.
+pub(in crate::server) fn shrink_without(file: &Path, what: Shrinking<'_>) -> Result<String, PodError> {
+    let said = format!("{} isn't there, so no member of {} can be asked", file.display(), what.base);
+    match what.is_sure() {
+        true => Err(PodError::Flags(format!("{said}, and the set is about to lose pods: nothing was removed"))),
+        false => Ok(format!("{said}: nothing was removed\n")),
     }
 }
 
