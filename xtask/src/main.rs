@@ -98,13 +98,16 @@ const COMMANDS: &[Command] = &[
     Command {
         name: "image",
         help: "the container images, built by buildah and run by runc: chart, compose file and kubeadm have them",
-        takes: Takes { word: "", options: &[with("--arch", "amd64|arm64"), flag("--twice")] },
+        takes: Takes { word: "", options: &[with("--arch", "amd64|arm64"), flag("--twice"), flag("--allow-skips")] },
         run: image::run,
     },
     Command {
         name: "package",
         help: "the Debian package, installed and started in a Debian of its own",
-        takes: Takes { word: "", options: &[with("--arch", "amd64|arm64"), flag("--build-only")] },
+        takes: Takes {
+            word: "",
+            options: &[with("--arch", "amd64|arm64"), flag("--build-only"), flag("--allow-skips")],
+        },
         run: package::run,
     },
     Command {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! step ─► Passed, with a figure ─► "ok NAME: FIGURE"
-//!      ├► Skipped, with a reason ─► "SKIPPED NAME: REASON"
+//!      ├► Skipped, with a reason ─► "SKIPPED NAME: REASON"     no success, unless --allow-skips takes it for one
 //!      └► an error ─► "FAILED NAME: ERROR"         the next step runs all the same
 //! ```
 
@@ -74,13 +74,16 @@ impl Report {
     /// The sum.
     ///
     /// # Errors
-    /// If a step failed, or none was tried.
-    pub(crate) fn end(self) -> Outcome {
+    /// If a step failed or none was tried; if one was skipped, unless `allows_skips`.
+    pub(crate) fn end(self, allows_skips: bool) -> Outcome {
         println!("{}", self.sum());
-        match (self.failed, self.passed) {
-            (0, 0) => Err("nothing could be tried here".into()),
-            (0, _) => Ok(()),
-            (failed, _) => Err(format!("{failed} steps failed: see above").into()),
+        match (self.failed, self.passed, self.skipped) {
+            (0, 0, _) => Err("nothing could be tried here".into()),
+            (0, _, 1..) if !allows_skips => {
+                Err("steps were skipped: see above (--allow-skips takes that for an answer)".into())
+            }
+            (0, _, _) => Ok(()),
+            (failed, _, _) => Err(format!("{failed} steps failed: see above").into()),
         }
     }
 }
@@ -90,23 +93,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_step_that_fails_fails_the_command_and_a_skip_does_not() {
+    fn a_step_that_fails_fails_the_command_and_a_skip_unless_it_is_allowed() {
+        for allowed in [true, false] {
+            let mut report = Report::new("image");
+            report.step("a", passed("5 ms"));
+            report.step("b", skipped("no runc"));
+            assert_eq!(report.sum(), "image: 1 passed, 0 failed, 1 skipped");
+            assert_eq!(report.end(allowed).is_ok(), allowed);
+        }
         let mut report = Report::new("image");
         report.step("a", passed("5 ms"));
-        report.step("b", skipped("no runc"));
-        assert_eq!(report.sum(), "image: 1 passed, 0 failed, 1 skipped");
-        assert!(report.end().is_ok());
+        assert!(report.end(false).is_ok());
         let mut report = Report::new("image");
         report.step("a", passed("5 ms"));
         report.step("b", expect(false, "it isn't so").and_then(|()| passed("")));
         assert_eq!(report.sum(), "image: 1 passed, 1 failed, 0 skipped");
-        assert!(report.end().is_err());
+        assert!(report.end(true).is_err());
     }
 
     #[test]
     fn skips_alone_are_no_success() {
         let mut report = Report::new("image");
         report.step("a", skipped("no runc"));
-        assert!(report.end().is_err());
+        assert!(report.end(true).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask image [--arch A] [--twice]`: the container images, built without an engine, and run.
+//! `cargo xtask image [--arch A] [--twice] [--allow-skips]`: the container images, built without an engine, and run.
 //!
 //! ```text
 //! build (static programs, SBOM) ─► assemble (buildah) ─► layout (health check, both processors, digest) ─► NAME.oci.tar
@@ -74,7 +74,7 @@ pub(crate) fn run(args: &[String]) -> Outcome {
             report.step(&format!("serves {}", arch.name), tried);
         }
     }
-    report.end()
+    report.end(sh::allows_skips(args))
 }
 
 fn emulated(image: &Unpacked, arch: Arch) -> Tried {
@@ -183,7 +183,8 @@ fn again(tools: &Tools, arches: &[Arch], source: &Source, first: &[Layout]) -> T
     sh::output(copy)?;
     let mut inner = Report::new("image, again");
     let built = Built::new(tools, arches, source, &tree, &dir.join("target"), &mut inner)?;
-    let tried = same(first, &built.images(source, &dir.join("layouts"))?);
+    let images = built.images(source, &dir.join("layouts"));
+    let tried = inner.end(false).and_then(|()| same(first, &images?));
     fs::remove_dir_all(dir)?;
     tried
 }

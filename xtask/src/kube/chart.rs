@@ -16,6 +16,8 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 const NAMESPACE: &str = "store";
 const RELEASE: &str = "store";
+/// As README and notes type it.
+const KEEP: &str = "--reset-then-reuse-values";
 const SET: &str = "statefulset/store-rusd";
 /// An election, the apiserver's own retries, and a machine that is busy with a whole control plane besides.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
@@ -58,7 +60,7 @@ pub(super) fn renderings(plane: &mut Plane) -> Result<String> {
 
 /// The step: a release from its beginning to its end, its hooks with it.
 pub(super) fn release(plane: &mut Plane) -> Result<String> {
-    helm(plane, &["install", RELEASE, "."])?;
+    helm(plane, &["install", RELEASE, ".", "--set=server.cacheMiB=128"])?;
     settled(plane, 3)?;
     let pods = kubectl(plane, &["get", "pods", "-o", "jsonpath={.items[*].spec.nodeName}"])?;
     let mut nodes: Vec<_> = pods.split_whitespace().collect();
@@ -66,15 +68,18 @@ pub(super) fn release(plane: &mut Plane) -> Result<String> {
     nodes.dedup();
     expect(nodes.len() == 3, format!("three members, each on a node of its own: {pods}"))?;
     helm(plane, &["test", RELEASE])?;
+    let without = ["upgrade", RELEASE, ".", KEEP, "--set=replicas=1,scaleDown.enabled=false"];
+    let refused = helm(plane, &without).err().map(|error| error.to_string()).unwrap_or_default();
+    expect(refused.contains("may cost the majority"), format!("fewer pods and no hook: {refused:?}"))?;
 
     // The leader is killed once for each of these, a moment after helm began.
     let mut longest = [Duration::ZERO; 2];
     let mut refused = 0;
     let steps: [(&[&str], usize); 4] = [
-        (&["upgrade", RELEASE, ".", "--set=replicas=5"], 5),
-        (&["upgrade", RELEASE, ".", "--set=replicas=3"], 3),
+        (&["upgrade", RELEASE, ".", KEEP, "--set=replicas=5"], 5),
+        (&["upgrade", RELEASE, ".", KEEP, "--set=replicas=3"], 3),
         // Other arguments, so that every pod is another one afterwards.
-        (&["upgrade", RELEASE, ".", "--set=replicas=3,server.logLevel=debug"], 3),
+        (&["upgrade", RELEASE, ".", KEEP, "--set=server.logLevel=debug"], 3),
         (&["rollback", RELEASE, "2"], 5),
     ];
     for (args, members) in steps {
@@ -87,6 +92,8 @@ pub(super) fn release(plane: &mut Plane) -> Result<String> {
         plane.store.start_again(leader)?;
         plane.store.wait_until_well()?;
         done?;
+        let typed = kubectl(plane, &["get", SET, "-o", "jsonpath={.spec.template.spec.containers[0].args}"])?;
+        expect(typed.contains("--backend-cache-mb=128"), format!("{args:?} forgot what was installed: {typed}"))?;
         for (longest, beats) in longest.iter_mut().zip(pulse.end(plane)?) {
             expect(beats.longest < SILENCE_MAX, format!("no answer for {:?}: {}", beats.longest, beats.said))?;
             *longest = beats.longest.max(*longest);

@@ -111,13 +111,18 @@ impl Cluster {
         Ok(())
     }
 
-    /// A Job, tried again as often as it says.
+    /// A Job, tried again as often as it says, and no longer than it says.
     pub(super) async fn run_job(&mut self, job: &Job) -> Result<()> {
-        let mut pause = BACK_OFF;
+        let (mut pause, begun) = (BACK_OFF, Instant::now());
         for number in 1..=job.tries {
             let name = format!("{}-{number}", job.name);
             let pod = self.start(&name, &name, job.spec.clone(), Vec::new(), false)?;
-            self.until_finished(&pod).await;
+            let left = job.deadline.unwrap_or(WAIT_MAX).saturating_sub(begun.elapsed());
+            if tokio::time::timeout(left, self.until_finished(&pod)).await.is_err() {
+                pod.lose();
+                self.until_finished(&pod).await;
+                return Err(format!("{name} was ended at its deadline: {}", self.last_line(&name)).into());
+            }
             if pod.gone().await? {
                 return Ok(());
             }

@@ -1,9 +1,9 @@
 //! A container as a process: the image's program, alone in its namespaces, with the rights and the volumes that the pod gives it.
 //!
 //! ```text
-//! ip netns exec ─► unshare (mounts, processes) ─► a read-only root with the volumes ─► chroot ─► setpriv ─► /rusd, process 1
+//! ip netns exec ─► unshare (mounts, processes) ─► a read-only root with the volumes ─► chroot ─► setpriv ─► rusd, process 1
 //! ```
-//! The host's `/usr` lies there, too, for a program that is linked to libraries.
+//! The program lies where the image has it. The host's `/usr` lies there, too, for a program that is linked to libraries.
 
 use std::fs::{self, File};
 use std::net::Ipv4Addr;
@@ -17,12 +17,17 @@ use tokio::process::{Child, Command};
 use super::Result;
 use super::spec::PodSpec;
 
+/// Where the image has it (`image::assemble`).
+const PROGRAM: &str = "/usr/local/bin/rusd";
+
 /// Run by the first process in the namespaces: `$1` is the root, `$2` what is to be mounted, a line each.
 const SETUP: &str = r#"set -e
 root=$1 mounts=$2
 shift 2
 mount --bind "$root" "$root"
 mount --bind /usr "$root/usr"
+mount -t tmpfs -o mode=755 tmpfs "$root/usr/local/bin"
+touch "$root/usr/local/bin/rusd"
 mount --bind /dev "$root/dev"
 mount -t proc proc "$root/proc"
 while read -r how from to; do
@@ -32,6 +37,7 @@ while read -r how from to; do
 done <<END
 $mounts
 END
+mount -o remount,ro "$root/usr/local/bin"
 mount -o remount,bind,ro "$root"
 exec chroot "$root" "$@""#;
 
@@ -65,7 +71,6 @@ pub(super) fn start(settings: &Settings) -> Result<Container> {
                 symlink(to, root.join(link))?;
             }
         }
-        File::create(root.join("rusd"))?;
         for mount in &settings.spec.mounts {
             fs::create_dir_all(root.join(mount.path.trim_start_matches('/')))?;
         }
@@ -75,7 +80,7 @@ pub(super) fn start(settings: &Settings) -> Result<Container> {
         let own = format!("127.0.0.1 localhost\n{} {} {short}\n", settings.address, settings.full_name);
         fs::write(root.join("etc/hosts"), own)?;
     }
-    let mut mounts = format!("ro {} /rusd\n", settings.program.display());
+    let mut mounts = format!("ro {} {PROGRAM}\n", settings.program.display());
     for (mount, from) in settings.spec.mounts.iter().zip(settings.volumes) {
         let how = if mount.read_only { "ro" } else { "rw" };
         mounts += &format!("{how} {} {}\n", from.display(), mount.path);
@@ -92,7 +97,7 @@ pub(super) fn start(settings: &Settings) -> Result<Container> {
         .args(["/usr/bin/setpriv", dies_too, "--no-new-privs", "--inh-caps=-all", "--bounding-set=-all"])
         .args([format!("--reuid={}", spec.user), format!("--regid={}", spec.group)])
         .arg(format!("--groups={}", spec.fs_group))
-        .arg("/rusd")
+        .arg(PROGRAM)
         .args(spec.arguments(settings.env))
         .env_clear()
         .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")

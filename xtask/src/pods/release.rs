@@ -1,6 +1,7 @@
 //! What helm would send for one revision of a release: its objects, and its hooks.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -37,6 +38,8 @@ pub(super) struct Job {
     pub(super) name: String,
     pub(super) hooks: Vec<String>,
     pub(super) tries: u64,
+    /// Of all its tries together.
+    pub(super) deadline: Option<Duration>,
     pub(super) spec: PodSpec,
 }
 
@@ -130,7 +133,8 @@ impl Job {
     fn of(name: String, hooks: Vec<String>, job: &Value) -> Result<Self> {
         spec::only("a Job", job, &["backoffLimit", "activeDeadlineSeconds", "template"])?;
         let tries = 1 + job["backoffLimit"].as_u64().unwrap_or(6);
-        Ok(Self { name, hooks, tries, spec: PodSpec::of(&job["template"], &[])? })
+        let deadline = job["activeDeadlineSeconds"].as_u64().map(Duration::from_secs);
+        Ok(Self { name, hooks, tries, deadline, spec: PodSpec::of(&job["template"], &[])? })
     }
 }
 
@@ -144,6 +148,8 @@ mod tests {
         let release = Release::of(&yaml::documents(golden).expect("YAML")).expect("known");
         assert_eq!((release.set.replicas, release.set.claims.as_slice()), (3, &["data".to_owned()][..]));
         assert_eq!(release.config_maps["release-rusd-size"]["replicas"], "3");
+        let deadlines: Vec<_> = release.jobs.iter().filter_map(|job| job.deadline).collect();
+        assert_eq!(deadlines, [Duration::from_secs(270); 2]);
         let names = |hook: &str| release.hooks(hook).map(|job| job.name.clone()).collect::<Vec<_>>();
         assert_eq!(names("pre-upgrade"), ["release-rusd-shrink"]);
         assert_eq!(names("pre-rollback"), ["release-rusd-shrink"]);
