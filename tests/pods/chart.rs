@@ -81,3 +81,76 @@ fn every_flag_of_other_values_is_known() {
     }
     assert!(count > 20, "{count}");
 }
+
+/// Commands in a text, whether lines of their own (joined where they go on) or not.
+fn commands(text: &str) -> Vec<String> {
+    let joined = text.replace("\\\n", " ");
+    let inline = joined.split('`').skip(1).step_by(2).filter(|text| !text.trim().contains('\n')).map(str::to_owned);
+    let typed = |line: &&str| ["helm ", "kubectl ", "for "].iter().any(|word| line.trim_start().starts_with(word));
+    inline.chain(joined.lines().filter(typed).map(str::to_owned)).collect()
+}
+
+#[test]
+fn no_command_forgets_the_releases_values_or_deletes_its_backups() {
+    let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/rusd");
+    let read = |path: &str| fs::read_to_string(format!("{chart}/{path}")).expect("a text");
+    let (readme, notes) = (read("README.md"), read("templates/NOTES.txt"));
+    let mut upgrades = 0;
+    for command in commands(&readme).into_iter().chain(commands(&notes)) {
+        let is_upgrade = command.contains("helm ") && command.contains(" upgrade ") && command.contains("--set");
+        upgrades += usize::from(is_upgrade);
+        assert!(!is_upgrade || command.contains("--reset-then-reuse-values"), "{command}");
+        // The backups' claim has the release's labels, too.
+        let deletes_claims = command.contains("delete pvc") || command.contains("delete persistentvolumeclaim");
+        assert!(!deletes_claims || (command.contains("pvc data-") && !command.contains(" -l ")), "{command}");
+        let deletes_pods = command.contains("delete pod") && command.contains(" -l ");
+        assert!(!deletes_pods || command.contains("component=member"), "{command}");
+    }
+    assert!(upgrades >= 5, "{upgrades}");
+    // Where the image has it is in its PATH; nothing else is.
+    assert!(notes.contains(" -- rusd status ") && !notes.contains("/rusd "), "{notes}");
+}
+
+#[test]
+fn every_alert_asks_for_a_figure_that_there_is_and_is_in_the_guide() {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let read = |path: &str| fs::read_to_string(format!("{root}/{path}")).expect("a text");
+    let (rules, families) = (read("charts/rusd/files/rules.yaml"), read("src/api/metrics/families.txt"));
+    let guide = read("INTEGRATION_GUIDE.md");
+    let known: Vec<_> = families.lines().filter_map(|line| line.split(' ').next()).collect();
+    let of_backups = ["kube_cronjob_status_last_schedule_time", "kube_cronjob_status_last_successful_time"];
+    let mut names = Vec::new();
+    for rule in rules.split("- alert: ").skip(1) {
+        let name = rule.lines().next().expect("a name");
+        assert!(guide.contains(&format!("\n| {name} |")), "the guide doesn't say what to do about {name}");
+        for part in ["expr:", "severity:", "summary:", "description:"] {
+            assert_eq!(rule.matches(part).count(), 1, "{name}: {part}");
+        }
+        let level = rule.split("severity: ").nth(1).and_then(|rest| rest.split('}').next());
+        assert!(matches!(level, Some("critical" | "warning")), "{name}: {level:?}");
+        let expr = rule.split("expr:").nth(1).and_then(|rest| rest.split("labels:").next()).expect("an expression");
+        for (open, close) in [('(', ')'), ('{', '}'), ('[', ']')] {
+            assert_eq!(expr.matches(open).count(), expr.matches(close).count(), "{name}: {expr}");
+        }
+        let pieces: Vec<_> = expr.split("{ {{- .").collect();
+        assert!(pieces.len() > 1, "{name} asks for no figure of this release: {expr}");
+        for two in pieces.windows(2) {
+            let start = two[0].rfind(|c: char| !c.is_ascii_alphanumeric() && c != '_').map_or(0, |at| at + 1);
+            let figure = &two[0][start..];
+            let is_known = match two[1].split(' ').next() {
+                Some("job") => known.contains(&figure.trim_end_matches("_bucket")),
+                Some("backup") => of_backups.contains(&figure),
+                other => panic!("{name}: {other:?}"),
+            };
+            assert!(is_known, "{name}: there is no {figure}");
+        }
+        names.push(name);
+    }
+    for wanted in ["RusdNoSpace", "RusdCorrupt", "RusdBackupFails", "RusdSnapshotDamaged", "RusdLogDamaged"] {
+        assert!(names.contains(&wanted), "{wanted} is missing");
+    }
+    let listed = guide.lines().filter_map(|line| line.strip_prefix("| Rusd")?.split(' ').next());
+    for name in listed.map(|name| format!("Rusd{name}")) {
+        assert!(names.contains(&name.as_str()), "the guide has {name}, the chart hasn't");
+    }
+}

@@ -14,9 +14,26 @@
 {{- end -}}
 {{- $server := .Values.server -}}
 {{- if lt (int $server.electionTimeoutMs) (mul 5 $server.heartbeatIntervalMs | int) }}{{ fail "server.electionTimeoutMs: it must be at least 5 times server.heartbeatIntervalMs" }}{{ end -}}
-{{- $own := list "name" "data-dir" "wal-dir" "listen-client-urls" "advertise-client-urls" "listen-peer-urls" "initial-advertise-peer-urls" "listen-metrics-urls" "initial-cluster" "initial-cluster-state" "initial-cluster-token" "auto-promote-learners" "import-from" "replicas" "force-new-cluster" -}}
+{{- $own := list "name" "data-dir" "wal-dir" "listen-client-urls" "advertise-client-urls" "listen-peer-urls" "initial-advertise-peer-urls" "listen-metrics-urls" "initial-cluster" "initial-cluster-state" "initial-cluster-token" "auto-promote-learners" "import-from" "replicas" "rejoin-after" "force-new-cluster" "config-file" "discovery" "discovery-endpoints" "discovery-token" -}}
+{{- range $side := list "" "peer-" -}}
+{{- range $flag := list "cert-file" "key-file" "trusted-ca-file" "client-cert-auth" "auto-tls" }}{{ $own = append $own (print $side $flag) }}{{ end -}}
+{{- end -}}
 {{- range $server.extraArgs -}}
 {{- $flag := . | trimPrefix "--" | splitList "=" | first -}}
 {{- if has $flag $own }}{{ fail (printf "server.extraArgs: --%s is the chart's own business" $flag) }}{{ end -}}
 {{- end -}}
+{{- range $label, $value := .Values.commonLabels -}}
+{{- if regexMatch "^(app[.]kubernetes[.]io/(name|instance|component|version|managed-by)|helm[.]sh/chart)$" $label }}{{ fail (printf "commonLabels: %s is the chart's own" $label) }}{{ end -}}
+{{- end -}}
+{{- if not (regexMatch "^[a-z]" (include "rusd.fullname" .)) }}{{ fail (printf "%s: a Service's name begins with a letter: set fullnameOverride" (include "rusd.fullname" .)) }}{{ end -}}
+{{- $down := .Values.scaleDown -}}
+{{- if and $down.enabled (lt (include "rusd.seconds" $down.rejoinAfter | int) (include "rusd.seconds" $down.timeout | int)) }}{{ fail "scaleDown.rejoinAfter: it must not be less than scaleDown.timeout, or removed members join again meanwhile" }}{{ end -}}
+{{- if not $down.enabled -}}
+{{- /* Empty where no cluster is asked, as by helm template. */ -}}
+{{- $size := lookup "v1" "ConfigMap" .Release.Namespace (printf "%s-size" (include "rusd.fullname" .)) -}}
+{{- $now := dig "data" "replicas" "0" (default (dict) $size) | int -}}
+{{- if lt (int .Values.replicas) $now }}{{ fail (printf "replicas: from %d to %d with scaleDown.enabled=false the members stay and their pods go, which may cost the majority" $now (int .Values.replicas)) }}{{ end -}}
+{{- end -}}
+{{- $rule := .Values.metrics.prometheusRule -}}
+{{- if and $rule.enabled (not $rule.selector) (not .Values.metrics.serviceMonitor.enabled) }}{{ fail "metrics.prometheusRule.enabled: its alerts look at what metrics.serviceMonitor scrapes: enable that, or name the members' series by metrics.prometheusRule.selector" }}{{ end -}}
 {{- end -}}

@@ -7,8 +7,8 @@
 {{- end -}}
 
 {{- define "rusd.selector" -}}
-app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "rusd.labels" -}}
@@ -21,9 +21,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end -}}
 
-{{/* metadata of an object: (dict "root" $ "suffix" "-x" "component" "x" "annotations" (dict …)) */}}
+{{/* metadata of an object: (dict "root" $ "suffix" "-x" "component" "x" "annotations" (dict …)); "name" in place of the suffix */}}
 {{- define "rusd.metadata" -}}
-name: {{ include "rusd.fullname" .root }}{{ .suffix }}
+name: {{ default (printf "%s%s" (include "rusd.fullname" .root) (default "" .suffix)) .name }}
 namespace: {{ .root.Release.Namespace }}
 labels:
   {{- include "rusd.labels" .root | nindent 2 }}
@@ -163,7 +163,7 @@ template:
         volumeMounts:
           {{- toYaml . | nindent 10 }}
         {{- end }}
-    {{- with concat (include "rusd.tlsVolumes" .root | fromYamlArray) (default (list) .volumes) }}
+    {{- with concat (include "rusd.tlsVolumes" (dict "root" .root "optional" .tlsOptional) | fromYamlArray) (default (list) .volumes) }}
     volumes:
       {{- toYaml . | nindent 6 }}
     {{- end }}
@@ -175,10 +175,11 @@ template:
 {{- end }}
 {{- end -}}
 
+{{/* (dict "root" $ "optional" true): a pod that starts all the same if the secret isn't there. */}}
 {{- define "rusd.tlsVolumes" -}}
-{{- if .Values.tls.enabled }}
+{{- if .root.Values.tls.enabled }}
 - name: tls
-  secret: {secretName: {{ include "rusd.tlsSecret" . }}, defaultMode: 288}
+  secret: {secretName: {{ include "rusd.tlsSecret" .root }}, defaultMode: 288{{ if .optional }}, optional: true{{ end }}}
 {{- end }}
 {{- end -}}
 
@@ -195,6 +196,17 @@ requests:
 limits:
   memory: {{ add $least $server.pendingRequestsMiB $server.pendingAnswersMiB (div $server.quotaMiB 2) }}Mi
 {{- end -}}
+{{- end -}}
+
+{{/* Seconds of a duration like 1h30m; parts below a second don't count. */}}
+{{- define "rusd.seconds" -}}
+{{- $units := dict "s" 1 "m" 60 "h" 3600 "ms" 0 -}}
+{{- $sum := 0 -}}
+{{- range regexFindAll "[0-9]+(ms|s|m|h)" . -1 -}}
+{{- $number := regexFind "^[0-9]+" . -}}
+{{- $sum = add $sum (mul (regexReplaceAll "^0+([0-9])" $number "${1}" | int64) (get $units (trimPrefix $number .))) -}}
+{{- end -}}
+{{ $sum }}
 {{- end -}}
 
 {{- define "rusd.volumeSize" -}}
