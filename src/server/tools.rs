@@ -104,8 +104,9 @@ pub fn run(tool: Tool) -> Result<Done, ToolError> {
                 let what = pod::Shrinking { base: &set, replicas, before, patience };
                 let files = [&remote.cacert, &remote.cert, &remote.key];
                 let is_missing = |file: &&PathBuf| !env.disk.exists(file).unwrap_or(false);
-                let said = match files.into_iter().flatten().find(is_missing) {
-                    Some(file) => pod::shrink_without(file, what)?,
+                let missing = files.into_iter().flatten().find(is_missing).cloned();
+                let said = match missing {
+                    Some(file) => pod::shrink_without(&file, what)?,
                     None => pod::shrink(&env, &way(&env, remote)?, &endpoints, what).await?,
                 };
                 Ok(Done::Said(said))

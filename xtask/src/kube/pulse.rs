@@ -20,7 +20,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// A writer and a reader.
 pub(super) struct Pulse {
     is_over: Arc<AtomicBool>,
-    writer: JoinHandle<Beats>,
+    writer: JoinHandle<Result<Beats, String>>,
     reader: JoinHandle<Result<Beats, String>>,
 }
 
@@ -54,6 +54,12 @@ impl Beats {
             }
         }
     }
+
+    /// What came after the last answer counts, too; without any nothing was seen.
+    fn ended(mut self, what: &str) -> Result<Self, String> {
+        self.longest = self.longest.max(self.last.elapsed());
+        if self.answered == 0 { Err(format!("no {what} was answered: {}", self.said)) } else { Ok(self) }
+    }
 }
 
 impl Pulse {
@@ -77,14 +83,14 @@ impl Pulse {
     pub(super) fn end(self, plane: &Plane) -> Result<[Beats; 2], String> {
         self.is_over.store(true, Ordering::Relaxed);
         plane.runtime.block_on(async {
-            let writes = self.writer.await.map_err(|error| error.to_string())?;
+            let writes = self.writer.await.map_err(|error| error.to_string())??;
             let reads = self.reader.await.map_err(|error| error.to_string())??;
             Ok([writes, reads])
         })
     }
 }
 
-async fn write(mut api: Api, is_over: Arc<AtomicBool>, acknowledged: Arc<AtomicU64>) -> Beats {
+async fn write(mut api: Api, is_over: Arc<AtomicBool>, acknowledged: Arc<AtomicU64>) -> Result<Beats, String> {
     let mut beats = Beats::new();
     let mut number = 0_u64;
     while !is_over.load(Ordering::Relaxed) {
@@ -100,7 +106,7 @@ async fn write(mut api: Api, is_over: Arc<AtomicBool>, acknowledged: Arc<AtomicU
         beats.take(refused);
         tokio::time::sleep(PAUSE).await;
     }
-    beats
+    beats.ended("write")
 }
 
 async fn read(mut api: Api, is_over: Arc<AtomicBool>, acknowledged: Arc<AtomicU64>) -> Result<Beats, String> {
@@ -121,5 +127,21 @@ async fn read(mut api: Api, is_over: Arc<AtomicBool>, acknowledged: Arc<AtomicU6
         beats.take(refused);
         tokio::time::sleep(PAUSE).await;
     }
-    Ok(beats)
+    beats.ended("read")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_at_the_end_counts_and_no_answer_is_none() {
+        let mut beats = Beats::new();
+        beats.take(Some("refused".to_owned()));
+        assert!(beats.clone().ended("write").is_err_and(|said| said.contains("refused")));
+        beats.take(None);
+        beats.longest = Duration::ZERO;
+        beats.last = Instant::now().checked_sub(Duration::from_secs(7)).expect("a clock that has run");
+        assert!(beats.ended("write").is_ok_and(|beats| beats.longest >= Duration::from_secs(7)));
+    }
 }
