@@ -32,6 +32,12 @@ async fn until(what: &str, mut comes: impl FnMut() -> bool) {
     }
 }
 
+/// The newest snapshot that a member could start from.
+fn newest_snapshot(cluster: &Cluster, member: usize) -> Option<String> {
+    let files = fs::read_dir(cluster.data(member).join("member/snap")).unwrap().flatten();
+    files.map(|file| file.file_name().to_string_lossy().into_owned()).filter(|name| name.ends_with(".snapshot")).max()
+}
+
 /// A follower is dead while the log is purged. It comes back through a snapshot, under load; a watch
 /// that goes on there misses nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -70,10 +76,13 @@ async fn a_member_takes_one_snapshot_after_the_other() {
         for _ in 0..3 {
             let before = said_by_all(&run.cluster, INSTALLED);
             run.cluster.pause(follower);
+            let had = newest_snapshot(&run.cluster, follower);
             run.load.goes_on(300).await;
             run.cluster.resume(follower);
             // It stands still again as soon as it is there, and the next one is due.
             until("a snapshot", || said_by_all(&run.cluster, INSTALLED) > before).await;
+            let has = newest_snapshot(&run.cluster, follower);
+            assert!(has > had, "what was installed isn't there for a start: {has:?}, before {had:?}");
         }
     }
     run.load.goes_on(50).await;

@@ -102,8 +102,12 @@ impl Server {
         });
     }
 
+    /// Compacts, and waits until what nobody can read any more is gone.
     pub(crate) fn compact(&self, revision: i64) {
         self.change(|store| store.compact(revision).expect("a revision that can be compacted"));
+        let mut reclaimed = self.store.lock().expect("the store").reader().reclaimed();
+        self.change(|store| while !store.compact_step(64).done {});
+        futures::executor::block_on(reclaimed.wait_for(|at| *at >= revision)).expect("the store is there");
     }
 
     pub(crate) fn set_leader(&self, known: bool) {
