@@ -114,12 +114,15 @@ pub(super) fn release(plane: &mut Plane) -> Result<String> {
     ))
 }
 
-/// Waits until the set has so many pods, all of them ready and of its last form.
+/// Waits until the set has so many pods, all of them available and of its last form. Ready isn't enough: in a set whose pods
+/// start in parallel, Kubernetes 1.37.1 replaces a pod that is unavailable (ready for less than `minReadySeconds`, too) before
+/// all others, by one of the old form, and so again and again.
 fn settled(plane: &mut Plane, members: usize) -> Result<()> {
-    let want = format!("{members} {members} {members}");
+    let want = format!("{members} {members} {members} {members}");
     plane.wait(&format!("{members} pods that are ready"), |plane| {
         let of = |path: &str| kubectl(plane, &["get", SET, "-o", &format!("jsonpath={path}")]).unwrap_or_default();
-        let seen = of("{.status.replicas} {.status.readyReplicas} {.status.updatedReplicas}");
+        let seen =
+            of("{.status.replicas} {.status.readyReplicas} {.status.updatedReplicas} {.status.availableReplicas}");
         let both = of("{.metadata.generation} {.status.observedGeneration}");
         seen == want && both.split_once(' ').is_some_and(|(is, seen)| is == seen)
     })?;
