@@ -58,11 +58,16 @@ impl Places {
 
     /// The same with `reserve` places more, for what must go on while everything else is turned away.
     pub fn take_beyond(self: &Arc<Self>, reserve: usize) -> Option<Place> {
-        if self.enter(reserve) {
-            return Some(Place(self.clone()));
+        let place = self.enter(reserve).then(|| Place(self.clone()));
+        if place.is_none() {
+            self.refuse();
         }
-        self.refuse();
-        None
+        place
+    }
+
+    /// A place for who may do without, so that none is no refusal yet.
+    pub fn try_take(self: &Arc<Self>) -> Option<Place> {
+        self.enter(0).then(|| Place(self.clone()))
     }
 
     /// Takes a place without a guard, if one of the first `max` and `reserve` is free: to be given back by

@@ -29,7 +29,7 @@ pub(crate) async fn campaign(call: CallContext, request: pb::CampaignRequest) ->
     let name = Bytes::copy_from_slice(&named);
     drop((named, value));
     if !place.is_first {
-        let waiting = Waiting::begin(&call, &place).map_err(|error| unknown(&error))?;
+        let waiting = Waiting::begin(&call, &mut place);
         let waited = wait_first(&call, &place.prefix, place.revision).await;
         let seen = match waited {
             Ok(()) => own(&call, &place).await,
@@ -61,7 +61,7 @@ async fn put_if_created(
     value: Bytes,
 ) -> Result<i64, Status> {
     let put = Op::Put(PutOp { key: key.clone(), value, lease, ..PutOp::default() });
-    let compares = vec![created_at(key, revision)];
+    let compares = vec![created_at(KeyRange::single(key.clone()), revision)];
     let put = TxnOp { compares, success: vec![put], failure: Vec::new() };
     let (result, header) = txn(call, put).await.map_err(|error| unknown(&error))?;
     if result.succeeded { Ok(header) } else { Err(Status::unknown(NOT_LEADER)) }

@@ -18,13 +18,13 @@ const EXPIRED: &str = "mutex: session is expired";
 /// `Lock`: answers when the lock is held.
 pub(crate) async fn lock(call: CallContext, request: pb::LockRequest) -> Result<ReplyBody, Status> {
     let lease = session(&call, request.lease).await.map_err(|error| unknown(&error))?;
-    let place = contend(&call, &request.name, lease, Bytes::new()).await.map_err(|error| unknown(&error))?;
+    let mut place = contend(&call, &request.name, lease, Bytes::new()).await.map_err(|error| unknown(&error))?;
     // It is a part of the message, and keeps all of it.
     drop(request);
     if place.is_first {
         return Ok(answer(&call, place.header, place.key));
     }
-    let waiting = Waiting::begin(&call, &place).map_err(|error| unknown(&error))?;
+    let waiting = Waiting::begin(&call, &mut place);
     wait_first(&call, &place.prefix, place.revision).await.map_err(|error| unknown(&error))?;
     let seen = own(&call, &place).await.map_err(|error| unknown(&error))?;
     waiting.keep();

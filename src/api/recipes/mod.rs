@@ -74,13 +74,9 @@ fn oldest(range: KeyRange) -> RangeQuery {
     RangeQuery { limit: 1, order: SortOrder::Ascend, target: SortTarget::Create, ..RangeQuery::latest(range) }
 }
 
-/// A compare of the creation revision of one key.
-fn created_at(key: &Bytes, revision: i64) -> Compare {
-    Compare {
-        range: KeyRange::single(key.clone()),
-        result: CompareResult::Equal,
-        target: CompareTarget::Create(revision),
-    }
+/// A compare of the creation revision of all keys in `range`; it holds for 0 if there are none.
+fn created_at(range: KeyRange, revision: i64) -> Compare {
+    Compare { range, result: CompareResult::Equal, target: CompareTarget::Create(revision) }
 }
 
 /// Runs a transaction; its result and the header's revision.
@@ -111,18 +107,29 @@ struct Place {
     is_first: bool,
     /// The revision of the header.
     header: i64,
+    /// Its place among all that wait, unless it is the first: each holds its key and a place in the watch hub.
+    waits: Option<HeldPlace>,
 }
 
 /// Takes a place, or finds the one that is there.
+///
+/// Whether there is room for one more that waits is known before: calls with the same lease share one key, so that a
+/// refusal afterwards could not take it away again. Where there is none, only who needs not wait takes a place.
+///
+/// # Errors
+/// `TooManyRequests`, and nothing was changed; those of a transaction.
 async fn contend(call: &CallContext, name: &Bytes, lease: LeaseId, value: Bytes) -> Result<Place, RequestError> {
+    let waiters = &call.budgets.lock_waiters;
+    let waits = waiters.try_take();
     let prefix = prefix(name);
     let key = own_key(&prefix, lease);
     let first = || Op::Range(oldest(KeyRange::prefix(prefix.clone())));
     let put = PutOp { key: key.clone(), value, lease, ..PutOp::default() };
+    let taken = if waits.is_some() { KeyRange::single(key.clone()) } else { KeyRange::prefix(prefix.clone()) };
     let (result, header) = txn(
         call,
         TxnOp {
-            compares: vec![created_at(&key, 0)],
+            compares: vec![created_at(taken, 0)],
             success: vec![Op::Put(put), first()],
             failure: vec![Op::Range(RangeQuery::latest(KeyRange::single(key.clone()))), first()],
         },
@@ -131,8 +138,13 @@ async fn contend(call: &CallContext, name: &Bytes, lease: LeaseId, value: Bytes)
     let own = if result.succeeded { None } else { found(&result, 0) };
     let revision = own.map_or(header, |kv| kv.create_revision);
     let is_first = found(&result, 1).is_none_or(|kv| kv.create_revision == revision);
+    if waits.is_none() && !is_first {
+        waiters.refuse();
+        return Err(RequestError::TooManyRequests);
+    }
     let value = own.map(|kv| kv.value.clone());
-    Ok(Place { prefix, key, lease, revision, value, is_first, header })
+    let waits = waits.filter(|_| !is_first);
+    Ok(Place { prefix, key, lease, revision, value, is_first, header, waits })
 }
 
 /// Waits until nobody in `prefix` is older than `revision`.
@@ -179,14 +191,9 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// # Errors
-    /// `TooManyRequests`; the place is given up then.
-    fn begin(call: &CallContext, place: &Place) -> Result<Self, RequestError> {
-        let waits = call.budgets.lock_waiters.take();
-        let is_one_too_many = waits.is_none();
-        let place = Some((place.key.clone(), place.revision, place.lease));
-        let waiting = Self { call: call.clone(), place, waits };
-        if is_one_too_many { Err(RequestError::TooManyRequests) } else { Ok(waiting) }
+    fn begin(call: &CallContext, place: &mut Place) -> Self {
+        let waits = place.waits.take();
+        Self { call: call.clone(), place: Some((place.key.clone(), place.revision, place.lease)), waits }
     }
 
     /// The wait is over, and the place stays.
@@ -241,8 +248,9 @@ async fn give_up_abandoned(call: &CallContext, key: Bytes, revision: i64) -> Res
 }
 
 fn giving_up(key: Bytes, revision: i64) -> TxnOp {
-    let compares = vec![created_at(&key, revision)];
-    let delete = Op::Delete(DeleteOp { range: KeyRange::single(key), prev_kv: false });
+    let key = KeyRange::single(key);
+    let compares = vec![created_at(key.clone(), revision)];
+    let delete = Op::Delete(DeleteOp { range: key, prev_kv: false });
     TxnOp { compares, success: vec![delete], failure: Vec::new() }
 }
 
