@@ -186,6 +186,8 @@ impl AuthState {
         match caller {
             Caller::Nobody => Err(RequestError::UserEmpty),
             Caller::Member => Ok(()),
+            // By a certificate without a common name.
+            Caller::User { name, .. } if name.is_empty() => Err(RequestError::UserEmpty),
             Caller::User { name, .. } => {
                 let account = self.users.get(name).ok_or(RequestError::UserNotFound)?;
                 if account.is_root { Ok(()) } else { Err(RequestError::PermissionDenied) }

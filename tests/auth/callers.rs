@@ -24,6 +24,8 @@ pub(crate) enum Kind {
     Range,
     /// May read from a key on to the last.
     OpenRead,
+    /// With a certificate that says no name.
+    Nameless,
     /// Root.
     Root,
 }
@@ -63,13 +65,13 @@ pub(crate) struct Caller {
 impl Caller {
     /// The same by a certificate; `None` for who has a token and nothing else.
     pub(crate) fn certified(self, site: &Site) -> Option<Self> {
-        let name = match self.kind {
+        let (kind, name) = match self.kind {
             Kind::WrongToken | Kind::StaleToken => return None,
-            Kind::Anonymous => String::new(),
-            Kind::Root => "root".to_owned(),
-            kind => format!("{kind:?}"),
+            Kind::Anonymous => (Kind::Nameless, String::new()),
+            Kind::Root => (Kind::Root, "root".to_owned()),
+            kind => (kind, format!("{kind:?}")),
         };
-        Some(Self { token: None, channel: site.named(&name), ..self })
+        Some(Self { kind, token: None, channel: site.named(&name) })
     }
 }
 

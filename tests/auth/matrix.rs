@@ -71,9 +71,7 @@ async fn play(shape: Shape, flags: &[String], signed: bool) {
                     let is_silent = ours.0 == "Election.Observe" && theirs.3 == "ok";
                     // It isn't served (ADR 27 and the guide say so): who may ask is told that, the others are refused.
                     let is_unserved = ours.1.contains("ENABLE") && ours.2 == Kind::Root;
-                    // A certificate without a name is nobody's here; etcd takes it for a user that isn't there (ADR 27).
-                    let is_nameless = shape == Shape::Certificates && ours.2 == Kind::Anonymous;
-                    if ours.3 != theirs.3 && !is_silent && !is_unserved && !is_nameless {
+                    if ours.3 != theirs.3 && !is_silent && !is_unserved {
                         let (method, text, caller, _) = ours;
                         faults.push(format!("{method} {text} as {caller:?}: etcd {} rusd {}", theirs.3, ours.3));
                     }
@@ -117,11 +115,7 @@ async fn matrix(site: &Site, signed: bool, faults: &mut Vec<String>, kind: serve
                 }
                 prime(&channel, root.as_deref()).await;
                 let answer = ask(&wire(caller), &method, text, caller).await;
-                let is_nameless_at_etcd =
-                    site.json.is_none() && caller.kind == Kind::Anonymous && kind == server::Kind::Etcd;
-                if let Some(wrong) = wrong(kind, &name, caller.kind, *need, &answer, signed)
-                    && !is_nameless_at_etcd
-                {
+                if let Some(wrong) = wrong(kind, &name, caller.kind, *need, &answer, signed) {
                     faults.push(format!("{name} {text} as {:?} on {kind:?}: {wrong}, got {answer:?}", caller.kind));
                 }
                 if let Some(url) = &site.json
@@ -233,6 +227,8 @@ fn wrong(
         }
         Kind::StaleToken if matches!(need, Need::Keys(_)) => (!old).then_some("a token of before must be refused"),
         Kind::StaleToken => None,
+        // It is somebody, and no user that there can be.
+        Kind::Nameless if matches!(need, Need::Root | Need::RootOr(_)) => (!empty).then_some("it has no name"),
         kind if needs::has(kind, need) => is_refused.then_some("it has what it needs"),
         _ => (!denied).then_some("it hasn't what it needs"),
     }
