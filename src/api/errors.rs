@@ -75,11 +75,6 @@ pub(crate) fn learner() -> Status {
     Status::failed_precondition("etcdserver: rpc not supported for learner")
 }
 
-/// The refusal of a call that is part of the protocol but not built yet.
-pub(crate) fn not_served(what: &str) -> Status {
-    Status::unimplemented(format!("rusd: {what} is not served yet"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

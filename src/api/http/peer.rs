@@ -11,6 +11,9 @@ use crate::types::ClusterId;
 /// The header that says which cluster answers.
 const CLUSTER_ID: HeaderName = HeaderName::from_static("x-etcd-cluster-id");
 
+/// What etcd calls plain text here.
+const PLAIN: HeaderValue = HeaderValue::from_static("text/plain");
+
 /// Serves one request.
 pub(in crate::api) fn route(
     cluster: ClusterId,
@@ -19,9 +22,11 @@ pub(in crate::api) fn route(
     path: &str,
 ) -> Response<ReplyBody> {
     match path {
-        "/version" | "/members" if method != Method::GET => not_allowed(),
+        "/version" | "/members" | "/downgrade/enabled" if method != Method::GET => not_allowed(),
         "/version" => pages::version(),
         "/members" => list(cluster, members()),
+        // None ever is.
+        "/downgrade/enabled" => of(cluster, plain(StatusCode::OK, Some(PLAIN), "false".to_owned())),
         _ => not_found(),
     }
 }
@@ -29,7 +34,11 @@ pub(in crate::api) fn route(
 fn list(cluster: ClusterId, mut members: Vec<MemberInfo>) -> Response<ReplyBody> {
     members.sort_unstable_by_key(|member| member.id);
     let members: Vec<String> = members.iter().map(json).collect();
-    let mut response = plain(StatusCode::OK, Some(JSON), format!("[{}]\n", members.join(",")));
+    of(cluster, plain(StatusCode::OK, Some(JSON), format!("[{}]\n", members.join(","))))
+}
+
+/// Says whose answer it is.
+fn of(cluster: ClusterId, mut response: Response<ReplyBody>) -> Response<ReplyBody> {
     if let Ok(id) = HeaderValue::from_str(&cluster.to_string()) {
         response.headers_mut().insert(CLUSTER_ID, id);
     }
