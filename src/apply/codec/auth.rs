@@ -27,9 +27,21 @@ pub(super) fn put_caller(out: &mut impl Sink, caller: &Caller) {
 pub(super) fn caller(from: &mut Source) -> Result<Caller, CodecError> {
     Ok(match from.byte("a caller")? {
         caller_kind::MEMBER => Caller::Member,
-        caller_kind::USER => Caller::User { name: text(from)?.into(), revision: from.varint("a revision")? },
+        caller_kind::USER => user(from)?,
         number => return Err(CodecError::Unknown { what: "caller", number }),
     })
+}
+
+fn user(from: &mut Source) -> Result<Caller, CodecError> {
+    let last = from.user.take();
+    let named = from.name()?;
+    let name = match last {
+        Some(Caller::User { name, .. }) if *name == *named => name,
+        _ => named.into(),
+    };
+    let user = Caller::User { name, revision: from.varint("a revision")? };
+    from.user = Some(user.clone());
+    Ok(user)
 }
 
 pub(super) fn put_op(out: &mut impl Sink, op: &AuthOp) {
@@ -120,7 +132,7 @@ fn texts(out: &mut impl Sink, kind: u8, texts: &[&str]) {
 }
 
 fn text(from: &mut Source) -> Result<String, CodecError> {
-    String::from_utf8(from.bytes("a name")?.to_vec()).map_err(|_| CodecError::NoText)
+    from.name().map(str::to_owned)
 }
 
 /// Copied: it is kept for long, and a slice would keep the whole entry.

@@ -1,8 +1,11 @@
 //! Where bytes to decode come from: each read checks that they are there.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use super::CodecError;
+use crate::auth::Caller;
 
 /// Room that is reserved for a list before its items are read; longer ones grow as they come, so
 /// that a lying count costs nothing.
@@ -13,11 +16,13 @@ pub(super) struct Source {
     bytes: Bytes,
     at: usize,
     depth: usize,
+    /// The user that was read last: the commands of an entry are mostly of few, who share their names then.
+    pub(super) user: Option<Caller>,
 }
 
 impl Source {
     pub(super) fn new(bytes: Bytes) -> Self {
-        Self { bytes, at: 0, depth: 0 }
+        Self { bytes, at: 0, depth: 0, user: None }
     }
 
     fn left(&self) -> usize {
@@ -72,14 +77,25 @@ impl Source {
 
     /// A byte string: a slice of the input that shares its memory.
     pub(super) fn bytes(&mut self, what: &'static str) -> Result<Bytes, CodecError> {
+        let range = self.range(what)?;
+        Ok(self.bytes.slice(range))
+    }
+
+    /// A name, as long as it is looked at.
+    pub(super) fn name(&mut self) -> Result<&str, CodecError> {
+        let range = self.range("a name")?;
+        std::str::from_utf8(&self.bytes[range]).map_err(|_| CodecError::NoText)
+    }
+
+    /// Where a byte string stands; goes on behind it.
+    fn range(&mut self, what: &'static str) -> Result<Range<usize>, CodecError> {
         let len = self.varint(what)?;
         if len > self.left() as u64 {
             return Err(CodecError::Truncated(what));
         }
-        let end = self.at + len as usize;
-        let slice = self.bytes.slice(self.at..end);
-        self.at = end;
-        Ok(slice)
+        let start = self.at;
+        self.at += len as usize;
+        Ok(start..self.at)
     }
 
     /// A counted list whose items are at least `item_len_min` bytes long.

@@ -66,6 +66,27 @@ fn only_what_is_new_is_of_the_new_version() {
 }
 
 #[test]
+fn callers_of_one_entry_share_their_names_and_keep_their_own() {
+    let user = |name: &str, revision| Caller::User { name: name.into(), revision };
+    let callers =
+        [user("u", 3), user("u", 3), user("u", 4), user("v", 4), Caller::Member, user("v", 4), user("", 0), user("u", 3)];
+    let mut out = BytesMut::new();
+    let commands: Vec<_> = callers.iter().map(|caller| put(1).by(caller.clone())).collect();
+    encode_batch(&commands, &mut out);
+    let read = decode_batch(out.freeze()).unwrap();
+    assert_eq!(read, commands);
+    let name = |at: usize| match &read[at] {
+        Command::As(on_behalf) => match &on_behalf.caller {
+            Caller::User { name, .. } => name,
+            other => panic!("{other:?}"),
+        },
+        other => panic!("{other:?}"),
+    };
+    assert!(std::sync::Arc::ptr_eq(name(0), name(1)) && std::sync::Arc::ptr_eq(name(0), name(2)));
+    assert!(std::sync::Arc::ptr_eq(name(3), name(5)));
+}
+
+#[test]
 fn nobody_acts_on_behalf_of_one_who_acts_on_behalf() {
     let nested = put(1).by(Caller::Member).by(Caller::Member);
     assert_eq!(decode(encode(&nested)), Err(CodecError::Unknown { what: "kind", number: kind::AS }));
