@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! bytes ─► Socket ─► hyper (h2 prior knowledge, or HTTP/1.1) ─► Door ─┬► grpc::service
-//!                                                                     └► http: pages, and the JSON gateway
+//!                 │                                                   └► http: pages, and the JSON gateway
+//!                 └ after HTTP: websocket::Session
 //! a turn = at most CALLS_A_TURN calls, or TURN_MAX, then what was written
 //!          goes out and the connection to the back of the queue (`turns`)
 //!          the next one begins only if the socket takes something
@@ -18,7 +19,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use http::{Request, Response, Version, header::CONTENT_TYPE};
+use http::{Request, Response, StatusCode, Version, header::CONTENT_TYPE};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -30,7 +31,7 @@ use tokio::time::Instant;
 use super::auth::{Visitor, Whence};
 use super::closing::Closing;
 use super::entrance::Caller;
-use super::grpc::body::ReplyBody;
+use super::grpc::body::{BodyError, ReplyBody};
 use super::grpc::head::{self, Head};
 use super::grpc::request::CallBody;
 use super::grpc::service;
@@ -38,14 +39,13 @@ use super::http::{self as pages, Pages, WebPolicy};
 use super::riding::ConnBody;
 use super::services::Services;
 use super::share::{Asked, Patience, Share};
-use super::socket::{Socket, Standing};
+use super::socket::{CALLS_A_TURN, Socket, Standing};
 use super::turns::{Gate, InTurn, Turns};
+use super::websocket::{Session, Switch};
 use super::{errors, gateway};
 use crate::ops::logging::tell_head;
 use crate::types::RequestError;
 
-/// Calls that a connection may begin before others get their turn.
-const CALLS_A_TURN: u32 = 64;
 /// Pieces of answers that may wait for a socket that takes little, for its client to get another turn.
 const UNSENT_MAX: usize = 512;
 /// How long a turn may take before no further call of it is begun, and how many calls there are between two looks at
@@ -131,7 +131,8 @@ pub(crate) async fn serve<S>(
     let mut gate = Gate::new(turns.clone());
     let mut builder =
         auto::Builder::new(Inline { turn: turn.clone(), begun: Arc::new(Mutex::new(Instant::now())), turns });
-    if options.serves == Serves::Grpc {
+    let serves = options.serves;
+    if serves == Serves::Grpc {
         builder = builder.http2_only();
     }
     let pings = !options.keepalive_interval.is_zero() && !options.keepalive_timeout.is_zero();
@@ -147,53 +148,117 @@ pub(crate) async fn serve<S>(
         .max_pending_accept_reset_streams(RESETS_PENDING_MAX)
         .keep_alive_interval(pings.then_some(options.keepalive_interval))
         .keep_alive_timeout(options.keepalive_timeout);
-    let socket = Socket::new(stream, turn.clone());
-    let pages =
-        Pages { serves: options.serves, web: options.web, gateway: options.gateway, is_private: caller.is_private };
+    let socket = Socket::new(stream, turn);
+    let switch = Switch::default();
+    let pages = Pages {
+        serves,
+        web: options.web,
+        gateway: options.gateway,
+        is_private: caller.is_private,
+        switch: switch.clone(),
+    };
     let share = match options.serves {
         Serves::Metrics => Share::of_pages(&services.budgets),
         Serves::All | Serves::Grpc | Serves::Pages => Share::new(&services.budgets),
     };
-    let mut patience = Patience::new(share.clone(), options.write_timeout);
-    let answers = share.clone();
+    let patience = Patience::new(share.clone(), options.write_timeout);
+    let mut turned = Turned { patience, share: share.clone(), standing: Standing::default(), written: 0 };
     let visitor = services.auth.visitor(&caller);
     let tells_heads = options.tells_heads;
     let door = Door { services, share, caller, visitor, pages, tells_heads, shutdown: shutdown.clone() };
-    let connection = builder.serve_connection(TokioIo::new(socket.clone()), door);
-    let mut connection = std::pin::pin!(connection);
     let mut end = Closing::new(shutdown);
     let mut closing = false;
-    let (mut standing, mut written) = (Standing::default(), 0);
-    let mut go_on = |context: &mut Context<'_>| {
-        // Whoever takes nothing, or little of much, asks for nothing more: it would pile up here. Until the turn is used
-        // up, windows and pings are read all the same.
-        let goes_on =
-            |now: Standing, written| !now.is_blocked || (now.written != written && answers.unsent() <= UNSENT_MAX);
-        if goes_on(standing, written) {
-            turn.store(CALLS_A_TURN, Ordering::Relaxed);
-            written = standing.written;
+    // The two ways to serve it have types of their own.
+    macro_rules! served {
+        ($connection:expr) => {{
+            let mut connection = std::pin::pin!($connection);
+            let work = |context: &mut Context<'_>| {
+                if !closing && end.is_over(context) {
+                    closing = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                connection.as_mut().poll(context)
+            };
+            turned.run(&mut gate, &socket, work).await
+        }};
+    }
+    let io = TokioIo::new(socket.clone());
+    // What may become something else is served as HTTP/1.1, too, whatever the builder says.
+    let mut ended = match serves {
+        Serves::Grpc => served!(builder.serve_connection(io, door)),
+        Serves::All | Serves::Pages | Serves::Metrics => served!(builder.serve_connection_with_upgrades(io, door)),
+    };
+    if ended.is_ok()
+        && let Some(upgrade) = switch.take()
+    {
+        ended = match Session::open(upgrade).await {
+            Ok(mut session) => {
+                let work = |context: &mut Context<'_>| {
+                    if end.is_over(context) {
+                        session.go_away();
+                    }
+                    session.poll(context).map_err(BodyError::from)
+                };
+                turned.run(&mut gate, &socket, work).await
+            }
+            Err(error) => Err(error.into()),
+        };
+    }
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a client's connection ended early");
+    }
+}
+
+/// What a connection's turns go by.
+struct Turned {
+    patience: Patience,
+    share: Arc<Share>,
+    /// After the last turn.
+    standing: Standing,
+    /// What of it was there when the present turn began.
+    written: u64,
+}
+
+impl Turned {
+    /// Whether a turn begins. Whoever takes nothing, or little of much, asks for nothing more: it would pile up here.
+    /// Until the turn is used up, windows and pings are read all the same.
+    fn goes_on(&self) -> bool {
+        let Standing { is_blocked, written, .. } = self.standing;
+        !is_blocked || (written != self.written && self.share.unsent() <= UNSENT_MAX)
+    }
+
+    /// Polls `work`, which reads and writes `socket`, until it ends or its client takes nothing for too long.
+    async fn run<S: AsyncWrite + Unpin>(
+        &mut self,
+        gate: &mut Gate,
+        socket: &Socket<S>,
+        mut work: impl FnMut(&mut Context<'_>) -> Poll<Result<(), BodyError>>,
+    ) -> Result<(), BodyError> {
+        std::future::poll_fn(|context| gate.poll(context, |context| self.turn(socket, &mut work, context))).await
+    }
+
+    fn turn<S: AsyncWrite + Unpin>(
+        &mut self,
+        socket: &Socket<S>,
+        work: &mut impl FnMut(&mut Context<'_>) -> Poll<Result<(), BodyError>>,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), BodyError>> {
+        if self.goes_on() {
+            socket.begin_turn();
+            self.written = self.standing.written;
         }
-        if !closing && end.is_over(context) {
-            closing = true;
-            connection.as_mut().graceful_shutdown();
-        }
-        let polled = connection.as_mut().poll(context);
-        match (polled, socket.poll_drain(context)) {
+        match (work(context), socket.poll_drain(context)) {
             (Poll::Ready(ended), _) => Poll::Ready(ended),
             (Poll::Pending, Poll::Ready(Err(error))) => Poll::Ready(Err(error.into())),
             (Poll::Pending, _) => {
-                standing = socket.standing();
-                if standing.read_waits && goes_on(standing, written) {
+                self.standing = socket.standing();
+                if self.standing.read_waits && self.goes_on() {
                     context.waker().wake_by_ref();
                 }
-                let is_over = patience.is_over(standing.is_blocked, standing.written, context);
+                let is_over = self.patience.is_over(self.standing.is_blocked, self.standing.written, context);
                 if is_over { Poll::Ready(Err("it takes nothing".into())) } else { Poll::Pending }
             }
         }
-    };
-    let ended = std::future::poll_fn(|context| gate.poll(context, &mut go_on)).await;
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a client's connection ended early");
     }
 }
 
@@ -228,8 +293,9 @@ impl hyper::service::Service<Request<Incoming>> for Door {
         let is_known = || self.services.auth.knows(&self.visitor, request.headers());
         let Some(asked) = self.share.ask(request.uri().path(), is_known) else {
             let refused = too_many(&request, matches!(head, Head::Call(_)));
-            return DoorFuture { answer: Box::pin(std::future::ready(refused)), asked: None };
+            return DoorFuture { answer: Box::pin(std::future::ready(refused)), asked: None, switch: None };
         };
+        let mut switch = None;
         let answer: service::Answer = match head {
             Head::Call(timeout) => {
                 let call = request.map(CallBody::Wire);
@@ -242,10 +308,11 @@ impl hyper::service::Service<Request<Incoming>> for Door {
                     request.extensions_mut().insert(Whence(origin));
                 }
                 let (pages, services) = (self.pages.clone(), self.services.clone());
+                switch = Some(pages.switch.clone());
                 Box::pin(pages::serve(services, request, pages, self.shutdown.clone()))
             }
         };
-        DoorFuture { answer, asked: Some(asked) }
+        DoorFuture { answer, asked: Some(asked), switch }
     }
 }
 
@@ -285,6 +352,8 @@ struct DoorFuture {
     answer: service::Answer,
     /// The request's places; none if it was refused for want of them.
     asked: Option<Asked>,
+    /// Who holds them when the connection becomes a WebSocket.
+    switch: Option<Switch>,
 }
 
 impl Future for DoorFuture {
@@ -292,6 +361,12 @@ impl Future for DoorFuture {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let response = std::task::ready!(self.answer.as_mut().poll(context));
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS
+            && let Some(switch) = self.switch.take()
+            && let Some(asked) = self.asked.take()
+        {
+            switch.hold(asked);
+        }
         Poll::Ready(Ok(match self.asked.take() {
             Some(mut asked) => {
                 asked.answered();

@@ -21,6 +21,7 @@ mod entrance;
 mod errors;
 mod gateway;
 mod grpc;
+mod heads;
 mod health;
 mod http;
 mod kv;
@@ -44,6 +45,7 @@ mod unread;
 mod version;
 mod waiting;
 pub mod watch;
+mod websocket;
 mod wire;
 
 pub use self::auth::{Authentication, etcd_role, etcd_user};

@@ -1,7 +1,8 @@
 //! A connection's socket: it reads in turns and gathers what is written in a turn.
 //!
 //! ```text
-//! turn begins ─► poll_read … until the turn's calls are used up, or (who takes nothing begins no further turn) longer
+//! turn begins ─► poll_read … up to as many requests as a turn has calls (`heads`): what is behind them waits here
+//!                            … until the turn's calls are used up, or (who takes nothing begins no further turn) longer
 //!                poll_write … ─► gathered ─┬─ over GATHER_MAX ─► socket
 //! turn ends ─────────────────────────────► poll_drain ─► socket
 //! ```
@@ -18,8 +19,12 @@ use std::task::{Context, Poll, ready};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::heads::Intake;
+
 /// Bytes that are gathered at most.
 const GATHER_MAX: usize = 128 * 1024;
+/// Calls that a connection may begin before others get their turn.
+pub(super) const CALLS_A_TURN: u32 = 64;
 /// A larger buffer isn't kept between turns, so that idle connections hold little.
 const KEEP_MAX: usize = 8 * 1024;
 
@@ -56,6 +61,7 @@ struct Inner<S> {
     read_waits: bool,
     /// Grows whenever it takes something.
     written: u64,
+    intake: Intake,
 }
 
 impl<S> Clone for Socket<S> {
@@ -76,8 +82,15 @@ impl<S: AsyncWrite + Unpin> Socket<S> {
             unflushable: false,
             read_waits: false,
             written: 0,
+            intake: Intake::new(CALLS_A_TURN),
         };
         Self { inner: Arc::new(Mutex::new(inner)), turn }
+    }
+
+    /// Lets it read on: a turn begins.
+    pub(super) fn begin_turn(&self) {
+        self.turn.store(CALLS_A_TURN, Ordering::Relaxed);
+        self.inner.lock().intake.allow(CALLS_A_TURN);
     }
 
     /// Whether it takes and brings what it gets, and whom that keeps waiting. A read that waits for nothing but a turn is
@@ -183,15 +196,18 @@ impl<S: AsyncWrite + Unpin> Inner<S> {
 impl<S: AsyncRead + Unpin> AsyncRead for Socket<S> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut inner = self.inner.lock();
-        if self.turn.load(Ordering::Relaxed) == 0 {
-            inner.read_waits = inner.is_blocked();
-            if !inner.read_waits {
-                context.waker().wake_by_ref();
+        if self.turn.load(Ordering::Relaxed) > 0 {
+            let Inner { stream, intake, read_waits, .. } = &mut *inner;
+            *read_waits = false;
+            if ready!(intake.poll_read(stream, context, buf))? {
+                return Poll::Ready(Ok(()));
             }
-            return Poll::Pending;
         }
-        inner.read_waits = false;
-        Pin::new(&mut inner.stream).poll_read(context, buf)
+        inner.read_waits = inner.is_blocked();
+        if !inner.read_waits {
+            context.waker().wake_by_ref();
+        }
+        Poll::Pending
     }
 }
 

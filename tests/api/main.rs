@@ -24,6 +24,7 @@ mod member;
 mod raw;
 mod rights;
 mod server;
+mod sockets;
 mod streams;
 mod unseen;
 
@@ -40,6 +41,8 @@ mod script;
 #[expect(dead_code, reason = "others read, and add roles")]
 #[path = "../support/users.rs"]
 mod users;
+#[path = "../golden/websocket.rs"]
+mod websocket;
 #[path = "../golden/wire.rs"]
 mod wire;
 

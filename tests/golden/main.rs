@@ -2,7 +2,7 @@
 //! Each is played on a fresh etcd and on a fresh rusd, and both must answer as recorded.
 //!
 //! ```text
-//! range.txt ─► script (text ─► steps) ─► player (server, streams) ─► wire (gRPC by name) · http (JSON)
+//! range.txt ─► script (text ─► steps) ─► player (server, streams) ─► wire (gRPC by name) · http (JSON) · websocket
 //!                                             └─► render (messages ─► lines) ─► compared, or written back
 //! ```
 //!
@@ -19,6 +19,7 @@ mod http;
 mod player;
 mod render;
 mod script;
+mod websocket;
 mod wire;
 
 #[path = "../support/peers.rs"]
@@ -71,6 +72,7 @@ conversations! {
     compaction_watch
     compaction_zero
     delete
+    downgrade
     election
     gateway_auth
     gateway_cluster
@@ -79,6 +81,7 @@ conversations! {
     gateway_kv
     gateway_lease
     gateway_off
+    gateway_sockets
     gateway_streams
     hashkv
     lease_expiry

@@ -23,6 +23,7 @@ use crate::http;
 use crate::render::{Known, value_of};
 use crate::script::{Script, Step, expand};
 use crate::server::{Kind, Server};
+use crate::websocket;
 use crate::wire::{CallOptions, Schema, Wire, parse, path_of};
 
 /// Longest wait for an answer that should come.
@@ -154,6 +155,7 @@ impl Player {
             }
             "snapshot" => lines = self.snapshot(&options).await,
             name if self.streams.iter().any(|stream| stream.name == name) => self.send(name, rest)?,
+            name if rest.starts_with("= WS ") => self.open_socket(name, &rest[5..], &options),
             name if rest.strip_prefix("= ").is_some_and(|rest| http::parse(rest).is_some()) => {
                 self.open_http(name, &rest[2..], &options);
             }
@@ -276,6 +278,16 @@ impl Player {
         self.streams.push(Open { name: name.to_owned(), kind: OpenKind::Lines, send: None, items });
     }
 
+    /// `> name = WS /v3/…`: each message is a line.
+    fn open_socket(&mut self, name: &str, path: &str, options: &CallOptions) {
+        let [url, _] = self.server.urls();
+        let (send, requests) = mpsc::unbounded_channel();
+        let (sink, items) = mpsc::unbounded_channel::<Item>();
+        tokio::spawn(websocket::run(url, path.to_owned(), options.metadata.clone(), requests, sink));
+        self.streams.retain(|stream| stream.name != name);
+        self.streams.push(Open { name: name.to_owned(), kind: OpenKind::Lines, send: Some(send), items });
+    }
+
     /// `> name = Service.Method [text]`
     async fn open(&mut self, name: &str, rest: &str, options: &CallOptions) -> Result<(), String> {
         let (method, text) = rest.split_once(' ').unwrap_or((rest, ""));
@@ -323,9 +335,11 @@ impl Player {
             return Ok(());
         }
         let text = if text == "empty" { "" } else { text };
-        let OpenKind::Messages { input, .. } = &stream.kind else { return Err("it takes no more".to_owned()) };
-        let message = parse(input.clone(), text)?;
-        let open = stream.send.as_ref().ok_or("the stream is half closed")?;
+        let message = match &stream.kind {
+            OpenKind::Messages { input, .. } => parse(input.clone(), text)?,
+            OpenKind::Lines => Bytes::copy_from_slice(text.as_bytes()),
+        };
+        let open = stream.send.as_ref().ok_or("it takes no more")?;
         // A stream that has ended says so in its items.
         open.send(message).ok();
         Ok(())

@@ -14,6 +14,7 @@
 //! > w = Watch.Watch                     open a stream; `> w = M text` opens one that takes a single request
 //! > w create_request { key: "a" }       send on it; `> w half-close`, `> w close`
 //! > POST /v3/kv/put {"key":"YQ=="}      a request over HTTP; `@meta` are headers; `> w = POST …` opens a stream
+//! > w = WS /v3/watch                    opens a WebSocket; `> w {…}` says something on it
 //! > w empty                             send the message without fields
 //! > times 9 KV.Put key: "k#"            a call many times, with its number for `#`; the last answer counts
 //! > wait 300ms                          see what comes; `> restart`: kill and start again; `> snapshot`

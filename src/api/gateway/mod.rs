@@ -30,6 +30,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
+use http_body::Body;
 use hyper::body::Incoming;
 use rusd_proto::{Route, Shape, shape};
 use tokio::sync::watch;
@@ -86,11 +87,37 @@ pub(super) async fn serve(
     shutdown: watch::Receiver<bool>,
     request: Request<Incoming>,
 ) -> Response<ReplyBody> {
+    answered(services, shutdown, request, true).await
+}
+
+/// The same for what is said over a WebSocket: a single request ends with its value, since whoever reads on sees its
+/// client leave.
+pub(super) async fn serve_socket<B>(
+    services: Arc<Services>,
+    shutdown: watch::Receiver<bool>,
+    request: Request<B>,
+) -> Response<ReplyBody>
+where
+    B: Body<Data = Bytes> + Unpin + Send + Sync + 'static,
+{
+    answered(services, shutdown, request, false).await
+}
+
+/// `to_end`: whether a single request is read to its body's end before it is made.
+async fn answered<B>(
+    services: Arc<Services>,
+    shutdown: watch::Receiver<bool>,
+    request: Request<B>,
+    to_end: bool,
+) -> Response<ReplyBody>
+where
+    B: Body<Data = Bytes> + Unpin + Send + Sync + 'static,
+{
     let (parts, incoming) = request.into_parts();
     let text_max = services.message_bytes_max().saturating_mul(TEXT_FACTOR);
     let (arrival_max, budget) = (services.limits.request_arrival_max, services.budgets.requests.clone());
     let mut values = Values::new(incoming, text_max, arrival_max, budget);
-    let answer = match asked(&services, &parts, &mut values).await {
+    let answer = match asked(&services, &parts, &mut values, to_end).await {
         Ok(asked) => {
             return call(&services, &shutdown, asked, values).await.unwrap_or_else(|status| failure::response(&status));
         }
@@ -102,7 +129,15 @@ pub(super) async fn serve(
 }
 
 /// Reads what is asked: the whole body, or a stream's first value.
-async fn asked(services: &Arc<Services>, parts: &Parts, values: &mut Values<Incoming>) -> Result<Asked, Refused> {
+async fn asked<B>(
+    services: &Arc<Services>,
+    parts: &Parts,
+    values: &mut Values<B>,
+    to_end: bool,
+) -> Result<Asked, Refused>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
     let begun = Instant::now();
     let route = path::route(parts.uri.path()).ok_or_else(|| Status::not_found("Not Found"))?;
     if parts.method != Method::POST {
@@ -119,7 +154,7 @@ async fn asked(services: &Arc<Services>, parts: &Parts, values: &mut Values<Inco
     let limit = (!route.request_stream).then_some(services.limits.request_arrival_max);
     let first = in_time(deadline, limit, async {
         let first = poll_fn(|context| values.poll_next(context)).await.transpose()?;
-        if !route.request_stream {
+        if to_end && !route.request_stream {
             // Over HTTP/1.1 nobody sees a client leave whose request goes on.
             values.pass_rest().await?;
         }
@@ -154,12 +189,15 @@ async fn in_time<T>(
 ///
 /// # Errors
 /// A message without a shape.
-async fn call(
+async fn call<B>(
     services: &Arc<Services>,
     shutdown: &watch::Receiver<bool>,
     asked: Asked,
-    values: Values<Incoming>,
-) -> Result<Response<ReplyBody>, Status> {
+    values: Values<B>,
+) -> Result<Response<ReplyBody>, Status>
+where
+    B: Body<Data = Bytes> + Unpin + Send + Sync + 'static,
+{
     let Asked { route, path, metadata, deadline, origin, first } = asked;
     let (request, response) = (known(route.request)?, known(route.response)?);
     let body: Translated = if route.request_stream {

@@ -1,7 +1,7 @@
 //! The HTTP endpoints beside gRPC: health, version, metrics.
 //!
 //! ```text
-//! client URL  ─► policy (host, unless by TLS; CORS) ─► path ─► gateway (/v3/) · health (/health, /livez, /readyz) · metrics · version · vars ─► 404
+//! client URL  ─► policy (host, unless by TLS; CORS) ─► path ─► gateway (/v3/), plain or as a WebSocket · health (/health, /livez, /readyz) · metrics · version · vars ─► 404
 //! metrics URL ────────────────────────► path ─► health · metrics ─► 404
 //! peer URL    ─► (api::peers) ────────► peer ─► /version · /members ─► 404
 //! ```
@@ -28,6 +28,7 @@ use super::conn::Serves;
 use super::gateway;
 use super::grpc::body::ReplyBody;
 use super::services::Services;
+use super::websocket::{self, Switch};
 
 pub use policy::WebPolicy;
 
@@ -46,6 +47,8 @@ pub(crate) struct Pages {
     pub(crate) gateway: bool,
     /// Whether they are called over TLS.
     pub(crate) is_private: bool,
+    /// Where a request leaves what the connection is to become.
+    pub(crate) switch: Switch,
 }
 
 /// Serves one HTTP request; its body, if it has one, is read by the gateway alone.
@@ -55,7 +58,7 @@ pub(crate) async fn serve(
     pages: Pages,
     shutdown: watch::Receiver<bool>,
 ) -> Response<ReplyBody> {
-    let Pages { serves, web, gateway, is_private } = pages;
+    let Pages { serves, web, gateway, is_private, switch } = pages;
     match serves {
         Serves::Metrics => return route(&services, request.method(), request.uri(), false).await,
         Serves::All | Serves::Grpc | Serves::Pages => {}
@@ -68,6 +71,9 @@ pub(crate) async fn serve(
     let mut response = if request.method() == Method::OPTIONS {
         plain(StatusCode::OK, None, String::new())
     } else if gateway && gateway::is_served(request.uri().path()) {
+        if websocket::is_wanted(&request) {
+            return websocket::accept(services, request, &web, shutdown, &switch);
+        }
         gateway::serve(services, shutdown, request).await
     } else {
         route(&services, request.method(), request.uri(), true).await
@@ -121,7 +127,7 @@ fn text(text: impl Into<String>) -> Response<ReplyBody> {
 }
 
 /// An error as Go's `http.Error` writes it: the text and a newline.
-fn error(status: StatusCode, text: &str) -> Response<ReplyBody> {
+pub(super) fn error(status: StatusCode, text: &str) -> Response<ReplyBody> {
     let mut response = plain(status, Some(TEXT), format!("{text}\n"));
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response

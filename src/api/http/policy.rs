@@ -31,7 +31,7 @@ impl WebPolicy {
     }
 
     /// What `Access-Control-Allow-Origin` says to a request with this `Origin`, if anything.
-    pub(super) fn allowed(&self, origin: Option<&HeaderValue>) -> Option<HeaderValue> {
+    pub(in crate::api) fn allowed(&self, origin: Option<&HeaderValue>) -> Option<HeaderValue> {
         if self.origins.iter().any(|origin| origin == ANY) {
             return Some(HeaderValue::from_static(ANY));
         }

@@ -67,7 +67,9 @@ mod tests {
         for bad in ["3.5.0", "3.7.0", "2.6"] {
             assert_eq!(check_target(bad).unwrap_err().message(), "etcdserver: invalid downgrade target version");
         }
-        for junk in ["", "x", "3", "3.6.0.1", "3.-6", "3.6-rc.1", "3.6+x", "v3.6", "3.6.0-rc_1", "3.6.99999999999999999999"] {
+        for junk in
+            ["", "x", "3", "3.6.0.1", "3.-6", "3.6-rc.1", "3.6+x", "v3.6", "3.6.0-rc_1", "3.6.99999999999999999999"]
+        {
             assert_eq!(check_target(junk).unwrap_err().message(), "etcdserver: wrong downgrade target version format");
         }
     }

@@ -68,8 +68,16 @@ fn only_what_is_new_is_of_the_new_version() {
 #[test]
 fn callers_of_one_entry_share_their_names_and_keep_their_own() {
     let user = |name: &str, revision| Caller::User { name: name.into(), revision };
-    let callers =
-        [user("u", 3), user("u", 3), user("u", 4), user("v", 4), Caller::Member, user("v", 4), user("", 0), user("u", 3)];
+    let callers = [
+        user("u", 3),
+        user("u", 3),
+        user("u", 4),
+        user("v", 4),
+        Caller::Member,
+        user("v", 4),
+        user("", 0),
+        user("u", 3),
+    ];
     let mut out = BytesMut::new();
     let commands: Vec<_> = callers.iter().map(|caller| put(1).by(caller.clone())).collect();
     encode_batch(&commands, &mut out);
