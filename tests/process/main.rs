@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! support/server: etcd, rusd ─► metrics    the same calls on both, then GET /metrics
+//!                          ├──► own_metrics  rusd's own, under the work that moves them
 //!                          └──► overload   far too much, then kill -9: refused, bounded, nothing lost
 //! traces: the spans of requests on both, as a collector gets them
 //! flags: how kubeadm, Bitnami, Debian and k3s start etcd
@@ -33,6 +34,7 @@ mod limits;
 mod manager;
 mod metrics;
 mod overload;
+mod own_metrics;
 mod status;
 mod traces;
 mod unread;

@@ -21,7 +21,7 @@ type Shape = (String, BTreeSet<String>, BTreeSet<String>);
 
 /// What a scrape shows.
 #[derive(Default)]
-struct Scrape {
+pub(crate) struct Scrape {
     families: BTreeMap<String, Shape>,
     /// Each series with its labels sorted.
     values: BTreeMap<String, String>,
@@ -184,7 +184,7 @@ async fn raised_alarms_are_counted() {
 }
 
 /// A server's figures after some use.
-async fn used(server: &Server) -> Scrape {
+pub(crate) async fn used(server: &Server) -> Scrape {
     let channel = server.connect().await;
     let mut kv = KvClient::new(channel.clone());
     let put = |key: &'static str, value: &'static str, lease| pb::PutRequest {
@@ -234,7 +234,7 @@ async fn used(server: &Server) -> Scrape {
     Scrape::parse(&http(server, "/metrics").await)
 }
 
-async fn http(server: &Server, path: &str) -> String {
+pub(crate) async fn http(server: &Server, path: &str) -> String {
     let [url, _] = server.urls();
     get(url.strip_prefix("http://").expect("plain HTTP"), path).await
 }
