@@ -131,8 +131,11 @@ async fn converse(name: &str) {
     let mut faults = Vec::new();
     for kind in [Kind::Etcd, Kind::Rusd] {
         let Some(mut player) = Player::start(kind, &script, name, false).await else { continue };
-        let answers = player.play(&script).await.unwrap_or_else(|error| panic!("{name}: {error}"));
-        for (step, answer) in script.steps.iter().zip(&answers) {
+        let mut answers = player.play(&script).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        for (step, answer) in script.steps.iter().zip(&mut answers) {
+            if let (Kind::Etcd, Some((other, text))) = (kind, &step.chance) {
+                answer.iter_mut().for_each(|line| *line = line.replace(other, text));
+            }
             let at = format!("{name}.txt:{} on {kind:?}", step.line);
             match (&step.pending, step.accepts(answer)) {
                 (Some(reason), false) if kind == Kind::Rusd => say(&format!("SKIPPED golden {at}: {reason}")),

@@ -9,6 +9,7 @@
 //! @let lease = ID                       take a variable from the next answer (`member.ID`: from within)
 //! @meta hasleader true | @gzip          how the next request is sent
 //! @show Allow Location                  headers of the next answer over HTTP that are written down
+//! @or TEXT | OTHER                      by the recording server OTHER counts as TEXT: which it says is chance there
 //! @distinct                             equal messages in a row are one: for what comes by the clock
 //! > KV.Range key: "a"                   a call (all messages of a server stream are awaited)
 //! > w = Watch.Watch                     open a stream; `> w = M text` opens one that takes a single request
@@ -35,6 +36,8 @@ pub(crate) struct Step {
     pub(crate) masked: Vec<String>,
     pub(crate) variable: Option<(String, String)>,
     pub(crate) gzip: bool,
+    /// What the server that was recorded says by chance, and what it then counts as.
+    pub(crate) chance: Option<(String, String)>,
     /// Equal messages one after the other on a stream count as one.
     pub(crate) distinct: bool,
     pub(crate) metadata: Vec<(String, String)>,
@@ -113,6 +116,10 @@ impl Step {
             "let" => {
                 let (variable, field) = rest.split_once(" = ")?;
                 self.variable = Some((variable.to_owned(), field.to_owned()));
+            }
+            "or" => {
+                let (text, other) = rest.split_once(" | ")?;
+                self.chance = Some((other.to_owned(), text.to_owned()));
             }
             "gzip" => self.gzip = true,
             "distinct" => self.distinct = true,

@@ -41,6 +41,8 @@ pub(super) struct Upgrade {
     call: Call,
     /// The request's places.
     asked: Option<Asked>,
+    /// Set when the server ends.
+    shutdown: watch::Receiver<bool>,
 }
 
 /// Where a connection finds what it is to become when HTTP has ended.
@@ -81,8 +83,8 @@ pub(super) fn accept(
         let (mut parts, _) = request.into_parts();
         handshake::as_post(&mut parts);
         let (feeder, spoken) = pipe::pipe();
-        let call = gateway::serve_socket(services, shutdown, Request::from_parts(parts, spoken));
-        *switch.0.lock() = Some(Upgrade { on, feeder, call: Box::pin(call), asked: None });
+        let call = gateway::serve_socket(services, shutdown.clone(), Request::from_parts(parts, spoken));
+        *switch.0.lock() = Some(Upgrade { on, feeder, call: Box::pin(call), asked: None, shutdown });
     }
     answer
 }

@@ -18,6 +18,7 @@ use http_body::Body;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::watch;
 use tokio::time::Sleep;
 
 use super::frames::{Control, Decoder, Heard, Opcode, Violation, head};
@@ -68,8 +69,8 @@ pub(in crate::api) struct Session {
     out: [Bytes; 2],
     pong: Option<Control>,
     end: End,
-    /// With what the end of the answer is the socket's.
-    farewell: u16,
+    /// Set when the server ends.
+    shutdown: watch::Receiver<bool>,
     /// Whether only the connection itself is to be shut.
     is_over: bool,
     /// Its request's places.
@@ -82,7 +83,7 @@ impl Session {
     /// # Errors
     /// It wasn't.
     pub(in crate::api) async fn open(upgrade: Upgrade) -> Result<Self, hyper::Error> {
-        let Upgrade { on, feeder, call, asked } = upgrade;
+        let Upgrade { on, feeder, call, asked, shutdown } = upgrade;
         let io = TokioIo::new(on.await?);
         Ok(Self {
             io,
@@ -94,7 +95,7 @@ impl Session {
             out: [Bytes::new(), Bytes::new()],
             pong: None,
             end: End::Open,
-            farewell: NORMAL,
+            shutdown,
             is_over: false,
             _asked: asked,
         })
@@ -102,7 +103,6 @@ impl Session {
 
     /// The server ends: so does the answer, in its own words, if there is one.
     pub(in crate::api) fn go_away(&mut self) {
-        self.farewell = GOING_AWAY;
         if matches!(self.answer, Answer::ToCome(_)) {
             self.close(GOING_AWAY, "", true);
         }
@@ -226,7 +226,11 @@ impl Session {
                     }
                 }
             },
-            Answer::Over => self.close(self.farewell, "", true),
+            // The answer may have heard of the server's end before this did.
+            Answer::Over => {
+                let ends = *self.shutdown.borrow() || self.shutdown.has_changed().is_err();
+                self.close(if ends { GOING_AWAY } else { NORMAL }, "", true);
+            }
         }
         Poll::Ready(Ok(()))
     }
