@@ -87,6 +87,11 @@ impl SimDisk {
         self.0.mem.fail(op, after, errno);
     }
 
+    /// Lets nothing fail that was to and hasn't yet.
+    pub(crate) fn forgive(&self) {
+        self.0.mem.forgive();
+    }
+
     pub(crate) fn set_capacity(&self, bytes: Option<u64>) {
         self.0.mem.set_capacity(bytes);
     }

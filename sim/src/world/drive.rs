@@ -389,6 +389,7 @@ impl Driver<'_> {
         self.repair(now, true);
         for host in &self.world.hosts {
             host.disk().arm(None, false);
+            host.disk().forgive();
             host.disk().set_gap(QUICK.0, QUICK.1);
             host.disk().set_capacity(None);
         }
