@@ -6,6 +6,7 @@
 //!
 //! To add a command: one module with `pub fn run(args: &[String]) -> Outcome`, one line in [`COMMANDS`].
 
+mod again;
 mod bench;
 mod certs;
 mod chart;

@@ -1,6 +1,6 @@
 //! Adds up the summary lines of Rust's test runner, so that the last line of a run says what was run.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Command, Stdio};
 
 /// Tests by outcome.
@@ -13,6 +13,10 @@ pub(crate) struct Tally {
     pub(crate) skipped: Vec<String>,
     /// What they printed behind `SUMMARY`: what was done, in figures.
     pub(crate) told: Vec<String>,
+    /// The names of what failed.
+    pub(crate) failing: Vec<String>,
+    /// Where that was, as cargo's own flags say it: `-p PACKAGE --test PROGRAM`.
+    pub(crate) targets: Vec<String>,
 }
 
 impl Tally {
@@ -23,6 +27,9 @@ impl Tally {
         }
         if let Some((_, what)) = line.split_once("SUMMARY ") {
             self.told.push(what.trim().to_owned());
+        }
+        if let Some(name) = line.strip_prefix("test ").and_then(|line| line.strip_suffix(" ... FAILED")) {
+            self.failing.push(name.to_owned());
         }
         let Some(summary) = line.strip_prefix("test result: ") else { return };
         for part in summary.split(['.', ';']) {
@@ -38,19 +45,38 @@ impl Tally {
             }
         }
     }
+
+    /// Takes one line of what cargo itself says: it ends with the targets that failed, a line each.
+    fn cargos(&mut self, line: &str) {
+        if let Some(target) = line.strip_prefix("    `").and_then(|line| line.strip_suffix('`')) {
+            self.targets.push(target.to_owned());
+        }
+    }
+}
+
+/// Shows each line of `source` on `shown` as it comes, and gives it to `each`.
+fn tee(source: impl Read, mut shown: impl Write, mut each: impl FnMut(&str)) -> std::io::Result<()> {
+    for line in BufReader::new(source).split(b'\n') {
+        let line = line?;
+        shown.write_all(&line)?;
+        shown.write_all(b"\n")?;
+        each(&String::from_utf8_lossy(&line));
+    }
+    Ok(())
 }
 
 /// Run a `cargo test`, show its output as it comes, and return the sum with whether it succeeded.
 pub(crate) fn run(mut command: Command) -> std::io::Result<(Tally, bool)> {
-    let mut child = command.stdout(Stdio::piped()).spawn()?;
-    let mut tally = Tally::default();
-    if let Some(stdout) = child.stdout.take() {
-        for line in BufReader::new(stdout).lines() {
-            let line = line?;
-            writeln!(std::io::stdout(), "{line}")?;
-            tally.line(&line);
-        }
-    }
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let (mut tally, mut cargos) = (Tally::default(), Tally::default());
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    std::thread::scope(|scope| {
+        let beside =
+            scope.spawn(|| stderr.map_or(Ok(()), |stderr| tee(stderr, std::io::stderr(), |line| cargos.cargos(line))));
+        stdout.map_or(Ok(()), |stdout| tee(stdout, std::io::stdout(), |line| tally.line(line)))?;
+        beside.join().map_err(|_| std::io::Error::other("cargo's own words could not be read"))?
+    })?;
+    tally.targets = cargos.targets;
     Ok((tally, child.wait()?.success()))
 }
 
@@ -65,6 +91,7 @@ mod tests {
             "running 3 tests",
             "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s",
             "test a ... SKIPPED golden: etcd is not there",
+            "test tls::b ... FAILED",
             "SUMMARY chaos: 9 rounds",
             "test result: FAILED. 4 passed; 2 failed; 0 ignored; 0 measured; 7 filtered out; finished in 1.20s",
         ] {
@@ -72,6 +99,16 @@ mod tests {
         }
         let skipped = vec!["golden: etcd is not there".to_owned()];
         let told = vec!["chaos: 9 rounds".to_owned()];
-        assert_eq!(tally, Tally { passed: 7, failed: 2, ignored: 1, skipped, told });
+        let failing = vec!["tls::b".to_owned()];
+        assert_eq!(tally, Tally { passed: 7, failed: 2, ignored: 1, skipped, told, failing, targets: vec![] });
+    }
+
+    #[test]
+    fn cargo_says_where_it_was() {
+        let mut tally = Tally::default();
+        for line in ["error: 1 target failed:", "    `-p rusd --test cluster_faults`", "   Doc-tests rusd_proto"] {
+            tally.cargos(line);
+        }
+        assert_eq!(tally.targets, ["-p rusd --test cluster_faults"]);
     }
 }

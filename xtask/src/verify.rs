@@ -2,13 +2,13 @@
 //!
 //! ```text
 //! fmt ─► clippy ─► supply (licences, sources, bans, advisories) ─► chart (helm) ─► peers (real etcd) ─► all tests, summed up
-//!   ─► failpoints ─► etcdctl ─► etcd-suite ─► simulate (with its lints and the planted errors)
+//!   ─► a few that failed, again ─► failpoints ─► etcdctl ─► etcd-suite ─► simulate (with its lints and the planted errors)
 //! ```
 //!
 //! A test that skips what it is there for is no success: only what [`MAY_SKIP`] names may. On a machine
 //! without root or without `mkfs.ext4`, `--allow-skips` lets the rest pass.
 
-use crate::{Outcome, chart, etcd_suite, etcdctl, faults, peers, sh, simulate, supply, tally};
+use crate::{Outcome, again, chart, etcd_suite, etcdctl, faults, peers, sh, simulate, supply, tally};
 
 /// What product code must not do and tests may: fail at once, and go round the doors in `env`.
 const FREE_IN_TESTS: [&str; 4] =
@@ -58,7 +58,11 @@ pub(crate) fn run(args: &[String]) -> Outcome {
         refused.len()
     );
     if !green || sum.failed > 0 {
-        return Err("tests failed".into());
+        let Some(passed) = again::run(&sum)? else { return Err("tests failed".into()) };
+        for name in &passed {
+            println!("passed only when run again: {name}");
+        }
+        println!("verify: {} of {} passed only when run again: see above", passed.len(), sum.failed);
     }
     let may_skip_all = args.iter().any(|arg| arg == "--allow-skips");
     if !refused.is_empty() && !may_skip_all {
