@@ -1,6 +1,6 @@
 //! `Record`: what is stored for one revision. Its bytes on disk are `storage::backend::codec`'s.
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::types::{Event, EventKind, KeyValue, LeaseId, Revision};
 
@@ -67,5 +67,17 @@ impl Record {
                 revision: at,
             },
         }
+    }
+
+    /// The same in one allocation of its own: what came off the wire is a slice of all that was read with it, and a record
+    /// that is kept would keep that.
+    pub fn detached(self) -> Self {
+        let value = self.version.as_ref().map_or(&[][..], |version| &version.value);
+        let mut both = BytesMut::with_capacity(self.key.len() + value.len());
+        both.put_slice(&self.key);
+        both.put_slice(value);
+        let (both, split) = (both.freeze(), self.key.len());
+        let version = self.version.map(|version| VersionRecord { value: both.slice(split..), ..version });
+        Self { key: both.slice(..split), version }
     }
 }

@@ -94,7 +94,7 @@ impl Matched {
     }
 }
 
-/// The newest encoded events with their previous pairs, up to a number of bytes.
+/// The newest encoded events with their previous pairs, up to a number of bytes; at least the newest one.
 #[derive(Debug)]
 pub(crate) struct PrevCache {
     bytes_max: usize,
@@ -111,9 +111,30 @@ impl PrevCache {
         let (queue, bytes) = &mut *kept;
         *bytes += made.len();
         queue.push_back(made);
-        while *bytes > self.bytes_max {
+        // The newest stays, however large: each stream that asks for it would make it anew.
+        while *bytes > self.bytes_max && queue.len() > 1 {
             let Some(old) = queue.pop_front() else { break };
             *bytes -= old.len();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Cause: an event larger than the whole cache took itself out. Symptom: a thousand streams that watch a key of more than
+    /// a megabyte with the pair before read it a thousand times, and held as many copies.
+    #[test]
+    fn the_newest_event_is_shared_however_large() {
+        let cache = PrevCache::new(10);
+        let (large, small) = (Arc::new(Bytes::from(vec![0; 100])), Arc::new(Bytes::from(vec![0; 6])));
+        let held = [&large, &small].map(Arc::downgrade);
+        cache.keep(large);
+        assert!(held[0].upgrade().is_some());
+        cache.keep(small);
+        assert!(held[0].upgrade().is_none() && held[1].upgrade().is_some());
+        cache.keep(Arc::new(Bytes::from(vec![0; 4])));
+        assert!(held[1].upgrade().is_some(), "both fit");
     }
 }

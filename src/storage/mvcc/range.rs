@@ -103,7 +103,8 @@ impl View<'_> {
     fn select<'a>(&'a self, query: &'a RangeQuery, at: Option<i64>, counts: bool) -> (Vec<Found<'a>>, i64) {
         let limit = scan_limit(query);
         let mut found = self.index.range(&query.range, at);
-        let mut picked = Vec::with_capacity(limit.min(PICKED_ROOM));
+        let room = if query.range.is_single() { 1 } else { PICKED_ROOM };
+        let mut picked = Vec::with_capacity(limit.min(room));
         let mut scanned = 0;
         for (key, version) in found.by_ref() {
             scanned += 1;

@@ -112,7 +112,12 @@ impl Store {
     /// Those of [`ValueWriter::append`]: the disk has failed. Nothing is shown any more then, what was
     /// committed is gone from memory, and nobody may be answered; the log brings it back.
     pub fn publish(&mut self, position: AppliedPosition) -> Result<Option<Arc<EventBatch>>, StorageError> {
-        let changes = std::mem::take(&mut self.changes);
+        let mut changes = std::mem::take(&mut self.changes);
+        for change in &mut changes {
+            // Records wait for the disk, and events for slow streams: neither may hold a whole request meanwhile.
+            let wired = Record { key: std::mem::take(&mut change.record.key), version: change.record.version.take() };
+            change.record = wired.detached();
+        }
         let events: Vec<_> =
             changes.iter().map(|change| EventEntry::new(change.record.event(change.at), change.prev)).collect();
         let superseded = changes.iter().filter_map(|change| change.prev).collect();

@@ -278,7 +278,10 @@ impl Hot {
         let unread = || set.iter().find(|slot| slot.unmark());
         let slot = same.or_else(free).or_else(unread).unwrap_or(&set[(tag >> 60) as usize % WAYS]);
         slot.tag.store(tag, Ordering::Relaxed);
-        self.replaced(slot.entry.swap(Some(entry_of(epoch, at, record))), bytes);
+        // Counted before anybody can take it out.
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.gone(slot.entry.swap(Some(entry_of(epoch, at, record))));
         self.shrink();
     }
 
@@ -305,14 +308,10 @@ impl Hot {
 
     fn empty(&self, slot: &Slot) {
         slot.tag.store(0, Ordering::Relaxed);
-        self.replaced(slot.entry.swap(None), 0);
+        self.gone(slot.entry.swap(None));
     }
 
-    fn replaced(&self, old: Option<Entry>, new_bytes: u64) {
-        self.bytes.fetch_add(new_bytes, Ordering::Relaxed);
-        if new_bytes > 0 {
-            self.count.fetch_add(1, Ordering::Relaxed);
-        }
+    fn gone(&self, old: Option<Entry>) {
         if let Some(old) = old {
             self.count.fetch_sub(1, Ordering::Relaxed);
             self.bytes.fetch_sub(kept_bytes(old.slice.len()), Ordering::Relaxed);

@@ -147,7 +147,7 @@ impl ValueReader {
         point();
         let border = view.first().map_or(to, |first| to.min(first));
         let mut page = Page { records: Vec::new(), next: None };
-        let (mut base, mut bytes_left) = (Segment::base_of(from.main), limits.bytes);
+        let (mut base, mut bytes_left) = (Segment::base_of(from.main), limits.bytes.max(1));
         while Revision::new((base << 7) as i64, 0) < border && page.records.len() < limits.records {
             let Some(listed) = self.segment(base)? else {
                 break;
