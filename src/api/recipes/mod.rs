@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 use tonic::Status;
 
 use super::auth::CallContext;
+use super::methods::Method;
 use super::{errors, kv, lease};
 use crate::apply::TxnResult;
 use crate::apply::{Command, Compare, CompareResult, CompareTarget, DeleteOp, Op, OpResult, PutOp, Response, TxnOp};
@@ -34,11 +35,16 @@ const SESSION_TTL_SECS: i64 = 60;
 
 /// etcd runs these through a client of its own, so that whatever goes wrong inside comes out as `Unknown`, but for the
 /// end of a wait for a leader, which gRPC knows.
-fn unknown(error: &RequestError) -> Status {
+pub(crate) fn unknown(error: &RequestError) -> Status {
     match error {
         RequestError::DeadlineExceeded => errors::status(error),
         _ => Status::unknown(error.to_string()),
     }
+}
+
+/// Whether a method is one of these.
+pub(crate) fn is_one(method: Method) -> bool {
+    matches!(method.parts().0, "v3lockpb.Lock" | "v3electionpb.Election")
 }
 
 /// The lease to contend with: the caller's, or a new one.
@@ -137,7 +143,9 @@ async fn contend(call: &CallContext, name: &Bytes, lease: LeaseId, value: Bytes)
     .await?;
     let own = if result.succeeded { None } else { found(&result, 0) };
     let revision = own.map_or(header, |kv| kv.create_revision);
-    let is_first = found(&result, 1).is_none_or(|kv| kv.create_revision == revision);
+    // Without a key of its own the header's revision is that of whatever was written last, which may be the first one's key.
+    let has_key = result.succeeded || own.is_some();
+    let is_first = has_key && found(&result, 1).is_none_or(|kv| kv.create_revision == revision);
     if waits.is_none() && !is_first {
         waiters.refuse();
         return Err(RequestError::TooManyRequests);
