@@ -64,11 +64,23 @@ fn hide(kind: Value, value: &str) -> String {
     }
 }
 
+/// Where in `text`, which is behind a URL's scheme, the next URL's scheme ends: a password may look like one, so only what
+/// an item of a list begins with counts, be it behind a member's name.
+fn next_url(text: &str) -> Option<usize> {
+    let begins = |before: &str| {
+        let item = before.rfind(',').map(|comma| &before[comma + 1..]);
+        item.is_some_and(|item| !item.contains([':', '/', '@', '?', '#']))
+    };
+    text.match_indices("://").map(|(at, _)| at).find(|at| begins(&text[..*at]))
+}
+
 /// A text in which every URL has lost the password before its host.
 fn without_user_info(text: &str) -> String {
-    let mut parts = text.split("://");
-    let mut shown = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
+    let Some((scheme, mut rest)) = text.split_once("://") else { return text.to_owned() };
+    let mut shown = scheme.to_owned();
+    loop {
+        let next = next_url(rest);
+        let (part, after) = next.map_or((rest, ""), |at| (&rest[..at], &rest[at + "://".len()..]));
         shown.push_str("://");
         let host_end = part.find(['/', ',', '?', '#']).unwrap_or(part.len());
         // A password may have any of these in it, however wrong that is, so all that may be one goes.
@@ -77,8 +89,11 @@ fn without_user_info(text: &str) -> String {
             Some(at) => shown.push_str(&format!("{HIDDEN}{}", &part[at..])),
             None => shown.push_str(part),
         }
+        if next.is_none() {
+            return shown;
+        }
+        rest = after;
     }
-    shown
 }
 
 #[cfg(test)]
@@ -110,6 +125,11 @@ mod tests {
             ("rusd --from=https://pw@h/x@y", "rusd --from=https://(secret)@h/x@y"),
             ("rusd --from=http://me:pw/pw@h,http://h:2", "rusd --from=http://(secret)@h,http://h:2"),
             ("rusd --from=http://me:p?pw@h#1", "rusd --from=http://(secret)@h#1"),
+            ("rusd --from=http://me:pw://pw@h,http://i", "rusd --from=http://(secret)@h,http://i"),
+            (
+                "rusd --initial-cluster=a=http://u:p=pw://x@h:1,b=http://v:pw://pw@i",
+                "rusd --initial-cluster=a=http://(secret)@h:1,b=http://(secret)@i",
+            ),
             ("rusd --from=http://me:p,pw@h,http://pw@i", "rusd --from=http://(secret)@h,http://(secret)@i"),
         ] {
             assert_eq!(shown(line), shows);
@@ -122,6 +142,7 @@ mod tests {
         for line in [
             "rusd --name=user --data-dir /d:e -- password user:x --listen-client-urls=http://127.0.0.1:1 --user",
             "rusd --discovery=https://h/path?mail=a@b",
+            "rusd --discovery=https://h/path?from=http://h:1,http://i",
         ] {
             assert_eq!(shown(line), line);
         }
