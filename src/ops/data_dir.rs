@@ -33,7 +33,7 @@ use crate::env::{Access, Disk, DiskFile, make_dir_durably, read_all, write_atomi
 
 pub use diverged::{Aside, Divergence, LogEnd};
 pub use format::{FORMAT_VERSION, Format, FormatError};
-pub use healings::{HEALINGS_MAX, HEALINGS_WITHIN};
+pub use healings::{HEALINGS_MAX, HEALINGS_WITHIN, Healings};
 
 /// No file that is read whole here is longer.
 const SMALL_FILE_BYTES_MAX: usize = 4096;

@@ -30,7 +30,7 @@ use crate::apply::{AlarmKind, AlarmOp, AlarmView, Command};
 use crate::auth::AuthView;
 use crate::consensus::Node;
 use crate::env::{Disk, Env, unblock};
-use crate::ops::data_dir::{Aside, DataDir, DataDirError, Divergence, HEALINGS_MAX, HEALINGS_WITHIN};
+use crate::ops::data_dir::{Aside, DataDir, DataDirError, Divergence, HEALINGS_MAX, HEALINGS_WITHIN, Healings};
 use crate::propose::Proposer;
 use crate::storage::StoreReader;
 use crate::types::{MemberId, RequestError};
@@ -170,10 +170,9 @@ impl Healer {
         }
         let now = self.env.clock.wall();
         match self.on_disk(move |data, disk| data.healings_since(disk, now)).await {
-            // Those for which there was no room have replaced nothing.
-            Ok(lately) if lately.saturating_sub(mark.full as usize) < HEALINGS_MAX => {}
-            Ok(lately) => {
-                tracing::error!(lately, within = ?HEALINGS_WITHIN, "its state was replaced too often: no more of it");
+            Ok(lately) if lately.replaced < HEALINGS_MAX => sick.fetch.was_full(lately.full),
+            Ok(Healings { replaced, .. }) => {
+                tracing::error!(lately = replaced, within = ?HEALINGS_WITHIN, "its state was replaced too often: no more of it");
                 // Seen with the next look, and by each start.
                 self.note(Divergence { attempts: u32::MAX, ..mark }).await;
                 return;

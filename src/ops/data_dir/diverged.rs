@@ -36,8 +36,6 @@ pub struct Divergence {
     /// The snapshot that has taken the state's place was not read into a store yet: as long as that is so, the old store and
     /// the log still fit together.
     pub unread: bool,
-    /// How often it could not be, for want of room. Such a try doesn't count, and the next one asks for more.
-    pub full: u32,
 }
 
 /// A store that was put aside.
@@ -78,7 +76,6 @@ impl Divergence {
             kept: false,
             back: None,
             unread: false,
-            full: 0,
         }
     }
 
@@ -119,7 +116,6 @@ impl Divergence {
                 "swapping" => mark.swapping = true,
                 "proven" => mark.proven = true,
                 "unread" => mark.unread = true,
-                "full" => mark.full = value.parse().unwrap_or_default(),
                 // Rather two stores kept than none.
                 "kept" => mark.kept = true,
                 "back" => mark.back = Some(if value == "later" { Aside::Later } else { Aside::First }),
@@ -142,14 +138,13 @@ impl Divergence {
         let proven = if self.proven { "proven 1\n" } else { "" };
         let kept = if self.kept { "kept 1\n" } else { "" };
         let unread = if self.unread { "unread 1\n" } else { "" };
-        let full = if self.full > 0 { format!("full {}\n", self.full) } else { String::new() };
         let back = match self.back {
             Some(Aside::First) => "back first\n",
             Some(Aside::Later) => "back later\n",
             None => "",
         };
         let (index, attempts) = (self.index.get(), self.attempts);
-        format!("{index}\n{healed}{swapping}attempts {attempts}\n{arrived}{proven}{kept}{back}{unread}{full}")
+        format!("{index}\n{healed}{swapping}attempts {attempts}\n{arrived}{proven}{kept}{back}{unread}")
     }
 }
 
@@ -220,7 +215,7 @@ mod tests {
             Divergence { arrived: Some(end), proven: true, ..found.counted() },
             Divergence { healed: Some(RaftIndex(700)), attempts: 2, kept: true, ..found },
             Divergence { healed: Some(RaftIndex(700)), swapping: true, ..found },
-            Divergence { healed: Some(RaftIndex(700)), unread: true, full: 3, ..found },
+            Divergence { healed: Some(RaftIndex(700)), unread: true, ..found },
             Divergence { healed: Some(RaftIndex(700)), back: Some(Aside::First), ..found },
             Divergence { arrived: Some(end), kept: true, back: Some(Aside::Later), ..found },
         ] {

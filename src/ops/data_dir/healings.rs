@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! a snapshot that heals has come ─► so many within a day? ─► left to a person
-//!                                └► its time is noted ─► only then it is taken in
+//!                                └► its time is noted ─► only then it is taken in ─► no room for it: that is noted, too
 //! ```
 //! It outlasts the mark of one divergence: a member whose machine is broken heals, differs, and heals again.
 
@@ -17,16 +17,34 @@ pub const HEALINGS_MAX: usize = 3;
 pub const HEALINGS_WITHIN: Duration = Duration::from_secs(24 * 60 * 60);
 /// Times that are kept.
 const KEPT: usize = 16;
+/// What stands behind the time of a try for which there was no room.
+const FULL: &str = "-full";
+
+/// What has become of the tries of a day.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Healings {
+    /// How often the state was replaced, or may have been.
+    pub replaced: usize,
+    /// How often there was no room for it: nothing was replaced, and the next try asks for more.
+    pub full: usize,
+}
 
 impl DataDir {
     /// How often the state was replaced lately. A time that can't be read, or that is yet to come, counts.
     ///
     /// # Errors
     /// Those of the disk.
-    pub fn healings_since(&self, disk: &dyn Disk, now: SystemTime) -> Result<usize, DataDirError> {
+    pub fn healings_since(&self, disk: &dyn Disk, now: SystemTime) -> Result<Healings, DataDirError> {
         let since = seconds(now).saturating_sub(HEALINGS_WITHIN.as_secs());
-        let counts = |time: &String| time.parse::<u64>().ok().is_none_or(|time| time > since);
-        Ok(self.healings(disk)?.iter().filter(|time| counts(time)).count())
+        let is_late = |time: &str| time.parse::<u64>().ok().is_none_or(|time| time > since);
+        let mut lately = Healings::default();
+        for time in self.healings(disk)? {
+            match time.strip_suffix(FULL) {
+                Some(time) => lately.full += usize::from(is_late(time)),
+                None => lately.replaced += usize::from(is_late(&time)),
+            }
+        }
+        Ok(lately)
     }
 
     /// Notes durably that it is replaced once more.
@@ -36,6 +54,23 @@ impl DataDir {
     pub fn note_healing(&self, disk: &dyn Disk, now: SystemTime) -> Result<(), DataDirError> {
         let mut times = self.healings(disk)?;
         times.push(seconds(now).to_string());
+        self.write_healings(disk, &times)
+    }
+
+    /// Notes durably that there was no room for the newest one.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn note_healing_full(&self, disk: &dyn Disk) -> Result<(), DataDirError> {
+        let mut times = self.healings(disk)?;
+        match times.last_mut().filter(|time| !time.ends_with(FULL)) {
+            Some(newest) => newest.push_str(FULL),
+            None => return Ok(()),
+        }
+        self.write_healings(disk, &times)
+    }
+
+    fn write_healings(&self, disk: &dyn Disk, times: &[String]) -> Result<(), DataDirError> {
         let newest = &times[times.len().saturating_sub(KEPT)..];
         let path = self.member().join(HEALINGS);
         let opener = Opener { disk, root: &self.root };
@@ -72,8 +107,10 @@ mod tests {
             DataDir::open(&RealDisk, &config, None).expect("opened")
         };
         let at = |hours: u64| UNIX_EPOCH + Duration::from_secs((1_000 + hours) * 3_600);
-        let since = |hours| open().healings_since(&RealDisk, at(hours)).expect("read");
-        assert_eq!(since(0), 0);
+        let all = |hours| open().healings_since(&RealDisk, at(hours)).expect("read");
+        let since = |hours| all(hours).replaced;
+        assert_eq!(all(0), Healings::default());
+        open().note_healing_full(&RealDisk).expect("there is none");
         for hours in [0, 10, 20] {
             open().note_healing(&RealDisk, at(hours)).expect("written");
         }
@@ -83,6 +120,11 @@ mod tests {
             open().note_healing(&RealDisk, at(hours)).expect("written");
         }
         assert_eq!(open().healings(&RealDisk).expect("read").len(), KEPT);
+        for _ in 0..2 {
+            open().note_healing_full(&RealDisk).expect("written");
+        }
+        assert_eq!(all(200), Healings { replaced: KEPT - 1, full: 1 });
+        assert_eq!(all(300), Healings::default(), "room that there wasn't a day ago tells nothing");
         write_atomic(&RealDisk, &dir.path().join("member").join(HEALINGS), b"what is this").expect("written");
         assert_eq!(since(900), 3, "rather never healed than for ever");
     }

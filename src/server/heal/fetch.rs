@@ -41,12 +41,19 @@ pub(super) struct Fetch {
     came: Option<AppliedPosition>,
     /// The time of the try is noted.
     is_timed: bool,
+    /// How often there was no room for it lately.
+    full: usize,
 }
 
 impl Fetch {
     pub(super) fn new() -> Self {
         let now = Instant::now();
-        Self { ask_at: now, ask_after: ASK_AGAIN_MIN, keep_until: None, came: None, is_timed: false }
+        Self { ask_at: now, ask_after: ASK_AGAIN_MIN, keep_until: None, came: None, is_timed: false, full: 0 }
+    }
+
+    /// So often there was no room lately.
+    pub(super) fn was_full(&mut self, times: usize) {
+        self.full = times;
     }
 
     /// The leader sends.
@@ -106,9 +113,9 @@ impl Healer {
 
     /// Whether there is room for so many bytes that are still to come, and for a store of the snapshot of `snapshot` bytes
     /// that they make, beside what this member has.
-    async fn has_room_to_install(&self, coming: u64, snapshot: u64, mark: &Divergence) -> bool {
+    async fn has_room_to_install(&self, coming: u64, snapshot: u64, full: usize, mark: &Divergence) -> bool {
         let (disk, data, mark) = (self.env.disk.clone(), self.data.clone(), *mark);
-        let needed = install::needed(snapshot, &mark).saturating_add(coming);
+        let needed = install::needed(snapshot, full).saturating_add(coming);
         let needed = needed.saturating_add(BackendConfig::RESERVE_BYTES_DEFAULT);
         let room = unblock(move || {
             let freed = install::freed(disk.as_ref(), &data, &mark).map_err(std::io::Error::other)?;
@@ -166,10 +173,10 @@ impl Healer {
             return;
         }
         let bytes = self.ready_bytes().await;
-        if !self.has_room_to_install(0, bytes, mark).await {
+        if !self.has_room_to_install(0, bytes, fetch.full, mark).await {
             tracing::error!(
                 bytes,
-                store = install::needed(bytes, mark),
+                store = install::needed(bytes, fetch.full),
                 "there is no room for a store of the others' state, which has come: it goes, make some"
             );
             fetch.removed();
@@ -246,10 +253,10 @@ impl Healer {
         }
         // The leader writes all of its state for this: it isn't asked for what this member would refuse.
         let bytes = self.reader.logical_size().max(self.node.peers().healing_bytes());
-        if !self.has_room_to_install(bytes, bytes, mark).await {
+        if !self.has_room_to_install(bytes, bytes, fetch.full, mark).await {
             tracing::error!(
                 bytes,
-                store = install::needed(bytes, mark),
+                store = install::needed(bytes, fetch.full),
                 "there is no room for the others' state, which would heal this member: make some"
             );
             fetch.ask_at = now + ROOM_EVERY;

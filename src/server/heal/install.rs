@@ -289,9 +289,12 @@ pub(in crate::server) fn ask_back(disk: &dyn Disk, data: &DataDir, is_full: bool
     if !is_there(which)? {
         return Ok(false);
     }
-    let more = u32::from(is_full);
-    let (attempts, full) = (mark.attempts.saturating_sub(more), mark.full.saturating_add(more));
-    data.note_divergence(disk, &Divergence { back: Some(which), attempts, full, ..mark })?;
+    let attempts = mark.attempts.saturating_sub(u32::from(is_full));
+    data.note_divergence(disk, &Divergence { back: Some(which), attempts, ..mark })?;
+    if is_full && let Err(error) = data.note_healing_full(disk) {
+        // It counts as one that has replaced the state, so that tries come to an end all the same.
+        tracing::warn!(%error, "that there was no room for the others' state could not be noted");
+    }
     Ok(true)
 }
 
@@ -307,9 +310,9 @@ pub(in crate::server) fn note_read(disk: &dyn Disk, data: &DataDir) {
 }
 
 /// Bytes that have to be free to read a snapshot of so many into a store of its own, while the old one lies aside. An engine
-/// takes up to half as much again; where that wasn't enough, as much more each time.
-pub(super) fn needed(snapshot: u64, mark: &Divergence) -> u64 {
-    snapshot.saturating_add(snapshot / 2).saturating_mul(u64::from(mark.full).saturating_add(1))
+/// takes up to half as much again; where that wasn't enough lately, so many times (`full`), as much more each time.
+pub(super) fn needed(snapshot: u64, full: usize) -> u64 {
+    snapshot.saturating_add(snapshot / 2).saturating_mul((full as u64).saturating_add(1))
 }
 
 /// Bytes that come free before: of this member's own snapshots, and of what earlier tries have put aside.

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use super::*;
 use crate::env::{Access, DiskFile, RealDisk};
 use crate::ops::config::Config;
+use crate::ops::data_dir::{HEALINGS_MAX, HEALINGS_WITHIN, Healings};
 use crate::storage::Store;
 use crate::types::{LeaseId, Term};
 use crate::wal::{EntryId, Recovered, WalEntry, WalOptions};
@@ -269,7 +270,8 @@ fn a_try_that_cannot_be_noted_counts_once() {
         assert!(count(&*Dying::env(&Arc::new(AtomicU64::new(steps)), KILLED).disk).is_err());
     }
     count(&RealDisk).unwrap();
-    assert_eq!((member.data.healings_since(&RealDisk, now).unwrap(), member.mark()), (1, mark.counted()));
+    let lately = member.data.healings_since(&RealDisk, now).unwrap();
+    assert_eq!((lately, member.mark()), (Healings { replaced: 1, full: 0 }, mark.counted()));
 }
 
 /// The same for what fails later, when the snapshot is read into a store.
@@ -290,22 +292,34 @@ fn a_state_that_cannot_be_read_in_makes_room_for_the_old_one() {
 
 /// Cause: a state for which there was no room beside the old store was a try like any other. Symptom: after three of them,
 /// each a whole snapshot of the leader's, a member was left to a person for good, and room that was made helped nothing.
+/// Then it was none for as long as the mark stayed. Symptom: as many tries of last week let as many more replace the state
+/// today, and a member wanted several times the room that it needed for ever.
 #[test]
 fn a_state_for_which_there_is_no_room_is_no_try_and_the_next_one_wants_more() {
     let member = member(1..=20, 2);
-    let mut needs = needed(1_000, &member.mark());
+    let begun = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+    let lately = |now| member.data.healings_since(&RealDisk, now).unwrap();
+    let mut needs = needed(1_000, lately(begun).full);
     assert_eq!(needs, 1_500);
     for times in 1..=5 {
+        member.data.note_healing(&RealDisk, begun).unwrap();
         assert_eq!(member.install(true), RaftIndex(AT));
         assert!(ask_back(&RealDisk, &member.data, true).unwrap());
         assert_eq!(member.install(true), RaftIndex(0));
         member.differs();
-        assert_eq!(member.mark(), Divergence { full: times, ..Divergence::found(RaftIndex(10)) });
-        let more = needed(1_000, &member.mark());
+        assert_eq!(member.mark(), Divergence::found(RaftIndex(10)));
+        assert_eq!(lately(begun), Healings { replaced: 0, full: times });
+        let more = needed(1_000, lately(begun).full);
         assert!(more > needs, "{more}");
         needs = more;
         member.again(b"differs");
     }
+    let next = begun + HEALINGS_WITHIN;
+    for _ in 0..HEALINGS_MAX {
+        member.data.note_healing(&RealDisk, next).unwrap();
+    }
+    assert_eq!(lately(next), Healings { replaced: HEALINGS_MAX, full: 0 });
+    assert_eq!(needed(1_000, lately(next).full), 1_500);
 }
 
 /// Cause: whatever kept a snapshot from being read in had the old store put back. Symptom: a damaged store and a full disk at
