@@ -36,13 +36,14 @@ use super::grpc::head::{self, Head};
 use super::grpc::request::CallBody;
 use super::grpc::service;
 use super::http::{self as pages, Pages, WebPolicy};
+use super::methods::Method;
 use super::riding::ConnBody;
 use super::services::Services;
 use super::share::{Asked, Patience, Share};
 use super::socket::{CALLS_A_TURN, Socket, Standing};
 use super::turns::{Gate, InTurn, Turns};
-use super::websocket::{Session, Switch};
-use super::{errors, gateway};
+use super::websocket::{self, Session, Switch};
+use super::{errors, gateway, recipes};
 use crate::ops::logging::tell_head;
 use crate::types::RequestError;
 
@@ -273,6 +274,22 @@ struct Door {
     shutdown: watch::Receiver<bool>,
 }
 
+impl Door {
+    /// Whether a request's caller is somebody, by what its door goes by.
+    ///
+    /// # Errors
+    /// What it is told if not.
+    fn know<B>(&self, request: &Request<B>, head: &Head) -> Result<(), RequestError> {
+        let path = request.uri().path();
+        let auth = &self.services.auth;
+        if matches!(head, Head::Page) && self.pages.gateway && gateway::is_served(path) {
+            let who = Visitor::default().who(&gateway::metadata(&websocket::said(request)));
+            return auth.check_known(&who, gateway::method_of(path));
+        }
+        auth.check_known(&self.visitor.who(request.headers()), Method::of_path(path))
+    }
+}
+
 impl hyper::service::Service<Request<Incoming>> for Door {
     type Response = Response<ConnBody>;
     type Error = Infallible;
@@ -290,10 +307,12 @@ impl hyper::service::Service<Request<Incoming>> for Door {
             Serves::All | Serves::Grpc => head::of(&request),
             _ => Head::Page,
         };
-        let is_known = || self.services.auth.knows(&self.visitor, request.headers());
-        let Some(asked) = self.share.ask(request.uri().path(), is_known) else {
-            let refused = too_many(&request, matches!(head, Head::Call(_)));
-            return DoorFuture { answer: Box::pin(std::future::ready(refused)), asked: None, switch: None };
+        let asked = match self.share.ask(request.uri().path(), || self.know(&request, &head)) {
+            Ok(asked) => asked,
+            Err(error) => {
+                let refused = refusal(&request, &error, matches!(head, Head::Call(_)));
+                return DoorFuture { answer: Box::pin(std::future::ready(refused)), asked: None, switch: None };
+            }
         };
         let mut switch = None;
         let answer: service::Answer = match head {
@@ -316,17 +335,15 @@ impl hyper::service::Service<Request<Incoming>> for Door {
     }
 }
 
-/// The refusal of a request for which there is no place, as its door says it.
-fn too_many<B>(request: &Request<B>, is_call: bool) -> Response<ReplyBody> {
-    let status = errors::status(&RequestError::TooManyRequests);
+/// The refusal of a request that gets no place, as its door says it.
+fn refusal<B>(request: &Request<B>, error: &RequestError, is_call: bool) -> Response<ReplyBody> {
+    let path = request.uri().path();
+    let method = gateway::method_of(path).or_else(|| Method::of_path(path));
+    let status = if method.is_some_and(recipes::is_one) { recipes::unknown(error) } else { errors::status(error) };
     if is_call {
         return status.into_http();
     }
-    let page = if gateway::is_served(request.uri().path()) {
-        gateway::refusal(&status)
-    } else {
-        pages::unavailable(status.message())
-    };
+    let page = if gateway::is_served(path) { gateway::refusal(&status) } else { pages::unavailable(status.message()) };
     if request.version() != Version::HTTP_2 {
         return page;
     }

@@ -156,7 +156,7 @@ mod tests {
     async fn a_place_is_held_until_the_last_byte_is_written() {
         let budgets = Budgets::new(&Limits::default());
         let share = Share::new(&budgets);
-        let mut body = ConnBody::new(unary(), share.ask("/", || true).expect("room"));
+        let mut body = ConnBody::new(unary(), share.ask("/", || Ok(())).expect("room"));
         let mut data = body.frame().await.expect("data").expect("data").into_data().ok().expect("data");
         assert!(body.frame().await.expect("trailers").expect("trailers").is_trailers());
         drop(body);
@@ -173,7 +173,7 @@ mod tests {
     async fn what_is_reset_is_given_back_and_is_no_progress() {
         let budgets = Budgets::new(&Limits::default());
         let share = Share::new(&budgets);
-        let mut body = ConnBody::new(unary(), share.ask("/", || true).expect("room"));
+        let mut body = ConnBody::new(unary(), share.ask("/", || Ok(())).expect("room"));
         let data = body.frame().await.expect("data").expect("data");
         drop((data, body));
         assert_eq!((budgets.open.taken(), share.unsent(), share.taken()), (0, 0, 0));
@@ -185,7 +185,7 @@ mod tests {
         let share = Share::new(&budgets);
         let frames = futures::stream::iter(["a", "b"].map(|data| Ok::<_, BodyError>(Frame::data(data.into()))));
         let inner = ReplyBody::Json { body: Box::pin(http_body_util::StreamBody::new(frames)), is_at_hand: false };
-        let mut body = ConnBody::new(inner, share.ask("/", || true).expect("room"));
+        let mut body = ConnBody::new(inner, share.ask("/", || Ok(())).expect("room"));
         let first = body.frame().await.expect("data");
         drop(first);
         assert_eq!(budgets.open.taken(), 1);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::auth::Authentication;
 use super::metrics::RpcMetrics;
 use super::seams::{Maintain, Propose};
-use super::share;
+use super::share::Beyond;
 use super::turns::Turns;
 use super::watch::WatchService;
 use super::wire::Header;
@@ -63,8 +63,8 @@ pub struct Budgets {
     pub open: Arc<Places>,
     /// The same where there are only pages for probes.
     pub pages_open: Arc<Places>,
-    /// Probes' calls by those whom nobody knows, while there are many requests.
-    pub probes: Arc<Places>,
+    /// What those get whom nobody knows, while there are many requests.
+    pub(super) beyond: Beyond,
     /// Leases: none is taken here, they are counted where they live.
     pub leases: Arc<Places>,
     /// Calls that wait for a lock or to be elected.
@@ -78,13 +78,14 @@ pub struct Budgets {
 impl Budgets {
     /// As the limits say.
     pub fn new(limits: &Limits) -> Self {
+        let open = Places::new("max-open-requests", limits.requests_open_max);
         Self {
             requests: Budget::new(limits.requests_pending_bytes_max),
             answers: Budget::new(limits.answers_pending_bytes_max),
             pages: Budget::new(PAGES_BYTES_MAX),
-            open: Places::new("max-open-requests", limits.requests_open_max),
+            beyond: Beyond::new(&open),
+            open,
             pages_open: Places::new("max-open-requests", limits.requests_open_max),
-            probes: Places::new("max-open-requests", share::PROBES),
             leases: Places::new("max-leases", limits.leases_max),
             lock_waiters: Places::new("max-lock-waiters", limits.lock_waiters_max),
             logins_per_connection: Places::new("max-pending-logins-per-connection", limits.logins_per_connection_max),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! request ─► Share::ask ─► Asked ─► answer ─► `riding` ─ written or dropped ─► its places are free again
-//!                      └► None: too many, of all clients, of this one, or of those whom nobody knows; refused at once
+//!                      └► refused at once: too many, of all clients, of this one, or of those whom nobody knows
 //! connection's turn ends ─► Patience: answers on their way, a blocked socket? ─► nothing moved for so long ─► cut off
 //! ```
 //! A client that reads nothing costs memory: HTTP/1.1 has no other sign of it than a socket that takes nothing,
@@ -19,16 +19,22 @@ use tokio::time::Sleep;
 
 use super::gateway;
 use super::services::Budgets;
-use crate::types::{Place, Places};
+use crate::types::{Place, Places, RequestError};
 
 /// What part of all places is kept for what must go on when there are no others, and the fewest of them.
 const RESERVE_PART: usize = 8;
 const RESERVE_MIN: usize = 64;
 /// Places that are kept besides, for probes alone.
-pub(super) const PROBES: usize = 64;
+const PROBES: usize = 64;
 /// What part of all places is for those who haven't proven who they are, while authentication is on, and the fewest.
 const STRANGERS_PART: usize = 8;
 const STRANGERS_MIN: usize = 64;
+/// What part of those they have besides for logins, and as many for pages for probes: as long as their answers aren't
+/// taken they hold them, too.
+const BEYOND_PART: usize = 2;
+/// What part of the places for one such thing one connection may have, and the most of them.
+const BEYOND_CONNECTION_PART: usize = 4;
+const BEYOND_CONNECTION_MAX: usize = 64;
 /// What part of all places one connection may have, and the fewest of them.
 const CONNECTION_PART: usize = 2;
 const CONNECTION_MIN: usize = 64;
@@ -49,7 +55,41 @@ const PROBE_BELOW: [&str; 2] = ["/livez", "/readyz"];
 const PROBE_CALL: [&str; 2] = ["/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/List"];
 
 fn is_page_for_probes(path: &str) -> bool {
-    PROBE.contains(&path) || PROBE_BELOW.iter().any(|below| path.starts_with(below))
+    let is_below = |rest: &str| rest.is_empty() || rest.starts_with('/');
+    PROBE.contains(&path) || PROBE_BELOW.iter().any(|below| path.strip_prefix(below).is_some_and(is_below))
+}
+
+/// Places for what anybody gets while there are many requests.
+#[derive(Clone, Debug)]
+pub(super) struct Beyond {
+    logins: Arc<Places>,
+    /// Pages for probes.
+    pages: Arc<Places>,
+    /// Probes' calls.
+    probes: Arc<Places>,
+}
+
+impl Beyond {
+    /// Beside `open` places for all.
+    pub(super) fn new(open: &Places) -> Self {
+        let places = |max| Places::new("max-open-requests", max);
+        let beyond = strangers(open) / BEYOND_PART;
+        Self { logins: places(beyond), pages: places(beyond), probes: places(PROBES) }
+    }
+
+    /// Those for a request to `path`, and a number for what it is.
+    fn of(&self, path: &str) -> Option<(&Arc<Places>, usize)> {
+        match path {
+            _ if gateway::is_login(path) => Some((&self.logins, 0)),
+            _ if is_page_for_probes(path) => Some((&self.pages, 1)),
+            _ => PROBE_CALL.contains(&path).then_some((&self.probes, 2)),
+        }
+    }
+}
+
+/// How many of the `open` places may be taken for one who hasn't proven who he is to get another.
+fn strangers(open: &Places) -> usize {
+    (open.max() / STRANGERS_PART).max(STRANGERS_MIN)
 }
 
 /// For how many of the times in which a connection must move at all one answer may stand still while others are taken.
@@ -62,10 +102,12 @@ const ROUNDS: usize = STILL_ROUNDS + 3;
 pub(super) struct Share {
     /// Requests of all clients.
     open: Arc<Places>,
-    /// Those of probes' calls by nobody in particular while there are many requests.
-    probes: Arc<Places>,
     /// How many of them this connection may have.
     part: usize,
+    /// Those of nobody in particular while there are many requests; none are asked for where there is nothing but pages.
+    beyond: Option<Beyond>,
+    /// How many of each kind of them this connection has.
+    beyond_now: [AtomicUsize; 3],
     /// How many logins one connection may have; counts the refusals of all.
     logins: Arc<Places>,
     logins_now: AtomicUsize,
@@ -82,19 +124,20 @@ pub(super) struct Round(usize);
 
 impl Share {
     pub(super) fn new(budgets: &Budgets) -> Arc<Self> {
-        Self::of(&budgets.open, budgets)
+        Self::of(&budgets.open, Some(&budgets.beyond), budgets)
     }
 
     /// That of a connection on which there is nothing but pages for probes, which have places of their own.
     pub(super) fn of_pages(budgets: &Budgets) -> Arc<Self> {
-        Self::of(&budgets.pages_open, budgets)
+        Self::of(&budgets.pages_open, None, budgets)
     }
 
-    fn of(open: &Arc<Places>, budgets: &Budgets) -> Arc<Self> {
+    fn of(open: &Arc<Places>, beyond: Option<&Beyond>, budgets: &Budgets) -> Arc<Self> {
         Arc::new(Self {
             open: open.clone(),
-            probes: budgets.probes.clone(),
             part: (open.max() / CONNECTION_PART).max(CONNECTION_MIN),
+            beyond: beyond.cloned(),
+            beyond_now: Default::default(),
             logins: budgets.logins_per_connection.clone(),
             logins_now: AtomicUsize::new(0),
             unsent: Default::default(),
@@ -103,34 +146,59 @@ impl Share {
         })
     }
 
-    /// Places for a request to `path`, or `None` if it is one too many. `is_known` says whether its caller is somebody,
-    /// or needn't be; it is asked only where there are many requests.
-    pub(super) fn ask(self: &Arc<Self>, path: &str, is_known: impl FnOnce() -> bool) -> Option<Asked> {
+    /// Places for a request to `path`. `know` says whether its caller is somebody, or needn't be, and if not what it is to be
+    /// told; it is asked only where there are many requests.
+    ///
+    /// # Errors
+    /// `TooManyRequests`, and what `know` says.
+    pub(super) fn ask(
+        self: &Arc<Self>,
+        path: &str,
+        know: impl FnOnce() -> Result<(), RequestError>,
+    ) -> Result<Asked, RequestError> {
         let own = Arc::strong_count(self);
-        let strangers = (self.open.max() / STRANGERS_PART).max(STRANGERS_MIN);
-        let mut probe = None;
-        if self.open.taken() >= strangers && !gateway::is_login(path) && !is_page_for_probes(path) && !is_known() {
+        let mut beyond = None;
+        if self.open.taken() >= strangers(&self.open)
+            && let Some(places) = &self.beyond
+            && let Err(error) = know()
+        {
             // Silent streams of whoever likes, on as many connections, would leave no place to others.
-            probe = PROBE_CALL.contains(&path).then(|| self.probes.take()).flatten();
-            if probe.is_none() {
-                self.open.refuse();
-                return None;
-            }
+            let Some((places, kind)) = places.of(path) else {
+                return Err(if error == RequestError::TooManyRequests { self.refuse() } else { error });
+            };
+            beyond = Some((self.take_beyond(places, kind).ok_or_else(|| self.refuse())?, kind));
         }
         let has_place = (own <= self.part && self.open.enter(0)) || self.enter_beyond(path, own);
+        // Whatever it has by then goes with it.
+        let mut asked = Asked { share: self.clone(), is_login: false, has_place, beyond };
         if !has_place {
-            self.open.refuse();
-            return None;
+            return Err(self.refuse());
         }
-        let mut asked = Asked { share: self.clone(), is_login: false, _probe: probe };
         if gateway::is_login(path) {
             asked.is_login = true;
             if self.logins_now.fetch_add(1, Ordering::Relaxed) >= self.logins.max() {
                 self.logins.refuse();
-                return None;
+                return Err(RequestError::TooManyRequests);
             }
         }
-        Some(asked)
+        Ok(asked)
+    }
+
+    fn refuse(&self) -> RequestError {
+        self.open.refuse();
+        RequestError::TooManyRequests
+    }
+
+    /// One of the places for nobody in particular, to be counted back by [`Asked`].
+    fn take_beyond(&self, places: &Arc<Places>, kind: usize) -> Option<Place> {
+        let now = &self.beyond_now[kind];
+        let part = (places.max() / BEYOND_CONNECTION_PART).min(BEYOND_CONNECTION_MAX);
+        let is_within = now.fetch_add(1, Ordering::Relaxed) < part;
+        let place = is_within.then(|| places.take()).flatten();
+        if place.is_none() {
+            now.fetch_sub(1, Ordering::Relaxed);
+        }
+        place
     }
 
     /// A place for what has some when others have none.
@@ -189,7 +257,9 @@ impl Share {
 pub(super) struct Asked {
     share: Arc<Share>,
     is_login: bool,
-    _probe: Option<Place>,
+    has_place: bool,
+    /// One of those for nobody in particular, and of which kind.
+    beyond: Option<(Place, usize)>,
 }
 
 impl Asked {
@@ -214,7 +284,12 @@ impl Asked {
 impl Drop for Asked {
     fn drop(&mut self) {
         self.answered();
-        self.share.open.leave();
+        if let Some((_, kind)) = self.beyond {
+            self.share.beyond_now[kind].fetch_sub(1, Ordering::Relaxed);
+        }
+        if self.has_place {
+            self.share.open.leave();
+        }
     }
 }
 

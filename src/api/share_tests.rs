@@ -8,12 +8,16 @@ use crate::types::Limits;
 const PUT: &str = "/etcdserverpb.KV/Put";
 const KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
 
+fn nobody() -> Result<(), RequestError> {
+    Err(RequestError::UserEmpty)
+}
+
 fn share(limits: Limits) -> Arc<Share> {
     Share::new(&Budgets::new(&limits))
 }
 
 fn ask(share: &Arc<Share>, path: &str, count: usize) -> Vec<Asked> {
-    (0..count).map(|_| share.ask(path, || true).expect("room")).collect()
+    (0..count).map(|_| share.ask(path, || Ok(())).expect("room")).collect()
 }
 
 #[test]
@@ -21,23 +25,23 @@ fn the_reserve_is_for_what_must_go_on_and_probes_have_one_of_their_own() {
     let budgets = Budgets::new(&Limits { requests_open_max: 2, ..Limits::default() });
     let [share, other, third] = [(); 3].map(|()| Share::new(&budgets));
     let held = ask(&share, PUT, 2);
-    assert!(share.ask(PUT, || true).is_none());
+    assert!(share.ask(PUT, || Ok(())).is_err());
     assert_eq!(share.open.refused(), 1);
     // Streams of whoever wants some, on as many connections as it takes.
     let mut kept = ask(&share, KEEP_ALIVE, RESERVE_MIN / 2);
     kept.extend(ask(&other, KEEP_ALIVE, RESERVE_MIN / 2));
-    assert!(share.ask(KEEP_ALIVE, || true).is_none(), "that has an end, too");
-    assert!(third.ask("/grpc.health.v1.Health/Watch", || true).is_none(), "nor is it a probe, which are soon done");
+    assert!(share.ask(KEEP_ALIVE, || Ok(())).is_err(), "that has an end, too");
+    assert!(third.ask("/grpc.health.v1.Health/Watch", || Ok(())).is_err(), "nor is it a probe, which are soon done");
     let mut probes = ask(&third, "/grpc.health.v1.Health/Check", PROBES / 2);
-    assert!(third.ask("/grpc.health.v1.Health/Check", || true).is_none(), "a call may be a while in coming");
+    assert!(third.ask("/grpc.health.v1.Health/Check", || Ok(())).is_err(), "a call may be a while in coming");
     for path in ["/health", "/livez", "/readyz/x", "/metrics"] {
         probes.extend(ask(&third, path, PROBES / 8));
     }
-    assert!(third.ask("/health", || true).is_none());
+    assert!(third.ask("/health", || Ok(())).is_err());
     let pages = Share::of_pages(&budgets);
-    assert!(pages.ask("/livez", || true).is_some(), "where there are only pages, others' calls count for nothing");
+    assert!(pages.ask("/livez", || Ok(())).is_ok(), "where there are only pages, others' calls count for nothing");
     drop((probes, kept, held));
-    assert!(share.open.taken() == 0 && share.ask(PUT, || true).is_some());
+    assert!(share.open.taken() == 0 && share.ask(PUT, || Ok(())).is_ok());
 }
 
 #[test]
@@ -45,14 +49,14 @@ fn one_connection_leaves_places_to_others() {
     let budgets = Budgets::new(&Limits { requests_open_max: 1_000, ..Limits::default() });
     let [share, other] = [(); 2].map(|()| Share::new(&budgets));
     let mut held = Vec::new();
-    while let Some(asked) = share.ask(PUT, || true) {
+    while let Ok(asked) = share.ask(PUT, || Ok(())) {
         held.push(asked);
     }
     assert!((490..=500).contains(&held.len()), "{}", held.len());
     let renewals = ask(&share, KEEP_ALIVE, 10);
-    assert!(ask(&other, PUT, 400).len() == 400 && share.ask("/health", || true).is_some());
+    assert!(ask(&other, PUT, 400).len() == 400 && share.ask("/health", || Ok(())).is_ok());
     drop((held, renewals));
-    assert!(share.ask(PUT, || true).is_some());
+    assert!(share.ask(PUT, || Ok(())).is_ok());
 }
 
 // Cause: health's streams were probes, for which no connection's part counts. Symptom: one connection had all places, the
@@ -62,9 +66,9 @@ fn probes_too_are_a_connections_own() {
     let budgets = Budgets::new(&Limits { requests_open_max: 1_000, ..Limits::default() });
     let [share, other] = [(); 2].map(|()| Share::new(&budgets));
     for path in ["/grpc.health.v1.Health/Watch", "/grpc.health.v1.Health/Check", "/health"] {
-        let held: Vec<_> = std::iter::from_fn(|| share.ask(path, || true)).take(2_000).collect();
+        let held: Vec<_> = std::iter::from_fn(|| share.ask(path, || Ok(())).ok()).take(2_000).collect();
         assert!(held.len() <= 600, "{} of {path}", held.len());
-        assert!(other.ask(PUT, || true).is_some());
+        assert!(other.ask(PUT, || Ok(())).is_ok());
     }
 }
 
@@ -74,35 +78,57 @@ fn probes_too_are_a_connections_own() {
 fn whom_nobody_knows_leaves_most_places_to_others() {
     let budgets = Budgets::new(&Limits { requests_open_max: 1_000, ..Limits::default() });
     let shares = [(); 4].map(|()| Share::new(&budgets));
+    let more = [(); 5].map(|()| Share::new(&budgets));
     let of = |share: &Arc<Share>, path| share.ask(path, || panic!("there are few"));
     let mut held: Vec<_> = shares.iter().cycle().take(125).map(|share| of(share, KEEP_ALIVE).expect("room")).collect();
     let [share, ..] = &shares;
-    for path in [PUT, KEEP_ALIVE, "/etcdserverpb.Watch/Watch", "/grpc.health.v1.Health/Watch", "/v3/kv/put"] {
-        assert!(share.ask(path, || false).is_none(), "{path}");
+    for path in [PUT, KEEP_ALIVE, "/etcdserverpb.Watch/Watch", "/grpc.health.v1.Health/Watch", "/v3/kv/put", "/livezz"]
+    {
+        assert_eq!(share.ask(path, nobody).err(), Some(RequestError::UserEmpty), "{path}");
     }
-    for path in ["/etcdserverpb.Auth/Authenticate", "/health", "/readyz"] {
-        held.push(share.ask(path, || false).expect("anybody may"));
+    // As answers that nobody takes hold theirs, these are few, too, and no connection has all of them.
+    for (path, most) in [
+        ("/v3/auth/authenticate", 62),
+        ("/etcdserverpb.Auth/Authenticate", 0),
+        ("/health", 62),
+        ("/readyz/ping", 0),
+        ("/grpc.health.v1.Health/Check", PROBES),
+    ] {
+        let ask = |share: &Arc<Share>| {
+            let mut asked = share.ask(path, nobody).ok()?;
+            asked.answered();
+            Some(asked)
+        };
+        let of_one: Vec<_> = std::iter::from_fn(|| ask(share)).take(2_000).collect();
+        assert_eq!(of_one.len(), most / 4, "{path} on one connection");
+        drop(of_one);
+        let asked: Vec<_> = more.iter().flat_map(|share| std::iter::from_fn(|| ask(share)).take(2_000)).collect();
+        assert_eq!(asked.len(), most, "{path}");
+        held.extend(asked);
     }
-    held.extend((0..PROBES).map(|_| share.ask("/grpc.health.v1.Health/Check", || false).expect("some")));
-    assert!(share.ask("/grpc.health.v1.Health/Check", || false).is_none());
-    held.extend(ask(&shares[1], PUT, 400));
-    held.extend(ask(&shares[2], PUT, 400));
+    held.extend(ask(&shares[1], PUT, 300));
+    held.extend(ask(&shares[2], PUT, 300));
     drop(held);
-    assert_eq!((budgets.open.taken(), budgets.probes.taken()), (0, 0));
+    assert_eq!(budgets.open.taken(), 0);
+    let Beyond { logins, pages, probes } = &budgets.beyond;
+    assert_eq!([logins, pages, probes].map(|places| places.taken()), [0; 3]);
+    assert!(
+        shares.iter().chain(&more).all(|share| share.beyond_now.iter().all(|now| now.load(Ordering::Relaxed) == 0))
+    );
 }
 
 #[test]
 fn a_connection_has_few_logins_at_a_time() {
     let share = share(Limits { logins_per_connection_max: 1, ..Limits::default() });
-    let mut login = share.ask("/etcdserverpb.Auth/Authenticate", || true).expect("the first");
+    let mut login = share.ask("/etcdserverpb.Auth/Authenticate", || Ok(())).expect("the first");
     for path in ["/v3/auth/authenticate", "/v3beta/auth/authenticate", "/v3/auth/authenticat%65"] {
-        assert!(share.ask(path, || true).is_none(), "{path}");
+        assert!(share.ask(path, || Ok(())).is_err(), "{path}");
     }
-    assert!(share.ask(PUT, || true).is_some() && share.ask("/v3/auth/enabl%65", || true).is_some());
+    assert!(share.ask(PUT, || Ok(())).is_ok() && share.ask("/v3/auth/enabl%65", || Ok(())).is_ok());
     assert_eq!((share.logins.refused(), share.open.taken()), (3, 1));
     login.answered();
     assert!(
-        share.ask("/v3/auth/authenticate", || true).is_some(),
+        share.ask("/v3/auth/authenticate", || Ok(())).is_ok(),
         "the check is over, whether the answer is read or not"
     );
     drop(login);

@@ -25,6 +25,7 @@ mod raw;
 mod rights;
 mod server;
 mod sockets;
+mod strangers;
 mod streams;
 mod unseen;
 
@@ -51,6 +52,9 @@ use std::path::Path;
 use player::Player;
 use script::Script;
 use server::Kind;
+
+/// Held by whoever looks at how much memory this process has, or has it take much.
+static MEMORY: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 macro_rules! conversations {
     ($($name:ident)*) => {

@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
-use futures::{SinkExt, StreamExt};
+use futures::{SinkExt, Stream, StreamExt};
 use rusd::api::ConnOptions;
 use rusd::types::Limits;
 use rusd_proto::etcdserverpb as pb;
 use rusd_proto::etcdserverpb::kv_client::KvClient;
+use rusd_proto::etcdserverpb::lease_client::LeaseClient;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
@@ -30,11 +31,11 @@ async fn open(server: &Server, path: &str) -> Result<WebSocketStream<TcpStream>,
     tokio_tungstenite::client_async(request, stream).await.map(|(socket, _)| socket)
 }
 
-async fn next(socket: &mut WebSocketStream<TcpStream>) -> Option<Message> {
+async fn next(socket: &mut (impl Stream<Item = Result<Message, Error>> + Unpin)) -> Option<Message> {
     tokio::time::timeout(COMES_MAX, socket.next()).await.expect("it comes").and_then(Result::ok)
 }
 
-async fn text(socket: &mut WebSocketStream<TcpStream>) -> String {
+async fn text(socket: &mut (impl Stream<Item = Result<Message, Error>> + Unpin)) -> String {
     match next(socket).await {
         Some(Message::Text(text)) => text.to_string(),
         other => panic!("{other:?}"),
@@ -103,15 +104,14 @@ async fn what_is_no_request_is_told_and_closed() {
         ("/v3/nothing", String::new(), r#""code":5"#),
         ("/v3/kv/range", r#"{"key":"YQ=="}"#.to_owned(), r#""header""#),
     ] {
-        let mut socket = open(&server, path).await.unwrap();
-        // It may be refused before all is said.
-        socket.send(Message::text(said)).await.ok();
-        let answer = text(&mut socket).await;
+        let (mut says, mut hears) = open(&server, path).await.unwrap().split();
+        // It may be refused before all is said, and who says the rest is not heard for long.
+        let said = async { says.send(Message::text(said)).await.ok() };
+        let heard = async { (text(&mut hears).await, next(&mut hears).await) };
+        let (_, (answer, end)) = tokio::join!(said, heard);
         assert!(answer.contains(expected), "{path}: {answer}");
-        assert!(
-            matches!(next(&mut socket).await, Some(Message::Close(Some(close))) if close.code == CloseCode::Normal)
-        );
-        drop(socket);
+        assert!(matches!(&end, Some(Message::Close(Some(close))) if close.code == CloseCode::Normal), "{end:?}");
+        drop((says, hears));
         is_clean(&server).await;
     }
 }
@@ -151,7 +151,8 @@ async fn requests_have_their_places_and_their_memory() {
     let limits = Limits {
         requests_open_max: 2,
         requests_pending_bytes_max: 100_000,
-        request_arrival_max: Duration::from_secs(2),
+        // Long enough for what is held to be seen.
+        request_arrival_max: Duration::from_secs(8),
         ..Limits::default()
     };
     let server = Server::with_limits(limits);
@@ -213,4 +214,42 @@ async fn sockets_end_with_the_server() {
         };
         assert!(matches!(&end, Some(Message::Close(Some(close))) if close.code == CloseCode::Away), "{end:?}");
     }
+}
+
+// Cause: while a single call waited, nobody read what came behind its value, and so nothing after that either. Symptom: a
+// client that said one word more and went away kept its connection and its place in the queue, and then got the lock.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_leaves_while_a_single_call_waits_is_seen_to() {
+    const LOCK: &str = r#"{"name":"bA==","lease":"2"}"#;
+    let server = Server::with_limits(Limits::default());
+    let mut leases = LeaseClient::new(server.connect().await);
+    for id in [1, 2] {
+        leases.lease_grant(pb::LeaseGrantRequest { id, ttl: 10_000 }).await.unwrap();
+    }
+    drop(leases);
+    let mut holder = open(&server, "/v3/lock/lock").await.unwrap();
+    holder.send(Message::text(r#"{"name":"bA==","lease":"1"}"#)).await.unwrap();
+    let held = text(&mut holder).await;
+    assert!(held.contains(r#""key":"#), "{held}");
+    drop(holder);
+    let mut waits = open(&server, "/v3/lock/lock").await.unwrap();
+    waits.send(Message::text(LOCK)).await.unwrap();
+    let taken = |count| {
+        let waiters = &server.services.budgets.lock_waiters;
+        tokio::time::timeout(COMES_MAX, async move {
+            while waiters.taken() != count {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+    };
+    taken(1).await.expect("it waits");
+    // Two, so that what can be read at once is not all.
+    for _ in 0..2 {
+        waits.send(Message::text(LOCK)).await.unwrap();
+    }
+    waits.send(Message::Ping(vec![7].into())).await.unwrap();
+    assert_eq!(next(&mut waits).await, Some(Message::Pong(vec![7].into())));
+    drop(waits);
+    taken(0).await.expect("nobody waits");
+    is_clean(&server).await;
 }

@@ -19,9 +19,8 @@ mod who;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use http::HeaderMap;
-
 use super::entrance;
+use super::methods::Method;
 use super::services::Services;
 use crate::apply::{Command, Response};
 use crate::auth::{Access, AuthOp, AuthState, AuthView, Caller, PasswordHash, Proof, Secret, Tokens};
@@ -29,6 +28,7 @@ use crate::env::Env;
 use crate::types::{Limits, Places, RequestError};
 use lane::{Lane, Origin};
 use refused::RefusedLogins;
+use rules::Rule;
 use who::Shown;
 
 pub(crate) use call::CallContext;
@@ -121,12 +121,26 @@ impl Authentication {
         visitor.coming(caller.address)
     }
 
-    /// Whether who shows `headers` is somebody, as far as this member knows; nobody need be while authentication is off.
-    pub(super) fn knows(&self, visitor: &Visitor, headers: &HeaderMap) -> bool {
+    /// Whether `who` is somebody, as far as this member knows; nobody need be while authentication is off.
+    ///
+    /// # Errors
+    /// What makes whoever it is log in, where a call of `method` would be answered so; else `TooManyRequests`, as there may be
+    /// room for it later.
+    pub(super) fn check_known(&self, who: &Who, method: Option<Method>) -> Result<(), RequestError> {
         let state = self.view.look();
+        if !state.is_enabled() {
+            return Ok(());
+        }
+        let rule = method.map_or(Rule::Anyone, rules::of);
         let is_user = |caller: &Caller| caller.name().is_some_and(|name| state.user(name).is_some());
-        !state.is_enabled()
-            || self.look(&visitor.who(headers), &state, |caller, _| Ok(is_user(caller))).is_ok_and(|is_user| is_user)
+        match (self.look(who, &state, |caller, _| Ok(is_user(caller))), who) {
+            (Ok(true), _) => Ok(()),
+            (Ok(false), Who::Nobody) if !matches!(rule, Rule::Anyone | Rule::AnyoneHonest) => {
+                Err(RequestError::UserEmpty)
+            }
+            (Err(error), _) if rule != Rule::Anyone => Err(error),
+            _ => Err(RequestError::TooManyRequests),
+        }
     }
 
     /// Has `look` see whom a request is for and what that one may do with keys, as of `state`.

@@ -23,7 +23,7 @@ const FORWARDED: [(HeaderName, HeaderName); 5] = [
 ];
 
 /// The call's metadata.
-pub(super) fn metadata(headers: &HeaderMap) -> HeaderMap {
+pub(in crate::api) fn metadata(headers: &HeaderMap) -> HeaderMap {
     let mut metadata = HeaderMap::new();
     for (from, to) in FORWARDED {
         if let (Some(value), false) = (headers.get(from), metadata.contains_key(&to)) {

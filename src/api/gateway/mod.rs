@@ -48,7 +48,8 @@ use super::{errors, methods};
 use crate::types::RequestError;
 
 pub(super) use self::failure::response as refusal;
-pub(super) use self::path::{is_login, is_served};
+pub(super) use self::head::metadata;
+pub(super) use self::path::{is_login, is_served, method_of};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -203,6 +204,8 @@ where
     let body: Translated = if route.request_stream {
         Box::pin(body::Many::new(first, values, request, services.message_bytes_max()))
     } else {
+        // Whoever speaks over a WebSocket is seen to leave only if all that is said is taken, or wanted by nobody.
+        drop(values);
         // Some may wait for hours, and keep no more than a name.
         let waits = matches!(route.method, "Lock" | "Campaign");
         Box::pin(body::Once::new(first.map(|(message, held)| (message, held.filter(|_| !waits)))))

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use rusd_proto::{Route, routes};
 
+use crate::api::methods::Method;
+
 /// Whether the gateway answers a path, be it only that there is nothing.
 pub(in crate::api) fn is_served(path: &str) -> bool {
     path.starts_with("/v3/") || path.starts_with("/v3beta/")
@@ -14,6 +16,12 @@ pub(in crate::api) fn is_login(path: &str) -> bool {
     path.ends_with("/Authenticate")
         || path.ends_with("/authenticate")
         || (is_served(path) && path.contains('%') && route(path).is_some_and(|route| route.method == "Authenticate"))
+}
+
+/// The method that a path means, if it means one.
+pub(in crate::api) fn method_of(path: &str) -> Option<Method> {
+    let route = route(path)?;
+    Method::of_path(&format!("/{}/{}", route.service, route.method))
 }
 
 /// The route of a path.

@@ -12,7 +12,6 @@ use http::header::{
     AUTHORIZATION, CONNECTION, COOKIE, HOST, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
     SEC_WEBSOCKET_VERSION, UPGRADE,
 };
-use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use sha1::{Digest, Sha1};
 
@@ -86,19 +85,18 @@ fn refused(status: StatusCode, text: &str) -> Response<ReplyBody> {
     response
 }
 
-/// The request as it is made over the socket: a POST, of whoever the protocol or the cookie names.
-pub(super) fn as_post(parts: &mut Parts) {
-    parts.method = Method::POST;
-    parts.headers.remove(TIMEOUT);
-    let offered = protocol(&parts.headers).map(|offered| {
+/// Makes the headers those of the request that is made over the socket: it is of whoever the protocol or the cookie names.
+pub(super) fn put_token(headers: &mut HeaderMap) {
+    headers.remove(TIMEOUT);
+    let offered = protocol(headers).map(|offered| {
         // Whoever offers something else shows a token that is none, as with etcd.
         let token = offered.split_once("Bearer,").map_or("", |(_, token)| token.trim());
         if token.is_empty() { String::new() } else { format!("{BEARER} {token}") }
     });
-    let cookie = cookie(&parts.headers).map(|token| format!("{BEARER} {token}"));
+    let cookie = cookie(headers).map(|token| format!("{BEARER} {token}"));
     if let Some(token) = cookie.or(offered) {
-        parts.headers.remove(TOKEN);
-        parts.headers.insert(AUTHORIZATION, HeaderValue::try_from(token).unwrap_or(HeaderValue::from_static("")));
+        headers.remove(TOKEN);
+        headers.insert(AUTHORIZATION, HeaderValue::try_from(token).unwrap_or(HeaderValue::from_static("")));
     }
 }
 
@@ -166,11 +164,10 @@ mod tests {
     #[test]
     fn a_token_comes_by_the_protocol_by_a_cookie_or_by_itself() {
         let shown = |headers: &[(&str, &str)]| {
-            let mut parts = asked("GET", headers).into_parts().0;
-            as_post(&mut parts);
-            assert_eq!(parts.method, Method::POST);
-            let token = parts.headers.get(AUTHORIZATION).map(|token| token.to_str().unwrap().to_owned());
-            (token, parts.headers.contains_key(TOKEN) || parts.headers.contains_key(TIMEOUT))
+            let mut headers = asked("GET", headers).headers().clone();
+            put_token(&mut headers);
+            let token = headers.get(AUTHORIZATION).map(|token| token.to_str().unwrap().to_owned());
+            (token, headers.contains_key(TOKEN) || headers.contains_key(TIMEOUT))
         };
         let token = |token: &str| (Some(token.to_owned()), false);
         let (protocol, cookie) = ("sec-websocket-protocol", "cookie");

@@ -13,10 +13,11 @@ mod handshake;
 mod pipe;
 mod session;
 
+use std::borrow::Cow;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use http::{Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use parking_lot::Mutex;
@@ -69,6 +70,15 @@ impl std::fmt::Debug for Switch {
     }
 }
 
+/// The headers by which the gateway goes, whether or not a request wants to become a WebSocket.
+pub(super) fn said<B>(request: &Request<B>) -> Cow<'_, HeaderMap> {
+    let mut headers = Cow::Borrowed(request.headers());
+    if is_wanted(request) {
+        handshake::put_token(headers.to_mut());
+    }
+    headers
+}
+
 /// Answers a request that wants to become a WebSocket, and leaves in `switch` what comes then.
 pub(super) fn accept(
     services: Arc<Services>,
@@ -81,7 +91,8 @@ pub(super) fn accept(
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         let on = hyper::upgrade::on(&mut request);
         let (mut parts, _) = request.into_parts();
-        handshake::as_post(&mut parts);
+        parts.method = Method::POST;
+        handshake::put_token(&mut parts.headers);
         let (feeder, spoken) = pipe::pipe();
         let call = gateway::serve_socket(services, shutdown.clone(), Request::from_parts(parts, spoken));
         *switch.0.lock() = Some(Upgrade { on, feeder, call: Box::pin(call), asked: None, shutdown });
