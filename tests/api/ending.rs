@@ -17,6 +17,9 @@ use tonic::{Code, Status};
 
 use crate::server::Server;
 
+/// How long an end may take: less than whoever takes nothing is waited for.
+const STOPS_MAX: Duration = Duration::from_secs(30);
+
 fn told<T: std::fmt::Debug>(end: Result<T, Status>) {
     let end = end.expect_err("the stream ended with the server");
     assert_eq!((end.code(), end.message()), (Code::Unavailable, "etcdserver: server stopped"));
@@ -46,7 +49,7 @@ async fn open_streams_are_told_that_the_server_stops() {
     let mut slow = kv.range_stream(all).await.unwrap().into_inner();
     slow.message().await.unwrap().unwrap();
 
-    tokio::time::timeout(Duration::from_secs(10), server.stop()).await.expect("nobody is waited for");
+    tokio::time::timeout(STOPS_MAX, server.stop()).await.expect("nobody is waited for");
     told(renewals.message().await);
     told(health.message().await);
     let end = loop {

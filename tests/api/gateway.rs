@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use crate::server::Server;
 
 /// Longest wait for what must come.
-const ANSWER_MAX: Duration = Duration::from_secs(20);
+const ANSWER_MAX: Duration = Duration::from_secs(60);
 
 async fn connect(server: &Server) -> TcpStream {
     TcpStream::connect(("127.0.0.1", server.port())).await.unwrap()
@@ -35,7 +35,14 @@ async fn post(server: &Server, path: &str, body: &[u8]) -> (u16, String) {
 }
 
 async fn is_well(server: &Server) {
-    let (status, body) = post(server, "/v3/kv/range", br#"{"key":"Zm9v"}"#).await;
+    let begun = std::time::Instant::now();
+    let (status, body) = loop {
+        let answer = post(server, "/v3/kv/range", br#"{"key":"Zm9v"}"#).await;
+        // Where bodies have little time, that of a client who is kept waiting for a processor may be over.
+        if answer.0 != 504 || begun.elapsed() > ANSWER_MAX {
+            break answer;
+        }
+    };
     assert!(status == 200 && body.contains("header"), "{status} {body}");
 }
 
@@ -205,7 +212,10 @@ async fn who_leaves_while_waiting_for_a_lock_has_no_place() {
     let mut socket = connect(&server).await;
     socket.write_all(b"POST /v3/lock/lock HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n").await.unwrap();
     socket.write_all(b"f\r\n{\"name\":\"bA==\"}\r\n").await.unwrap();
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    // By then it has come as far as it does.
+    for _ in 0..20 {
+        is_well(&server).await;
+    }
     assert_eq!(calls(&server, "Lock").0, 1.0, "a call without its body's end");
     socket.write_all(b"2\r\n\n\n\r\n0\r\n\r\n").await.unwrap();
     until(|| calls(&server, "Lock").0 > 1.0, "the waiter's call begins").await;

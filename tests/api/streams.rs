@@ -13,6 +13,9 @@ use tonic::transport::Channel;
 
 use crate::server::Server;
 
+/// How long an end may take: less than whoever takes nothing is waited for.
+const STOPS_MAX: Duration = Duration::from_secs(30);
+
 fn server() -> Server {
     Server::with_limits(Limits::default())
 }
@@ -135,7 +138,7 @@ async fn an_orderly_end_ends_streams_and_connections() {
     let mut watch = WatchClient::new(channel.clone()).watch(requests).await.unwrap().into_inner();
     assert!(watch.message().await.unwrap().unwrap().created);
     let port = server.port();
-    tokio::time::timeout(Duration::from_secs(10), server.stop()).await.expect("the end does not wait for clients");
+    tokio::time::timeout(STOPS_MAX, server.stop()).await.expect("the end does not wait for clients");
     assert!(watch.message().await.is_err());
     assert!(tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err(), "nobody listens any more");
 }

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 /// Pods that a set may have.
 const PODS: u8 = 5;
 /// How long anything may take before the test has failed: two cores are shared by much.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 const CLIENT: u16 = 21_379;
 const PEER: u16 = 21_380;
 const METRICS: u16 = 21_381;
@@ -27,6 +27,8 @@ const NAMES: &str = "headless.space.svc";
 pub(crate) struct Set {
     dir: TempDir,
     net: u8,
+    /// Whoever holds this port of an address that no pod has, has all addresses of the net.
+    _claim: TcpListener,
     pods: Vec<Option<Child>>,
 }
 
@@ -40,15 +42,18 @@ impl Set {
             return None;
         }
         // Other tests may run at the same time: a set has addresses of its own.
-        let is_free = |net: &u8| TcpListener::bind((format!("127.7.{net}.1"), CLIENT)).is_ok();
+        let bind = |net: u8, at: u8| TcpListener::bind((format!("127.7.{net}.{at}"), CLIENT)).ok();
         let first = std::process::id().to_le_bytes()[0];
         let mut nets = (0..=u8::MAX).map(|_| first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)));
-        let net = nets.find(is_free).expect("addresses of loopback");
+        // Pods of a test that was killed may still be there.
+        let claimed =
+            nets.find_map(|net| bind(net, PODS + 1).filter(|_| bind(net, 1).is_some()).map(|claim| (net, claim)));
+        let (net, claim) = claimed.expect("addresses of loopback");
         let dir = TempDir::new().expect("a directory");
         let hosts = (0..PODS).map(|at| format!("127.7.{net}.{} rusd-{at}.{NAMES}\n", at + 1));
         let hosts: String = ["127.0.0.1 localhost\n".to_owned()].into_iter().chain(hosts).collect();
         fs::write(dir.path().join("hosts"), hosts).expect("names");
-        Some(Self { dir, net, pods: (0..PODS).map(|_| None).collect() })
+        Some(Self { dir, net, _claim: claim, pods: (0..PODS).map(|_| None).collect() })
     }
 
     /// A command that sees the names.

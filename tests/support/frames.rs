@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpStream, ToSocketAddrs};
 
@@ -54,12 +54,7 @@ impl Frames {
 
     /// The next frame; `None` once the server has closed the connection.
     pub(crate) async fn next(&mut self) -> Option<Frame> {
-        let mut head = [0; 9];
-        self.read.read_exact(&mut head).await.ok()?;
-        let [a, b, c, kind, flags, stream @ ..] = head;
-        let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
-        self.read.read_exact(&mut payload).await.ok()?;
-        Some((kind, flags, u32::from_be_bytes(stream), payload))
+        next_frame(&mut self.read).await
     }
 
     /// Reads until a frame is as wished; `None` if the connection ends before.
@@ -75,6 +70,16 @@ impl Frames {
         };
         tokio::time::timeout(Duration::from_secs(60), found).await.expect("a frame or the end")
     }
+}
+
+/// The next frame; `None` once there is no more.
+pub(crate) async fn next_frame(read: &mut (impl AsyncRead + Unpin)) -> Option<Frame> {
+    let mut head = [0; 9];
+    read.read_exact(&mut head).await.ok()?;
+    let [a, b, c, kind, flags, stream @ ..] = head;
+    let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+    read.read_exact(&mut payload).await.ok()?;
+    Some((kind, flags, u32::from_be_bytes(stream), payload))
 }
 
 /// A frame's bytes.
