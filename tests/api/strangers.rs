@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tonic::Code;
 use tonic::transport::Channel;
 
-use crate::frames::{ACK, DATA, END_HEADERS, END_STREAM, Frames, HEADERS, PING, frame, head, literal};
+use crate::frames::{DATA, END_HEADERS, END_STREAM, Frames, HEADERS, frame, head, literal};
 use crate::raw::{self, framed};
 use crate::server::Server;
 use crate::users::{add_user, enable, get, grant_role, login, put, with};
@@ -28,6 +28,10 @@ const STRANGERS: usize = OPEN / 8;
 /// What strangers get all the same: of all of them together, and of one connection.
 const BEYOND: usize = STRANGERS / 2;
 const BEYOND_OF_ONE: usize = BEYOND / 4;
+/// What one connection asks for.
+const ASKED: usize = 200;
+/// HTTP/2's number of the setting for a stream's first window.
+const INITIAL_WINDOW: u16 = 4;
 /// How long anything that has to come may take.
 const COMES_MAX: Duration = Duration::from_secs(60);
 
@@ -123,10 +127,11 @@ async fn pages_and_logins_of_strangers_leave_most_places_to_others() {
     let login_head: Vec<u8> = fields.iter().flat_map(|(name, value)| literal(name, value)).collect();
     let mut idle = Vec::new();
     for (path, most) in [("/health", BEYOND_OF_ONE), ("/livezz", 0), ("login", BEYOND_OF_ONE)] {
-        let before = server.services.budgets.open.taken();
+        let open = &server.services.budgets.open;
+        let (before, refused) = (open.taken(), open.refused());
         // No answer's body is ever taken.
-        let mut frames = Frames::open(server.address(), &[(4, 0)]).await;
-        for stream in (1..).step_by(2).take(200) {
+        let mut frames = Frames::open(server.address(), &[(INITIAL_WINDOW, 0)]).await;
+        for stream in (1..).step_by(2).take(ASKED) {
             let asked = match path {
                 "login" => {
                     [frame(HEADERS, END_HEADERS, stream, &login_head), frame(DATA, END_STREAM, stream, b"{")].concat()
@@ -135,10 +140,14 @@ async fn pages_and_logins_of_strangers_leave_most_places_to_others() {
             };
             assert!(frames.send(&asked).await);
         }
-        assert!(frames.send(&frame(PING, 0, 0, b"12345678")).await);
-        assert!(frames.find(|(kind, flags, ..)| (*kind, *flags) == (PING, ACK)).await.is_some());
-        let taken = server.services.budgets.open.taken() - before;
-        assert!(taken <= most, "{taken} places for {path}");
+        let all = async {
+            while open.refused() < refused + (ASKED - most) as u64 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let all = tokio::time::timeout(COMES_MAX, all).await;
+        let taken = open.taken().saturating_sub(before);
+        assert!(all.is_ok() && taken <= most, "{taken} places for {path}");
         idle.push(frames);
     }
     put(channel, Some(&busy.root), "k", "v").await.expect("room for who is somebody");
