@@ -62,8 +62,10 @@ const CLUSTER_READY_MAX: Duration = Duration::from_secs(5);
 /// How long a leader that ends writes down what leases have left before it hands over; those that it doesn't come to
 /// have their full time, as after a crash.
 const CHECKPOINT_MAX: Duration = Duration::from_millis(200);
-/// How long a leader that ends waits until another member leads.
-const HAND_OVER_MAX: Duration = Duration::from_secs(1);
+/// How long a leader that ends waits until another member leads, at least and at most: in between as long as
+/// `--election-timeout`, for that is what everybody waits if nobody takes over. It is divided among the other voters: one
+/// that is still at it when the next one is asked costs a term, and a moment without a leader, more.
+const HAND_OVER: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(5)];
 /// How long the parts get to end after the listeners have.
 const STOP_MAX: Duration = Duration::from_secs(5);
 
@@ -85,6 +87,8 @@ pub(super) struct Core {
     peer_port: PeerPort,
     /// This member had been removed before this start.
     removed_before: bool,
+    /// `--election-timeout`.
+    election_timeout: Duration,
     /// Becomes true when a state that differs can be replaced, which is a start's work.
     restart: watch::Sender<bool>,
     workers: Vec<JoinHandle<()>>,
@@ -322,6 +326,7 @@ impl Core {
             room,
             peer_port,
             removed_before,
+            election_timeout: config.member.election_timeout,
             restart: watch::Sender::new(false),
             workers,
         };
@@ -528,7 +533,8 @@ impl Core {
         if tokio::time::timeout(CHECKPOINT_MAX, checkpoints).await.is_err() {
             tracing::debug!("not all leases were written down before the lead is handed over");
         }
-        if let Some(leader) = self.node.hand_over(HAND_OVER_MAX).await {
+        let limit = self.election_timeout.clamp(HAND_OVER[0], HAND_OVER[1]);
+        if let Some(leader) = self.node.hand_over(limit).await {
             tracing::info!(%leader, "handed the lead over");
         }
     }

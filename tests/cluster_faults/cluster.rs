@@ -13,12 +13,15 @@ use std::process::ExitStatus;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use rusd_proto::etcdserverpb::kv_client::KvClient;
 use rusd_proto::etcdserverpb::maintenance_client::MaintenanceClient;
-use rusd_proto::etcdserverpb::{HashKvRequest, MoveLeaderRequest, StatusRequest, StatusResponse};
+use rusd_proto::etcdserverpb::{
+    HashKvRequest, MoveLeaderRequest, PutRequest, PutResponse, StatusRequest, StatusResponse,
+};
 use rustix::process::Signal;
 use tempfile::TempDir;
-use tonic::Status;
 use tonic::transport::Channel;
+use tonic::{Code, Status};
 
 use crate::namespaces::Namespaces;
 use crate::net::Net;
@@ -28,6 +31,33 @@ use crate::process::{Place, Process};
 
 /// How long anything that has to come may take; the machine may be busy with other tests.
 pub(crate) const COMES_MAX: Duration = Duration::from_secs(60);
+
+/// Of a story that an election would spoil which has nothing to do with it: a busy machine may hold up a heartbeat for a
+/// second, hardly for four. Whatever waits for an election or for a quorum takes longer, by as much.
+pub(crate) const CALM: [&str; 2] = ["--election-timeout=4000", "--heartbeat-interval=100"];
+/// In which a member that hears of nobody asks for votes more than once, as it is [`CALM`].
+pub(crate) const CALM_ELECTIONS: Duration = Duration::from_secs(10);
+
+/// Whether a client asks again after this: an election loses what is under way, and a busy machine takes its time.
+pub(crate) fn passes(status: &Status) -> bool {
+    // What becomes of a connection that ends is told by various codes.
+    matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown)
+}
+
+/// Asks until it is answered; only for what may be done twice.
+pub(crate) async fn until_answered<T, F>(what: &str, mut ask: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Result<T, Status>>,
+{
+    let begun = Instant::now();
+    loop {
+        match ask().await {
+            Ok(answer) => return answer,
+            Err(status) => assert!(passes(&status) && begun.elapsed() < COMES_MAX, "{what}: {status:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
 
 /// Which server the members are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -251,6 +281,20 @@ impl Cluster {
         let mut client = MaintenanceClient::new(self.channel(member));
         let asked = tokio::time::timeout(Duration::from_secs(1), client.status(StatusRequest {})).await;
         asked.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer"))).map(tonic::Response::into_inner)
+    }
+
+    /// The same of one that runs, asked until it answers.
+    pub(crate) async fn status_of(&self, member: usize) -> StatusResponse {
+        until_answered("its status", || self.status(member)).await
+    }
+
+    /// Writes at a member, again until that is acknowledged.
+    pub(crate) async fn put(&self, member: usize, put: PutRequest) -> PutResponse {
+        let ask = || {
+            let (mut kv, put) = (KvClient::new(self.channel(member)), put.clone());
+            async move { kv.put(put).await }
+        };
+        until_answered("a put", ask).await.into_inner()
     }
 
     /// The member that says of itself that it leads, if none of a newer term does.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::cluster::{CALM, Cluster};
 use crate::run::Run;
 use crate::settings;
 
@@ -24,7 +25,7 @@ async fn the_leader_is_killed_and_comes_back() {
 /// A follower is killed under load. Nobody else notices; it comes back and catches up.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_is_killed_and_comes_back() {
-    let mut run = Run::start("follower killed", 3, &[]).await;
+    let mut run = Run::start("follower killed", 3, &CALM).await;
     let leader = run.cluster.leader().await;
     for round in 0..settings::rounds_or(2, 20) {
         let follower = (leader + 1 + round as usize % 2) % 3;
@@ -59,18 +60,38 @@ async fn all_are_killed_at_once() {
     run.finish().await;
 }
 
+/// Cause: a leader that ends asked voters to take over that it knew to be gone, and waited for each. Symptom: nothing was
+/// written meanwhile, and where the time was over before a living one's turn came, until an election by time-out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_ends_asks_nobody_who_is_gone() {
+    let mut cluster = Cluster::rusd(3, &[&CALM[..], &["--log-level=debug"]].concat()).await;
+    let leader = cluster.leader().await;
+    cluster.agree().await;
+    let others = [(leader + 1) % 3, (leader + 2) % 3];
+    let ids = [cluster.id(others[0]).await, cluster.id(others[1]).await];
+    // The one that would be asked first: with equal logs they go by their ids.
+    let dead = others[usize::from(ids[1] < ids[0])];
+    cluster.kill(dead);
+    // Longer than a member may be silent.
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let leader = cluster.leader().await;
+    cluster.terminate(leader).await;
+    let log = cluster.log(leader);
+    assert!(log.contains("handed the lead over") && !log.contains("the lead was not taken over"), "{log}");
+}
+
 /// The leader is ended in order under load. It hands the lead over before it goes, so that there is no election by
 /// time-out: exactly one term more, and nobody waited for `--election-timeout`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_ends_hands_the_lead_over() {
-    let mut run = Run::start("leader ended", 3, &[]).await;
+    let mut run = Run::start("leader ended", 3, &CALM).await;
     let leader = run.cluster.leader().await;
-    let term = run.cluster.status(leader).await.unwrap().raft_term;
+    let term = run.cluster.status_of(leader).await.raft_term;
     run.load.goes_on(50).await;
     run.cluster.terminate(leader).await;
     assert!(run.cluster.log(leader).contains("handed the lead over"), "{}", run.cluster.log(leader));
     let next = run.cluster.leader_but(Some(leader)).await;
-    assert_eq!(run.cluster.status(next).await.unwrap().raft_term, term + 1);
+    assert_eq!(run.cluster.status_of(next).await.raft_term, term + 1);
     run.load.goes_on(50).await;
     run.cluster.restart(leader).await;
     run.finish().await;

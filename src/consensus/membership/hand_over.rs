@@ -9,8 +9,9 @@ use crate::types::MemberId;
 
 impl Node {
     /// Hands the lead over before this member ends, so that nobody has to wait for an election: to the voter that
-    /// holds most of the log, or to the next one if that doesn't take it. Returns who leads, or `None` if nobody
-    /// took over within `limit`, or this member doesn't lead or is the only voter.
+    /// holds most of the log, or to the next one if that doesn't take it. Voters that are out of touch are asked only if
+    /// all are: each that is asked in vain takes its share of `limit`. Returns who leads, or `None` if nobody took over
+    /// within `limit`, or this member doesn't lead or is the only voter.
     pub async fn hand_over(&self, limit: Duration) -> Option<MemberId> {
         self.hand_over_but(limit, &[]).await
     }
@@ -26,6 +27,10 @@ impl Node {
         let mut voters: Vec<u64> =
             metrics.membership_config.membership().voter_ids().filter(|id| *id != metrics.id).collect();
         voters.retain(|id| !avoided.contains(&MemberId(*id)));
+        let near: Vec<u64> = voters.iter().copied().filter(|id| self.is_in_touch(MemberId(*id))).collect();
+        if !near.is_empty() {
+            voters = near;
+        }
         voters.sort_by_key(|id| std::cmp::Reverse(index(*id)));
         let attempts = u32::try_from(voters.len()).unwrap_or(u32::MAX).max(1);
         for voter in voters {
