@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
 
 use super::{Builder, Index, KeyMeta, Summary, Trim, Version};
 use crate::types::{KeyRange, LeaseId, Revision};
@@ -115,6 +118,62 @@ fn check(index: &Index, model: &Model, mains: &[i64]) {
         sum.plus(Summary { live: u64::from(head.is_live()), digest: head.hash(), garbage })
     });
     assert_eq!(index.summary(), total);
+}
+
+/// Keys of a tree of three levels, whose inner nodes are split and joined in the middle: more than both maxima multiplied.
+const DEEP: usize = 6_000;
+
+/// All of them in an order of chance, which is the same each time.
+fn shuffled(seed: u64) -> Vec<Vec<u8>> {
+    let mut keys: Vec<_> = (0..DEEP).map(|n| format!("/registry/pods/{n:04}").into_bytes()).collect();
+    keys.shuffle(&mut StdRng::seed_from_u64(seed));
+    keys
+}
+
+/// Grows to three levels and shrinks to a leaf, key by key, with copies on the way that must stay as they were.
+#[test]
+fn a_deep_tree_grows_and_shrinks() {
+    const KEPT: usize = 100;
+    let (mut index, mut model, mut main) = (Index::default(), Model::new(), 1);
+    let mut frozen = Vec::new();
+    for (at, key) in shuffled(1).iter().enumerate() {
+        main += 1;
+        put_both(&mut index, &mut model, key, main);
+        if at % 1_000 == 0 {
+            frozen.push((index.clone(), model.clone()));
+        }
+    }
+    assert_eq!(index.len(), DEEP);
+    check(&index, &model, &[main / 2]);
+    let full = (index.clone(), model.clone());
+    for (at, key) in shuffled(2).iter().skip(KEPT).enumerate() {
+        main += 1;
+        let living = model[key].last().copied();
+        assert_eq!(index.tombstone(key, Revision::new(main, 0)), living);
+        model.get_mut(key).unwrap().push(Version::tombstone(Revision::new(main, 0)));
+        if at % 1_000 == 999 {
+            // What was deleted up to now goes, in steps that end in the middle of leaves.
+            compact_model(&mut model, main);
+            let (mut trim, mut removed) = (Trim::new(main), Vec::new());
+            while !trim.is_done() {
+                index.trim_step(&mut trim, 37, &mut removed);
+            }
+            check(&index, &model, &[]);
+            frozen.push((index.clone(), model.clone()));
+        }
+    }
+    // The last tombstone is of the compaction's own revision.
+    compact_model(&mut model, main + 1);
+    let (mut trim, mut removed) = (Trim::new(main + 1), Vec::new());
+    while !trim.is_done() {
+        index.trim_step(&mut trim, 1_000, &mut removed);
+    }
+    assert_eq!(index.len(), KEPT);
+    check(&index, &model, &[]);
+    check(&full.0, &full.1, &[DEEP as i64 / 3]);
+    for (index, model) in &frozen {
+        check(index, model, &[]);
+    }
 }
 
 proptest! {
