@@ -6,17 +6,21 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use rusd_proto::etcdserverpb::DefragmentRequest;
+use rusd_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 
 use crate::check::check;
 use crate::client;
-use crate::history::History;
+use crate::history::{self, History};
 use crate::load::Load;
 use crate::member::Member;
 use crate::settings;
 
 const WORKERS: usize = 6;
+/// How long anything may take that has to come.
+const COMES_MAX: Duration = Duration::from_secs(60);
 
 struct Rig {
     member: Member,
@@ -41,13 +45,23 @@ impl Rig {
         self.dir.path().join("data/member")
     }
 
-    /// Writes for a while and kills.
+    /// Writes for a while and kills, with all of it in the store.
     async fn work(&mut self, channel: &Channel, how_long: Duration) {
-        let running = self.load.start(channel, &self.history);
+        self.work_until(channel, how_long, |_| true).await;
+    }
+
+    /// The same, but that it goes on until something is so.
+    async fn work_until(&mut self, channel: &Channel, how_long: Duration, is_so: impl Fn(&Member) -> bool) {
+        let (running, begun) = (self.load.start(channel, &self.history), Instant::now());
         tokio::time::sleep(how_long).await;
-        // What was seen of this run must not be more than what the store has flushed.
+        while !is_so(&self.member) {
+            assert!(begun.elapsed() < COMES_MAX, "it never comes to that:\n{}", self.member.log_tail());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         self.load.finish(running).await;
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        // The store writes what it has by itself only after some seconds.
+        let flushed = MaintenanceClient::new(channel.clone()).defragment(DefragmentRequest {}).await;
+        flushed.expect("what is pending goes to disk");
         self.member.kill();
     }
 
@@ -93,6 +107,12 @@ fn flip(path: &Path, rng: &mut StdRng, count: usize) {
     fs::write(path, bytes).unwrap();
 }
 
+/// Whether all that there is can be read, now and as it was since the last compaction.
+async fn reads_all(channel: &Channel) -> bool {
+    let Ok(revision) = client::revision(channel).await else { return false };
+    client::everything(channel, 0).await.is_ok() && history::can_be_told(channel, revision).await
+}
+
 /// etcd serves wrong data after about one of five flipped bytes in its database file. Here no start
 /// after a flip may show anything but the truth, whether the flip was noticed or hit nothing.
 async fn store_damaged(backend: &str) {
@@ -127,9 +147,9 @@ async fn store_damaged(backend: &str) {
         };
         let before = rig.member.log().len();
         channel = rig.member.start().await;
-        // A value is read when someone asks for it; damage that is met then ends the process.
-        if client::everything(&channel, 0).await.is_err() {
-            let status = rig.member.ended(Duration::from_secs(30)).await.expect("it doesn't go on");
+        // A value is read when someone asks for it, old ones too; damage that is met then ends the process.
+        if !reads_all(&channel).await {
+            let status = rig.member.ended(COMES_MAX).await.expect("it doesn't go on");
             assert_eq!(status.code(), Some(1));
             assert!(rig.said_since(before).contains("the store is given up"), "{}", rig.member.log_tail());
             channel = rig.member.start().await;
@@ -184,8 +204,8 @@ async fn a_lost_store_comes_back_from_snapshot_and_log() {
     for backend in settings::backends() {
         let mut rig = Rig::new(&settings::eager(&backend));
         let channel = rig.member.start().await;
-        rig.work(&channel, Duration::from_millis(1_500)).await;
-        assert!(rig.member.log().contains("saved snapshot"), "no snapshot:\n{}", rig.member.log_tail());
+        let has_snapshot = |member: &Member| member.log().contains("saved snapshot");
+        rig.work_until(&channel, Duration::from_millis(1_500), has_snapshot).await;
         fs::remove_dir_all(rig.member_dir().join("store")).unwrap();
         let channel = rig.member.start().await;
         rig.check(&channel).await;
@@ -214,7 +234,7 @@ async fn a_damaged_log_is_refused_with_file_and_offset() {
         fs::write(&log, &bytes).unwrap();
         let before = rig.member.log().len();
         rig.member.spawn();
-        let status = rig.member.ended(Duration::from_secs(30)).await.expect("it doesn't serve");
+        let status = rig.member.ended(COMES_MAX).await.expect("it doesn't serve");
         assert_eq!(status.code(), Some(1));
         let said = rig.said_since(before);
         let named = log.display().to_string();
@@ -233,17 +253,29 @@ async fn a_lost_log_is_refused() {
     let mut rig = Rig::new(&settings::plain("redb"));
     let channel = rig.member.start().await;
     rig.work(&channel, Duration::from_millis(300)).await;
-    let log = rig.member_dir().join("wal");
-    let aside = rig.member_dir().join("wal.aside");
-    fs::rename(&log, &aside).unwrap();
-    let before = rig.member.log().len();
-    rig.member.spawn();
-    let status = rig.member.ended(Duration::from_secs(30)).await.expect("it doesn't serve");
-    assert_eq!(status.code(), Some(1));
-    let said = rig.said_since(before);
-    assert!(said.contains("the raft log") && said.contains("restore a snapshot"), "{said}");
-    fs::remove_dir_all(&log).unwrap();
-    fs::rename(&aside, &log).unwrap();
+    let place = |name: &str| rig.member_dir().join(name);
+    let (log, store, served) = (place("wal"), place("store"), place("served"));
+    let aside = |path: &Path| path.with_extension("aside");
+    // Without the note that it has served the store still betrays it; without the store the note does.
+    for kept in [&[&served, &store][..], &[&store], &[&served]] {
+        let without: Vec<_> = [&log, &served, &store].into_iter().filter(|path| !kept.contains(path)).collect();
+        for path in &without {
+            fs::rename(path, aside(path)).unwrap();
+        }
+        let before = rig.member.log().len();
+        rig.member.spawn();
+        let status = rig.member.ended(COMES_MAX).await.expect("it doesn't serve");
+        let said = rig.said_since(before);
+        assert_eq!(status.code(), Some(1), "{said}");
+        assert!(said.contains("the raft log") && said.contains("restore a snapshot"), "{kept:?}: {said}");
+        let holds_none = said.contains("the store holds entry 0");
+        assert_eq!(holds_none, !kept.contains(&&store), "{kept:?}: {said}");
+        for path in &without {
+            // What that start has made anew.
+            let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+            fs::rename(aside(path), path).unwrap();
+        }
+    }
     let channel = rig.member.start().await;
     rig.check(&channel).await;
 }

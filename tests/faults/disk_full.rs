@@ -125,15 +125,18 @@ async fn brimful(volume: Volume, backend: &str) {
     // A restart serves what is there, or, where an engine can't be opened without a byte, says what to do.
     rig.member.kill();
     rig.member.spawn();
-    if let Some(status) = rig.member.ended(Duration::from_secs(3)).await {
-        let log = rig.member.log();
-        assert!(!status.success() && log.contains("make room on that disk and start again"), "{status}\n{log}");
-        rig.volume.make_room();
-        channel = rig.member.start().await;
-    } else {
-        channel = rig.member.ready().await;
-        rig.check(&channel, &follower).await;
-        rig.volume.make_room();
+    match rig.member.ready_or_ended().await {
+        Ok(serves) => {
+            channel = serves;
+            rig.check(&channel, &follower).await;
+            rig.volume.make_room();
+        }
+        Err(status) => {
+            let log = rig.member.log();
+            assert!(!status.success() && log.contains("make room on that disk and start again"), "{status}\n{log}");
+            rig.volume.make_room();
+            channel = rig.member.start().await;
+        }
     }
     rig.load_until(&channel, "writes with room again", |ledger| ledger.acknowledged() > refused_after + 100).await;
     rig.check(&channel, &follower).await;

@@ -7,6 +7,7 @@ mod followed;
 use std::time::Duration;
 
 use tokio::time::timeout;
+use tonic::Status;
 use tonic::transport::Channel;
 
 pub(crate) use followed::{Change, History, replay};
@@ -27,6 +28,31 @@ pub(crate) async fn compact_revision(channel: &Channel) -> i64 {
             return 0;
         }
     }
+}
+
+/// Whether all changes from the compaction on up to `to` can be told. False if the server ends meanwhile.
+pub(crate) async fn can_be_told(channel: &Channel, to: i64) -> bool {
+    let told = async {
+        let mut from = 2;
+        while from <= to {
+            let mut watch = Watch::open(channel, &all(), from).await?;
+            loop {
+                let answer = watch.next().await?;
+                if answer.canceled && answer.compact_revision < from {
+                    return Err(Status::data_loss(answer.cancel_reason));
+                }
+                if answer.canceled {
+                    from = answer.compact_revision + 1;
+                    break;
+                }
+                if answer.events.last().and_then(|event| event.kv.as_ref()).is_some_and(|kv| kv.mod_revision >= to) {
+                    return Ok(());
+                }
+            }
+        }
+        Ok::<_, Status>(())
+    };
+    timeout(ANSWER_MAX, told).await.expect("events in time").is_ok()
 }
 
 /// All changes of the revisions `from..=to`, by a watch of its own.

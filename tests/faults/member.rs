@@ -72,15 +72,24 @@ impl Member {
 
     /// Waits until it answers.
     pub(crate) async fn ready(&mut self) -> Channel {
+        match self.ready_or_ended().await {
+            Ok(channel) => channel,
+            Err(status) => panic!("rusd ended with {status} instead of serving\n{}", self.log_tail()),
+        }
+    }
+
+    /// Waits until it answers, or has ended by itself.
+    pub(crate) async fn ready_or_ended(&mut self) -> Result<Channel, ExitStatus> {
         let begun = Instant::now();
         loop {
             if let Some(status) = self.child.as_mut().expect("it was started").try_wait().unwrap() {
-                panic!("rusd ended with {status} instead of serving\n{}", self.log_tail());
+                self.child = None;
+                return Err(status);
             }
             if let Ok(channel) = client::connect(&self.url()).await
                 && client::revision(&channel).await.is_ok()
             {
-                return channel;
+                return Ok(channel);
             }
             assert!(begun.elapsed() < READY_MAX, "not ready after {READY_MAX:?}\n{}", self.log_tail());
             tokio::time::sleep(Duration::from_millis(10)).await;

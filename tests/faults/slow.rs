@@ -18,7 +18,9 @@ fn slow_lines(log: &str, says: &str) -> Vec<Value> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_slowest_stage_of_a_slow_write_is_named() {
     let dir = tempfile::tempdir().unwrap();
-    let mut member = Member::new(&dir.path().join("data"), &dir.path().join("log"), &[]);
+    // Above what a slow disk of a busy machine takes by itself.
+    let slow = "--warning-unary-request-duration=2s".to_owned();
+    let mut member = Member::new(&dir.path().join("data"), &dir.path().join("log"), &[slow]);
     let port = crate::ports::free();
     member.set_variable("GOFAIL_HTTP", format!("127.0.0.1:{port}"));
     let mut kv = KvClient::new(member.start().await);
@@ -26,7 +28,7 @@ async fn the_slowest_stage_of_a_slow_write_is_named() {
     kv.put(put()).await.unwrap();
     assert_eq!(slow_lines(&member.log(), "request stats"), [Value::Null; 0], "a fast one is no news");
     for (point, stage) in [("walBeforeSync", "fsync"), ("beforeApplyOneEntryNormal", "apply")] {
-        assert_eq!(ask(port, "PUT", point, "sleep(\"500ms\")").0, 204);
+        assert_eq!(ask(port, "PUT", point, "sleep(\"3s\")").0, 204);
         kv.put(put()).await.unwrap();
         assert_eq!(ask(port, "DELETE", point, "").0, 204);
         let lines = slow_lines(&member.log(), "request stats");
