@@ -81,7 +81,7 @@ async fn events_go_on_after_the_client_closed_its_side_e98() {
 
 #[tokio::test]
 async fn progress_comes_by_itself_e100() {
-    let limits = WatchLimits { progress_interval: Duration::from_millis(100), ..WatchLimits::default() };
+    let limits = WatchLimits { progress_interval: Duration::from_secs(1), ..WatchLimits::default() };
     let server = Server::start(limits).await;
     let mut client = server.client().await;
     let mut request = create("a", "", 0);

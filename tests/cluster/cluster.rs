@@ -15,8 +15,8 @@ use rusd_proto::etcdserverpb::cluster_client::ClusterClient;
 use rusd_proto::etcdserverpb::kv_client::KvClient;
 use rusd_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use tempfile::TempDir;
-use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
 
 /// Longest wait for what must come.
 pub(crate) const COMES_MAX: Duration = Duration::from_secs(60);
@@ -55,6 +55,25 @@ pub(crate) async fn until<T, E: std::fmt::Debug, F: Future<Output = Result<T, E>
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// Tries until it is refused in these words. An election may come between, after which nobody knows more than that.
+pub(crate) async fn until_refused<T, F: Future<Output = Result<T, Status>>>(words: &str, try_it: impl Fn() -> F) {
+    let begun = Instant::now();
+    loop {
+        match try_it().await {
+            Ok(_) => panic!("it isn't refused: {words}"),
+            Err(refused) if refused.message() == words => return,
+            Err(other) => assert!(passes(&other) && begun.elapsed() < COMES_MAX, "{words}: {other:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Whether a client asks again after this.
+pub(crate) fn passes(status: &Status) -> bool {
+    // What becomes of a connection that ends is told by various codes.
+    matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown)
 }
 
 fn free_url() -> String {
@@ -251,6 +270,41 @@ impl Cluster {
             Err("nobody leads")
         };
         until("a leader", try_it).await
+    }
+
+    /// Adds a member through `asked`; an answer that was lost is in the list.
+    pub(crate) async fn added(&self, asked: usize, peer: &str, is_learner: bool) -> pb::Member {
+        let asked = &self.members[asked];
+        until("it is added", || async {
+            let refused = match asked.add(peer, is_learner).await {
+                Ok(added) => return Ok(added),
+                Err(refused) => refused,
+            };
+            let listed = asked.list().await?.into_iter().find(|told| told.peer_ur_ls.iter().any(|url| url == peer));
+            listed.ok_or(refused)
+        })
+        .await
+    }
+
+    /// Removes one through `asked`, which may be itself; `witness`, which stays, knows whether it was done.
+    pub(crate) async fn removed(&self, asked: usize, witness: usize, id: u64) {
+        until("it is removed", || async {
+            let Err(refused) = self.members[asked].remove(id).await else { return Ok(()) };
+            let is_gone = self.members[witness].list().await?.iter().all(|told| told.id != id);
+            if is_gone { Ok(()) } else { Err(refused) }
+        })
+        .await;
+    }
+
+    /// Gives a learner its vote through `asked`, once it is in step.
+    pub(crate) async fn promoted(&self, asked: usize, id: u64) {
+        let asked = &self.members[asked];
+        until("it is promoted", || async {
+            let Err(refused) = asked.promote(id).await else { return Ok(()) };
+            let votes = asked.list().await?.iter().any(|told| told.id == id && !told.is_learner);
+            if votes { Ok(()) } else { Err(refused) }
+        })
+        .await;
     }
 
     /// The id of a member, as it says itself.

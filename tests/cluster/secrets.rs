@@ -106,7 +106,8 @@ async fn search(token: &str, more: &[String]) {
     get(&channel, Some(&user), "a").await.expect_err("it may read nothing");
     let root = login(&channel, "root", ROOT).await.expect("root logs in");
     for at in 0..50 {
-        put(&channel, Some(&root), &format!("marker-{at}"), "v").await.expect("root writes");
+        let key = format!("marker-{at}");
+        until("root writes", || put(&channel, Some(&root), &key, "v")).await;
     }
     // By the other door.
     for (name, password, code) in [("root", WRONG, 400), ("u", CHANGED, 200), (WRONG, "x", 400)] {
@@ -172,7 +173,8 @@ async fn files_are_their_owners_alone() {
         let mut cluster = Cluster::start(1, &[backend.as_str(), "--snapshot-count=10"]).await;
         let member = &mut cluster.members[0];
         for at in 0..50 {
-            member.put(&format!("k{at}"), "v").await.expect("it writes");
+            let key = format!("k{at}");
+            until("it writes", || member.put(&key, "v")).await;
         }
         member.kill();
         let mut seen = 0;

@@ -8,10 +8,8 @@ use rusd_proto::etcdserverpb::{self as pb};
 use tonic::Code;
 use tonic::transport::Channel;
 
-use crate::cluster::Cluster;
+use crate::cluster::{COMES_MAX, Cluster, until};
 use crate::users::{add_role, add_user, enable, get, grant_role, login, put, status, with};
-
-const COMES_MAX: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn users_count_at_every_member_and_nobody_differs() {
@@ -65,7 +63,8 @@ async fn users_count_at_every_member_and_nobody_differs() {
     cluster.members[follower].kill();
     let at = &channels[leader];
     for number in 0..700 {
-        put(at, Some(&root), &format!("n{number}"), "v").await.expect("two of three write");
+        let key = format!("n{number}");
+        until("two of three write", || put(at, Some(&root), &key, "v")).await;
     }
     add_user(at, Some(&root), "late", "pw").await.expect("a user is added");
     cluster.members[follower].start();

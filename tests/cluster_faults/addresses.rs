@@ -1,14 +1,13 @@
 //! Where members listen for each other, and where they are told to call.
 
 use rusd_proto::etcdserverpb::PutRequest;
-use rusd_proto::etcdserverpb::kv_client::KvClient;
 use rusd_proto::rusdpeer::peer_client::PeerClient;
 use rusd_proto::rusdpeer::{AppendRequest, VoteRequest};
 use rustix::process::Signal;
 use tonic::transport::Endpoint;
 use tonic::{Code, Request};
 
-use crate::cluster::Cluster;
+use crate::cluster::{CALM, Cluster};
 use crate::ports;
 
 /// Members as above, in the place of those that are there, that begin again with other peer URLs: where each listens, and
@@ -37,8 +36,7 @@ async fn with_urls(urls: impl Fn(&Cluster, usize) -> [String; 2]) -> Cluster {
     }
     for member in 0..3 {
         cluster.let_lead(member).await;
-        let put = PutRequest { key: format!("k{member}").into(), ..PutRequest::default() };
-        KvClient::new(cluster.channel(member)).put(put).await.unwrap();
+        cluster.put(member, PutRequest { key: format!("k{member}").into(), ..PutRequest::default() }).await;
     }
     cluster.agree().await;
     cluster
@@ -82,9 +80,9 @@ async fn a_member_is_reached_at_the_second_of_its_urls() {
 /// entry of a cluster that once had this address would be another history.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_for_another_cluster_or_member_are_refused() {
-    let mut cluster = Cluster::rusd(3, &[]).await;
+    let mut cluster = Cluster::rusd(3, &CALM).await;
     let leader = cluster.leader().await;
-    let header = cluster.status(leader).await.unwrap().header.unwrap();
+    let header = cluster.status_of(leader).await.header.unwrap();
     let from = cluster.id((leader + 1) % 3).await;
     let url = cluster.process(leader).flag("listen-peer-urls").to_owned();
     let mut peer = PeerClient::new(Endpoint::from_shared(url).unwrap().connect().await.unwrap());
@@ -113,6 +111,6 @@ async fn calls_for_another_cluster_or_member_are_refused() {
             assert!(refused.code() == Code::FailedPrecondition && refused.message().contains(says), "{refused:?}");
         }
     }
-    let now = cluster.status(leader).await.unwrap();
+    let now = cluster.status_of(leader).await;
     assert_eq!((now.leader, now.raft_term), (header.member_id, header.raft_term), "nothing has come of it");
 }

@@ -4,7 +4,6 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use rusd_proto::etcdserverpb::PutRequest;
-use rusd_proto::etcdserverpb::kv_client::KvClient;
 
 use crate::cluster::{COMES_MAX, Cluster};
 use crate::run::Run;
@@ -22,6 +21,13 @@ fn says(cluster: &Cluster, member: usize, what: &str) -> usize {
 
 fn said_by_all(cluster: &Cluster, what: &str) -> usize {
     (0..cluster.len()).map(|member| says(cluster, member, what)).sum()
+}
+
+/// How often somebody has said something of the member with this id.
+fn said_of(cluster: &Cluster, what: &str, to: u64) -> usize {
+    let to = format!("\"to\":\"{to:x}\"");
+    let of = |log: String| log.lines().filter(|line| line.contains(what) && line.contains(&to)).count();
+    (0..cluster.len()).map(|member| of(cluster.log(member))).sum()
 }
 
 async fn until(what: &str, mut comes: impl FnMut() -> bool) {
@@ -44,10 +50,12 @@ fn newest_snapshot(cluster: &Cluster, member: usize) -> Option<String> {
 async fn a_member_that_was_dead_comes_back_through_a_snapshot() {
     let mut run = Run::start("behind, dead", 3, &EAGER).await;
     let follower = (run.cluster.leader().await + 1) % 3;
+    let id = run.cluster.id(follower).await;
     run.cluster.kill(follower);
+    let before = said_of(&run.cluster, INSTALLED, id);
     run.load.goes_on(300).await;
     run.cluster.restart(follower).await;
-    until("a snapshot", || said_by_all(&run.cluster, INSTALLED) > 0).await;
+    until("a snapshot", || said_of(&run.cluster, INSTALLED, id) > before).await;
     run.load.goes_on(100).await;
     run.finish().await;
 }
@@ -97,28 +105,33 @@ async fn a_member_is_killed_while_it_receives_a_snapshot() {
     let mut run = Run::start("behind, killed", 3, &EAGER).await;
     let leader = run.cluster.leader().await;
     let follower = (leader + 1) % 3;
+    let id = run.cluster.id(follower).await;
     run.cluster.kill(follower);
-    let mut kv = KvClient::new(run.cluster.channel(leader));
     for at in 0..PIECES {
         // As little as possible of it can be packed.
         let value: Vec<u8> = (0..PIECE).map(|_| rand::random()).collect();
         let put = PutRequest { key: format!("big/{at}").into(), value: value.into(), ..PutRequest::default() };
-        kv.put(put).await.unwrap();
+        run.cluster.put(leader, put).await;
     }
     run.load.goes_on(100).await;
-    run.cluster.net.narrow(leader, follower, 1 << 20);
+    // From whoever leads by now.
+    for other in (0..3).filter(|other| *other != follower) {
+        run.cluster.net.narrow(other, follower, 1 << 20);
+    }
+    let (received, before) = (says(&run.cluster, follower, RECEIVING), said_of(&run.cluster, INSTALLED, id));
     run.cluster.spawn(follower);
-    until("a snapshot", || says(&run.cluster, follower, RECEIVING) > 0).await;
+    until("a snapshot", || says(&run.cluster, follower, RECEIVING) > received).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     run.cluster.kill(follower);
     let dir = run.cluster.data(follower).join("member");
     let received = |name: &str| name.ends_with(".received.tmp");
     let unfinished = fs::read_dir(dir.join("snap")).unwrap().flatten();
     let unfinished = unfinished.filter(|file| file.file_name().to_str().is_some_and(received)).count();
-    assert_eq!((unfinished, said_by_all(&run.cluster, INSTALLED)), (1, 0), "it was killed in the middle");
+    let installed = said_of(&run.cluster, INSTALLED, id) - before;
+    assert_eq!((unfinished, installed), (1, 0), "it was killed in the middle");
     run.cluster.net.heal();
     run.cluster.restart(follower).await;
-    until("a snapshot", || said_by_all(&run.cluster, INSTALLED) > 0).await;
+    until("a snapshot", || said_of(&run.cluster, INSTALLED, id) > before).await;
     run.load.goes_on(100).await;
     run.finish().await;
 }
@@ -127,16 +140,18 @@ async fn a_member_is_killed_while_it_receives_a_snapshot() {
 /// snapshot. Symptom: it was sent the same one every 2.5 s, for as long as it stood still.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_stands_still_is_not_sent_one_snapshot_after_the_other() {
-    const SENDING: &str = "sending a snapshot";
     let run = Run::start("behind, standing still", 3, &EAGER).await;
     let leader = run.cluster.leader().await;
     let follower = (leader + 1) % 3;
-    let before = said_by_all(&run.cluster, SENDING);
+    let id = run.cluster.id(follower).await;
+    let sent = |cluster: &Cluster| said_of(cluster, "sending a snapshot", id);
     run.cluster.pause(follower);
+    let before = sent(&run.cluster);
     run.load.goes_on(300).await;
-    until("a try", || said_by_all(&run.cluster, SENDING) > before).await;
+    until("a try", || sent(&run.cluster) > before).await;
+    let before = sent(&run.cluster) - 1;
     tokio::time::sleep(Duration::from_secs(15)).await;
-    let tries = said_by_all(&run.cluster, SENDING) - before;
+    let tries = sent(&run.cluster) - before;
     assert!(tries <= 4, "{tries} tries in 15 s\n{}", run.cluster.log(leader));
     let installed = said_by_all(&run.cluster, INSTALLED);
     run.cluster.resume(follower);

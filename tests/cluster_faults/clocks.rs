@@ -14,12 +14,12 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::cluster::Cluster;
-use crate::leases::{Renewed, ends_in_time, grant, is_there, renew};
+use crate::cluster::{COMES_MAX, Cluster, until_answered};
+use crate::leases::{Renewed, ends_in_time, grant_surely, is_there, renew};
 use crate::run::Run;
 use crate::settings::rounds_or;
 
@@ -87,25 +87,39 @@ impl Pair {
         let channel = cluster.channel(asked);
         let mut renewed = [Vec::new(), Vec::new()];
         for (id, renewed) in ids.iter().zip(&mut renewed) {
-            renewed.push(grant(&channel, *id, TTL_SECS).await.unwrap());
+            renewed.push(grant_surely(&channel, *id, TTL_SECS).await);
         }
         Self { ids, renewed }
     }
 
-    /// Renews the one that is to live, for so long, wherever that goes.
+    /// Renews the one that is to live, for so long, wherever that goes; whoever doesn't answer soon isn't waited for.
     async fn keep(&mut self, cluster: &Cluster, secs: u64) {
         for turn in 0..secs * 4 {
-            let asked = turn as usize % cluster.len();
-            if let Ok(answer) = renew(&cluster.channel(asked), self.ids[0]).await {
+            let channel = cluster.channel(turn as usize % cluster.len());
+            let asked = tokio::time::timeout(Duration::from_secs(1), renew(&channel, self.ids[0])).await;
+            if let Ok(Ok(answer)) = asked {
                 self.renewed[0].push(answer.expect("a lease that is renewed lives"));
             }
             tokio::time::sleep(Duration::from_millis(250)).await;
         }
     }
 
+    /// Starts a member, and renews until it serves.
+    async fn keep_until_serves(&mut self, cluster: &mut Cluster, member: usize) {
+        let begun = Instant::now();
+        cluster.spawn(member);
+        while cluster.status(member).await.map_or(0, |status| status.leader) == 0 {
+            assert!(begun.elapsed() < COMES_MAX, "m{member} doesn't serve\n{}", cluster.log(member));
+            self.keep(cluster, 1).await;
+        }
+    }
+
     /// Both end, in nobody's promised time, and not in a day's either.
     async fn end(&self, cluster: &Cluster, asked: usize) {
-        assert!(is_there(&cluster.channel(asked), self.ids[0]).await.unwrap(), "it was renewed all the time");
+        let channel = cluster.channel(asked);
+        let (sent, ttl) = *self.renewed[0].last().expect("it was granted");
+        let is_there = until_answered("its key", || is_there(&channel, self.ids[0])).await;
+        assert!(is_there || sent.elapsed() >= ttl, "it was renewed all the time");
         for (id, renewed) in self.ids.iter().zip(&self.renewed) {
             ends_in_time(cluster, asked, *id, renewed).await;
         }
@@ -146,7 +160,7 @@ async fn wall_clocks_jump() {
         run.cluster.kill(leader);
         run.cluster.leader_but(Some(leader)).await;
         clocks.set(leader, -2 * days * DAY_SECS);
-        run.cluster.restart(leader).await;
+        pair.keep_until_serves(&mut run.cluster, leader).await;
         pair.keep(&run.cluster, 1).await;
         pair.end(&run.cluster, asked).await;
         run.load.goes_on(50).await;
@@ -200,6 +214,8 @@ async fn monotonic_clocks_begin_elsewhere() {
         shift(&mut run, member, secs);
         run.cluster.restart(member).await;
     }
+    // As above.
+    run.load.goes_on(100).await;
     for round in 0..i64::from(rounds_or(2, 12)) {
         let leader = run.cluster.leader().await;
         let asked = (leader + 1) % 3;
@@ -210,7 +226,7 @@ async fn monotonic_clocks_begin_elsewhere() {
         run.cluster.kill(leader);
         shift(&mut run, leader, secs);
         run.cluster.leader_but(Some(leader)).await;
-        run.cluster.restart(leader).await;
+        pair.keep_until_serves(&mut run.cluster, leader).await;
         pair.keep(&run.cluster, 2).await;
         pair.end(&run.cluster, asked).await;
         run.load.goes_on(50).await;

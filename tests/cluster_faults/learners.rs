@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rusd_proto::etcdserverpb::cluster_client::ClusterClient;
 use rusd_proto::etcdserverpb::{Member, MemberUpdateRequest};
 
-use crate::cluster::{COMES_MAX, Cluster};
+use crate::cluster::{COMES_MAX, Cluster, until_answered};
 
 /// Starts one more member, a learner; gives its id.
 async fn grow(cluster: &mut Cluster) -> u64 {
@@ -38,19 +38,23 @@ async fn an_update_of_a_learner_leaves_it_one() {
         let own = listed(&cluster, 0, id).await.peer_ur_ls[0].clone();
         let peer_ur_ls = vec![own, format!("http://127.0.0.1:{update}")];
         let request = MemberUpdateRequest { id, peer_ur_ls: peer_ur_ls.clone() };
-        ClusterClient::new(cluster.channel(0)).member_update(request).await.unwrap();
+        let ask = || {
+            let (mut client, request) = (ClusterClient::new(cluster.channel(0)), request.clone());
+            async move { client.member_update(request).await }
+        };
+        until_answered("an update", ask).await;
         for asked in 0..3 {
             let member = listed(&cluster, asked, id).await;
             assert_eq!((member.is_learner, member.peer_ur_ls), (true, peer_ur_ls.clone()), "at m{asked}");
         }
-        assert!(cluster.status(3).await.unwrap().is_learner);
+        assert!(cluster.status_of(3).await.is_learner);
     }
     let leader = cluster.leader().await;
     for member in [leader, 3] {
         cluster.terminate(member).await;
         cluster.restart(member).await;
     }
-    assert!(listed(&cluster, 0, id).await.is_learner && cluster.status(3).await.unwrap().is_learner);
+    assert!(listed(&cluster, 0, id).await.is_learner && cluster.status_of(3).await.is_learner);
 }
 
 /// `--auto-promote-learners`: it has its vote without being asked for, and the members after it as well.
@@ -59,7 +63,7 @@ async fn a_learner_in_step_is_promoted_if_that_is_wished() {
     let mut cluster = Cluster::rusd(3, &["--auto-promote-learners"]).await;
     let id = grow(&mut cluster).await;
     let begun = Instant::now();
-    while listed(&cluster, 0, id).await.is_learner || cluster.status(3).await.unwrap().is_learner {
+    while listed(&cluster, 0, id).await.is_learner || cluster.status_of(3).await.is_learner {
         assert!(begun.elapsed() < COMES_MAX, "it stays a learner\n{}", cluster.log(3));
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

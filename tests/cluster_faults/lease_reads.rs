@@ -93,7 +93,7 @@ async fn a_leader_that_hands_over_reads_nothing_stale() {
         let old = cluster.leader().await;
         put_surely(&cluster, old, 2 * round).await;
         let new = (old + 1) % 3;
-        let id = cluster.status(new).await.unwrap().header.unwrap().member_id;
+        let id = cluster.id(new).await;
         let mut client = MaintenanceClient::new(cluster.channel(old));
         let moving = tokio::spawn(async move { client.move_leader(MoveLeaderRequest { target_id: id }).await });
         put_surely(&cluster, new, 2 * round + 1).await;

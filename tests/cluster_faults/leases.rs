@@ -6,10 +6,10 @@ use rusd_proto::etcdserverpb::kv_client::KvClient;
 use rusd_proto::etcdserverpb::lease_client::LeaseClient;
 use rusd_proto::etcdserverpb::{LeaseGrantRequest, LeaseKeepAliveRequest, PutRequest, RangeRequest};
 use tokio_stream::StreamExt;
-use tonic::Status;
 use tonic::transport::Channel;
+use tonic::{Code, Status};
 
-use crate::cluster::{COMES_MAX, Cluster};
+use crate::cluster::{COMES_MAX, Cluster, passes};
 use crate::divergence::refuses;
 
 /// A renewal that was answered with some time: when it was sent, and the time.
@@ -19,9 +19,33 @@ pub(crate) type Renewed = (Instant, Duration);
 pub(crate) async fn grant(channel: &Channel, id: i64, ttl_secs: i64) -> Result<Renewed, Status> {
     let sent = Instant::now();
     let granted = LeaseClient::new(channel.clone()).lease_grant(LeaseGrantRequest { id, ttl: ttl_secs }).await?;
-    let put = PutRequest { key: key(id).into(), lease: id, ..PutRequest::default() };
-    KvClient::new(channel.clone()).put(put).await?;
+    attach(channel, id).await?;
     Ok((sent, Duration::from_secs(granted.get_ref().ttl as u64)))
+}
+
+/// The same, whatever elections there are meanwhile: one whose answer was lost is renewed instead.
+pub(crate) async fn grant_surely(channel: &Channel, id: i64, ttl_secs: i64) -> Renewed {
+    let begun = Instant::now();
+    loop {
+        let granted = match grant(channel, id, ttl_secs).await {
+            Err(status) if status.code() == Code::FailedPrecondition => match attach(channel, id).await {
+                Ok(()) => renew(channel, id).await.and_then(|kept| kept.ok_or_else(|| Status::unavailable("it ended"))),
+                Err(status) => Err(status),
+            },
+            granted => granted,
+        };
+        match granted {
+            Ok(granted) => return granted,
+            Err(status) => assert!(passes(&status) && begun.elapsed() < COMES_MAX, "lease {id}: {status:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Gives it its key.
+async fn attach(channel: &Channel, id: i64) -> Result<(), Status> {
+    let put = PutRequest { key: key(id).into(), lease: id, ..PutRequest::default() };
+    KvClient::new(channel.clone()).put(put).await.map(drop)
 }
 
 /// Of those keys that the check of the load leaves alone: it goes with its lease.

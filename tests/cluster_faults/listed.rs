@@ -3,7 +3,7 @@
 use rusd_proto::etcdserverpb::MemberUpdateRequest;
 use rusd_proto::etcdserverpb::cluster_client::ClusterClient;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, until_answered};
 
 const UPDATES: u16 = 100;
 
@@ -19,7 +19,12 @@ async fn a_list_is_never_older_than_a_change_that_was_acknowledged() {
         let second = format!("http://127.0.0.1:{update}");
         let peer_ur_ls = [&own[..], std::slice::from_ref(&second)].concat();
         let asked = usize::from(update) % 3;
-        ClusterClient::new(cluster.channel(asked)).member_update(MemberUpdateRequest { id, peer_ur_ls }).await.unwrap();
+        let request = MemberUpdateRequest { id, peer_ur_ls };
+        let ask = || {
+            let (mut client, request) = (ClusterClient::new(cluster.channel(asked)), request.clone());
+            async move { client.member_update(request).await }
+        };
+        until_answered("an update", ask).await;
         let lists = futures::future::join_all((0..3).map(|member| cluster.members(member))).await;
         for (member, list) in lists.iter().enumerate() {
             let listed = list.iter().find(|member| member.id == id).unwrap();

@@ -97,11 +97,16 @@ impl Load {
         self.shared.acknowledged.load(Ordering::Relaxed)
     }
 
-    /// Waits until so many more writes were acknowledged.
+    /// Waits until so many more writes were acknowledged: for each of them as long as for anything that has to come.
     pub(crate) async fn goes_on(&self, more: usize) {
-        let (begun, enough) = (Instant::now(), self.acknowledged() + more);
-        while self.acknowledged() < enough {
-            if begun.elapsed() > COMES_MAX {
+        let (mut last, mut seen) = (Instant::now(), self.acknowledged());
+        let enough = seen + more;
+        while seen < enough {
+            let now = self.acknowledged();
+            if now > seen {
+                (last, seen) = (Instant::now(), now);
+            }
+            if last.elapsed() > COMES_MAX {
                 let ops = self.shared.ops.lock().unwrap();
                 let last: Vec<_> = ops.iter().rev().take(8).map(|op| (op.member, &op.error)).collect();
                 panic!("writes don't go on; the last requests: {last:?}");

@@ -8,19 +8,19 @@ use std::time::Duration;
 use rusd_proto::etcdserverpb::RangeRequest;
 use rusd_proto::etcdserverpb::kv_client::KvClient;
 
-use crate::cluster::{Cluster, Setup};
+use crate::cluster::{CALM, CALM_ELECTIONS, Cluster, Setup};
 use crate::namespaces::Namespaces;
 use crate::run::Run;
 use crate::settings::rounds_or;
 use crate::weather::Weather;
 
 /// Three members, if there can be bad weather between them.
-async fn start(name: &'static str) -> Option<Run> {
+async fn start(name: &'static str, flags: &[&str]) -> Option<Run> {
     let space = Namespaces::new(3, name)?;
     if !space.can_worsen(name) {
         return None;
     }
-    Some(Run::of(name, Setup { space: Some(space), ..Setup::rusd(3, &[]) }).await)
+    Some(Run::of(name, Setup { space: Some(space), ..Setup::rusd(3, flags) }).await)
 }
 
 fn space(run: &Run) -> &Namespaces {
@@ -44,7 +44,7 @@ fn clear_up(run: &Run) {
 }
 
 async fn reign(cluster: &Cluster, member: usize) -> (u64, u64) {
-    let status = cluster.status(member).await.unwrap();
+    let status = cluster.status_of(member).await;
     (status.leader, status.raft_term)
 }
 
@@ -52,7 +52,7 @@ async fn reign(cluster: &Cluster, member: usize) -> (u64, u64) {
 /// found, and the killed one comes back. Slower, and nothing else: nothing is lost, no read is old, no event is missed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_wires_are_bad() {
-    let Some(mut run) = start("bad wires").await else { return };
+    let Some(mut run) = start("bad wires", &[]).await else { return };
     for round in 0..rounds_or(1, 10) {
         let weather = Weather { lost: (5 + round).min(12) as u8, late: 20, twice: 5 };
         println!("  {weather:?}");
@@ -74,7 +74,7 @@ async fn all_wires_are_bad() {
 /// hears nobody, and must neither depose the leader nor answer a linearizable read that it can't have asked for.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_that_loses_one_way_deposes_nobody() {
-    let Some(mut run) = start("follower loses one way").await else { return };
+    let Some(mut run) = start("follower loses one way", &CALM).await else { return };
     let leader = run.cluster.leader().await;
     let before = reign(&run.cluster, leader).await;
     let follower = (leader + 1) % 3;
@@ -82,8 +82,7 @@ async fn a_follower_that_loses_one_way_deposes_nobody() {
         for (hears, lost) in [(true, 100), (false, 100), (true, 50), (false, 50)] {
             println!("  m{follower} loses {lost} of a hundred of what it {}", if hears { "hears" } else { "says" });
             worsen_one_way(&run, follower, hears, Weather { lost, late: 0, twice: 0 });
-            // Several times an election's.
-            tokio::time::sleep(Duration::from_secs(3)).await;
+            tokio::time::sleep(CALM_ELECTIONS).await;
             run.load.goes_on(50).await;
             if lost == 100 {
                 let mut kv = KvClient::new(run.cluster.channel(follower));
@@ -104,7 +103,7 @@ async fn a_follower_that_loses_one_way_deposes_nobody() {
 /// The leader's wire loses a third of what it hears, then of what it says: it may go on leading or not, but there is a leader.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_loses_one_way() {
-    let Some(mut run) = start("leader loses one way").await else { return };
+    let Some(mut run) = start("leader loses one way", &[]).await else { return };
     for _ in 0..rounds_or(1, 10) {
         for hears in [true, false] {
             let leader = run.cluster.leader().await;

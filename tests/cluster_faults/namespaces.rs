@@ -17,8 +17,6 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use rand::Rng;
-
 use crate::process::Place;
 
 /// Inside a namespace nobody else listens.
@@ -45,7 +43,8 @@ impl Namespaces {
         clear_away();
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         // Of the range for tests between networks, which nobody routes.
-        let net = format!("198.18.{}", rand::rng().random_range(1..255));
+        // No two of a process have the same, and hardly two of two.
+        let net = format!("198.18.{}", std::process::id().wrapping_add(number) % 254 + 1);
         // Dropped if one of the steps fails, with what was made up to then.
         let made = Self { tag: format!("{}x{number}", std::process::id()), net, members };
         if let Err(reason) = made.make() {

@@ -121,12 +121,13 @@ impl Drop for Net {
     }
 }
 
-/// Which member's process has the socket that called from this port.
-fn who_called(port: u16, pids: &Pids) -> Option<usize> {
-    let wanted = format!(":{port:04X}");
+/// Which member's process has the socket that called from this port to that one: several may call from the same, elsewhere.
+fn who_called(port: u16, to: u16, pids: &Pids) -> Option<usize> {
+    let (from, to) = (format!(":{port:04X}"), format!(":{to:04X}"));
     let table = fs::read_to_string("/proc/net/tcp").ok()?;
     let fields = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-    let inode = table.lines().map(fields).find(|fields| fields.get(1).is_some_and(|at| at.ends_with(&wanted)))?;
+    let is_at = |fields: &[String], place: usize, end: &str| fields.get(place).is_some_and(|at| at.ends_with(end));
+    let inode = table.lines().map(fields).find(|fields| is_at(fields, 1, &from) && is_at(fields, 2, &to))?;
     let wanted = format!("socket:[{}]", inode.get(9)?);
     let pids = pids.lock().unwrap().clone();
     let has_it = |pid: u32| {
@@ -137,7 +138,8 @@ fn who_called(port: u16, pids: &Pids) -> Option<usize> {
 }
 
 async fn serve(stream: TcpStream, caller: SocketAddr, to: usize, port: u16, links: Arc<Links>, pids: Pids) {
-    let from = tokio::task::spawn_blocking(move || who_called(caller.port(), &pids)).await.unwrap();
+    let Ok(own) = stream.local_addr() else { return };
+    let from = tokio::task::spawn_blocking(move || who_called(caller.port(), own.port(), &pids)).await.unwrap();
     // It is gone already.
     let Some(from) = from else { return };
     // Nobody listens there: the caller sees its connection end.

@@ -43,6 +43,17 @@ const ALERTS: [&str; 10] = [
     "grpc_server_handled_total{Put, OK}",
 ];
 
+/// Those of them that may move, or not, while a quorum comes back.
+const BY_CHANCE: [&str; 7] = [
+    "etcd_server_proposals_failed_total",
+    "etcd_server_read_indexes_failed_total",
+    "etcd_server_slow_read_indexes_total",
+    "etcd_server_health_failures",
+    "etcd_network_peer_sent_failures_total",
+    "grpc_server_handled_total{Put, refused}",
+    "grpc_server_handled_total{Range, refused}",
+];
+
 /// The sum of a family's series; of calls those of one method that went well, or didn't.
 fn sum(metrics: &str, name: &str) -> f64 {
     let (family, of) = name.split_once('{').unwrap_or((name, ""));
@@ -74,7 +85,7 @@ async fn what_alerts_look_at_moves_as_etcds_does() {
         let put = || pb::PutRequest { key: "k".into(), ..Default::default() };
         let get = || pb::RangeRequest { key: "k".into(), ..Default::default() };
         let mut kv = KvClient::new(cluster.channel(survivor));
-        kv.put(put()).await.unwrap();
+        cluster.put(survivor, put()).await;
         let calm = page(&cluster, survivor, "/metrics").await;
         others.iter().for_each(|member| cluster.kill(*member));
         // The first finds a leader that can't do it, later ones none.
@@ -99,8 +110,8 @@ async fn what_alerts_look_at_moves_as_etcds_does() {
         assert!(page(&cluster, survivor, "/health").await.contains("true"));
         let back = page(&cluster, survivor, "/metrics").await;
         let mut rounds = [("alone", moved(&calm, &alone)), ("back", moved(&alone, &back))];
-        // Whether a vote was asked for in vain, before the others were there, is chance.
-        rounds[1].1.0.retain(|name| *name != "etcd_network_peer_sent_failures_total");
+        // Whether somebody was asked in vain before the others were there, or the new leader was sure to lead, is chance.
+        rounds[1].1.0.retain(|name| !BY_CHANCE.contains(name));
         println!("SUMMARY alerts on {program:?}: {rounds:?}");
         assert_eq!((rounds[0].1.1, rounds[1].1.1), (0.0, 1.0), "{program:?}: has_leader");
         seen.push(rounds);
@@ -117,7 +128,7 @@ async fn a_reader_that_waits_for_a_quorum_is_told_so_and_members_count_what_pass
     let cluster = Cluster::rusd(3, &["--election-timeout=5000", "--warning-unary-request-duration=200ms"]).await;
     let leader = cluster.leader().await;
     let mut kv = KvClient::new(cluster.channel(leader));
-    kv.put(pb::PutRequest { key: "k".into(), ..Default::default() }).await.unwrap();
+    cluster.put(leader, pb::PutRequest { key: "k".into(), ..Default::default() }).await;
     let others: Vec<usize> = (0..3).filter(|member| *member != leader).collect();
     others.iter().for_each(|member| cluster.pause(*member));
     let read = tokio::spawn(async move { kv.range(pb::RangeRequest { key: "k".into(), ..Default::default() }).await });

@@ -10,7 +10,6 @@
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rusd_proto::etcdserverpb::PutRequest;
-use rusd_proto::etcdserverpb::kv_client::KvClient;
 
 use crate::process::Process;
 use crate::run::Run;
@@ -102,11 +101,10 @@ async fn ends(run: &Run, plan: &Replacement, mut gone: Process) {
 async fn play(name: &'static str, rounds: u32) {
     let mut run = Run::start(name, 3, &EAGER).await;
     let mut rng = StdRng::seed_from_u64(settings::seed());
-    let mut kv = KvClient::new(run.cluster.channel(0));
     for key in 0..BALLAST_KEYS {
         let put =
             PutRequest { key: format!("big/{key}").into(), value: vec![0; BALLAST_BYTES].into(), ..Default::default() };
-        kv.put(put).await.unwrap();
+        run.cluster.put(0, put).await;
     }
     for round in 0..rounds {
         let (plan, grows_first) = Replacement::plan(&run, &mut rng, round).await;

@@ -5,7 +5,7 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 
-use crate::cluster::{Cluster, Setup};
+use crate::cluster::{CALM, Cluster, Setup};
 use crate::run::Run;
 use crate::settings::rounds_or;
 
@@ -15,12 +15,12 @@ const OLD: &str = "RUSD_FAULT_OLD";
 async fn roll(run: &mut Run, member: usize) {
     let led = run.cluster.leader().await == member;
     let said = handed_over(&run.cluster, member);
-    let term = run.cluster.status(run.cluster.leader().await).await.unwrap().raft_term;
+    let term = run.cluster.status_of(run.cluster.leader().await).await.raft_term;
     run.cluster.terminate(member).await;
     if led {
         assert_eq!(handed_over(&run.cluster, member), said + 1, "it was ended in order, and leads");
         let next = run.cluster.leader_but(Some(member)).await;
-        assert_eq!(run.cluster.status(next).await.unwrap().raft_term, term + 1, "elected by a time-out");
+        assert_eq!(run.cluster.status_of(next).await.raft_term, term + 1, "elected by a time-out");
     }
     run.load.goes_on(50).await;
     run.cluster.restart(member).await;
@@ -35,7 +35,7 @@ fn handed_over(cluster: &Cluster, member: usize) -> usize {
 /// time-out and hardly a moment without writes, and nothing is lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_restart() {
-    let mut run = Run::start("rolling restart", 3, &[]).await;
+    let mut run = Run::start("rolling restart", 3, &CALM).await;
     for _ in 0..rounds_or(1, 10) {
         for member in 0..3 {
             roll(&mut run, member).await;
@@ -60,7 +60,7 @@ async fn a_rolling_upgrade() {
     assert!(old.is_file(), "{} is not there", old.display());
     let new = PathBuf::from(env!("CARGO_BIN_EXE_rusd"));
     for leader_first in [false, true] {
-        let setup = Setup { program: old.clone(), ..Setup::rusd(3, &[]) };
+        let setup = Setup { program: old.clone(), ..Setup::rusd(3, &CALM) };
         let mut run = Run::of("rolling upgrade", setup).await;
         let leader = run.cluster.leader().await;
         let followers = [(leader + 1) % 3, (leader + 2) % 3];

@@ -186,19 +186,6 @@ fn of_recipes(channel: &Channel, lease: i64) -> Vec<Call> {
     ]
 }
 
-/// A learner that is never started. The cluster must have been together for a while.
-async fn add_learner(cluster: &Cluster) -> u64 {
-    let begun = std::time::Instant::now();
-    let request = pb::MemberAddRequest { peer_ur_ls: vec!["http://127.0.0.1:1".into()], is_learner: true };
-    loop {
-        match ClusterClient::new(cluster.channel(0)).member_add(request.clone()).await {
-            Ok(added) => return added.into_inner().member.unwrap().id,
-            Err(status) => assert!(begun.elapsed() < COMES_MAX, "{status:?}"),
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-}
-
 /// Kills two of three, the leader among them or not, and asks the one that is left for everything at once.
 async fn all_calls(program: Program, led: bool) {
     let Some(mut cluster) = Cluster::of(program, 3, &[], "all_calls_without_a_quorum").await else { return };
@@ -209,15 +196,18 @@ async fn all_calls(program: Program, led: bool) {
     for id in [lease, lease + 1] {
         leases.lease_grant(pb::LeaseGrantRequest { id, ttl: 10_000 }).await.unwrap();
     }
-    let learner = add_learner(&cluster).await;
+    // It is never started.
+    let learner = cluster.add(0, "http://127.0.0.1:1", true).await;
     let mut ids = [0; 2];
     for (id, member) in ids.iter_mut().zip([left, other]) {
-        *id = cluster.status(member).await.unwrap().header.unwrap().member_id;
+        *id = cluster.id(member).await;
     }
     for member in [other, (left + 2) % 3] {
         cluster.kill(member);
     }
+    let begun = std::time::Instant::now();
     while cluster.status(left).await.map_or(1, |status| status.leader) != 0 {
+        assert!(begun.elapsed() < COMES_MAX, "{program:?}: it doesn't notice");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     // etcd tries some reads twice, of seven seconds each.

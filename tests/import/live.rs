@@ -99,12 +99,11 @@ async fn a_running_etcd_is_taken_over_under_load() {
     let mut member = Member::spawn(&rusd(), to, &follow, &log);
     wait_for(&log, "following its changes").await;
     // Writes go on, and a compaction there does no harm to what is followed.
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    let now = reaches(&etcd, begun + 250).await;
     let mut kv = KvClient::new(etcd.channel());
-    let now = content(&etcd, None).await.revision;
     kv.compact(pb::CompactionRequest { revision: now - 10, physical: false }).await.unwrap();
     LeaseClient::new(etcd.channel()).lease_grant(pb::LeaseGrantRequest { id: 77, ttl: 900 }).await.unwrap();
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    reaches(&etcd, now + 30).await;
     must(&rusd(), &words(&format!("import take-over --data-dir {}", moved.display())));
     let mut written = Vec::new();
     for task in writers {
@@ -261,6 +260,18 @@ async fn users(etcd: &Member) {
     auth.role_add(pb::AuthRoleAddRequest { name: "root".into() }).await.unwrap();
     auth.user_grant_role(pb::AuthUserGrantRoleRequest { user: "root".into(), role: "root".into() }).await.unwrap();
     auth.auth_enable(pb::AuthEnableRequest {}).await.unwrap();
+}
+
+/// Waits until so much has been written; the revision by then.
+async fn reaches(etcd: &Member, wanted: i64) -> i64 {
+    for _ in 0..600 {
+        let revision = content(etcd, None).await.revision;
+        if revision >= wanted {
+            return revision;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("there is hardly any load: {wanted} isn't reached");
 }
 
 pub(crate) async fn wait_for(log: &std::path::Path, says: &str) {

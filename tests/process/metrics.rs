@@ -211,7 +211,7 @@ pub(crate) async fn used(server: &Server) -> Scrape {
     kv.txn(pb::TxnRequest { success, ..Default::default() }).await.unwrap();
 
     let mut lease = LeaseClient::new(channel.clone());
-    for (id, ttl) in [(7, 60), (8, 2)] {
+    for (id, ttl) in [(7, 60), (8, 4)] {
         lease.lease_grant(pb::LeaseGrantRequest { id, ttl }).await.unwrap();
         kv.put(put(if id == 7 { "l7" } else { "l8" }, "", id)).await.unwrap();
     }

@@ -221,24 +221,28 @@ async fn ghsa_6vch_q96h_7gc3_stalled_handshakes_keep_no_client_out() {
     let trusts = Settings { trusted_ca: Some(ca.clone()), ..Settings::default() };
     let connector = Connector::new("test", trusts, Env::real()).expect("good files");
     let address = member.client.split_once("://").expect("a URL").1;
-    let (mut stalled, begun) = (Vec::new(), Instant::now());
-    for at in 0..100 {
-        let mut socket = TcpStream::connect(address).await.expect("a connection");
-        if at % 2 == 0 {
-            // The beginning of a record that never goes on. The server may have cut it already.
-            let _ = socket.write_all(b"\x16\x03\x01\x02").await;
+    // Handshakes end by themselves: whoever had to wait for that was kept out, or the machine was busy once.
+    let mut took = Vec::new();
+    while took.last().is_none_or(|took| *took >= Patience::default().handshake) {
+        assert!(took.len() < 4, "it always came in when their time was over: {took:?}\n{}", member.log());
+        let (mut stalled, begun) = (Vec::new(), Instant::now());
+        for at in 0..100 {
+            let mut socket = TcpStream::connect(address).await.expect("a connection");
+            if at % 2 == 0 {
+                // The beginning of a record that never goes on. The server may have cut it already.
+                let _ = socket.write_all(b"\x16\x03\x01\x02").await;
+            }
+            stalled.push(socket);
         }
-        stalled.push(socket);
+        let asked = tokio::time::timeout(crate::process::COMES_MAX, async {
+            // In a flood a newcomer may be the one that goes; its client tries again.
+            while page(&member.client, &connector, "/health").await.is_err() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        });
+        asked.await.expect("an honest client comes in");
+        took.push(begun.elapsed());
     }
-    let asked = tokio::time::timeout(crate::process::COMES_MAX, async {
-        // In a flood a newcomer may be the one that goes; its client tries again.
-        while page(&member.client, &connector, "/health").await.is_err() {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    });
-    asked.await.expect("an honest client comes in");
-    // Handshakes end by themselves: whoever had to wait for that was kept out.
-    assert!(begun.elapsed() < Patience::default().handshake, "it came in when their time was over\n{}", member.log());
     member.serves(&[flag("cacert", &ca)], "k");
 }
 

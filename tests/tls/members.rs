@@ -69,9 +69,12 @@ fn members_with_certificates_are_a_cluster_that_heals() {
     // Another one joins: it asks the members who they are over TLS, too.
     let mut joins = Member::new(&place, "m4", "http", "https");
     let begun = Instant::now();
-    // Members must have been in touch for a while before there may be more of them.
+    // Members must have been in touch for a while before there may be more of them. An answer may be lost.
     while let Some(Err(error)) = members[0].ctl(&[], &["member", "add", "m4", &format!("--peer-urls={}", joins.peer)]) {
-        assert!(begun.elapsed() < COMES_MAX && error.contains("unhealthy cluster"), "{error}");
+        if error.contains("Peer URLs already exists") {
+            break;
+        }
+        assert!(begun.elapsed() < COMES_MAX, "{error}");
     }
     let all: Vec<_> = members.iter().chain([&joins]).map(|member| format!("{}={}", member.name, member.peer)).collect();
     let mut flags = under(&place, &authority, &ca, "m4");

@@ -167,12 +167,20 @@ impl Member {
         Some(if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) })
     }
 
-    /// That etcdctl can write and read.
+    /// That etcdctl can write and read, once whatever election there is is over.
     pub(crate) fn serves(&self, tls: &[String], key: &str) {
-        let Some(put) = self.ctl(tls, &["put", key, "v"]) else { return };
-        assert_eq!(put.as_deref(), Ok("OK\n"), "{}", self.log());
-        let got = self.ctl(tls, &["get", key, "--print-value-only"]);
-        assert_eq!(got, Some(Ok("v\n".to_owned())), "{}", self.log());
+        self.answers(tls, &["put", key, "v"], "OK\n");
+        self.answers(tls, &["get", key, "--print-value-only"], "v\n");
+    }
+
+    fn answers(&self, tls: &[String], args: &[&str], wanted: &str) {
+        let begun = Instant::now();
+        while let Some(answer) = self.ctl(tls, args) {
+            match answer {
+                Ok(text) => return assert_eq!(text, wanted, "{}", self.log()),
+                Err(error) => assert!(begun.elapsed() < COMES_MAX, "{args:?}: {error}\n{}", self.log()),
+            }
+        }
     }
 
     /// That etcdctl is not let in.

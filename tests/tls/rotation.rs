@@ -28,8 +28,8 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use crate::authority::{Authority, Wanted, put};
 use crate::process::{COMES_MAX, Member, Place, flag};
 
-/// Longer than changed files are left unlooked at while there are handshakes.
-const SEEN_AFTER: Duration = Duration::from_millis(1_500);
+/// Longer than changed files are left unlooked at while there are handshakes, and than a handshake with the old ones takes.
+const SEEN_AFTER: Duration = Duration::from_secs(3);
 
 /// A connection over TLS.
 async fn connect(url: &str, connector: &Connector) -> Channel {
