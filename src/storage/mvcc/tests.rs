@@ -303,11 +303,14 @@ fn a_refused_publish_is_an_error_and_shows_nothing() {
 }
 
 /// Bytes of which somebody counts the holders.
-struct Counted(Vec<u8>, std::sync::Arc<()>);
+struct Counted {
+    bytes: Vec<u8>,
+    _holder: std::sync::Arc<()>,
+}
 
 impl AsRef<[u8]> for Counted {
     fn as_ref(&self) -> &[u8] {
-        &self.0
+        &self.bytes
     }
 }
 
@@ -319,7 +322,8 @@ fn what_waits_for_the_disk_holds_nothing_of_the_request_around_it() {
     let mut store = Store::in_memory();
     let holders = std::sync::Arc::new(());
     for round in 0..20_i64 {
-        let request = Bytes::from_owner(Counted(vec![b'x'; 1 << 16], std::sync::Arc::clone(&holders)));
+        let request =
+            Bytes::from_owner(Counted { bytes: vec![b'x'; 1 << 16], _holder: std::sync::Arc::clone(&holders) });
         let mut txn = store.begin();
         txn.put(request.slice(..3), request.slice(10..12), LeaseId::NONE);
         txn.delete(&KeyRange::single(request.slice(..3)));
