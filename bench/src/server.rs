@@ -173,6 +173,11 @@ impl Server {
         self.status_kib("VmRSS:") / 1024.0
     }
 
+    /// What of it is no file's, in MiB: what it allocated.
+    pub(crate) fn anonymous_mib(&self) -> f64 {
+        self.status_kib("RssAnon:") / 1024.0
+    }
+
     /// The most that it ever was, in MiB.
     pub(crate) fn peak_mib(&self) -> f64 {
         self.status_kib("VmHWM:") / 1024.0

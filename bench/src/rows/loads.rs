@@ -104,16 +104,49 @@ impl Load for Ranges {
 }
 
 /// The transaction of kube-apiserver's update: if the key is as I know it, put, else get.
+#[derive(Debug, Default)]
+pub(super) struct KubeTxn([Message; 3]);
+
+impl KubeTxn {
+    /// Writes it into `message`; `known` is the revision that the key had when last seen, 0 if it never was.
+    pub(super) fn write(&mut self, message: &mut Message, key: &[u8], value: &[u8], mut known: u64) {
+        let [compare, put, operation] = &mut self.0;
+        // Compare: result EQUAL (0), target MOD (2), mod_revision field 6; a zero must be written too.
+        compare.clear().int(2, 2).bytes(3, key);
+        compare.0.push(6 << 3);
+        while known >= 0x80 {
+            compare.0.push(known as u8 | 0x80);
+            known >>= 7;
+        }
+        compare.0.push(known as u8);
+        message.bytes(1, compare.fields());
+        put.clear().bytes(1, key).bytes(2, value);
+        message.bytes(2, operation.clear().bytes(2, put.fields()).fields());
+        put.clear().bytes(1, key);
+        message.bytes(3, operation.clear().bytes(1, put.fields()).fields());
+    }
+
+    /// The revision that the answer says the key has now.
+    pub(super) fn revision(answer: &[u8]) -> Option<u64> {
+        if proto::int(answer, 2) == Some(1) {
+            return proto::bytes(answer, 1).and_then(|header| proto::int(header, 3));
+        }
+        let range = proto::bytes(answer, 3).and_then(|response| proto::bytes(response, 1))?;
+        proto::bytes(range, 2).and_then(|kv| proto::int(kv, 3))
+    }
+}
+
+/// Each loop updates a key of its own.
 pub(super) struct KubeTxns {
     value: Vec<u8>,
     /// The revision that each loop's key had when last seen.
     known: Vec<u64>,
-    inner: [Message; 3],
+    txn: KubeTxn,
 }
 
 impl KubeTxns {
     pub(super) fn new(in_flight: u64, bytes: usize) -> Self {
-        Self { value: value(bytes), known: vec![0; in_flight as usize], inner: Default::default() }
+        Self { value: value(bytes), known: vec![0; in_flight as usize], txn: KubeTxn::default() }
     }
 }
 
@@ -121,35 +154,13 @@ impl Load for KubeTxns {
     const SHOWN: bool = true;
 
     fn next(&mut self, slot: u64, message: &mut Message) -> Method {
-        let key = key(50_000_000 + slot);
-        let [compare, put, operation] = &mut self.inner;
-        // Compare: result EQUAL (0), target MOD (2), mod_revision field 6; a zero must be written too.
-        compare.clear().int(2, 2).bytes(3, &key);
-        compare.0.push(6 << 3);
-        let mut known = self.known[slot as usize];
-        while known >= 0x80 {
-            compare.0.push(known as u8 | 0x80);
-            known >>= 7;
-        }
-        compare.0.push(known as u8);
-        message.bytes(1, compare.fields());
-        put.clear().bytes(1, &key).bytes(2, &self.value);
-        message.bytes(2, operation.clear().bytes(2, put.fields()).fields());
-        put.clear().bytes(1, &key);
-        message.bytes(3, operation.clear().bytes(1, put.fields()).fields());
+        self.txn.write(message, &key(50_000_000 + slot), &self.value, self.known[slot as usize]);
         TXN
     }
 
     fn message(&mut self, slot: u64, body: &[u8]) {
-        let revision = proto::bytes(body, 1).and_then(|header| proto::int(header, 3)).unwrap_or(0);
-        if proto::int(body, 2) == Some(1) {
+        if let Some(revision) = KubeTxn::revision(body) {
             self.known[slot as usize] = revision;
-        } else if let Some(found) = proto::bytes(body, 3)
-            .and_then(|response| proto::bytes(response, 1))
-            .and_then(|range| proto::bytes(range, 2))
-            .and_then(|kv| proto::int(kv, 3))
-        {
-            self.known[slot as usize] = found;
         }
     }
 }

@@ -49,6 +49,8 @@ pub(crate) enum Metric {
     MemoryMib,
     /// The most that it was.
     PeakMib,
+    /// Resident memory that is no file's, in MiB.
+    AnonymousMib,
     /// On the disk, in MiB.
     DiskMib,
     /// Given to the disk to write, in MiB.
@@ -70,6 +72,7 @@ impl Metric {
             Self::WorstSecs => "worst, seconds",
             Self::MemoryMib => "memory, MiB",
             Self::PeakMib => "peak memory, MiB",
+            Self::AnonymousMib => "of it not a file's, MiB",
             Self::DiskMib => "disk, MiB",
             Self::WrittenMib => "given to the disk, MiB",
         }
