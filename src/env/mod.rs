@@ -21,6 +21,7 @@ mod real_disk;
 mod rng;
 #[cfg(test)]
 pub(crate) mod schedules;
+mod sectors;
 mod spawn;
 pub mod sync;
 
@@ -32,6 +33,7 @@ pub use gentle::{Spread, gently, gently_once};
 pub use mem_disk::{CrashStyle, DiskOp, MemDisk};
 pub use real_disk::RealDisk;
 pub use rng::{Rng, SeededRng, SystemRng};
+pub use sectors::{Direct, SECTOR_BYTES_MAX, Sectors, write_zeros};
 pub use spawn::{ManualSpawn, Step, ThreadSpawn, Worker, WorkerHandle, WriterSpawn, may_block, unblock};
 
 /// All the doors together; a clone costs four reference counts.

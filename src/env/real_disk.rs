@@ -8,9 +8,10 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::FallocateFlags;
+use rustix::fs::{AtFlags, FallocateFlags, OFlags, StatxFlags};
 
 use super::disk::{Access, Disk, DiskFile};
+use super::sectors::{Direct, SECTOR_BYTES_MAX};
 
 /// Files as the kernel gives them; files 0600, directories 0700.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,6 +32,20 @@ impl Disk for RealDisk {
             Access::CreateNew => options.write(true).create_new(true),
         };
         Ok(Arc::new(options.open(path)?))
+    }
+
+    fn open_direct(&self, path: &Path) -> io::Result<Option<Direct>> {
+        let mut options = OpenOptions::new();
+        let flags = i32::try_from(OFlags::DIRECT.bits()).map_err(io::Error::other)?;
+        let file = match options.read(true).write(true).custom_flags(flags).open(path) {
+            Ok(file) => file,
+            // Not every file system can.
+            Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(direct_align(&file).map(|align| Direct { file: Arc::new(file), align }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -63,6 +78,20 @@ impl Disk for RealDisk {
         let stat = rustix::fs::statvfs(dir)?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
+}
+
+/// What writes past the page cache have to be multiples of.
+fn direct_align(file: &File) -> Option<usize> {
+    /// `STATX_DIOALIGN`, known to Linux since 6.1.
+    const ALIGNS: StatxFlags = StatxFlags::from_bits_retain(0x2000);
+    const LEAST: usize = 512;
+    let align = match rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, ALIGNS) {
+        Ok(stat) if stat.stx_mask & ALIGNS.bits() != 0 => stat.stx_dio_offset_align.max(stat.stx_dio_mem_align),
+        // Nothing is said of it: a page will do.
+        _ => SECTOR_BYTES_MAX as u32,
+    };
+    let align = (align as usize).next_power_of_two().max(LEAST);
+    (align <= SECTOR_BYTES_MAX).then_some(align)
 }
 
 impl DiskFile for File {

@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! log thread ── the segment is half full ──► keeper has a spare ready: allocate, zeros bit by bit, fsync
-//!            └─ after a durable purge ─────► keeper makes the oldest file the spare, or removes it,
+//!            └─ after a durable purge ─────► keeper makes the oldest file a spare, or removes it,
 //!                                            and syncs the directory; then the next …
 //! ```
 //! Files go oldest first with a directory sync between them, so that a crash never leaves a hole. In
-//! the steady state the purge gives a file back before the next is needed, and nothing is allocated.
+//! the steady state a purge gives back what is written until the next one, and nothing is allocated or zeroed.
 
 use std::collections::VecDeque;
 use std::io;
@@ -37,7 +37,8 @@ pub(super) struct Chores {
 
 #[derive(Debug, Default)]
 struct Desk {
-    spare: Option<Spare>,
+    /// Together at most a segment of full length, or one that is longer.
+    spares: VecDeque<Spare>,
     /// The segment that the next spare will be; `None` while it isn't needed yet.
     wanted: Option<u64>,
     unused: VecDeque<Segment>,
@@ -68,12 +69,33 @@ impl Chores {
     pub(super) fn take_spare(&self, least: u32) -> Option<Spare> {
         let mut desk = self.desk.lock();
         desk.wanted = None;
-        desk.spare.take_if(|spare| spare.capacity >= least)
+        let fitting = desk.spares.iter().position(|spare| spare.capacity >= least)?;
+        desk.spares.remove(fitting)
     }
 
     /// Asks for the file of this segment.
     pub(super) fn want_spare(&self, sequence: u64) {
         self.desk.lock().wanted = Some(sequence);
+    }
+
+    /// Whether a purged file of this length is to be a spare, so that all together are no longer than one of `whole`
+    /// bytes; and the shorter spares that make place for it, as it is of a log that has grown.
+    fn place_for(&self, capacity: u32, whole: u32) -> Option<Vec<Spare>> {
+        let mut desk = self.desk.lock();
+        let (capacity, whole) = (u64::from(capacity), u64::from(whole));
+        let sum = |spares: &mut dyn Iterator<Item = &Spare>| spares.map(|spare| u64::from(spare.capacity)).sum::<u64>();
+        let mut kept = sum(&mut desk.spares.iter());
+        let lasting = sum(&mut desk.spares.iter().filter(|spare| u64::from(spare.capacity) >= capacity));
+        if capacity < u64::from(WalOptions::SEGMENT_BYTES_MIN).min(whole) || lasting + capacity > whole {
+            return None;
+        }
+        let mut displaced = Vec::new();
+        while kept + capacity > whole {
+            let shortest = (0..desk.spares.len()).min_by_key(|at| desk.spares[*at].capacity)?;
+            displaced.extend(desk.spares.remove(shortest));
+            kept = sum(&mut desk.spares.iter());
+        }
+        Some(displaced)
     }
 
     /// A name that no other draft of this run has: a spare keeps its own until its first group is
@@ -109,16 +131,16 @@ impl Chores {
 
 impl Worker for Keeper {
     fn step(&mut self) -> Step {
-        let (unused, has_spare, wanted) = {
+        let (unused, wanted) = {
             let mut desk = self.chores.desk.lock();
             if desk.is_closing && desk.unused.is_empty() {
                 return Step::Stopped;
             }
-            let wanted = desk.wanted.filter(|_| desk.spare.is_none() && !desk.is_closing);
-            (desk.unused.pop_front(), desk.spare.is_some(), wanted)
+            let wanted = desk.wanted.filter(|_| desk.spares.is_empty() && !desk.is_closing);
+            (desk.unused.pop_front(), wanted)
         };
         if let Some(mut segment) = unused {
-            let Err(error) = self.discard(&mut segment, has_spare) else {
+            let Err(error) = self.discard(&mut segment) else {
                 hit(Point::RaftAfterWalRelease);
                 return Step::Worked;
             };
@@ -149,13 +171,18 @@ impl Worker for Keeper {
 }
 
 impl Keeper {
-    /// Makes an unused file the spare if nobody reads it any more and it is of full length.
-    fn discard(&self, segment: &mut Segment, has_spare: bool) -> io::Result<()> {
+    /// Makes an unused file a spare if nobody reads it any more and there aren't enough.
+    fn discard(&self, segment: &mut Segment) -> io::Result<()> {
         let disk = &self.env.disk;
         let is_free = Arc::get_mut(&mut segment.file).is_some();
-        let is_whole = segment.file.size()? == u64::from(self.options.segment_bytes);
+        let capacity = u32::try_from(segment.file.size()?).unwrap_or(u32::MAX);
         let draft = self.dir.join(self.chores.draft_name());
-        let recycle = is_free && is_whole && !has_spare && self.draft.is_none();
+        let place = if is_free { self.chores.place_for(capacity, self.options.segment_bytes) } else { None };
+        let recycle = place.is_some();
+        for spare in place.into_iter().flatten() {
+            // One that stays is a draft, which the next start removes.
+            let _ = disk.remove(&spare.path);
+        }
         let gone = if recycle { disk.rename(&segment.path, &draft) } else { disk.remove(&segment.path) };
         match gone {
             // An earlier try came as far as this.
@@ -166,8 +193,8 @@ impl Keeper {
         disk.sync_dir(&self.dir)?;
         if recycle {
             let file = segment.file.clone();
-            let spare = Spare { path: draft, file, capacity: self.options.segment_bytes, is_recycled: true };
-            self.chores.desk.lock().spare = Some(spare);
+            let spare = Spare { path: draft, file, capacity, is_recycled: true, direct: None };
+            self.chores.desk.lock().spares.push_back(spare);
         }
         Ok(())
     }
@@ -178,7 +205,7 @@ impl Keeper {
             Ok(None) => Step::Worked,
             Ok(Some(Draft { spare, wanted, .. })) => {
                 self.chores.set_space_low(spare.capacity < wanted);
-                self.chores.desk.lock().spare = Some(spare);
+                self.chores.desk.lock().spares.push_back(spare);
                 Step::Worked
             }
             Err(error) => {
@@ -208,5 +235,39 @@ impl Keeper {
         }
         self.draft = Some(draft);
         Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::env::{Disk, MemDisk};
+
+    #[test]
+    fn spares_are_no_more_than_one_of_full_length_and_short_ones_make_place() {
+        const KIB: u32 = 1024;
+        let disk = MemDisk::new();
+        disk.create_dir_all(Path::new("/d")).unwrap();
+        let (chores, whole) = (Chores::default(), 1024 * KIB);
+        let keep = |capacity: u32| {
+            let displaced = chores.place_for(capacity, whole)?;
+            let path = Path::new("/d").join(chores.draft_name());
+            let spare = Spare::make(&disk, &path, capacity, capacity).unwrap();
+            chores.desk.lock().spares.push_back(spare);
+            Some(displaced.iter().map(|spare| spare.capacity / KIB).collect::<Vec<_>>())
+        };
+        assert_eq!(keep(10 * KIB), None, "shorter than any that is made");
+        assert_eq!(keep(256 * KIB), Some(vec![]));
+        assert_eq!(keep(128 * KIB), Some(vec![]));
+        assert_eq!(keep(512 * KIB), Some(vec![]));
+        assert_eq!(keep(256 * KIB), Some(vec![128]), "the shortest goes");
+        assert_eq!(keep(128 * KIB), None, "none that is shorter goes");
+        assert_eq!(chores.take_spare(300 * KIB).map(|spare| spare.capacity), Some(512 * KIB));
+        assert_eq!(keep(1024 * KIB), Some(vec![256, 256]), "a log that has grown");
+        assert_eq!(keep(1025 * KIB), None);
+        assert_eq!(chores.take_spare(1).map(|spare| spare.capacity), Some(1024 * KIB));
+        assert!(chores.take_spare(1).is_none());
     }
 }

@@ -12,14 +12,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::env::{Access, DiskFile, Env, make_dir_durably};
+use crate::env::{Access, DiskFile, Env, Sectors, make_dir_durably};
 
 use super::format::{Chain, Header};
 use super::owner::{self, DirLock};
 use super::places::Place;
 use super::replay::Replay;
 use super::scan::{self, Opening, Scanned};
-use super::segment::{Active, DRAFT_SUFFIX, Segment, fitting_bytes, parse_name};
+use super::segment::{Active, DRAFT_SUFFIX, Segment, fitting_bytes, open_direct, parse_name};
 use super::types::{EntryId, Recovered, TornTail, WalError, WalOptions};
 
 const ZERO_BYTES: usize = 1024 * 1024;
@@ -109,6 +109,8 @@ pub(super) fn recover(env: &Env, dir: &Path, options: &WalOptions) -> Result<Ope
     replay.committed = committed;
     let recovered =
         Recovered { vote: replay.vote.clone(), purged: replay.purged, last, committed: replay.committed, cut };
+    let direct = open_direct(&**disk, path);
+    let sectors = direct.map(|direct| Sectors::at(direct, &**file, scanned.end.into())).transpose();
     let active = Active {
         file: file.clone(),
         path: path.clone(),
@@ -117,6 +119,7 @@ pub(super) fn recover(env: &Env, dir: &Path, options: &WalOptions) -> Result<Ope
         chain: Chain { seed: opening.seed, previous: scanned.chain },
         offset: scanned.end,
         capacity,
+        sectors: sectors.map_err(WalError::io("read", path))?,
     };
     let segments = openings
         .iter()

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::env::{Access, Disk, DiskFile};
+use crate::env::{Access, Direct, Disk, DiskFile, Sectors, write_zeros};
 
 use super::format::{ALIGN, Chain};
 use super::types::WalOptions;
@@ -36,6 +36,8 @@ pub(super) struct Active {
     pub(super) chain: Chain,
     pub(super) offset: u32,
     pub(super) capacity: u32,
+    /// The way past the page cache, where there is one.
+    pub(super) sectors: Option<Sectors>,
 }
 
 /// A file with its room allocated, durable but not yet a part of the log.
@@ -46,6 +48,26 @@ pub(super) struct Spare {
     pub(super) capacity: u32,
     /// It holds bytes of a segment that is gone; else zeros.
     pub(super) is_recycled: bool,
+    /// A handle past the page cache, where one was opened already.
+    pub(super) direct: Option<Direct>,
+}
+
+impl Active {
+    /// Writes a group at the end: past the page cache where the file system can and the last sector lies within the file.
+    pub(super) fn write(&mut self, group: &[u8]) -> io::Result<()> {
+        let offset = u64::from(self.offset);
+        if let Some(sectors) = &mut self.sectors {
+            if sectors.padded(offset + group.len() as u64) <= self.capacity.into() {
+                match sectors.append(group, offset) {
+                    Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
+                    written => return written,
+                }
+            }
+            // Not again for this segment: what the sectors hold at its end isn't known any more.
+            self.sectors = None;
+        }
+        self.file.write_at(group, offset)
+    }
 }
 
 /// The name of a segment.
@@ -78,30 +100,52 @@ impl Spare {
             capacity = (capacity / 2).max(least);
         }
         file.sync_all()?;
-        Ok(Self { path: path.to_owned(), file, capacity, is_recycled: false })
+        let direct = open_direct(disk, path);
+        Ok(Self { path: path.to_owned(), file, capacity, is_recycled: false, direct })
     }
 
     /// Writes zeros over the next part from `from` on and gives where it ends. Blocks that were
     /// written before cost the log's syncs no change of the file system's metadata. That showed on a
     /// busy ext4 and not on an idle one (`docs/adr/0001`).
     ///
-    /// Piece by piece: the page cache keeps what one call writes as one folio, and every later write
-    /// into a folio of 1 MiB makes the sync go through all of it (40 µs of CPU more for each group).
+    /// Through the page cache page by page: it keeps what one call writes as one folio, and gives the disk the whole
+    /// folio again at every later append into it (`docs/adr/0041`).
     ///
     /// # Errors
     /// Those of the disk.
-    pub(super) fn fill(&self, from: u32) -> io::Result<u32> {
+    pub(super) fn fill(&mut self, from: u32) -> io::Result<u32> {
         const PART_BYTES: u32 = 1024 * 1024;
-        const PIECE_BYTES: usize = 16 * 1024;
-        static ZEROS: [u8; PIECE_BYTES] = [0; PIECE_BYTES];
+        const PAGE_BYTES: usize = 4096;
+        static ZEROS: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
         let end = from.saturating_add(PART_BYTES).min(self.capacity);
-        for start in (from..end).step_by(PIECE_BYTES) {
-            let len = PIECE_BYTES.min((end - start) as usize);
+        match &self.direct {
+            Some(direct) if end.is_multiple_of(direct.align as u32) => {
+                match write_zeros(direct, from.into(), end.into()) {
+                    Err(error) if error.kind() == io::ErrorKind::InvalidInput => self.direct = None,
+                    written => {
+                        written?;
+                        self.file.sync_data()?;
+                        return Ok(end);
+                    }
+                }
+            }
+            _ => {}
+        }
+        for start in (from..end).step_by(PAGE_BYTES) {
+            let len = PAGE_BYTES.min((end - start) as usize);
             self.file.write_at(&ZEROS[..len], start.into())?;
         }
         self.file.sync_data()?;
         Ok(end)
     }
+}
+
+/// A handle of the file whose writes go past the page cache; it is never missed, only dearer to be without.
+pub(super) fn open_direct(disk: &dyn Disk, path: &Path) -> Option<Direct> {
+    disk.open_direct(path).unwrap_or_else(|error| {
+        tracing::debug!(path = %path.display(), %error, "no writes past the page cache");
+        None
+    })
 }
 
 /// The length of the segment of this sequence: the first ones are short, so that a new log takes

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::env::{Env, Step, Worker, WorkerHandle};
+use crate::env::{Env, Sectors, Step, Worker, WorkerHandle};
 use crate::failpoint::{Point, hit};
 use crate::types::{RaftIndex, Term};
 
@@ -25,7 +25,7 @@ use super::handle::Shared;
 use super::keeper::{Chores, RETRY};
 use super::log::{Change, Done, Queued, Work};
 use super::places::Place;
-use super::segment::{Active, FIRST_BYTES, Segment, Spare, fitting_bytes, name};
+use super::segment::{Active, FIRST_BYTES, Segment, Spare, fitting_bytes, name, open_direct};
 use super::types::{EntryId, Fatal, GroupStats, WalOptions};
 use bytes::Bytes;
 
@@ -124,7 +124,7 @@ impl Writer {
         }
         self.fill()?;
         self.finish_group();
-        let Some(active) = self.active.as_ref().filter(|_| !self.group.bytes.is_empty()) else {
+        let Some(active) = self.active.as_mut().filter(|_| !self.group.bytes.is_empty()) else {
             self.publish();
             return Ok(Step::Worked);
         };
@@ -132,8 +132,7 @@ impl Writer {
         let started = self.env.clock.now();
         let offset = u64::from(active.offset);
         active
-            .file
-            .write_at(&self.group.bytes, offset)
+            .write(&self.group.bytes)
             .map_err(|error| Stop::Fatal(Fatal::new("write to", &active.path, offset, &error)))?;
         self.group.write_time = self.since(started);
         self.group.is_written = true;
@@ -290,6 +289,7 @@ impl Writer {
         let first_index = self.shared.log.lock().next_index_on_disk(self.head.purged);
         let salt = self.env.rng.next_u64();
         let is_recycled = spare.is_recycled;
+        let direct = spare.direct.or_else(|| open_direct(&*self.env.disk, &spare.path));
         let header = Header { sequence, first_index, previous_crc, previous_end, salt, is_recycled, head_end: 0 };
         let header = header.encode();
         let seed = Header::seed(&header);
@@ -302,6 +302,7 @@ impl Writer {
             chain: Chain { seed, previous: seed },
             offset: 0,
             capacity: spare.capacity,
+            sectors: direct.map(Sectors::new),
         });
         for (kind, id, payload) in restated {
             if let Some(id) = id {
@@ -319,7 +320,7 @@ impl Writer {
         let wanted = fitting_bytes(&*self.env.disk, &self.dir, sequence, &self.options);
         let least = least.max(WalOptions::SEGMENT_BYTES_MIN.min(wanted));
         let make = || {
-            let spare = Spare::make(&*self.env.disk, &self.dir.join(self.chores.draft_name()), wanted, least)?;
+            let mut spare = Spare::make(&*self.env.disk, &self.dir.join(self.chores.draft_name()), wanted, least)?;
             let mut zeroed = if spare.capacity <= FIRST_BYTES { 0 } else { spare.capacity };
             while zeroed < spare.capacity {
                 zeroed = spare.fill(zeroed)?;

@@ -20,6 +20,13 @@ fn written(is_clean: bool) -> Written {
     end(Rig::new(small()), is_clean, false)
 }
 
+/// The same on a file system that has no writes past the page cache.
+fn cached(is_clean: bool) -> Written {
+    let rig = Rig::new(small());
+    rig.disk.set_cached_only();
+    end(rig, is_clean, false)
+}
+
 /// The same in files that were used before, by entries far below.
 fn recycled(is_clean: bool) -> Written {
     let mut rig = Rig::new(small());
@@ -104,6 +111,7 @@ fn every_flipped_bit_is_noticed_or_harmless() {
     for (written, is_clean, is_recycled) in [
         (written(true), true, false),
         (written(false), false, false),
+        (cached(false), false, false),
         (recycled(true), true, true),
         (recycled(false), false, true),
     ] {
@@ -146,14 +154,17 @@ fn every_flipped_bit_is_noticed_or_harmless() {
 
 #[test]
 fn every_cut_length_is_noticed_or_a_torn_end() {
-    let written = written(false);
+    [written(false), cached(false)].iter().for_each(every_cut_length);
+}
+
+fn every_cut_length(written: &Written) {
     for path in &written.files {
         let good = written.disk.bytes(path).unwrap();
         let is_last = path == written.files.last().unwrap();
         let used = good.iter().rposition(|byte| *byte != 0).unwrap();
         let mut before = None;
         for len in 0..good.len() {
-            match try_with(&written, path, good[..len].to_vec()) {
+            match try_with(written, path, good[..len].to_vec()) {
                 Err(WalError::Damaged { .. }) => {}
                 Err(other) => panic!("{other}"),
                 Ok((view, _)) => {

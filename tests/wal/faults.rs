@@ -13,6 +13,7 @@ use rusd::wal::Wal;
 use super::rig::{Results, Rig, View, entry, id, note, small};
 
 const EIO: i32 = 5;
+const EINVAL: i32 = 22;
 
 /// What callbacks were given, as text.
 type Errors = Arc<Mutex<Vec<Option<(io::ErrorKind, String)>>>>;
@@ -58,6 +59,53 @@ fn every_nth_write_sync_rename_fails_for_good_and_loses_nothing() {
         }
         assert!(has_failed, "{op:?} was never hit");
     }
+}
+
+/// Cause: a file may be opened for writes past the page cache on a file system that refuses such a write after all.
+/// Symptom: the log would end at its first group on a disk that is in good health.
+/// Holds: the group, and the segment's later ones, go through the page cache; other failures stay final.
+#[test]
+fn a_refused_write_past_the_cache_goes_through_it() {
+    for nth in 0..25 {
+        let mut rig = Rig::new(small());
+        let (wal, _) = rig.open().unwrap();
+        rig.disk.fail(DiskOp::Write, nth, EINVAL);
+        for index in 0..20 {
+            wal.append(vec![entry(1, index, 100)], |result| result.unwrap());
+            rig.run();
+        }
+        assert!(wal.fatal().borrow().is_none(), "write {nth}");
+        let before = View::of(&wal);
+        rig.crash(wal, CrashStyle::LoseAll);
+        let (wal, recovered) = rig.open().unwrap();
+        assert_eq!((View::of(&wal), recovered.cut), (before, None), "write {nth}");
+    }
+}
+
+/// Cause: what was purged was used again only at full length, which a log has after hundreds of MiB.
+/// Symptom: every byte of a log that stays short was written twice, once as a zero ahead of it.
+/// Holds: a purge gives its files back whatever their length; what is allocated is what the log has at a time.
+#[test]
+fn short_segments_are_used_again() {
+    let options = rusd::wal::WalOptions { segment_bytes: 64 << 20, ..Default::default() };
+    let mut rig = Rig::new(options);
+    let (wal, _) = rig.open().unwrap();
+    for index in 0..40 {
+        wal.append(vec![entry(1, index, 1_000_000)], |result| result.unwrap());
+        rig.run();
+        if index >= 3 {
+            wal.purge_to(id(1, index - 3), |result| result.unwrap());
+            rig.run();
+        }
+    }
+    let allocated = rig.disk.count(DiskOp::Allocate);
+    assert!(allocated <= 4, "{allocated} of 10 segments were made anew");
+    let last = rig.disk.bytes(rig.files().last().unwrap()).unwrap();
+    assert_eq!((last.len(), last[36]), (4 << 20, 1), "the last is as long as the first, and was used before");
+    let before = View::of(&wal);
+    rig.crash(wal, CrashStyle::LoseAll);
+    let (wal, recovered) = rig.open().unwrap();
+    assert_eq!((View::of(&wal), recovered.cut), (before, None));
 }
 
 /// Cause: after a failed fsync the kernel holds the lost pages for clean, so a second fsync succeeds.

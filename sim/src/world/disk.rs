@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rusd::env::{Access, CrashStyle, Disk, DiskFile, DiskOp, MemDisk, SeededRng};
+use rusd::env::{Access, CrashStyle, Direct, Disk, DiskFile, DiskOp, MemDisk, SeededRng};
 use rusd_sim::random::Rand;
 
 const EIO: i32 = 5;
@@ -139,6 +139,11 @@ impl Disk for SimDisk {
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>> {
         let file = self.run(DiskOp::Open, |mem| mem.open(path, access))?;
         Ok(Arc::new(SimFile { disk: self.clone(), file }))
+    }
+
+    fn open_direct(&self, path: &Path) -> io::Result<Option<Direct>> {
+        let direct = self.0.mem.open_direct(path)?;
+        Ok(direct.map(|Direct { file, align }| Direct { file: Arc::new(SimFile { disk: self.clone(), file }), align }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

@@ -12,14 +12,20 @@ const EIO: i32 = 5;
 /// An open file; dead once the disk has crashed.
 #[derive(Debug)]
 pub(super) struct MemFile {
-    pub(super) disk: MemDisk,
-    pub(super) id: FileId,
-    pub(super) boot: u64,
-    pub(super) writable: bool,
-    pub(super) locks: Mutex<bool>,
+    disk: MemDisk,
+    id: FileId,
+    boot: u64,
+    writable: bool,
+    /// What writes are multiples of, in the file and in memory.
+    align: usize,
+    locks: Mutex<bool>,
 }
 
 impl MemFile {
+    pub(super) fn new(disk: MemDisk, id: FileId, boot: u64, writable: bool, align: usize) -> Self {
+        Self { disk, id, boot, writable, align, locks: Mutex::new(false) }
+    }
+
     fn with<T>(&self, op: Option<DiskOp>, work: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
         let mut state = self.disk.0.lock();
         if state.boot != self.boot || !state.inodes.contains_key(&self.id) {
@@ -79,6 +85,9 @@ impl DiskFile for MemFile {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
         let offset = usize::try_from(offset).map_err(|_| io::ErrorKind::FileTooLarge)?;
+        if [offset, bytes.len(), bytes.as_ptr().addr()].iter().any(|at| !at.is_multiple_of(self.align)) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         self.with(None, |state| {
             let fault = state.enter(DiskOp::Write);
             let bytes = if fault.is_err() { &bytes[..bytes.len() / 2] } else { bytes };

@@ -24,8 +24,9 @@ use parking_lot::Mutex;
 
 use super::disk::{Access, Disk, DiskFile};
 use super::rng::Rng;
+use super::sectors::Direct;
 use file::MemFile;
-use inode::Inode;
+use inode::{Inode, SECTOR};
 
 const ENOSPC: i32 = 28;
 
@@ -81,6 +82,7 @@ struct State {
     next_id: FileId,
     boot: u64,
     capacity: Option<u64>,
+    is_cached_only: bool,
     counts: BTreeMap<DiskOp, u64>,
     faults: BTreeMap<(DiskOp, u64), i32>,
 }
@@ -98,6 +100,11 @@ impl MemDisk {
     /// Lets the disk hold this many bytes at most; `None` for no bound.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.0.lock().capacity = bytes;
+    }
+
+    /// Has no handle whose writes go past the page cache, as some file systems.
+    pub fn set_cached_only(&self) {
+        self.0.lock().is_cached_only = true;
     }
 
     /// Makes the operation fail that is `after` ones of its kind away (0 is the next), with this errno.
@@ -167,6 +174,7 @@ impl MemDisk {
             pending_names: state.pending_names.clone(),
             dirs: state.dirs.clone(),
             next_id: state.next_id,
+            is_cached_only: state.is_cached_only,
             ..State::default()
         })))
     }
@@ -267,7 +275,14 @@ impl Disk for MemDisk {
             }
         };
         let writable = access != Access::Read;
-        Ok(Arc::new(MemFile { disk: self.clone(), id, boot: state.boot, writable, locks: Mutex::new(false) }))
+        Ok(Arc::new(MemFile::new(self.clone(), id, state.boot, writable, 1)))
+    }
+
+    fn open_direct(&self, path: &Path) -> io::Result<Option<Direct>> {
+        let state = self.0.lock();
+        let id = *state.names.get(path).ok_or(io::ErrorKind::NotFound)?;
+        let file = MemFile::new(self.clone(), id, state.boot, true, SECTOR);
+        Ok((!state.is_cached_only).then(|| Direct { file: Arc::new(file), align: SECTOR }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -327,7 +342,6 @@ impl Disk for MemDisk {
 #[cfg(test)]
 mod tests {
     use super::super::rng::SeededRng;
-    use super::inode::SECTOR;
     use super::*;
 
     const EIO: i32 = 5;

@@ -20,6 +20,11 @@ struct Write {
 }
 
 impl Batch {
+    /// An empty one with room for so many bytes of keys and values, so that it needn't be moved as it grows.
+    pub fn with_room(bytes: usize) -> Self {
+        Self { data: Vec::with_capacity(bytes), ..Self::default() }
+    }
+
     /// Sets a key.
     pub fn put(&mut self, table: Table, key: &[u8], value: &[u8]) {
         self.put_with(table, key, |data| data.extend_from_slice(value));

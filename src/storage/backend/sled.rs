@@ -6,7 +6,7 @@
 //! ```
 //!
 //! - A leaf written since opening stays in memory: the handle is closed and opened again
-//!   ([`handle`]) when [`Sled::recycle_bytes`] were written, or a part of that in a longer time. Readers wait only then.
+//!   ([`handle`]) when [`Sled::recycle_bytes`] were written, or less in a longer time. Readers wait only then.
 //! - A leaf holds up to 128 values of any size and is rewritten as a whole: large values are kept
 //!   in pieces ([`pieces`]).
 //! - Dropping a clone or an iterator flushes: clones stay in their slots, and what iterates holds
@@ -45,10 +45,11 @@ const NEIGHBOURS: u32 = 6;
 const TYPICAL_LEAF_BYTES: u64 = 16 << 10;
 /// What values in a leaf are taken to be.
 const TYPICAL_VALUES: usize = FANOUT / 2;
-/// Where little is written, what was written in this time isn't held for much longer, if it is more than a part of
-/// what is held where much is.
-const CALM: Duration = Duration::from_secs(60);
-const CALM_PART: u64 = 4;
+/// What is held is worth an opening at less than the bytes for one, too, once it has been held for longer: when bytes times
+/// time are as much as those bytes for this time. So a server to which little is written holds little, and opens seldom.
+const HELD: Duration = Duration::from_secs(4);
+/// The least that is worth one, as a part of those bytes.
+const LEAST_PART: u64 = 16;
 /// Clones of the tree for concurrent reads (a tree can be sent but not shared).
 const READERS: usize = 4;
 
@@ -262,9 +263,8 @@ impl Backend for Sled {
         })?;
         let mut writer = self.writer.lock();
         let is_due = |handle: &Handle| {
-            let held_for = || self.env.clock.now().saturating_duration_since(handle.opened);
-            let least = self.recycle_bytes / CALM_PART;
-            handle.written >= self.recycle_bytes || (handle.written >= least && held_for() >= CALM)
+            let held_for = self.env.clock.now().saturating_duration_since(handle.opened);
+            is_due(handle.written, held_for, self.recycle_bytes)
         };
         if writer.as_ref().is_some_and(is_due) {
             return self.watch(self.recycle(&mut writer));
@@ -304,6 +304,12 @@ impl Drop for Sled {
     }
 }
 
+/// Whether what was written since opening is worth another opening; `bytes` are without regard to the time.
+fn is_due(written: u64, held_for: Duration, bytes: u64) -> bool {
+    let is_old = u128::from(written) * held_for.as_millis() >= u128::from(bytes) * HELD.as_millis();
+    written >= bytes || (written >= bytes / LEAST_PART && is_old)
+}
+
 /// One tree holds all tables: the table's number comes first.
 fn full_key(table: Table, key: &[u8]) -> Vec<u8> {
     let mut full = Vec::with_capacity(key.len() + 1);
@@ -331,3 +337,19 @@ fn failure(config: &BackendConfig, action: &'static str, error: io::Error) -> St
 
 /// Short name for what goes into a batch.
 type Bytes = InlineArray;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_less_is_written_the_less_is_held_and_the_longer() {
+        const MIB: u64 = 1 << 20;
+        let is_due = |written: u64, secs: u64| is_due(written, Duration::from_secs(secs), 32 * MIB);
+        assert!(is_due(32 * MIB, 0) && !is_due(31 * MIB, 1), "much is written");
+        assert!(is_due(16 * MIB, 8) && !is_due(16 * MIB, 7));
+        assert!(is_due(4 * MIB, 32) && !is_due(4 * MIB, 31));
+        assert!(is_due(2 * MIB, 64) && !is_due(2 * MIB, 63));
+        assert!(!is_due(MIB, 1_000_000), "not worth it");
+    }
+}

@@ -42,7 +42,10 @@ impl Content {
         remove: &[Revision],
     ) -> Result<Self, StorageError> {
         hit(Point::CommitBeforePreCommitHook);
-        let mut step = Step { shared, engine, batch: Batch::default(), state: self.state, segments: BTreeMap::new() };
+        // What a record counts while it is pending is more than what it and its head take here.
+        let bytes: u64 = parts.clone().map(|part| part.bytes).sum();
+        let batch = Batch::with_room(usize::try_from(bytes).unwrap_or(0));
+        let mut step = Step { shared, engine, batch, state: self.state, segments: BTreeMap::new() };
         let view = shared.pending.view();
         for part in parts.clone() {
             if let Some((first, last)) = part.mains {

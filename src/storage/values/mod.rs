@@ -93,7 +93,8 @@ pub struct ValuesConfig {
     /// the engine; the rest for what all of them hold around that.
     pub cache_bytes: u64,
     /// The longest time between an append and its flush. The log has what isn't flushed, so the interval costs
-    /// nobody but a restart after a crash, and each flush writes the engine's newest leaves anew.
+    /// nobody but a restart after a crash, and that no more than `flush_bytes`; each flush writes the engine's newest
+    /// leaves anew, of which one holds the heads of thousands of revisions.
     pub flush_interval: Duration,
     /// Pending bytes from which a flush is begun at once: what a restart replays, and memory.
     pub flush_bytes: u64,
@@ -111,7 +112,7 @@ impl ValuesConfig {
         Self {
             backend: BackendConfig::new(engine, dir),
             cache_bytes: Self::CACHE_BYTES_DEFAULT,
-            flush_interval: Duration::from_secs(5),
+            flush_interval: Duration::from_secs(30),
             flush_bytes: 4 << 20,
             remove_step: 1 << 18,
         }

@@ -20,6 +20,9 @@ use crate::types::{Revision, StorageError};
 /// Appends are joined to parts of about this size.
 const PART_BYTES: u64 = 1 << 20;
 
+/// Rows of small tables from which a part is begun to be written at once: they count no bytes, and wait in memory.
+const ROWS_MAX: usize = 1 << 16;
+
 /// Where the small tables are sent.
 pub(super) type FreezeReply = oneshot::Sender<Result<Frozen, StorageError>>;
 
@@ -94,6 +97,7 @@ impl Work {
             }
             None => self.parts.push_back(part),
         }
+        self.urgent |= self.parts.back().is_some_and(|part| part.rows.len() >= ROWS_MAX);
     }
 
     /// Asks for the small tables as of the last append before this.

@@ -55,6 +55,8 @@ pub(super) struct Shared {
     engine_change: Condvar,
     pub(super) pending: Arc<Pending>,
     pub(super) pending_bytes_max: u64,
+    /// Pending bytes from which a flush is begun at once.
+    pub(super) flush_at: AtomicU64,
     pub(super) hot: Hot,
     pub(super) front: Front,
     pub(super) queue: Queue,
@@ -119,6 +121,7 @@ impl Shared {
 
     pub(super) fn new(env: &Env, engine: Arc<dyn Backend>, config: &ValuesConfig, core: Core) -> Self {
         let state = core.content.state;
+        let pending_bytes_max = (config.cache_bytes / 4).max(1 << 20);
         Self {
             env: env.clone(),
             backend: config.backend.clone(),
@@ -127,7 +130,8 @@ impl Shared {
             over: Mutex::new(false),
             engine_change: Condvar::new(),
             pending: Arc::default(),
-            pending_bytes_max: (config.cache_bytes / 4).max(1 << 20),
+            pending_bytes_max,
+            flush_at: AtomicU64::new(config.flush_bytes.min(pending_bytes_max / 2)),
             hot: Hot::new(config.cache_bytes / 2 - config.cache_bytes / 64),
             front: Front::new(config.cache_bytes / 64),
             queue: Queue::default(),

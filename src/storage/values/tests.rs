@@ -1,5 +1,7 @@
 //! The values over the in-memory engine: visibility, durability, restart, removal.
 
+use std::sync::atomic::Ordering;
+
 use super::*;
 use crate::storage::backend::MemoryImage;
 use crate::storage::{AppliedPosition, VersionRecord};
@@ -77,6 +79,33 @@ async fn removed_records_are_gone_and_counted_out() {
     assert_eq!(left, (590..600).collect::<Vec<_>>());
     assert_eq!(reader.scan(at(0), at(1000), 1000).expect("scan").len(), 10);
     assert_eq!(writer.logical_size(), left_bytes);
+}
+
+/// The bytes that begin a flush were the same at any pace, and with what a flush makes of them they were a good part of the
+/// memory of a server to which little is written. Where flushes are seconds apart, a part of the bytes begins one.
+#[tokio::test]
+async fn the_next_flush_begins_earlier_where_they_are_far_apart() {
+    let slow = ValuesConfig {
+        flush_interval: Duration::from_secs(3600),
+        flush_bytes: 400 << 10,
+        ..config(&MemoryImage::default())
+    };
+    let (mut writer, _reader, _) = open(&Env::real(), slow).expect("open");
+    let shared = Arc::clone(&writer.shared);
+    let mut mains = 2..;
+    let mut append = |bytes: usize| {
+        let main = mains.next().expect("one more");
+        let records = vec![(at(main), record("k", vec![b'v'; bytes]))];
+        writer.append(records, vec![], position(main as u64)).expect("append");
+        let mut durable = writer.durable().clone();
+        async move { durable.wait_for(|durable| *durable == position(main as u64)).await.map(drop).expect("a writer") }
+    };
+    append(401 << 10).await;
+    // The first of all counts as late.
+    while shared.flush_at.load(Ordering::Relaxed) != 100 << 10 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    append(101 << 10).await;
 }
 
 /// Deleted keys came back with a store that was rebuilt from a snapshot. The file was written while

@@ -13,6 +13,10 @@ use crate::types::StorageError;
 
 /// How long after a failure the work is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+/// Where a flush comes this long after the last one, the next waits for a part of the bytes only: they and what a flush
+/// makes of them are a good part of the memory of a server to which little is written, and few flushes cost little.
+const CALM: Duration = Duration::from_secs(4);
+const CALM_PART: u64 = 4;
 /// The longest time between the steps that removals wait for: a compaction is to come to an end soon.
 const REMOVE_WAIT: Duration = Duration::from_millis(200);
 /// How long a step with removals is to take: long enough that its flush is a small part of it, short
@@ -28,6 +32,9 @@ pub(super) struct StoreWorker {
     shared: Arc<Shared>,
     env: Env,
     flush_interval: Duration,
+    /// Pending bytes from which a flush is begun at once where they come quickly.
+    flush_bytes: u64,
+    flushed: Option<Instant>,
     /// The most removals of a step.
     remove_max: usize,
     /// About how many removals take [`REMOVE_TIME`].
@@ -42,7 +49,18 @@ impl StoreWorker {
     pub(super) fn new(env: Env, shared: Arc<Shared>, config: &ValuesConfig) -> Self {
         let (flush_interval, remove_max) = (config.flush_interval, config.remove_step.max(1));
         let remove_step = REMOVE_FIRST.min(remove_max);
-        Self { shared, env, flush_interval, remove_max, remove_step, due: None, failing: false, failures: 0 }
+        Self {
+            flush_bytes: shared.flush_at.load(Ordering::Relaxed),
+            shared,
+            env,
+            flush_interval,
+            flushed: None,
+            remove_max,
+            remove_step,
+            due: None,
+            failing: false,
+            failures: 0,
+        }
     }
 }
 
@@ -81,6 +99,8 @@ impl Worker for StoreWorker {
                 (self.failing, self.failures) = (false, 0);
                 if !ending {
                     let done = self.env.clock.now();
+                    let since = self.flushed.replace(done).map(|before| now.saturating_duration_since(before));
+                    shared.flush_at.store(flush_at(self.flush_bytes, since), Ordering::Relaxed);
                     if core.is_removing() {
                         // Half of the time is left to readers and to the disk; all of it while a snapshot
                         // holds removals off.
@@ -124,6 +144,11 @@ impl Worker for StoreWorker {
         self.shared.fail(why);
         give_up(&self.shared, &mut self.shared.core.lock());
     }
+}
+
+/// The pending bytes from which the next flush is begun, when one was begun so long after the one before.
+fn flush_at(bytes: u64, since: Option<Duration>) -> u64 {
+    if since.is_none_or(|since| since >= CALM) { (bytes / CALM_PART).max(1) } else { bytes }
 }
 
 /// Lets go of all work: whoever waits for a flush sees its sender go.
@@ -175,5 +200,17 @@ impl StoreWorker {
             tracing::warn!(%error, "the storage engine can't take writes; they wait in memory and in the log");
         }
         !is_failed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flushes_that_are_far_apart_begin_earlier() {
+        assert_eq!([None, Some(CALM)].map(|since| flush_at(400, since)), [100, 100]);
+        assert_eq!([Duration::ZERO, CALM / 2].map(|since| flush_at(400, Some(since))), [400, 400]);
+        assert_eq!(flush_at(1, None), 1);
     }
 }

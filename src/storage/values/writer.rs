@@ -25,7 +25,6 @@ const PENDING_OVERHEAD_BYTES: u64 = 80;
 pub struct ValueWriter {
     pub(super) shared: Arc<Shared>,
     pub(super) pending: PendingWriter,
-    flush_bytes: u64,
     pub(super) last_main: i64,
     /// Whether `last_main` is in the pending map (or was), so that the next one must follow it: what
     /// an engine or a snapshot ends with may lie before the state's revision.
@@ -42,7 +41,6 @@ impl ValueWriter {
         let position = *shared.durable.borrow();
         Ok(Self {
             pending: PendingWriter::new(Arc::clone(&shared.pending)),
-            flush_bytes: config.flush_bytes.min(shared.pending_bytes_max / 2),
             last_main: i64::MIN,
             must_follow: false,
             position,
@@ -134,7 +132,7 @@ impl ValueWriter {
             (self.last_main, self.must_follow) = (last, true);
         }
         self.shared.logical_bytes.fetch_add(logical, Ordering::Relaxed);
-        let urgent = self.shared.pending.bytes() >= self.flush_bytes;
+        let urgent = self.shared.pending.bytes() >= self.shared.flush_at.load(Ordering::Relaxed);
         self.position = position;
         self.shared.queue.add(|work| {
             work.append(Part { mains, bytes, digests, rows, superseded, position, closed: false });
