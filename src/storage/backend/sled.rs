@@ -46,8 +46,8 @@ const TYPICAL_LEAF_BYTES: u64 = 16 << 10;
 /// What values in a leaf are taken to be.
 const TYPICAL_VALUES: usize = FANOUT / 2;
 /// What is held is worth an opening at less than the bytes for one, too, once it has been held for longer: when bytes times
-/// time are as much as those bytes for this time. So a server to which little is written holds little, and opens seldom.
-const HELD: Duration = Duration::from_secs(4);
+/// time are as much as those bytes for this time. Seldom where little is written: what an opening syncs, others' syncs wait for.
+const HELD: Duration = Duration::from_secs(64);
 /// The least that is worth one, as a part of those bytes.
 const LEAST_PART: u64 = 16;
 /// Clones of the tree for concurrent reads (a tree can be sent but not shared).
@@ -347,9 +347,9 @@ mod tests {
         const MIB: u64 = 1 << 20;
         let is_due = |written: u64, secs: u64| is_due(written, Duration::from_secs(secs), 32 * MIB);
         assert!(is_due(32 * MIB, 0) && !is_due(31 * MIB, 1), "much is written");
-        assert!(is_due(16 * MIB, 8) && !is_due(16 * MIB, 7));
-        assert!(is_due(4 * MIB, 32) && !is_due(4 * MIB, 31));
-        assert!(is_due(2 * MIB, 64) && !is_due(2 * MIB, 63));
+        assert!(is_due(16 * MIB, 128) && !is_due(16 * MIB, 127));
+        assert!(is_due(4 * MIB, 512) && !is_due(4 * MIB, 511));
+        assert!(is_due(2 * MIB, 1024) && !is_due(2 * MIB, 1023));
         assert!(!is_due(MIB, 1_000_000), "not worth it");
     }
 }
