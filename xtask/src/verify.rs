@@ -8,7 +8,7 @@
 //! A test that skips what it is there for is no success: only what [`MAY_SKIP`] names may. On a machine
 //! without root or without `mkfs.ext4`, `--allow-skips` lets the rest pass.
 
-use crate::{Outcome, again, chart, etcd_suite, etcdctl, faults, peers, sh, simulate, supply, tally};
+use crate::{Outcome, again, chart, debian, etcd_suite, etcdctl, faults, peers, sh, simulate, supply, tally};
 
 /// What product code must not do and tests may: fail at once, and go round the doors in `env`.
 const FREE_IN_TESTS: [&str; 4] =
@@ -29,7 +29,19 @@ const MAY_SKIP: [(&str, &str); 3] = [
 /// package` brings its own.
 const MAY_LACK: [&str; 3] = [": no network namespaces here", ": no time namespaces here", ": no systemd-analyze here"];
 
+/// What tests call, and the packages that bring it: a fresh machine has no `iptables`.
+const PROGRAMS: [(&str, &str); 5] = [
+    ("iptables", "iptables"),
+    ("ip", "iproute2"),
+    ("tc", "iproute2"),
+    ("mkfs.ext4", "e2fsprogs"),
+    ("setpriv", "util-linux"),
+];
+
 pub(crate) fn run(args: &[String]) -> Outcome {
+    if let Err(why) = debian::need(&PROGRAMS) {
+        println!("{why}: the tests that need it skip");
+    }
     sh::run(sh::cargo(&["fmt", "--all", "--check"]))?;
     sh::run(sh::cargo(&["clippy", "--workspace", "--lib", "--bins", "--locked", "--", "-D", "warnings"]))?;
     let mut tests = vec!["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
