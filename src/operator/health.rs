@@ -141,7 +141,7 @@ impl ClusterHealth {
         }
         let well = self.members.iter().filter(|member| member.problems.is_empty()).count();
         if well < members_min {
-            problems.push(format!("{well} members are well, and there should be {members_min}"));
+            problems.push(format!("members that are well: {well}, and there should be {members_min}"));
         }
         self.problems = problems;
     }
@@ -301,7 +301,7 @@ mod tests {
         let mut ill = said(1, 1, 1, 1);
         ill.problems.push("alarm".to_owned());
         assert!(!of(vec![ill.clone()], 0).is_well());
-        assert!(problem(vec![ill, said(2, 1, 1, 1)], 2).contains("1 members are well"));
+        assert!(problem(vec![ill, said(2, 1, 1, 1)], 2).contains("members that are well: 1"));
     }
 
     #[test]

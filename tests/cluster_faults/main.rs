@@ -29,6 +29,8 @@ mod ports;
 mod process;
 mod run;
 mod split;
+#[path = "../support/subnet.rs"]
+mod subnet;
 mod weather;
 
 mod addresses;

@@ -18,6 +18,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::process::Place;
+use crate::subnet::Subnet;
 
 /// Inside a namespace nobody else listens.
 const CLIENT_PORT: u16 = 2379;
@@ -32,8 +33,7 @@ static NUMBER: AtomicU32 = AtomicU32::new(0);
 pub(crate) struct Namespaces {
     /// What all names here begin with: process and number.
     tag: String,
-    /// The first three numbers of all addresses.
-    net: String,
+    subnet: Subnet,
     members: usize,
 }
 
@@ -42,11 +42,10 @@ impl Namespaces {
     pub(crate) fn new(members: usize, test: &str) -> Option<Self> {
         clear_away();
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        // Of the range for tests between networks, which nobody routes.
-        // No two of a process have the same, and hardly two of two.
-        let net = format!("198.18.{}", std::process::id().wrapping_add(number) % 254 + 1);
+        // Of the range for tests between networks, which nobody routes; another one than the last test's.
+        let subnet = Subnet::claim([198, 18], std::process::id().wrapping_add(number)).unwrap();
         // Dropped if one of the steps fails, with what was made up to then.
-        let made = Self { tag: format!("{}x{number}", std::process::id()), net, members };
+        let made = Self { tag: format!("{}x{number}", std::process::id()), subnet, members };
         if let Err(reason) = made.make() {
             // Written past the test runner's capture, which would hide it in a passing test.
             writeln!(std::io::stdout(), "SKIPPED {test}: no network namespaces here: {reason}").ok();
@@ -58,7 +57,7 @@ impl Namespaces {
     fn make(&self) -> Result<(), String> {
         let bridge = self.bridge();
         ip(&["link", "add", &bridge, "type", "bridge"])?;
-        ip(&["addr", "add", &format!("{}.254/24", self.net), "dev", &bridge])?;
+        ip(&["addr", "add", &format!("{}/24", self.subnet.address(254)), "dev", &bridge])?;
         ip(&["link", "set", &bridge, "up"])?;
         for at in 0..self.members {
             let (space, port) = (self.space(at), self.port(at));
@@ -86,7 +85,7 @@ impl Namespaces {
 
     /// A member's address.
     pub(crate) fn address(&self, at: usize) -> String {
-        format!("{}.{}", self.net, at + 1)
+        self.subnet.address(at as u8 + 1).to_string()
     }
 
     /// Where a member listens.

@@ -4,6 +4,8 @@ use std::fs;
 
 use rusd::cli::{self, Action, Tool};
 
+use crate::yaml;
+
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/rusd/ci/golden");
 
 /// The arguments of each container, in order.
@@ -109,6 +111,77 @@ fn no_command_forgets_the_releases_values_or_deletes_its_backups() {
     assert!(upgrades >= 5, "{upgrades}");
     // Where the image has it is in its PATH; nothing else is.
     assert!(notes.contains(" -- rusd status ") && !notes.contains("/rusd "), "{notes}");
+}
+
+/// What the panels of a dashboard ask for.
+fn expressions(value: &serde_json::Value, found: &mut Vec<String>) {
+    if let Some(expr) = value["expr"].as_str() {
+        found.push(expr.to_owned());
+    }
+    let inner: Vec<_> = match value {
+        serde_json::Value::Array(items) => items.iter().collect(),
+        serde_json::Value::Object(map) => map.values().collect(),
+        _ => Vec::new(),
+    };
+    inner.into_iter().for_each(|value| expressions(value, found));
+}
+
+#[test]
+fn every_panel_asks_for_a_figure_that_there_is() {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let read = |path: &str| fs::read_to_string(format!("{root}/{path}")).expect("a text");
+    let families = read("src/api/metrics/families.txt");
+    let known: Vec<_> = families.lines().filter_map(|line| line.split(' ').next()).collect();
+    let dashboard = serde_json::from_str(&read("charts/rusd/files/dashboard.json")).expect("JSON");
+    let mut found = Vec::new();
+    expressions(&dashboard, &mut found);
+    assert!(found.len() > 10, "{found:?}");
+    for expr in found {
+        let words = expr.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let ours = |word: &&str| ["etcd_", "rusd_", "process_", "grpc_"].iter().any(|start| word.starts_with(start));
+        for figure in words.filter(ours) {
+            let ends = ["_bucket", "_sum", "_count"];
+            let whole = ends.iter().find_map(|end| figure.strip_suffix(end)).unwrap_or(figure);
+            assert!(known.contains(&figure) || known.contains(&whole), "there is no {figure}: {expr}");
+        }
+    }
+}
+
+/// The values below one, by their whole names; what is a value itself (`{}`, `[]`, resources) isn't looked into.
+fn leaves(name: &str, value: &serde_json::Value, found: &mut Vec<String>) {
+    match value.as_object().filter(|map| !map.is_empty() && !name.ends_with("resources")) {
+        Some(map) => {
+            for (key, value) in map {
+                let inner = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
+                leaves(&inner, value, found);
+            }
+        }
+        None => found.push(name.to_owned()),
+    }
+}
+
+/// Cause: rows of the table named a group and not what is in it. Symptom: a value that could be found in the chart alone.
+#[test]
+fn every_value_is_in_the_table() {
+    let read = |name: &str| {
+        fs::read_to_string(format!("{}/charts/rusd/{name}", env!("CARGO_MANIFEST_DIR"))).expect("of the chart")
+    };
+    let (values, readme) = (yaml::documents(&read("values.yaml")).expect("YAML"), read("README.md"));
+    let mut found = Vec::new();
+    leaves("", &values[0], &mut found);
+    assert!(found.len() > 70 && found.contains(&"tls.certManager.issuerRef.kind".to_owned()), "{found:?}");
+    let rows: Vec<_> = readme.lines().filter(|line| line.starts_with("| `")).collect();
+    for name in found {
+        // A row names one wholly, and those beside it by what comes after the group's name.
+        let is_in = |row: &&&str| {
+            let named = row.split('|').nth(1).unwrap_or_default();
+            let group = named.split('`').nth(1).unwrap_or_default().split('.').next();
+            let is_of_group = group == name.split('.').next();
+            let mut ends = name.match_indices('.').map(|(at, _)| &name[at..]);
+            named.contains(&format!("`{name}`")) || (is_of_group && ends.any(|end| named.contains(&format!("`{end}`"))))
+        };
+        assert!(rows.iter().any(|row| is_in(&row)), "{name} is in no row of the table");
+    }
 }
 
 #[test]

@@ -13,3 +13,5 @@
 mod chart;
 mod set;
 mod story;
+#[path = "../support/yaml.rs"]
+mod yaml;

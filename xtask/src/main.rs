@@ -30,6 +30,8 @@ mod report;
 mod secure;
 mod sh;
 mod simulate;
+#[path = "../../tests/support/subnet.rs"]
+mod subnet;
 mod supply;
 mod tally;
 mod usage;
@@ -92,8 +94,8 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         name: "chart",
-        help: "lint the Helm chart, hold what it renders against goldens, try what it must refuse",
-        takes: Takes { word: "", options: &[flag("--record")] },
+        help: "lint the Helm chart, hold what it renders against goldens, try what it must refuse and alert",
+        takes: Takes { word: "", options: &[flag("--record"), flag("--allow-skips")] },
         run: chart::run,
     },
     Command {

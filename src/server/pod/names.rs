@@ -120,6 +120,16 @@ mod tests {
         config
     }
 
+    fn row(name: &str, url: &str) -> MemberRow {
+        MemberRow {
+            id: MemberId(1),
+            name: name.to_owned(),
+            peer_urls: vec![url.to_owned()],
+            client_urls: Vec::new(),
+            is_learner: false,
+        }
+    }
+
     #[test]
     fn siblings_follow_from_a_name() {
         let config = config("a-1-rusd-1", "https://a-1-rusd-1.h.ns.svc:2380", "http://a-1-rusd-1.h.ns.svc:2379");
@@ -147,13 +157,6 @@ mod tests {
 
     #[test]
     fn a_member_is_known_by_its_url() {
-        let row = |name: &str, url: &str| MemberRow {
-            id: MemberId(1),
-            name: name.to_owned(),
-            peer_urls: vec![url.to_owned()],
-            client_urls: Vec::new(),
-            is_learner: false,
-        };
         let of = |url: &str| ordinal_in("rusd", &row("", url));
         assert_eq!(of("http://rusd-12.h.ns.svc:2380"), Some(12));
         // Somebody's own member, another release's, and one whose name only begins so.
@@ -168,13 +171,6 @@ mod tests {
 
     #[test]
     fn a_volume_at_another_ordinal_is_not_this_pod() {
-        let row = |name: &str, url: &str| MemberRow {
-            id: MemberId(1),
-            name: name.to_owned(),
-            peer_urls: vec![url.to_owned()],
-            client_urls: Vec::new(),
-            is_learner: false,
-        };
         let pod = Pod::of(&config("rusd-2", "http://rusd-2.h:2380", "http://rusd-2.h:2379")).expect("a pod");
         let moved = row("rusd-0", "http://rusd-2.h:2380");
         assert!(!pod.is(&moved), "it would remove the survivor");

@@ -1,13 +1,15 @@
-//! `cargo xtask chart`: the Helm chart, held against lint, goldens and what it must refuse.
+//! `cargo xtask chart [--record] [--allow-skips]`: the Helm chart, held against lint, goldens, what it must refuse and alert.
 //!
 //! ```text
 //! helm (Go module, cached) ─► each charts/rusd/ci/NAME-values.yaml ─► lint --strict
 //!                                                                 └► template ─► ci/golden: default.yaml, NAME.diff
-//!                         └► each line of ci/refusals.txt ─► refused, with this text
+//!                         ├► each line of ci/refusals.txt ─► refused, with this text
+//!                         └► alerts (promtool, if it can be had) ─► raised by what ci/alerts.yaml says, and by nothing else
 //! ```
 //! The default's rendering is kept whole, the others' as what differs from it: that is what one wants to see changed.
 //! `--record` writes the goldens anew.
 
+mod alerts;
 mod helm;
 
 use std::fs;
@@ -17,13 +19,27 @@ use crate::{Outcome, sh};
 
 /// The default comes first: the others are held against it.
 pub(crate) const VALUES: [&str; 5] = ["default", "single", "secured", "large", "restored"];
+/// The one with alerts and backups.
+const WATCHED: &str = "large";
 /// The Kubernetes that helm is to think of; without it, it takes the one that its own build doesn't know.
 pub(crate) const KUBE: &str = "--kube-version=1.37.1";
 
 pub(crate) fn run(args: &[String]) -> Outcome {
+    let skipped = check(args.iter().any(|arg| arg == "--record"))?;
+    if skipped.is_empty() || sh::allows_skips(args) {
+        return Ok(());
+    }
+    Err("not all of it was tried (--allow-skips takes that for an answer)".into())
+}
+
+/// Holds all of it, or writes the goldens anew.
+///
+/// # Errors
+/// The first that isn't as it should be. What could not be tried here is returned, as one line each.
+pub(crate) fn check(record: bool) -> Result<Vec<String>, Box<dyn std::error::Error>> {
     let helm = helm::built()?;
     let chart = sh::root().join("charts/rusd");
-    let (ci, record) = (chart.join("ci"), args.iter().any(|arg| arg == "--record"));
+    let ci = chart.join("ci");
     let scratch = sh::target().join("chart");
     fs::create_dir_all(&scratch)?;
     let default = scratch.join("default.yaml");
@@ -57,7 +73,19 @@ pub(crate) fn run(args: &[String]) -> Outcome {
     }
     let refused = refusals(&helm, &chart, &fs::read_to_string(ci.join("refusals.txt"))?)?;
     println!("chart: {} values files linted and rendered, {refused} refusals", VALUES.len());
-    Ok(())
+    match alerts::promtool() {
+        Ok(promtool) => {
+            let rendered = fs::read_to_string(scratch.join(format!("{WATCHED}.yaml")))?;
+            let count = alerts::hold(&promtool, &rendered, &ci.join("alerts.yaml"), &scratch)?;
+            println!("chart: {count} alerts, each raised by what it is about");
+            Ok(Vec::new())
+        }
+        Err(why) => {
+            let skipped = format!("alerts: {why}");
+            println!("SKIPPED {skipped}");
+            Ok(vec![skipped])
+        }
+    }
 }
 
 /// The program.

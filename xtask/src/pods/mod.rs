@@ -20,7 +20,6 @@ mod service;
 mod spec;
 mod story;
 mod writer;
-mod yaml;
 
 use std::fs;
 use std::time::Instant;

@@ -12,6 +12,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::Result;
+use crate::subnet::Subnet;
 
 const PREFIX: &str = "xpod-";
 const BRIDGE: &str = "xb";
@@ -22,7 +23,7 @@ const PODS_MAX: u8 = 250;
 pub(super) struct Network {
     /// What all names here end with: this process.
     tag: u32,
-    net: u8,
+    subnet: Subnet,
     next: AtomicU8,
 }
 
@@ -38,8 +39,7 @@ impl Network {
         clear_away();
         let tag = std::process::id();
         // Of the range for tests between networks, which nobody routes.
-        let net = 100 + (tag % 100) as u8;
-        let made = Self { tag, net, next: AtomicU8::new(1) };
+        let made = Self { tag, subnet: Subnet::claim([198, 19], tag)?, next: AtomicU8::new(1) };
         let bridge = made.bridge();
         ip(&["link", "add", &bridge, "type", "bridge"])?;
         for address in [made.dns(), made.service()] {
@@ -53,16 +53,12 @@ impl Network {
         format!("{BRIDGE}{}", self.tag)
     }
 
-    fn at(&self, last: u8) -> Ipv4Addr {
-        Ipv4Addr::new(198, 19, self.net, last)
-    }
-
     pub(super) fn dns(&self) -> Ipv4Addr {
-        self.at(254)
+        self.subnet.address(254)
     }
 
     pub(super) fn service(&self) -> Ipv4Addr {
-        self.at(253)
+        self.subnet.address(253)
     }
 
     /// A place for a new pod.
@@ -73,7 +69,7 @@ impl Network {
         }
         let (space, port) = (format!("{PREFIX}{}-{number}", self.tag), format!("xv{}-{number}", self.tag));
         ip(&["netns", "add", &space])?;
-        let place = Place { space, address: self.at(number) };
+        let place = Place { space, address: self.subnet.address(number) };
         ip(&["link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", &place.space])?;
         ip(&["link", "set", &port, "master", &self.bridge(), "up"])?;
         ip(&["-n", &place.space, "addr", "add", &format!("{}/24", place.address), "dev", "eth0"])?;

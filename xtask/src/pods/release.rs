@@ -6,9 +6,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::spec::{self, PodSpec, array, text};
-use super::{NAMESPACE, RELEASE, Result, yaml};
-use crate::chart;
-use crate::sh;
+use super::{NAMESPACE, RELEASE, Result};
+use crate::{chart, sh, yaml};
 
 /// One revision, rendered by helm itself.
 #[derive(Clone, Debug)]
@@ -58,7 +57,8 @@ impl Release {
     fn of(objects: &[Value]) -> Result<Self> {
         let mut set = None;
         let (mut config_maps, mut jobs) = (BTreeMap::new(), Vec::new());
-        for object in objects {
+        // Templates that render to nothing leave empty documents.
+        for object in objects.iter().filter(|object| !object.is_null()) {
             let name = text(&object["metadata"]["name"], "name")?;
             match object["kind"].as_str().unwrap_or_default() {
                 "StatefulSet" => set = Some(Set::of(&name, &object["spec"])?),

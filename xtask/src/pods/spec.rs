@@ -223,7 +223,7 @@ pub(super) fn only(what: &str, object: &Value, known: &[&str]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pods::yaml;
+    use crate::yaml;
 
     /// What a member's pod is in one of the goldens' whole rendering.
     fn template() -> Value {
