@@ -22,7 +22,7 @@ use super::index::{from_raft, to_raft};
 use super::log_cache::LogCache;
 use super::status::NodeStatus;
 use super::types::{Entry, LogData, LogId, ORIGIN_LEN, StoredMembership, TypeConfig, Vote, log_id};
-use crate::env::Clock;
+use crate::env::{Clock, may_block};
 use crate::types::planted::{Bug, is_planted};
 use crate::types::{RaftIndex, Term};
 use crate::wal::{EntryId, Wal, WalEntry};
@@ -114,7 +114,7 @@ impl LogStore {
         if let Some(entries) = self.cache.range(range.clone(), bytes_max) {
             return Ok(entries);
         }
-        let stored = self.wal.read(to_raft(range.start)..to_raft(range.end), bytes_max)?;
+        let stored = may_block(|| self.wal.read(to_raft(range.start)..to_raft(range.end), bytes_max))?;
         stored.into_iter().map(entry_of).collect()
     }
 }

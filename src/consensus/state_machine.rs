@@ -58,7 +58,7 @@ const BYTES_PER_PUBLISH_MAX: usize = 4 << 20;
 const ENTRIES_PER_STEP: usize = 8;
 
 /// Bytes of applied entries kept in memory where there are other members, who may be a little behind. What is older they
-/// are sent from the log's files, which the system mostly has in its page cache.
+/// are sent from the log's files, which may have to be read from the disk.
 const CACHE_KEEP_BYTES: usize = 2 << 20;
 
 /// Our `Machine` as openraft drives it. It is owned by openraft's worker task and by nobody else.

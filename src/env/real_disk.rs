@@ -86,6 +86,7 @@ fn direct_align(file: &File) -> Option<usize> {
     const ALIGNS: StatxFlags = StatxFlags::from_bits_retain(0x2000);
     const LEAST: usize = 512;
     let align = match rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, ALIGNS) {
+        Ok(stat) if stat.stx_mask & ALIGNS.bits() != 0 && stat.stx_dio_offset_align == 0 => return None,
         Ok(stat) if stat.stx_mask & ALIGNS.bits() != 0 => stat.stx_dio_offset_align.max(stat.stx_dio_mem_align),
         // Nothing is said of it: a page will do.
         _ => SECTOR_BYTES_MAX as u32,

@@ -150,7 +150,6 @@ impl Shard {
             let left = if lease.checkpoint_secs > 0 { secs_to_ms(lease.checkpoint_secs) } else { lease.ttl_ms() };
             lease.deadline_ms = deadline(now_ms, left.saturating_add(extend_ms));
             lease.queued_ms = lease.deadline_ms;
-            lease.revoking_until_ms = 0;
             lease.checkpointing_until_ms = 0;
             entries.push(Reverse((lease.queued_ms, *id)));
         }

@@ -74,6 +74,12 @@ fn next_url(text: &str) -> Option<usize> {
     text.match_indices("://").map(|(at, _)| at).find(|at| begins(&text[..*at]))
 }
 
+/// Whether it is a host with or without a port.
+fn is_host(text: &str) -> bool {
+    let port = text.rsplit_once(']').map_or(text, |(_, port)| port).split_once(':').map_or("", |(_, port)| port);
+    port.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 /// A text in which every URL has lost the password before its host.
 fn without_user_info(text: &str) -> String {
     let Some((scheme, mut rest)) = text.split_once("://") else { return text.to_owned() };
@@ -87,6 +93,8 @@ fn without_user_info(text: &str) -> String {
         let whole = part.rfind('@').filter(|at| part[..*at].contains(':'));
         match whole.or_else(|| part[..host_end].rfind('@')) {
             Some(at) => shown.push_str(&format!("{HIDDEN}{}", &part[at..])),
+            // What follows may be no URL but the rest of a password: then this is its begin.
+            None if next.is_some() && !is_host(&part[..host_end]) => shown.push_str(HIDDEN),
             None => shown.push_str(part),
         }
         if next.is_none() {
@@ -130,6 +138,11 @@ mod tests {
                 "rusd --initial-cluster=a=http://u:p=pw://x@h:1,b=http://v:pw://pw@i",
                 "rusd --initial-cluster=a=http://(secret)@h:1,b=http://(secret)@i",
             ),
+            ("rusd --from=http://me:pw,w://pw@h", "rusd --from=http://(secret)://(secret)@h"),
+            (
+                "rusd --initial-cluster=a=http://u:pw,y=z://pw@h:1",
+                "rusd --initial-cluster=a=http://(secret)://(secret)@h:1",
+            ),
             ("rusd --from=http://me:p,pw@h,http://pw@i", "rusd --from=http://(secret)@h,http://(secret)@i"),
         ] {
             assert_eq!(shown(line), shows);
@@ -142,6 +155,8 @@ mod tests {
         for line in [
             "rusd --name=user --data-dir /d:e -- password user:x --listen-client-urls=http://127.0.0.1:1 --user",
             "rusd --discovery=https://h/path?mail=a@b",
+            "rusd --from=http://[::1]:2379,http://h,https://i:1/p",
+            "rusd --initial-cluster=a=http://[fe80::1]:2380,b=http://10.0.0.1:2380",
             "rusd --discovery=https://h/path?from=http://h:1,http://i",
         ] {
             assert_eq!(shown(line), line);

@@ -99,13 +99,14 @@ impl LeaseKeeper {
         let mut ticks = 0_u32;
         let status = self.proposer.node().status().clone();
         let mut term = status.term();
+        let mut led = None;
         loop {
             tick.tick().await;
             let now = status.term();
             let leads = status.leads_rightly();
             // A new term of our own may have come between two looks: its clocks begin afresh.
             if leads != self.lessor.is_leading() || (leads && now != term) {
-                self.follow_leadership(leads, now).await;
+                self.follow_leadership(leads, now, &mut led).await;
             }
             term = now;
             if !self.lessor.is_leading() {
@@ -120,13 +121,25 @@ impl LeaseKeeper {
         }
     }
 
-    /// Stops the clocks, and starts them if this member leads in `term`.
+    /// Stops the clocks, and starts them if this member leads in `term`. `led` is the term in which they ran last.
     ///
     /// A checkpoint that was taken back before this term may not be applied here yet: a clock that began before it
-    /// is would end a lease whose client was promised more. So what came before the term is waited for.
-    async fn follow_leadership(&self, leads: bool, term: Term) {
+    /// is would end a lease whose client was promised more. So what came before the term is waited for. A leader that lost
+    /// sight of the others and found them again in its own term has in its log what it decided before, to end leases
+    /// among it: they must be gone before anybody renews by new clocks, so all of its log is waited for.
+    async fn follow_leadership(&self, leads: bool, term: Term, led: &mut Option<Term>) {
         self.lessor.demote();
-        if leads && self.proposer.confirm_lead(term).await.is_ok() {
+        if !leads {
+            return;
+        }
+        let caught_up = if *led == Some(term) {
+            let nothing = Command::LeaseCheckpoint { remaining: Vec::new() };
+            self.proposer.propose_as_leader(nothing, term).await.map(drop)
+        } else {
+            self.proposer.confirm_lead(term).await
+        };
+        if caught_up.is_ok() {
+            *led = Some(term);
             self.lessor.promote(self.env.clock.now(), self.election_timeout);
         }
     }

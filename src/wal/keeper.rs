@@ -79,23 +79,26 @@ impl Chores {
     }
 
     /// Whether a purged file of this length is to be a spare, so that all together are no longer than one of `whole`
-    /// bytes; and the shorter spares that make place for it, as it is of a log that has grown.
-    fn place_for(&self, capacity: u32, whole: u32) -> Option<Vec<Spare>> {
+    /// bytes; and the shorter spares that make place for it, as it is of a log that has grown. Where the disk has filled up
+    /// since, `whole` is less, and spares go before anything is kept.
+    fn place_for(&self, capacity: u32, whole: u32) -> (bool, Vec<Spare>) {
         let mut desk = self.desk.lock();
         let (capacity, whole) = (u64::from(capacity), u64::from(whole));
         let sum = |spares: &mut dyn Iterator<Item = &Spare>| spares.map(|spare| u64::from(spare.capacity)).sum::<u64>();
-        let mut kept = sum(&mut desk.spares.iter());
         let lasting = sum(&mut desk.spares.iter().filter(|spare| u64::from(spare.capacity) >= capacity));
-        if capacity < u64::from(WalOptions::SEGMENT_BYTES_MIN).min(whole) || lasting + capacity > whole {
-            return None;
-        }
+        let is_kept = capacity >= u64::from(WalOptions::SEGMENT_BYTES_MIN).min(whole) && lasting + capacity <= whole;
+        let room = if is_kept { whole - capacity } else { whole };
         let mut displaced = Vec::new();
-        while kept + capacity > whole {
-            let shortest = (0..desk.spares.len()).min_by_key(|at| desk.spares[*at].capacity)?;
-            displaced.extend(desk.spares.remove(shortest));
-            kept = sum(&mut desk.spares.iter());
+        while sum(&mut desk.spares.iter()) > room {
+            let shortest = (0..desk.spares.len()).min_by_key(|at| desk.spares[*at].capacity);
+            displaced.extend(shortest.and_then(|at| desk.spares.remove(at)));
         }
-        Some(displaced)
+        (is_kept, displaced)
+    }
+
+    /// Gives up all spares, for one who finds none long enough, and no room for another file.
+    pub(super) fn give_up_spares(&self) -> VecDeque<Spare> {
+        std::mem::take(&mut self.desk.lock().spares)
     }
 
     /// A name that no other draft of this run has: a spare keeps its own until its first group is
@@ -177,9 +180,10 @@ impl Keeper {
         let is_free = Arc::get_mut(&mut segment.file).is_some();
         let capacity = u32::try_from(segment.file.size()?).unwrap_or(u32::MAX);
         let draft = self.dir.join(self.chores.draft_name());
-        let place = if is_free { self.chores.place_for(capacity, self.options.segment_bytes) } else { None };
-        let recycle = place.is_some();
-        for spare in place.into_iter().flatten() {
+        let whole = fitting_bytes(&**disk, &self.dir, u64::MAX, &self.options);
+        // One that is still read goes.
+        let (recycle, displaced) = self.chores.place_for(if is_free { capacity } else { 0 }, whole);
+        for spare in displaced {
             // One that stays is a draft, which the next start removes.
             let _ = disk.remove(&spare.path);
         }
@@ -188,6 +192,10 @@ impl Keeper {
             // An earlier try came as far as this.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return disk.sync_dir(&self.dir),
             gone => gone?,
+        }
+        if recycle {
+            // Another try, if the sync fails, begins at this name.
+            segment.path.clone_from(&draft);
         }
         // The old name must be gone for good before the file gets other contents.
         disk.sync_dir(&self.dir)?;
@@ -252,7 +260,11 @@ mod tests {
         disk.create_dir_all(Path::new("/d")).unwrap();
         let (chores, whole) = (Chores::default(), 1024 * KIB);
         let keep = |capacity: u32| {
-            let displaced = chores.place_for(capacity, whole)?;
+            let (is_kept, displaced) = chores.place_for(capacity, whole);
+            if !is_kept {
+                assert!(displaced.is_empty());
+                return None;
+            }
             let path = Path::new("/d").join(chores.draft_name());
             let spare = Spare::make(&disk, &path, capacity, capacity).unwrap();
             chores.desk.lock().spares.push_back(spare);
@@ -269,5 +281,10 @@ mod tests {
         assert_eq!(keep(1025 * KIB), None);
         assert_eq!(chores.take_spare(1).map(|spare| spare.capacity), Some(1024 * KIB));
         assert!(chores.take_spare(1).is_none());
+        for _ in 0..4 {
+            assert_eq!(keep(256 * KIB), Some(vec![]));
+        }
+        let (is_kept, displaced) = chores.place_for(1024 * KIB, 300 * KIB);
+        assert_eq!((is_kept, displaced.len()), (false, 3), "where there is little room, little is kept");
     }
 }

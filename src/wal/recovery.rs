@@ -96,7 +96,9 @@ pub(super) fn recover(env: &Env, dir: &Path, options: &WalOptions) -> Result<Ope
             "the raft log ended in an unfinished write, which was cut; nothing acknowledged was in it"
         );
     }
-    let wanted = fitting_bytes(&**disk, dir, opening.header.sequence, options);
+    // A file that is used again keeps its length: what is added to it would be written for the first time.
+    let is_new = !opening.header.is_recycled;
+    let wanted = if is_new { fitting_bytes(&**disk, dir, opening.header.sequence, options) } else { 0 };
     let capacity = repair(path, &**file, &scanned, wanted).map_err(WalError::io("repair", path))?;
     disk.sync_dir(dir).map_err(WalError::io("sync", dir))?;
 

@@ -327,7 +327,16 @@ impl Writer {
             }
             Ok(spare)
         };
-        make().map_err(|error: io::Error| match error.kind() {
+        let full = |error: &io::Error| error.kind() == io::ErrorKind::StorageFull;
+        let mut made = make();
+        if made.as_ref().is_err_and(full) {
+            // They are too short for this, and hold the room that it needs.
+            for spare in self.chores.give_up_spares() {
+                let _ = self.env.disk.remove(&spare.path);
+            }
+            made = make();
+        }
+        made.map_err(|error: io::Error| match error.kind() {
             io::ErrorKind::StorageFull => Stop::Full,
             _ => Stop::Fatal(self.fatal_in_dir("make a segment in", &error)),
         })

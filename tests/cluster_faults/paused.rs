@@ -69,3 +69,42 @@ async fn no_lease_ends_early_through_a_pause_of_the_leader() {
     ends_in_time(&cluster, reader, kept, &renewed).await;
     cluster.agree().await;
 }
+
+/// Cause: a leader that lost sight of the others let its leases run out, and found them again in the same term. Its clocks
+/// began anew, while the end of the leases was in its log yet.
+/// Symptom: a renewal was answered with the full time, and the lease was gone a moment later. A seed of the simulation
+/// found it.
+/// Holds: what a leader has in its log is applied before its clocks run again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_renewal_is_answered_while_the_end_of_the_lease_is_in_the_log() {
+    const LEASES: i64 = 20;
+    let mut cluster = Cluster::rusd(3, &[]).await;
+    let leader = cluster.leader().await;
+    let (down, silent) = ((leader + 1) % 3, (leader + 2) % 3);
+    cluster.kill(down);
+    let channel = cluster.channel(leader);
+    let mut renewed = Vec::new();
+    for id in 1..=LEASES {
+        renewed.push(vec![grant_surely(&channel, id, 2).await]);
+    }
+    // They run out one after the other about when the leader finds out that it is alone: some just before.
+    for (id, renewed) in (1..=LEASES).zip(&mut renewed) {
+        renewed.extend(renew(&channel, id).await.ok().flatten());
+        tokio::time::sleep(Duration::from_millis(60)).await;
+    }
+    cluster.pause(silent);
+    tokio::time::sleep(Duration::from_millis(3500)).await;
+    cluster.resume(silent);
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(3) {
+        for (id, renewed) in (1..=LEASES).zip(&mut renewed) {
+            let answer = tokio::time::timeout(Duration::from_secs(1), renew(&channel, id)).await;
+            renewed.extend(answer.ok().and_then(Result::ok).flatten());
+        }
+    }
+    for (id, renewed) in (1..=LEASES).zip(&renewed) {
+        ends_in_time(&cluster, leader, id, renewed).await;
+    }
+    cluster.restart(down).await;
+    cluster.agree().await;
+}

@@ -2,15 +2,16 @@
 //! acknowledged is lost.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use rusd::env::{CrashStyle, DiskOp, MemDisk, Step};
+use rusd::env::{CrashStyle, Disk, DiskOp, MemDisk, Step};
 use rusd::types::RaftIndex;
-use rusd::wal::Wal;
+use rusd::wal::{Wal, WalOptions};
 
-use super::rig::{Results, Rig, View, entry, id, note, small};
+use super::rig::{DIR, Results, Rig, View, entry, id, note, small};
 
 const EIO: i32 = 5;
 const EINVAL: i32 = 22;
@@ -87,7 +88,7 @@ fn a_refused_write_past_the_cache_goes_through_it() {
 /// Holds: a purge gives its files back whatever their length; what is allocated is what the log has at a time.
 #[test]
 fn short_segments_are_used_again() {
-    let options = rusd::wal::WalOptions { segment_bytes: 64 << 20, ..Default::default() };
+    let options = WalOptions { segment_bytes: 64 << 20, ..WalOptions::default() };
     let mut rig = Rig::new(options);
     let (wal, _) = rig.open().unwrap();
     for index in 0..40 {
@@ -106,6 +107,90 @@ fn short_segments_are_used_again() {
     rig.crash(wal, CrashStyle::LoseAll);
     let (wal, recovered) = rig.open().unwrap();
     assert_eq!((View::of(&wal), recovered.cut), (before, None));
+    let last = rig.disk.bytes(rig.files().last().unwrap()).unwrap();
+    assert_eq!(last.len(), 4 << 20, "a start doesn't lengthen what was used before");
+}
+
+/// A log of full length whose disk has filled up since: three segments of 4 MiB that are to be purged, and little is free.
+fn on_a_disk_that_filled_up() -> (Rig, Wal) {
+    let mut rig = Rig::new(WalOptions { segment_bytes: 4 << 20, ..WalOptions::default() });
+    let (wal, _) = rig.open().unwrap();
+    for index in 0..15 {
+        wal.append(vec![entry(1, index, 1_000_000)], |result| result.unwrap());
+        rig.run();
+    }
+    let used: usize = rig.disk.list(Path::new(DIR)).unwrap().iter().map(|name| length(&rig, name)).sum();
+    rig.disk.set_capacity(Some(used as u64 + (1 << 20)));
+    (rig, wal)
+}
+
+fn length(rig: &Rig, name: impl AsRef<Path>) -> usize {
+    rig.disk.bytes(&Path::new(DIR).join(name.as_ref())).map_or(0, |bytes| bytes.len())
+}
+
+/// Cause: a purge kept files for later up to a segment's full length, however little was free.
+/// Symptom: a small disk that was full stayed so, as all that a purge gives back was held by files of no use.
+/// Holds: where little is free, little is kept.
+#[test]
+fn a_purge_on_a_disk_that_filled_up_gives_room_back() {
+    let (rig, wal) = on_a_disk_that_filled_up();
+    let free = || rig.disk.free_bytes(Path::new(DIR)).unwrap();
+    assert!(free() <= 1 << 20);
+    wal.purge_to(id(1, 13), |result| result.unwrap());
+    for _ in 0..6 {
+        rig.run();
+    }
+    assert!(free() >= 9 << 20, "{} bytes are free", free());
+}
+
+/// Cause: files kept for later were all shorter than the next record, and a longer one found no room beside them.
+/// Symptom: the log waited for ever for room that it held itself.
+/// Holds: whoever finds no room gives up what it keeps first.
+#[test]
+fn files_kept_for_later_give_way_to_a_longer_one() {
+    let mut rig = Rig::new(WalOptions { segment_bytes: 1 << 20, ..WalOptions::default() });
+    let (wal, _) = rig.open().unwrap();
+    for index in 0..6 {
+        wal.append(vec![entry(1, index, 400_000)], |result| result.unwrap());
+        rig.run();
+    }
+    wal.purge_to(id(1, 5), |result| result.unwrap());
+    for _ in 0..6 {
+        rig.run();
+    }
+    let used: usize = rig.disk.list(Path::new(DIR)).unwrap().iter().map(|name| length(&rig, name)).sum();
+    assert!(used >= 2 << 20, "one is kept: {used}");
+    rig.disk.set_capacity(Some(used as u64 + (700 << 10)));
+    let results = Results::default();
+    wal.append(vec![entry(1, 6, 1_500_000)], note(&results, 0));
+    for _ in 0..6 {
+        rig.run();
+    }
+    assert_eq!(*results.lock(), [(0, true)]);
+}
+
+/// Cause: a directory's sync failed after a purged file had its new name, and the next try looked for the old one.
+/// Symptom: a file of up to 64 MiB that no one knew of, until the next start.
+/// Holds: the next try begins at the name that it has.
+#[test]
+fn a_purge_that_failed_midway_loses_no_file() {
+    for nth in 0..4 {
+        let mut rig = Rig::new(WalOptions { segment_bytes: 1 << 20, ..WalOptions::default() });
+        let (wal, _) = rig.open().unwrap();
+        for index in 0..12 {
+            wal.append(vec![entry(1, index, 400_000)], |result| result.unwrap());
+            rig.run();
+        }
+        wal.purge_to(id(1, 10), |result| result.unwrap());
+        rig.spawn.run(Wal::WRITER);
+        rig.disk.fail(DiskOp::SyncDir, nth, EIO);
+        for _ in 0..8 {
+            rig.spawn.run(Wal::KEEPER);
+        }
+        let names = rig.disk.list(Path::new(DIR)).unwrap();
+        let drafts = names.iter().filter(|name| name.to_string_lossy().starts_with("draft-")).count();
+        assert!(drafts <= 1, "{names:?} after sync {nth} failed");
+    }
 }
 
 /// Cause: after a failed fsync the kernel holds the lost pages for clean, so a second fsync succeeds.

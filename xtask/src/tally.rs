@@ -13,6 +13,8 @@ pub(crate) struct Tally {
     pub(crate) skipped: Vec<String>,
     /// What they printed behind `SUMMARY`: what was done, in figures.
     pub(crate) told: Vec<String>,
+    /// Programs that said themselves that tests of theirs had failed: one that was killed doesn't.
+    pub(crate) told_failed: u64,
     /// The names of what failed.
     pub(crate) failing: Vec<String>,
     /// Where that was, as cargo's own flags say it: `-p PACKAGE --test PROGRAM`.
@@ -32,6 +34,7 @@ impl Tally {
             self.failing.push(name.to_owned());
         }
         let Some(summary) = line.strip_prefix("test result: ") else { return };
+        self.told_failed += u64::from(summary.starts_with("FAILED"));
         for part in summary.split(['.', ';']) {
             let mut words = part.split_whitespace();
             let (Some(count), Some(kind)) = (words.next().and_then(|n| n.parse::<u64>().ok()), words.next()) else {
@@ -100,7 +103,8 @@ mod tests {
         let skipped = vec!["golden: etcd is not there".to_owned()];
         let told = vec!["chaos: 9 rounds".to_owned()];
         let failing = vec!["tls::b".to_owned()];
-        assert_eq!(tally, Tally { passed: 7, failed: 2, ignored: 1, skipped, told, failing, targets: vec![] });
+        let sum = Tally { passed: 7, failed: 2, ignored: 1, skipped, told, told_failed: 1, failing, targets: vec![] };
+        assert_eq!(tally, sum);
     }
 
     #[test]

@@ -71,7 +71,7 @@ impl DataDir {
     }
 
     fn write_healings(&self, disk: &dyn Disk, times: &[String]) -> Result<(), DataDirError> {
-        let newest = &times[times.len().saturating_sub(KEPT)..];
+        let newest = newest(times);
         let path = self.member().join(HEALINGS);
         let opener = Opener { disk, root: &self.root };
         write_atomic(disk, &path, (newest.join("\n") + "\n").as_bytes()).map_err(opener.io("write", &path))
@@ -86,6 +86,24 @@ impl DataDir {
         let bytes = read_all(disk, &path, SMALL_FILE_BYTES_MAX).map_err(opener.io("read", &path))?;
         Ok(String::from_utf8_lossy(&bytes).split_ascii_whitespace().map(str::to_owned).collect())
     }
+}
+
+/// The newest ones: those of which the state was replaced always as many as count, however many found no room.
+fn newest(times: &[String]) -> Vec<&str> {
+    let mut left = HEALINGS_MAX;
+    let mut kept: Vec<_> = times
+        .iter()
+        .rev()
+        .enumerate()
+        .filter(|(behind, time)| {
+            let counts = !time.ends_with(FULL) && left > 0;
+            left -= usize::from(counts);
+            counts || *behind < KEPT
+        })
+        .map(|(_, time)| time.as_str())
+        .collect();
+    kept.reverse();
+    kept
 }
 
 fn seconds(time: SystemTime) -> u64 {
@@ -125,6 +143,15 @@ mod tests {
         }
         assert_eq!(all(200), Healings { replaced: KEPT - 1, full: 1 });
         assert_eq!(all(300), Healings::default(), "room that there wasn't a day ago tells nothing");
+        for hours in [300, 301] {
+            open().note_healing(&RealDisk, at(hours)).expect("written");
+        }
+        for _ in 0..2 * KEPT {
+            open().note_healing(&RealDisk, at(302)).expect("written");
+            open().note_healing_full(&RealDisk).expect("written");
+        }
+        assert_eq!(since(303), 2, "tries without room push out none that counts");
+        assert!(open().healings(&RealDisk).expect("read").len() <= KEPT + HEALINGS_MAX);
         write_atomic(&RealDisk, &dir.path().join("member").join(HEALINGS), b"what is this").expect("written");
         assert_eq!(since(900), 3, "rather never healed than for ever");
     }

@@ -20,8 +20,10 @@ use crate::types::{Revision, StorageError};
 /// Appends are joined to parts of about this size.
 const PART_BYTES: u64 = 1 << 20;
 
-/// Rows of small tables from which a part is begun to be written at once: they count no bytes, and wait in memory.
+/// Rows of small tables from which a part is begun to be written at once, and bytes of them: neither counts as pending, and
+/// all of it waits in memory.
 const ROWS_MAX: usize = 1 << 16;
+const ROW_BYTES_MAX: usize = 4 << 20;
 
 /// Where the small tables are sent.
 pub(super) type FreezeReply = oneshot::Sender<Result<Frozen, StorageError>>;
@@ -37,6 +39,8 @@ pub(super) struct Part {
     pub(super) digests: Vec<u64>,
     /// Changes of small tables, in order.
     pub(super) rows: Vec<RowChange>,
+    /// Bytes of their keys and values.
+    pub(super) row_bytes: usize,
     /// Older versions that the records take the place of.
     pub(super) superseded: Vec<Revision>,
     /// The position that all of this leads to.
@@ -92,12 +96,14 @@ impl Work {
                 back.bytes += part.bytes;
                 back.digests.append(&mut part.digests);
                 back.rows.append(&mut part.rows);
+                back.row_bytes += part.row_bytes;
                 back.superseded.append(&mut part.superseded);
                 back.position = part.position;
             }
             None => self.parts.push_back(part),
         }
-        self.urgent |= self.parts.back().is_some_and(|part| part.rows.len() >= ROWS_MAX);
+        let is_long = |part: &Part| part.rows.len() >= ROWS_MAX || part.row_bytes >= ROW_BYTES_MAX;
+        self.urgent |= self.parts.back().is_some_and(is_long);
     }
 
     /// Asks for the small tables as of the last append before this.

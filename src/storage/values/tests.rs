@@ -186,6 +186,23 @@ async fn a_scan_joins_the_engine_and_the_pending_map() {
     assert_eq!(mains(2095, 5000, usize::MAX), (2095..2100).collect::<Vec<_>>());
 }
 
+/// Cause: rows of small tables count for no budget, and were counted by number alone.
+/// Symptom: a role that grows is a row of its whole length at each change, and all of them waited for the interval.
+/// Holds: some MiB of them are written at once.
+#[tokio::test]
+async fn long_rows_do_not_wait_for_the_interval() {
+    let slow = ValuesConfig { flush_interval: Duration::from_secs(3600), ..config(&MemoryImage::default()) };
+    let (mut writer, _reader, _) = open(&Env::real(), slow).expect("open");
+    let row = Bytes::from(vec![7; 1 << 20]);
+    for change in 1..=8 {
+        let rows = vec![(Table::Auth, Bytes::from_static(b"role"), Some(row.clone()))];
+        writer.append(vec![], rows, position(change)).expect("append");
+    }
+    let mut durable = writer.durable().clone();
+    let some = durable.wait_for(|durable| *durable >= position(4));
+    tokio::time::timeout(Duration::from_secs(60), some).await.expect("long before the interval").expect("a writer");
+}
+
 #[tokio::test]
 async fn the_pending_map_is_bounded_by_its_budget() {
     let image = MemoryImage::default();

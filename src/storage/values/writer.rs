@@ -132,10 +132,12 @@ impl ValueWriter {
             (self.last_main, self.must_follow) = (last, true);
         }
         self.shared.logical_bytes.fetch_add(logical, Ordering::Relaxed);
+        let row_bytes =
+            rows.iter().map(|(_, key, value)| key.len() + value.as_ref().map_or(0, |value| value.len())).sum();
         let urgent = self.shared.pending.bytes() >= self.shared.flush_at.load(Ordering::Relaxed);
         self.position = position;
         self.shared.queue.add(|work| {
-            work.append(Part { mains, bytes, digests, rows, superseded, position, closed: false });
+            work.append(Part { mains, bytes, digests, rows, row_bytes, superseded, position, closed: false });
             work.urgent |= urgent;
         });
         Ok(())
