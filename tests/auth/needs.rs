@@ -187,7 +187,8 @@ pub(crate) fn of(method: &str) -> &'static [(&'static str, Need)] {
         "Election.Leader" => &[("name: 'z'", Keys(&[(0, "z/", "z0")]))],
         "Election.Proclaim" => &[("leader { name: 'k' key: 'k' rev: 1 }", Keys(&[WRITE_K, K]))],
         "Election.Resign" => &[("leader { name: 'k' key: 'k' rev: 1 }", Keys(&[WRITE_K, K]))],
-        "Election.Observe" => &[("name: 'z'", Keys(&[(0, "z/", "z0")]))],
+        // There is a key below it.
+        "Election.Observe" => &[("name: 'y'", Keys(&[(0, "y/", "y0")]))],
         "Health.Check" | "Health.List" | "Health.Watch" => &[("", Nothing)],
         _ => &[],
     }
