@@ -39,7 +39,7 @@ use super::http::{self as pages, Pages, WebPolicy};
 use super::methods::Method;
 use super::riding::ConnBody;
 use super::services::Services;
-use super::share::{Asked, Patience, Share};
+use super::share::{Asked, Patience, Share, Unknown};
 use super::socket::{CALLS_A_TURN, Socket, Standing};
 use super::turns::{Gate, InTurn, Turns};
 use super::websocket::{self, Session, Switch};
@@ -278,15 +278,18 @@ impl Door {
     /// Whether a request's caller is somebody, by what its door goes by.
     ///
     /// # Errors
-    /// What it is told if not.
-    fn know<B>(&self, request: &Request<B>, head: &Head) -> Result<(), RequestError> {
+    /// Why not.
+    fn know<B>(&self, request: &Request<B>, head: &Head) -> Result<(), Unknown> {
         let path = request.uri().path();
-        let auth = &self.services.auth;
-        if matches!(head, Head::Page) && self.pages.gateway && gateway::is_served(path) {
-            let who = Visitor::default().who(&gateway::metadata(&websocket::said(request)));
-            return auth.check_known(&who, gateway::method_of(path));
-        }
-        auth.check_known(&self.visitor.who(request.headers()), Method::of_path(path))
+        let (who, method) = if matches!(head, Head::Page) && self.pages.gateway && gateway::is_served(path) {
+            (Visitor::default().who(&gateway::metadata(&websocket::said(request))), gateway::method_of(path))
+        } else {
+            (self.visitor.who(request.headers()), Method::of_path(path))
+        };
+        self.services.auth.check_known(&who, method).map_err(|error| match error {
+            RequestError::AuthTokenInvalid if who.is_ahead(self.services.proposer.standing().applied) => Unknown::Ahead,
+            error => error.into(),
+        })
     }
 }
 

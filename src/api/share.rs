@@ -29,8 +29,8 @@ const PROBES: usize = 64;
 /// What part of all places is for those who haven't proven who they are, while authentication is on, and the fewest.
 const STRANGERS_PART: usize = 8;
 const STRANGERS_MIN: usize = 64;
-/// What part of those they have besides for logins, and as many for pages for probes: as long as their answers aren't
-/// taken they hold them, too.
+/// What part of those they have besides for logins, as many for pages for probes, and as many for calls with tokens that
+/// this member can't know yet: as long as their answers aren't taken they hold them, too.
 const BEYOND_PART: usize = 2;
 /// What part of the places for one such thing one connection may have, and the most of them.
 const BEYOND_CONNECTION_PART: usize = 4;
@@ -67,6 +67,24 @@ pub(super) struct Beyond {
     pages: Arc<Places>,
     /// Probes' calls.
     probes: Arc<Places>,
+    /// Calls with a token that this member can't know yet.
+    ahead: Arc<Places>,
+}
+
+/// Why a request's caller is nobody here.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Unknown {
+    /// It is to be told so.
+    Told(RequestError),
+    /// Its token says that it was given out by an entry which this member hasn't come to: another may just have answered
+    /// with it. The call waits for that entry before it is refused.
+    Ahead,
+}
+
+impl From<RequestError> for Unknown {
+    fn from(error: RequestError) -> Self {
+        Self::Told(error)
+    }
 }
 
 impl Beyond {
@@ -74,12 +92,14 @@ impl Beyond {
     pub(super) fn new(open: &Places) -> Self {
         let places = |max| Places::new("max-open-requests", max);
         let beyond = strangers(open) / BEYOND_PART;
-        Self { logins: places(beyond), pages: places(beyond), probes: places(PROBES) }
+        let [logins, pages, ahead] = [(); 3].map(|()| places(beyond));
+        Self { logins, pages, probes: places(PROBES), ahead }
     }
 
-    /// Those for a request to `path`, and a number for what it is.
-    fn of(&self, path: &str) -> Option<(&Arc<Places>, usize)> {
+    /// Those for a request to `path` of one who isn't known, and a number for what it is.
+    fn of(&self, path: &str, why: &Unknown) -> Option<(&Arc<Places>, usize)> {
         match path {
+            _ if *why == Unknown::Ahead => Some((&self.ahead, 3)),
             _ if gateway::is_login(path) => Some((&self.logins, 0)),
             _ if is_page_for_probes(path) => Some((&self.pages, 1)),
             _ => PROBE_CALL.contains(&path).then_some((&self.probes, 2)),
@@ -107,7 +127,7 @@ pub(super) struct Share {
     /// Those of nobody in particular while there are many requests; none are asked for where there is nothing but pages.
     beyond: Option<Beyond>,
     /// How many of each kind of them this connection has.
-    beyond_now: [AtomicUsize; 3],
+    beyond_now: [AtomicUsize; 4],
     /// How many logins one connection may have; counts the refusals of all.
     logins: Arc<Places>,
     logins_now: AtomicUsize,
@@ -154,17 +174,20 @@ impl Share {
     pub(super) fn ask(
         self: &Arc<Self>,
         path: &str,
-        know: impl FnOnce() -> Result<(), RequestError>,
+        know: impl FnOnce() -> Result<(), Unknown>,
     ) -> Result<Asked, RequestError> {
         let own = Arc::strong_count(self);
         let mut beyond = None;
         if self.open.taken() >= strangers(&self.open)
             && let Some(places) = &self.beyond
-            && let Err(error) = know()
+            && let Err(why) = know()
         {
             // Silent streams of whoever likes, on as many connections, would leave no place to others.
-            let Some((places, kind)) = places.of(path) else {
-                return Err(if error == RequestError::TooManyRequests { self.refuse() } else { error });
+            let Some((places, kind)) = places.of(path, &why) else {
+                return Err(match why {
+                    Unknown::Told(error) if error != RequestError::TooManyRequests => error,
+                    _ => self.refuse(),
+                });
             };
             beyond = Some((self.take_beyond(places, kind).ok_or_else(|| self.refuse())?, kind));
         }

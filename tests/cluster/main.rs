@@ -14,6 +14,7 @@
 mod peers;
 
 mod cluster;
+mod fresh_tokens;
 #[path = "../support/ports.rs"]
 mod ports;
 mod secrets;

@@ -187,7 +187,7 @@ async fn files_are_their_owners_alone() {
 }
 
 /// Status and the whole answer.
-async fn http(url: &str, request: &str, token: &str, body: &str) -> (u16, String) {
+pub(crate) async fn http(url: &str, request: &str, token: &str, body: &str) -> (u16, String) {
     let address = url.split_once("://").expect("a URL").1;
     let mut socket = tokio::net::TcpStream::connect(address).await.expect("it serves");
     let authorization = if token.is_empty() { String::new() } else { format!("Authorization: {token}\r\n") };

@@ -229,7 +229,7 @@ impl CallContext {
 
     /// Waits for the entry that gave a token out, which another member may have answered with before it is seen here.
     pub(crate) async fn await_token(&self) {
-        if self.who.unknown_token_index().is_some_and(|index| index > self.proposer.standing().applied.get()) {
+        if self.who.is_ahead(self.proposer.standing().applied) {
             // Without a leader the token isn't known, which is what is answered.
             let _ = self.catch_up().await;
         }

@@ -15,6 +15,7 @@ use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::auth::Proof;
+use crate::types::RaftIndex;
 
 static TOKEN: HeaderName = HeaderName::from_static("token");
 static THROUGH_A_GATEWAY: HeaderName = HeaderName::from_static("grpcgateway-accept");
@@ -112,8 +113,13 @@ pub(crate) enum Who {
 }
 
 impl Who {
+    /// Whether a token isn't known here since the entry that gave it out, as far as it says so, comes after `applied`.
+    pub(crate) fn is_ahead(&self, applied: RaftIndex) -> bool {
+        self.unknown_token_index().is_some_and(|index| index > applied.get())
+    }
+
     /// The entry that gave a simple token out, as far as it says so, unless it was known here already.
-    pub(super) fn unknown_token_index(&self) -> Option<u64> {
+    fn unknown_token_index(&self) -> Option<u64> {
         match self {
             Self::Token(shown) if shown.proof.load().is_none() => shown.index(),
             _ => None,

@@ -24,6 +24,8 @@ const LETTERS: usize = 24;
 const SHARDS: usize = 64;
 /// Tokens that a map keeps; beyond it the one ends that would end first.
 const SHARD_MAX: usize = 1_024;
+/// How many of those that nobody showed here yet are kept before one that was: their users have just logged in.
+const UNSEEN_SPARED: usize = SHARD_MAX / 8;
 /// Tokens that a user keeps; beyond it that user's oldest ends, and nobody else's.
 const USER_MAX: usize = SHARDS * SHARD_MAX / 4;
 /// A use makes a token live longer only if that is more than this part of its time, and more than a second at most:
@@ -241,10 +243,16 @@ fn shard_of(token: &TokenHash) -> usize {
     usize::from(token[0]) % SHARDS
 }
 
-/// The one that would end first: one that nobody showed here yet, or whose last use was longest ago.
+/// The one that ends where there is no room: the oldest of those that nobody showed here yet, if they are many, else the one
+/// whose last use was longest ago.
 fn first_to_end(map: &Map) -> Option<TokenHash> {
-    let first = map.iter().min_by_key(|(_, issued)| (issued.ends_ms.load(Ordering::Relaxed), issued.index));
-    first.map(|(token, _)| *token)
+    let ends_ms = |issued: &Issued| issued.ends_ms.load(Ordering::Relaxed);
+    let oldest = |unseen: bool| {
+        let some = map.iter().filter(|(_, issued)| (ends_ms(issued) == 0) == unseen);
+        some.min_by_key(|(_, issued)| (ends_ms(issued), issued.index)).map(|(token, _)| *token)
+    };
+    let unseen = map.values().filter(|issued| ends_ms(issued) == 0).count();
+    if unseen > UNSEEN_SPARED { oldest(true) } else { oldest(false).or_else(|| oldest(true)) }
 }
 
 /// Takes a token that has ended off its user's.

@@ -142,6 +142,30 @@ fn their_number_is_bounded_and_those_go_that_nobody_uses() {
     assert_eq!((tokens.len(), owned(&tokens), tokens.owners.lock().len()), (0, 0, 0));
 }
 
+// Cause: those that nobody had shown yet went first, however young. Symptom: in a full map, who had just logged in lost the
+// token to the next login before it could be shown.
+#[test]
+fn who_has_just_logged_in_keeps_the_token_until_many_others_have() {
+    let (tokens, now) = (IssuedTokens::default(), Instant::now());
+    let mut letters = beside("abc").zip(1..);
+    let mut login = |is_shown: bool| {
+        let (letters, index) = letters.next().expect("there is no end of them");
+        let token = issue(&tokens, &letters, index, &format!("u{}", index % 50));
+        assert!(!is_shown || tokens.user(&token, now, TTL).is_some());
+        token
+    };
+    let [first, second] = [(); 2].map(|()| login(true));
+    (2..SHARD_MAX).for_each(|_| drop(login(true)));
+    let fresh = login(false);
+    let others: Vec<_> = (1..UNSEEN_SPARED).map(|_| login(false)).collect();
+    let lives = |token: &str| tokens.user(token, now, TTL).is_some();
+    assert!(!lives(&first) && !lives(&second), "those whose last use was longest ago make room");
+    let one_more = [(); 2].map(|()| login(false));
+    assert_eq!(tokens.len(), SHARD_MAX);
+    assert!(!lives(&fresh), "and then the oldest of those that nobody showed");
+    assert!(others.iter().chain(&one_more).all(|token| lives(token)));
+}
+
 #[test]
 fn who_has_too_many_loses_his_own() {
     let (tokens, now) = (IssuedTokens::default(), Instant::now());
