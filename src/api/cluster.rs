@@ -63,7 +63,11 @@ pub(crate) async fn update(call: CallContext, request: pb::MemberUpdateRequest) 
 
 /// `MemberPromote`.
 pub(crate) async fn promote(call: CallContext, request: pb::MemberPromoteRequest) -> Result<ReplyBody, Status> {
-    let members = change(&call, MemberChange::Promote { id: MemberId(request.id) }).await?;
+    let promoted = call.proposer.change_members(MemberChange::Promote { id: MemberId(request.id) }).await;
+    let members = promoted.map(shown).map_err(|error| {
+        call.metrics.promotion_failed(&error);
+        errors::status(&error)
+    })?;
     Ok(ReplyBody::unary(&Prost(pb::MemberPromoteResponse { header: call.message_header(0), members })))
 }
 

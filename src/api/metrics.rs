@@ -20,6 +20,7 @@ use super::slow::{Ended, SlowLog};
 use crate::apply::{OpResult, TxnResult};
 use crate::env::Clock;
 use crate::ops::traces::{TracedCall, Traces};
+use crate::types::RequestError;
 use crate::types::stages::{self, Stages};
 
 /// How many gRPC codes there are, `Ok` included.
@@ -65,6 +66,10 @@ pub struct RpcMetrics {
     checks: IntGaugeVec,
     /// `etcd_server_healthchecks_total`
     checks_run: IntCounterVec,
+    /// `etcd_network_server_stream_failures_total`
+    streams_failed: IntCounterVec,
+    /// `etcd_server_learner_promote_failures`
+    promotions_failed: IntCounterVec,
     /// `etcd_mvcc_hash_rev_duration_seconds`
     pub(crate) hashes: Histogram,
     slow: SlowLog,
@@ -175,6 +180,20 @@ impl RpcMetrics {
                     &["type", "name", "status"],
                 )?,
             )?,
+            streams_failed: add(
+                registry,
+                IntCounterVec::new(
+                    Opts::new("etcd_network_server_stream_failures_total", "Streams of clients that failed."),
+                    &["Type", "API"],
+                )?,
+            )?,
+            promotions_failed: add(
+                registry,
+                IntCounterVec::new(
+                    Opts::new("etcd_server_learner_promote_failures", "Learners that weren't given a vote, by why."),
+                    &["Reason"],
+                )?,
+            )?,
             hashes: add(
                 registry,
                 Histogram::with_opts(
@@ -209,7 +228,20 @@ impl RpcMetrics {
         let took = self.clock.now().saturating_duration_since(begun);
         self.of(method).handled(code).inc();
         self.times.observe(method, code == Code::Ok, took);
+        self.stream_ended(method, code);
         took
+    }
+
+    /// Counts a watch, or renewals, of which a message couldn't be read or was refused. That a client leaves is no failure.
+    fn stream_ended(&self, method: Method, code: Code) {
+        let api = match method {
+            Method::Watch => "watch",
+            Method::LeaseKeepAlive => "lease-keepalive",
+            _ => return,
+        };
+        if matches!(code, Code::Internal | Code::ResourceExhausted | Code::DataLoss) {
+            self.streams_failed.with_label_values(&["receive", api]).inc();
+        }
     }
 
     /// Has slow calls logged, and calls traced.
@@ -271,6 +303,11 @@ impl RpcMetrics {
     /// For `etcd_server_learner_promote_successes`: promotions that were answered here.
     pub fn promotions(&self) -> u64 {
         self.of(Method::MemberPromote).handled(Code::Ok).get()
+    }
+
+    /// Counts a promotion that failed.
+    pub(crate) fn promotion_failed(&self, error: &RequestError) {
+        self.promotions_failed.with_label_values(&[&error.to_string()]).inc();
     }
 
     /// Counts one of the checks behind a page (`livez`, `readyz`), and shows how it ended.
@@ -352,11 +389,20 @@ mod tests {
         calls.client_request(false, None);
         metrics.apply.observe(crate::ops::metrics::Operation::Put, true, std::time::Duration::ZERO, 1);
         calls.check("readyz", "linearizable_read", true);
+        calls.promotion_failed(&RequestError::LearnerNotReady);
+        calls.ended(Method::LeaseKeepAlive, Code::ResourceExhausted, calls.now());
+        metrics.sample_alarms(|| vec![(MemberId(1), "NOSPACE")]);
+        metrics.peers.sample_members(Vec::new);
         let peer = metrics.peers.of(MemberId(2));
         peer.send_failed();
         peer.receive_failed();
         peer.connected();
         peer.disconnected();
+        for (is_sent, took) in [true, false].into_iter().flat_map(|way| [(way, None), (way, Some(Default::default()))])
+        {
+            peer.snapshot_begun(is_sent);
+            peer.snapshot_ended(is_sent, took);
+        }
         let text = metrics.encode().unwrap();
         for line in include_str!("metrics/etcd_names.txt").lines().filter(|line| !line.starts_with('#')) {
             assert!(text.contains(&format!("# TYPE {line}\n")), "{line}");

@@ -56,6 +56,7 @@ pub use connections::Connections;
 pub use entrance::{Patience, Security};
 pub use errors::{code, status};
 pub use listen::{Address, ListenError, Listener, PROBES_MAX, SocketOptions, serve};
+pub(crate) use maintenance::kind_name;
 pub use metrics::RpcMetrics;
 #[cfg(rusd_sim)]
 pub use peers::serve_peer;

@@ -1,11 +1,12 @@
 //! Where the figures of `/metrics` come from: rooms that know nothing of metrics are asked here.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::meters::{CompactionMeter, LogMeter};
 use super::scrub::Care;
-use crate::api::{Connections, RpcMetrics};
+use crate::api::{Connections, RpcMetrics, kind_name};
 use crate::apply::{AlarmKind, AlarmView};
 use crate::auth::AuthView;
 use crate::consensus::NodeStatus;
@@ -62,6 +63,11 @@ pub(super) fn connect(metrics: &Metrics, sources: Sources) {
     metrics.sample(Figure::WalQueued, move || wal.queued_bytes() as f64);
     metrics.sample(Figure::LastCompaction, move || compaction.last_secs.load(Ordering::Relaxed) as f64);
     metrics.sample(Figure::AuthRevision, move || auth.look().revision() as f64);
+    let raised = alarms.clone();
+    metrics.sample_alarms(move || {
+        let raised = raised.load().list(None).into_iter();
+        raised.map(|(member, kind)| (member, kind_name(kind))).collect::<BTreeSet<_>>().into_iter().collect()
+    });
     let raised = alarms.clone();
     metrics.sample(Figure::AlarmsNoSpace, move || count(&raised, |kind| kind == AlarmKind::NoSpace));
     metrics.sample(Figure::AlarmsCorrupt, move || count(&alarms, |kind| kind != AlarmKind::NoSpace));

@@ -18,7 +18,7 @@ use super::disk::Pace;
 
 use crate::apply::{Command, OpResult, Response, TxnResult};
 use crate::auth::AuthOp;
-use crate::consensus::peer::{MeterOf, PeerMeter};
+use crate::consensus::peer::{MeterOf, PeerMeter, Way};
 use crate::consensus::{OnApply, OnPublished};
 use crate::env::Clock;
 use crate::ops::logging::{SLOW_APPLY, Sparingly};
@@ -174,8 +174,16 @@ impl PeerMeter for OtherMember {
         self.handles.disconnected();
     }
 
-    fn snapshot_received(&self, took: Duration) {
+    fn snapshot_saved(&self, took: Duration) {
         self.metrics.histograms.snapshot_db_save.observe(took.as_secs_f64());
+    }
+
+    fn snapshot_begun(&self, way: Way) {
+        self.handles.snapshot_begun(way == Way::Send);
+    }
+
+    fn snapshot_ended(&self, way: Way, whole_after: Option<Duration>) {
+        self.handles.snapshot_ended(way == Way::Send, whole_after);
     }
 }
 

@@ -9,6 +9,7 @@ use tonic::Code;
 use tonic::transport::Channel;
 
 use crate::cluster::{COMES_MAX, Cluster, until};
+use crate::secrets::http;
 use crate::users::{add_role, add_user, enable, get, grant_role, login, put, status, with};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -70,6 +71,20 @@ async fn users_count_at_every_member_and_nobody_differs() {
     cluster.members[follower].start();
     let back = come_back(&cluster, follower, "late").await;
     put(&back, Some(&login(&back, "root", "pw").await.expect("root")), "after", "1").await.expect("it serves");
+    // Who sent it, and who took it in, have counted that under etcd's names.
+    for way in ["send", "receive"] {
+        let series = format!("etcd_network_snapshot_{way}_success{{");
+        until("a snapshot is counted", || async {
+            for member in &cluster.members {
+                let scraped = http(&member.client, "GET /metrics", "", "").await.1;
+                if scraped.lines().any(|line| line.starts_with(&series) && !line.ends_with(" 0")) {
+                    return Ok(());
+                }
+            }
+            Err(series.clone())
+        })
+        .await;
+    }
     // And after a restart of all of them.
     for member in &mut cluster.members {
         member.kill();

@@ -169,17 +169,21 @@ async fn the_usual_detail_and_the_port_for_metrics_are_etcds() {
     }
 }
 
-/// What the chart's alerts ask for: NOSPACE (1) and CORRUPT (2), as they are raised and taken back.
+/// What alerts ask for, the chart's and etcd's: NOSPACE (1) and CORRUPT (2), as they are raised and taken back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn raised_alarms_are_counted() {
     let server = Server::start(Kind::Rusd, &[], "metrics").await.expect("our own is always there");
     let mut client = pb::maintenance_client::MaintenanceClient::new(server.connect().await);
-    let mut seen = Vec::new();
+    let (mut seen, mut named) = (Vec::new(), Vec::new());
     for (action, alarm) in [(0, 0), (1, 1), (1, 2), (2, 1), (2, 2)] {
         client.alarm(pb::AlarmRequest { action, member_id: 5, alarm }).await.unwrap();
         let scrape = Scrape::parse(&http(&server, "/metrics").await);
         seen.push(["rusd_alarms_nospace{}", "rusd_alarms_corrupt{}"].map(|series| scrape.value(series).unwrap()));
+        named.push(["NOSPACE", "CORRUPT"].map(|kind| {
+            scrape.value(&format!("etcd_debugging_server_alarms{{alarm_type=\"{kind}\",server_id=\"5\"}}")).is_some()
+        }));
     }
+    assert_eq!(named, [[false, false], [true, false], [true, true], [false, true], [false, false]]);
     assert_eq!(seen, [[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0], [0.0, 0.0]]);
 }
 

@@ -3,7 +3,8 @@
 //! ```text
 //! a connection that was dialled ─► Counted: bytes both ways, its begin and its end ─┐
 //! a message that came in, or its answer ────────────────────────────────────────────┼─► PeerMeter of that member
-//! a heartbeat ─► answered after so long, or not in time ────────────────────────────┘
+//! a heartbeat ─► answered after so long, or not in time ────────────────────────────┤
+//! a snapshot ─► Transfer: its begin and its end ────────────────────────────────────┘
 //! ```
 //! Members have meters of their own once they are in the address book: a stranger's id makes none.
 
@@ -13,12 +14,13 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::dial::Stream;
+use crate::env::Clock;
 use crate::types::MemberId;
 
 /// Counts what passes between this member and one other. Called on every message; must not block.
@@ -40,7 +42,54 @@ pub trait PeerMeter: Send + Sync + fmt::Debug {
     /// One ended.
     fn disconnected(&self);
     /// A snapshot's file came in from it whole, and is durable.
-    fn snapshot_received(&self, took: Duration);
+    fn snapshot_saved(&self, took: Duration);
+    /// A snapshot begins to go to it, or to come from it.
+    fn snapshot_begun(&self, way: Way);
+    /// That has ended: after so long if the receiver has taken it in, else `None`.
+    fn snapshot_ended(&self, way: Way, whole_after: Option<Duration>);
+}
+
+/// Which way a snapshot goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// To the other member.
+    Send,
+    /// From it.
+    Receive,
+}
+
+/// A snapshot under way, counted from its making on. It has failed unless [`Transfer::done`] says otherwise, also if
+/// its call is dropped.
+pub(super) struct Transfer {
+    meter: Arc<dyn PeerMeter>,
+    clock: Arc<dyn Clock>,
+    begun: Instant,
+    way: Way,
+    whole_after: Option<Duration>,
+}
+
+impl Transfer {
+    pub(super) fn begin(meter: Arc<dyn PeerMeter>, clock: Arc<dyn Clock>, way: Way) -> Self {
+        meter.snapshot_begun(way);
+        let begun = clock.now();
+        Self { meter, clock, begun, way, whole_after: None }
+    }
+
+    /// How long it is under way.
+    pub(super) fn took(&self) -> Duration {
+        self.clock.now().saturating_duration_since(self.begun)
+    }
+
+    /// The receiver has taken it in.
+    pub(super) fn done(mut self) {
+        self.whole_after = Some(self.took());
+    }
+}
+
+impl Drop for Transfer {
+    fn drop(&mut self) {
+        self.meter.snapshot_ended(self.way, self.whole_after);
+    }
 }
 
 /// Makes the meter of a member; asked once for each.
@@ -82,7 +131,9 @@ impl PeerMeter for Unmetered {
     fn heartbeat_missed(&self) {}
     fn connected(&self) {}
     fn disconnected(&self) {}
-    fn snapshot_received(&self, _: Duration) {}
+    fn snapshot_saved(&self, _: Duration) {}
+    fn snapshot_begun(&self, _: Way) {}
+    fn snapshot_ended(&self, _: Way, _: Option<Duration>) {}
 }
 
 /// A connection whose bytes are counted.

@@ -42,7 +42,7 @@ use crate::types::{ClusterId, MemberId};
 pub use ask::{Digests, Forwarded, LeaseLeft};
 pub use book::Book;
 pub use dial::{Dial, Dialing, NoDial, SocketDial, Stream};
-pub use meter::{MeterOf, PeerMeter};
+pub use meter::{MeterOf, PeerMeter, Way};
 pub use service::{Asking, Questions, Service};
 pub use snapshot::{HEALING, installed_name};
 

@@ -18,6 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::super::node::Node;
 use super::ask::{LeaseLeft, row};
+use super::meter::{Transfer, Way};
 use super::snapshot::Received;
 use super::{Peers, channels, refusal, wire};
 use crate::consensus::divergence::{DIGESTS_OF, Finding};
@@ -174,9 +175,9 @@ impl Peer for Service {
         let caller = self.admit(&request)?;
         let differs = self.node.status().diverged().is_some();
         let meter = self.peers.meter(caller);
-        let begun = self.peers.inner.env.clock.now();
+        let transfer = Transfer::begin(meter.clone(), self.peers.inner.env.clock.clone(), Way::Receive);
         let received = self.peers.receive_snapshot(request.into_inner(), differs, &*meter).await?;
-        meter.snapshot_received(self.peers.inner.env.clock.now().saturating_duration_since(begun));
+        meter.snapshot_saved(transfer.took());
         let Received { vote, snapshot, healing } = received;
         self.node.status().heard_from(caller, vote.leader_id.term);
         let path = snapshot.snapshot.clone();
@@ -191,10 +192,12 @@ impl Peer for Service {
             if self.node.status().diverged().is_none() {
                 self.peers.discard_healing();
             }
+            transfer.done();
             return Ok(Response::new(pb::SnapshotReply { vote: Some(wire::ballot(&vote)) }));
         }
         let reply = self.node.raft().install_full_snapshot(vote, snapshot).await.map_err(fatal)?;
         self.peers.discard(&path);
+        transfer.done();
         Ok(Response::new(pb::SnapshotReply { vote: Some(wire::ballot(&reply.vote)) }))
     }
 

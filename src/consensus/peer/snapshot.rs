@@ -26,6 +26,7 @@ use tonic::{Code, Status, Streaming};
 use super::super::codec::{decode_membership, encode_membership};
 use super::super::index::{log_id_of, to_raft};
 use super::super::types::{TypeConfig, Vote};
+use super::meter::{Transfer, Way};
 use super::{PeerMeter, Peers, link, wire};
 use crate::env::{Access, DiskFile, Spread, may_block};
 use crate::failpoint::{Point, hit};
@@ -70,6 +71,7 @@ impl Peers {
         snapshot: SnapshotOf<TypeConfig, PathBuf>,
         healing: bool,
     ) -> Sent {
+        let transfer = Transfer::begin(self.meter_of(target), self.inner.env.clock.clone(), Way::Send);
         let path = snapshot.snapshot;
         let file = self.inner.env.disk.open(&path, Access::Read);
         let (file, size) = match file.and_then(|file| Ok((file.clone(), file.size()?))) {
@@ -107,6 +109,7 @@ impl Peers {
             Ok(Ok(reply)) => {
                 let vote = wire::vote(reply.into_inner().vote).map_err(|error| link::network(&error))?;
                 tracing::info!(to = %target, healing, bytes = size, "a snapshot was installed");
+                transfer.done();
                 Ok(SnapshotResponse::new(vote))
             }
             Ok(Err(status)) => {

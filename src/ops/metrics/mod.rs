@@ -13,6 +13,7 @@ mod figures;
 mod handles;
 mod labels;
 mod limits;
+mod listed;
 mod peers;
 mod process;
 mod stages;
@@ -75,6 +76,8 @@ pub struct Metrics {
     /// What passes between members.
     pub peers: PeerMetrics,
     figures: Arc<figures::Figures>,
+    /// `etcd_debugging_server_alarms`: asked for at a scrape.
+    alarms: listed::Items,
 }
 
 impl Metrics {
@@ -88,6 +91,10 @@ impl Metrics {
         registry.register(Box::new(figures::FigureCollector::new(figures.clone())?))?;
         registry.register(Box::new(process::ProcessCollector::new()?))?;
         labels::register(&registry, options)?;
+        let alarms = listed::Items::default();
+        let raised = ("etcd_debugging_server_alarms", "1 for each alarm that is raised.");
+        let raised = listed::Listed::new(raised.0, raised.1, ["server_id", "alarm_type"], alarms.clone())?;
+        registry.register(Box::new(raised))?;
         Ok(Self {
             counters: Counters::register(&registry)?,
             histograms: Histograms::register(&registry)?,
@@ -97,6 +104,7 @@ impl Metrics {
             stages: StageTimes::register(&registry)?,
             peers: PeerMetrics::register(&registry, options.member)?,
             figures,
+            alarms,
             registry,
         })
     }
@@ -109,6 +117,12 @@ impl Metrics {
     /// Says where a figure comes from; the first source of a figure stays.
     pub fn sample(&self, figure: Figure, source: impl Fn() -> f64 + Send + Sync + 'static) {
         self.figures.set(figure, Box::new(source));
+    }
+
+    /// Says where the alarms are known that are raised, by member and kind, each once; the first source stays.
+    pub fn sample_alarms(&self, source: impl Fn() -> Vec<(MemberId, &'static str)> + Send + Sync + 'static) {
+        self.alarms
+            .sample(move || source().into_iter().map(|(member, kind)| [member.to_string(), kind.into()]).collect());
     }
 
     /// Shows limits; once.

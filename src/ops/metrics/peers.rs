@@ -5,21 +5,16 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use prometheus::core::{Collector, Desc};
-use prometheus::proto::{Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     exponential_buckets,
 };
 
 use super::handles::add;
+use super::listed::{Items, Listed};
 use crate::types::MemberId;
-
-/// Where the members come from.
-type Source = Box<dyn Fn() -> Vec<MemberId> + Send + Sync>;
 
 /// The families.
 #[derive(Clone)]
@@ -32,7 +27,37 @@ pub struct PeerMetrics {
     round_trip: HistogramVec,
     active: IntGaugeVec,
     disconnected: IntCounterVec,
-    members: Arc<OnceLock<Source>>,
+    /// Those that are received, and those that are sent.
+    snapshots: [SnapshotMetrics; 2],
+    /// `etcd_network_known_peers`: asked for at a scrape.
+    members: Items,
+}
+
+/// Snapshots that go one way.
+#[derive(Clone)]
+struct SnapshotMetrics {
+    whole: IntCounterVec,
+    failures: IntCounterVec,
+    under_way: IntGaugeVec,
+    took: HistogramVec,
+}
+
+impl SnapshotMetrics {
+    fn register(registry: &Registry, way: &str, label: &str) -> prometheus::Result<Self> {
+        let opts = |name: &str, help: &str| Opts::new(format!("etcd_network_snapshot_{way}_{name}"), help);
+        let took = HistogramOpts::from(opts(
+            "total_duration_seconds",
+            "Time of a snapshot until it was taken in, in seconds.",
+        ));
+        let took = took.buckets(exponential_buckets(0.1, 2.0, 10)?);
+        let labels = &[label];
+        Ok(Self {
+            whole: add(registry, IntCounterVec::new(opts("success", "Snapshots that were taken in."), labels)?)?,
+            failures: add(registry, IntCounterVec::new(opts("failures", "Snapshots that weren't taken in."), labels)?)?,
+            under_way: add(registry, IntGaugeVec::new(opts("inflights_total", "Snapshots under way."), labels)?)?,
+            took: add(registry, HistogramVec::new(took, labels)?)?,
+        })
+    }
 }
 
 /// Those of one other member.
@@ -62,9 +87,9 @@ impl PeerMetrics {
         );
         let round_trip = round_trip.buckets(exponential_buckets(0.0001, 2.0, 16)?);
         let active = Opts::new("etcd_network_active_peers", "1 while there is a connection to the member.");
-        let members = Arc::new(OnceLock::new());
-        let known = Known::new(local.to_string(), members.clone())?;
-        registry.register(Box::new(known))?;
+        let members = Items::default();
+        let known = ("etcd_network_known_peers", "1 for each member that is known.");
+        registry.register(Box::new(Listed::new(known.0, known.1, ["Local", "Remote"], members.clone())?))?;
         Ok(Self {
             local: local.to_string(),
             sent: counter("peer_sent_bytes_total", "Bytes sent to the member.", &["To"])?,
@@ -82,14 +107,21 @@ impl PeerMetrics {
                 "Times that the last connection to the member ended.",
                 &["Local", "Remote"],
             )?,
+            snapshots: [
+                SnapshotMetrics::register(registry, "receive", "From")?,
+                SnapshotMetrics::register(registry, "send", "To")?,
+            ],
             members,
         })
     }
 
-    /// Says where the members are known; the first source stays.
+    /// Says where the members are known; the first source stays. As long as none is, this one is.
     pub fn sample_members(&self, source: impl Fn() -> Vec<MemberId> + Send + Sync + 'static) {
-        // A second source is a mistake of the wiring and harmless.
-        let _ = self.members.set(Box::new(source));
+        let local = self.local.clone();
+        self.members.sample(move || match &source()[..] {
+            [] => vec![[local.clone(), local.clone()]],
+            members => members.iter().map(|member| [local.clone(), member.to_string()]).collect(),
+        });
     }
 
     /// The handles of another member.
@@ -129,6 +161,24 @@ impl PeerHandles {
         self.round_trip.observe(took.as_secs_f64());
     }
 
+    /// Notes that a snapshot is under way, to the member or from it.
+    pub fn snapshot_begun(&self, is_sent: bool) {
+        self.families.snapshots[usize::from(is_sent)].under_way.with_label_values(&[&self.remote]).inc();
+    }
+
+    /// Notes that it has ended: after so long if it was taken in, else `None`.
+    pub fn snapshot_ended(&self, is_sent: bool, whole_after: Option<Duration>) {
+        let (of, remote) = (&self.families.snapshots[usize::from(is_sent)], &[&self.remote]);
+        of.under_way.with_label_values(remote).dec();
+        match whole_after {
+            Some(took) => {
+                of.whole.with_label_values(remote).inc();
+                of.took.with_label_values(remote).observe(took.as_secs_f64());
+            }
+            None => of.failures.with_label_values(remote).inc(),
+        }
+    }
+
     /// Notes a connection to the member.
     pub fn connected(&self) {
         self.connections.fetch_add(1, Ordering::AcqRel);
@@ -141,56 +191,6 @@ impl PeerHandles {
             self.active.set(0);
             self.families.disconnected.with_label_values(&[&self.families.local, &self.remote]).inc();
         }
-    }
-}
-
-/// `etcd_network_known_peers`: asked for at a scrape.
-struct Known {
-    local: String,
-    members: Arc<OnceLock<Source>>,
-    description: Desc,
-}
-
-const KNOWN: (&str, &str) = ("etcd_network_known_peers", "1 for each member that is known.");
-
-impl Known {
-    fn new(local: String, members: Arc<OnceLock<Source>>) -> prometheus::Result<Self> {
-        let labels = ["Local", "Remote"].map(str::to_owned).to_vec();
-        let description = Desc::new(KNOWN.0.to_owned(), KNOWN.1.to_owned(), labels, Default::default())?;
-        Ok(Self { local, members, description })
-    }
-}
-
-impl Collector for Known {
-    fn desc(&self) -> Vec<&Desc> {
-        vec![&self.description]
-    }
-
-    fn collect(&self) -> Vec<MetricFamily> {
-        let known = self.members.get().map(|members| members()).unwrap_or_default();
-        let remotes: Vec<String> = match known.is_empty() {
-            true => vec![self.local.clone()],
-            false => known.iter().map(ToString::to_string).collect(),
-        };
-        let metrics = remotes.into_iter().map(|remote| {
-            let labels = [("Local", self.local.clone()), ("Remote", remote)].map(|(name, value)| {
-                let mut label = LabelPair::default();
-                label.set_name(name.to_owned());
-                label.set_value(value);
-                label
-            });
-            let (mut metric, mut gauge) = (Metric::default(), Gauge::default());
-            gauge.set_value(1.0);
-            metric.set_label(labels.to_vec());
-            metric.set_gauge(gauge);
-            metric
-        });
-        let mut family = MetricFamily::default();
-        family.set_name(KNOWN.0.to_owned());
-        family.set_help(KNOWN.1.to_owned());
-        family.set_field_type(MetricType::GAUGE);
-        family.set_metric(metrics.collect());
-        vec![family]
     }
 }
 
@@ -212,6 +212,26 @@ mod tests {
         peer.disconnected();
         assert!(shown().contains(&active(0)));
         assert!(shown().contains("etcd_network_disconnected_peers_total{Local=\"1\",Remote=\"2\"} 1\n"));
+        for (is_sent, way, label) in [(true, "send", "To"), (false, "receive", "From")] {
+            let series = |name: &str, value: u64| {
+                assert!(
+                    shown().contains(&format!("etcd_network_snapshot_{way}_{name}{{{label}=\"2\"}} {value}\n")),
+                    "{}",
+                    shown()
+                );
+            };
+            peer.snapshot_begun(is_sent);
+            series("inflights_total", 1);
+            peer.snapshot_ended(is_sent, None);
+            series("failures", 1);
+            assert!(!shown().contains(&format!("snapshot_{way}_success{{")), "none was taken in");
+            peer.snapshot_begun(is_sent);
+            peer.snapshot_ended(is_sent, Some(Duration::from_secs(2)));
+            for (name, value) in [("success", 1), ("failures", 1), ("inflights_total", 0)] {
+                series(name, value);
+            }
+            series("total_duration_seconds_sum", 2);
+        }
         metrics.sample_members(|| vec![MemberId(1), MemberId(2)]);
         assert!(shown().contains("etcd_network_known_peers{Local=\"1\",Remote=\"2\"} 1\n"));
     }
