@@ -14,8 +14,11 @@ use crate::users::{add_role, add_user, enable, get, grant_role, login, put, stat
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn users_count_at_every_member_and_nobody_differs() {
-    let mut cluster =
-        Cluster::start(3, &["--bcrypt-cost=4", "--snapshot-count=300", "--snapshot-catchup-entries=50"]).await;
+    let mut cluster = Cluster::start(
+        3,
+        &["--bcrypt-cost=4", "--snapshot-count=300", "--snapshot-catchup-entries=50", "--snapshot-log-mb=0"],
+    )
+    .await;
     let (leader, _) = cluster.leader().await;
     let follower = (leader + 1) % 3;
     let mut channels = Vec::new();
