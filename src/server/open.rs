@@ -122,7 +122,12 @@ pub(super) fn open(
 ) -> Result<Opening, OpenError> {
     let identity = data.identity();
     let owner = format!("member {:x} of cluster {:x}", identity.member.get(), identity.cluster.get());
-    let options = WalOptions { owner: Some(owner), observer: Some(log), ..WalOptions::default() };
+    let options = WalOptions {
+        owner: Some(owner),
+        observer: Some(log),
+        direct_io: config.engine.wal_direct_io,
+        ..WalOptions::default()
+    };
     let (wal, recovered) = Wal::open(env.clone(), data.wal(), options)?;
     // Whoever makes this member the only one has chosen the state that it holds.
     let heals = config.clustering.heal_diverged && !config.features.force_new_cluster;

@@ -233,7 +233,7 @@ impl Keeper {
         let Some(mut draft) = self.draft.take() else {
             let least = WalOptions::SEGMENT_BYTES_MIN.min(wanted);
             let path = self.dir.join(self.chores.draft_name());
-            let spare = Spare::make(&*self.env.disk, &path, wanted, least)?;
+            let spare = Spare::make(&*self.env.disk, &path, wanted, least, &self.options)?;
             self.draft = Some(Draft { spare, zeroed: 0, wanted });
             return Ok(None);
         };
@@ -266,7 +266,7 @@ mod tests {
                 return None;
             }
             let path = Path::new("/d").join(chores.draft_name());
-            let spare = Spare::make(&disk, &path, capacity, capacity).unwrap();
+            let spare = Spare::make(&disk, &path, capacity, capacity, &WalOptions::default()).unwrap();
             chores.desk.lock().spares.push_back(spare);
             Some(displaced.iter().map(|spare| spare.capacity / KIB).collect::<Vec<_>>())
         };

@@ -111,7 +111,7 @@ pub(super) fn recover(env: &Env, dir: &Path, options: &WalOptions) -> Result<Ope
     replay.committed = committed;
     let recovered =
         Recovered { vote: replay.vote.clone(), purged: replay.purged, last, committed: replay.committed, cut };
-    let direct = open_direct(&**disk, path);
+    let direct = open_direct(&**disk, path, options);
     let sectors = direct.map(|direct| Sectors::at(direct, &**file, scanned.end.into())).transpose();
     let active = Active {
         file: file.clone(),

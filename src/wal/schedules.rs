@@ -17,7 +17,14 @@ const ENTRIES: u64 = 6;
 
 fn options() -> WalOptions {
     // Several segments, groups of a few entries.
-    WalOptions { segment_bytes: 1024, group_bytes_max: 300, cache_bytes: 400, owner: None, observer: None }
+    WalOptions {
+        segment_bytes: 1024,
+        group_bytes_max: 300,
+        cache_bytes: 400,
+        direct_io: true,
+        owner: None,
+        observer: None,
+    }
 }
 
 fn entry(index: u64) -> WalEntry {

@@ -87,7 +87,13 @@ impl Spare {
     ///
     /// # Errors
     /// `StorageFull` if not even `least` bytes fit; others of the disk.
-    pub(super) fn make(disk: &dyn Disk, path: &Path, wanted: u32, least: u32) -> io::Result<Self> {
+    pub(super) fn make(
+        disk: &dyn Disk,
+        path: &Path,
+        wanted: u32,
+        least: u32,
+        options: &WalOptions,
+    ) -> io::Result<Self> {
         let file = disk.open(path, Access::CreateNew)?;
         let mut capacity = wanted.max(least);
         while let Err(error) = file.allocate(0, capacity.into()) {
@@ -100,7 +106,7 @@ impl Spare {
             capacity = (capacity / 2).max(least);
         }
         file.sync_all()?;
-        let direct = open_direct(disk, path);
+        let direct = open_direct(disk, path, options);
         Ok(Self { path: path.to_owned(), file, capacity, is_recycled: false, direct })
     }
 
@@ -140,8 +146,12 @@ impl Spare {
     }
 }
 
-/// A handle of the file whose writes go past the page cache; it is never missed, only dearer to be without.
-pub(super) fn open_direct(disk: &dyn Disk, path: &Path) -> Option<Direct> {
+/// A handle of the file whose writes go past the page cache, unless the options say no; it is never missed, only dearer
+/// to be without.
+pub(super) fn open_direct(disk: &dyn Disk, path: &Path, options: &WalOptions) -> Option<Direct> {
+    if !options.direct_io {
+        return None;
+    }
     disk.open_direct(path).unwrap_or_else(|error| {
         tracing::debug!(path = %path.display(), %error, "no writes past the page cache");
         None
@@ -195,10 +205,11 @@ mod tests {
         let disk = MemDisk::new();
         disk.create_dir_all(Path::new("/d")).unwrap();
         disk.set_capacity(Some(300));
+        let options = WalOptions::default();
         let path = Path::new("/d/a.tmp");
-        assert_eq!(Spare::make(&disk, path, 1024, 100).unwrap().capacity, 256);
-        assert!(Spare::make(&disk, path, 10, 10).is_err(), "a draft is never made in another's place");
-        let error = Spare::make(&disk, Path::new("/d/b.tmp"), 1024, 100).unwrap_err();
+        assert_eq!(Spare::make(&disk, path, 1024, 100, &options).unwrap().capacity, 256);
+        assert!(Spare::make(&disk, path, 10, 10, &options).is_err(), "a draft is never made in another's place");
+        let error = Spare::make(&disk, Path::new("/d/b.tmp"), 1024, 100, &options).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
         assert!(!disk.exists(Path::new("/d/b.tmp")).unwrap());
     }

@@ -46,6 +46,8 @@ pub struct WalOptions {
     pub group_bytes_max: usize,
     /// Payload bytes of recent entries kept in memory; entries that aren't durable yet come on top.
     pub cache_bytes: usize,
+    /// Whether writes go past the page cache where the file system can (`env/sectors.rs`).
+    pub direct_io: bool,
     /// Whose log it is, in a line of the caller's own; a log that says another is refused.
     pub owner: Option<String>,
     /// Told of every synced group, on the log thread.
@@ -82,6 +84,7 @@ impl Default for WalOptions {
             segment_bytes: 64 * 1024 * 1024,
             group_bytes_max: 4 * 1024 * 1024,
             cache_bytes: 1024 * 1024,
+            direct_io: true,
             owner: None,
             observer: None,
         }

@@ -289,7 +289,7 @@ impl Writer {
         let first_index = self.shared.log.lock().next_index_on_disk(self.head.purged);
         let salt = self.env.rng.next_u64();
         let is_recycled = spare.is_recycled;
-        let direct = spare.direct.or_else(|| open_direct(&*self.env.disk, &spare.path));
+        let direct = spare.direct.or_else(|| open_direct(&*self.env.disk, &spare.path, &self.options));
         let header = Header { sequence, first_index, previous_crc, previous_end, salt, is_recycled, head_end: 0 };
         let header = header.encode();
         let seed = Header::seed(&header);
@@ -320,7 +320,8 @@ impl Writer {
         let wanted = fitting_bytes(&*self.env.disk, &self.dir, sequence, &self.options);
         let least = least.max(WalOptions::SEGMENT_BYTES_MIN.min(wanted));
         let make = || {
-            let mut spare = Spare::make(&*self.env.disk, &self.dir.join(self.chores.draft_name()), wanted, least)?;
+            let path = self.dir.join(self.chores.draft_name());
+            let mut spare = Spare::make(&*self.env.disk, &path, wanted, least, &self.options)?;
             let mut zeroed = if spare.capacity <= FIRST_BYTES { 0 } else { spare.capacity };
             while zeroed < spare.capacity {
                 zeroed = spare.fill(zeroed)?;

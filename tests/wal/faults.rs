@@ -83,6 +83,40 @@ fn a_refused_write_past_the_cache_goes_through_it() {
     }
 }
 
+/// Cause: the log was written past the page cache wherever the file system said that it can.
+/// Symptom: on a disk that is slow at such writes there was no way out.
+/// Holds: with `direct_io` off no write goes past it, and a refused one is final as any failure; the next start, which
+/// writes past it, reads what was written.
+#[test]
+fn without_direct_io_no_write_goes_past_the_cache() {
+    for nth in 0..4 {
+        let mut rig = Rig::new(rusd::wal::WalOptions { direct_io: false, ..small() });
+        let (wal, _) = rig.open().unwrap();
+        rig.disk.fail(DiskOp::Write, nth, EINVAL);
+        for index in 0..20 {
+            wal.append(vec![entry(1, index, 100)], |_| {});
+            rig.run();
+        }
+        let is_group = wal.fatal().borrow().is_some();
+        let durable = View::of(&wal).entries.len();
+        assert!(is_group, "write {nth} of {durable} entries");
+    }
+    let mut rig = Rig::new(rusd::wal::WalOptions { direct_io: false, ..small() });
+    for round in 0..4 {
+        let (wal, _) = rig.open().unwrap();
+        for index in round * 7..round * 7 + 7 {
+            wal.append(vec![entry(1, index, 100)], |result| result.unwrap());
+            rig.run();
+        }
+        let before = View::of(&wal);
+        rig.crash(wal, CrashStyle::LoseAll);
+        rig.options.direct_io = !rig.options.direct_io;
+        let (wal, recovered) = rig.open().unwrap();
+        assert_eq!((View::of(&wal), recovered.cut), (before, None), "round {round}");
+        rig.crash(wal, CrashStyle::LoseAll);
+    }
+}
+
 /// Cause: what was purged was used again only at full length, which a log has after hundreds of MiB.
 /// Symptom: every byte of a log that stays short was written twice, once as a zero ahead of it.
 /// Holds: a purge gives its files back whatever their length; what is allocated is what the log has at a time.

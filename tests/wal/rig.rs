@@ -22,7 +22,14 @@ pub(crate) fn entry(term: u64, index: u64, len: usize) -> WalEntry {
 }
 
 pub(crate) fn small() -> WalOptions {
-    WalOptions { segment_bytes: 1024, group_bytes_max: 300, cache_bytes: 400, owner: None, observer: None }
+    WalOptions {
+        segment_bytes: 1024,
+        group_bytes_max: 300,
+        cache_bytes: 400,
+        direct_io: true,
+        owner: None,
+        observer: None,
+    }
 }
 
 /// The state of a log as a reader sees it.

@@ -24,6 +24,7 @@ fn options(groups: Option<Arc<Groups>>) -> WalOptions {
         segment_bytes: 64 * 1024,
         group_bytes_max: 16 * 1024,
         cache_bytes: 8 * 1024,
+        direct_io: true,
         owner: None,
         observer: groups.map(|groups| groups as Arc<dyn WalObserver>),
     }

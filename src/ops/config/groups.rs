@@ -369,6 +369,8 @@ pub struct Engine {
     /// that is larger raises it to its own size, so that snapshots never cost more than the log; with 0
     /// only `--snapshot-count` counts.
     pub snapshot_log_bytes: u64,
+    /// `--wal-direct-io`, on by default: the log is written past the page cache where its file system can.
+    pub wal_direct_io: bool,
     /// `--pending-requests-mb`, in bytes.
     pub pending_requests_bytes: usize,
     /// `--request-arrival-timeout`.

@@ -105,7 +105,9 @@ pub(super) fn make(
     }
     let identity = draft.identity();
     let owner = format!("member {:x} of cluster {:x}", identity.member.get(), identity.cluster.get());
-    let (wal, _) = Wal::open(env.clone(), draft.wal(), WalOptions { owner: Some(owner), ..WalOptions::default() })?;
+    let direct_io = config.engine.wal_direct_io;
+    let options = WalOptions { owner: Some(owner), direct_io, ..WalOptions::default() };
+    let (wal, _) = Wal::open(env.clone(), draft.wal(), options)?;
     let seeded = futures::executor::block_on(seed_log(&wal, identity.member, position));
     seeded.map_err(ImportError::io("write", draft.wal()))?;
     wal.close();

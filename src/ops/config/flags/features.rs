@@ -165,4 +165,14 @@ pub(super) const OWN: &[Flag] = &[
             Ok(())
         },
     },
+    Flag {
+        name: "wal-direct-io",
+        kind: Kind::Bool,
+        default: "true",
+        help: "write the log past the page cache (O_DIRECT) where its file system can",
+        set: |config, text| {
+            config.engine.wal_direct_io = value::boolean(text)?;
+            Ok(())
+        },
+    },
 ];
