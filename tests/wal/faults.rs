@@ -223,7 +223,7 @@ fn a_purge_that_failed_midway_loses_no_file() {
         }
         rig.disk.forgive();
         let before = rig.disk.count(DiskOp::Allocate);
-        for index in 15..25 {
+        for index in 15..33 {
             wal.append(vec![entry(1, index, 1_000_000)], |result| result.unwrap());
             rig.run();
         }
