@@ -19,7 +19,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use http::{Request, Response, StatusCode, Version, header::CONTENT_TYPE};
+use http::header::{CONTENT_TYPE, ORIGIN};
+use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -281,6 +282,10 @@ impl Door {
     /// Why not.
     fn know<B>(&self, request: &Request<B>, head: &Head) -> Result<(), Unknown> {
         let path = request.uri().path();
+        if matches!(head, Head::Page) && request.method() == http::Method::OPTIONS {
+            // Browsers ask so before each call, without a word of who it is; it is answered at once.
+            return Ok(());
+        }
         let (who, method) = if matches!(head, Head::Page) && self.pages.gateway && gateway::is_served(path) {
             (Visitor::default().who(&gateway::metadata(&websocket::said(request))), gateway::method_of(path))
         } else {
@@ -313,7 +318,10 @@ impl hyper::service::Service<Request<Incoming>> for Door {
         let asked = match self.share.ask(request.uri().path(), || self.know(&request, &head)) {
             Ok(asked) => asked,
             Err(error) => {
-                let refused = refusal(&request, &error, matches!(head, Head::Call(_)));
+                let mut refused = refusal(&request, &error, matches!(head, Head::Call(_)));
+                if matches!(head, Head::Page) {
+                    pages::may_be_read(&mut refused, self.pages.web.allowed(request.headers().get(ORIGIN)));
+                }
                 return DoorFuture { answer: Box::pin(std::future::ready(refused)), asked: None, switch: None };
             }
         };

@@ -187,3 +187,16 @@ async fn who_comes_through_the_gateway_is_known_there() {
     // The gateway doesn't go by this one.
     assert_eq!(upgrade("token", &busy.root).await, "HTTP/1.1 400 Bad Request");
 }
+
+// Cause: a browser asks whether it may before it asks, and says nothing of who it is; and what was refused named no origin.
+// Symptom: while there were many requests, pages that had logged in were shut out, and couldn't read why.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_browser_may_ask_whether_it_may() {
+    let busy = Busy::start().await;
+    let origin = ("origin", "http://a.b");
+    let answer = busy.ask("OPTIONS /v3/kv/range", &[origin], "").await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let refused = busy.ask("POST /v3/kv/range", &[origin, ("authorization", "x.1")], r#"{"key":"aw=="}"#).await;
+    assert!(refused.starts_with("HTTP/1.1 401 "), "{refused}");
+    assert!(refused.contains("access-control-allow-origin: *"), "{refused}");
+}
