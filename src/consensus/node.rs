@@ -5,6 +5,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -341,6 +342,24 @@ impl Node {
         records(self.raft.server_metrics().borrow_watched().membership_config.membership())
     }
 
+    /// Asks the others in turn for as long as no leader is known, and never returns; what they answer doesn't matter but
+    /// that this member was removed, which is heeded. By its own log such a one has no vote: it asks nobody for one, and
+    /// whoever leads has nothing more to tell it. So a leader that gave up the lead before it knew that its own removal
+    /// was committed would wait for ever.
+    pub async fn ask_around(&self) -> Infallible {
+        let mut silent = 0;
+        loop {
+            tokio::time::sleep(self.election_timeout).await;
+            silent = if self.status.leader().is_none() { silent + 1 } else { 0 };
+            let others = self.members().into_iter().map(|member| member.id).filter(|id| *id != self.status.member());
+            let others: Vec<_> = others.collect();
+            if silent >= ASKS_AFTER && !others.is_empty() {
+                let asked = self.peers.read_index(others[silent % others.len()], self.election_timeout).await;
+                tracing::debug!(?asked, "asked another member, as no leader is known");
+            }
+        }
+    }
+
     /// Ends Raft in order; what was appended is on disk already.
     pub async fn shutdown(&self) -> io::Result<()> {
         self.status.set_stopped();
@@ -350,6 +369,9 @@ impl Node {
 
 /// Committed entries that aren't applied here yet, above which the leader takes no batch of another member.
 const FORWARDED_BEHIND_MAX: u64 = 5_000;
+
+/// Election timeouts without a leader after which a member asks others why: an election is over by then.
+const ASKS_AFTER: usize = 3;
 
 /// openraft's lease of a leader and its election timer add up, where etcd's timer alone counts: with these
 /// shares of `--election-timeout`, an election begins 1.05 to 1.4 of it after the leader was heard last.

@@ -13,6 +13,7 @@ pub(super) async fn removed(node: &Node) {
     tokio::select! {
         () = node.status().removed().until(node.status().member()) => {}
         () = asked(node.peers().removed()) => {}
+        never = node.ask_around() => match never {},
     }
 }
 
