@@ -22,6 +22,10 @@ const ON_ETCD: &[&str] = &[
     "watchprefix failed: <Unavailable error: 'etcdserver: server stopped'",
     // Two members were asked a moment apart, and the second hadn't heard of a new leader yet. It asks another one.
     "Connected to Etcd node with term #. Old known term #.",
+    // On a machine that has much else to do.
+    "Loop time exceeded, rescheduling immediately.",
+    // What was under way at a member that was killed; it is asked for again in the next round.
+    "etcd.EtcdException: POST /v#/kv/put request failed",
 ];
 
 /// The warnings and errors that it wouldn't have on etcd, and how often; prints those that it would.
@@ -29,7 +33,7 @@ pub(super) fn strange(run: &Path) -> Result<Vec<String>> {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for at in 0..3 {
         let text = fs::read_to_string(run.join(format!("n{at}.log")))?;
-        for message in text.lines().filter_map(complaint) {
+        for message in complaints(&text) {
             *counts.entry(normal(message)).or_default() += 1;
         }
     }
@@ -40,6 +44,17 @@ pub(super) fn strange(run: &Path) -> Result<Vec<String>> {
         println!("    Patroni's log: {known}");
     }
     Ok(strange.into_iter().map(line).collect())
+}
+
+/// The messages of warnings and errors. One without words has an exception's trace behind it, whose last line says what it was.
+fn complaints(text: &str) -> Vec<&str> {
+    let lines: Vec<&str> = text.lines().collect();
+    let last_of_trace = |at: usize| {
+        let is_dated = |line: &&str| line.starts_with("20") && line.as_bytes().get(4) == Some(&b'-');
+        lines[at + 1..].iter().take_while(|line| !is_dated(line)).last().copied()
+    };
+    let told = lines.iter().enumerate().filter_map(|(at, line)| Some((at, complaint(line)?)));
+    told.map(|(at, message)| if message.is_empty() { last_of_trace(at).unwrap_or(message) } else { message }).collect()
 }
 
 /// The message of a warning or an error: `2026-11-26 05:52:33,123 WARNING: MESSAGE`. PostgreSQL's own lines stand in the
@@ -66,6 +81,16 @@ fn normal(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Cause: Patroni tells of some exceptions by their trace alone. Symptom: a day on which a member was killed under a put
+    /// was told as `STRANGE 1 × `, and nobody knew what it was.
+    #[test]
+    fn a_complaint_without_words_is_what_its_trace_ends_with() {
+        let text = "2026-11-26 22:08:33,894 ERROR: \nTraceback (most recent call last):\n  File \"a.py\", line 1\n\
+                    etcd.EtcdException: POST /v3/kv/put request failed\n2026-11-26 22:08:33,905 INFO: no action\n\
+                    2026-11-26 22:08:34,000 ERROR: \n2026-11-26 22:08:34,100 WARNING: words";
+        assert_eq!(complaints(text), ["etcd.EtcdException: POST /v3/kv/put request failed", "", "words"]);
+    }
 
     #[test]
     fn complaints_are_found_and_told_apart_by_their_words() {
