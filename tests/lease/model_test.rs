@@ -95,8 +95,8 @@ impl Plain {
                 for lease in self.leases.values_mut() {
                     let secs = if lease.checkpoint_secs > 0 { lease.checkpoint_secs } else { lease.ttl_secs };
                     lease.deadline_ms = Some(now + secs as u64 * 1000 + EXTEND_MS);
+                    // A revoke that has begun goes on: it may be in the log, or on its way there.
                     lease.taken_ms = None;
-                    lease.revoking_until_ms = 0;
                 }
             }
             Step::Demote => {
