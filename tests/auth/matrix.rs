@@ -11,7 +11,7 @@ use rusd_proto::etcdserverpb::{
     LeaseGrantRequest, PutRequest, StatusRequest, WatchResponse, kv_client::KvClient, lease_client::LeaseClient,
     maintenance_client::MaintenanceClient,
 };
-use tokio::time::{Duration, timeout};
+use tokio::time::{Duration, Instant, sleep, timeout};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
@@ -140,7 +140,7 @@ async fn matrix(site: &Site, signed: bool, faults: &mut Vec<String>, kind: serve
                 if !is_primed {
                     prime(&channel, root.as_deref()).await;
                 }
-                let answer = ask(&wire(caller), &method, text, caller).await;
+                let answer = ask_well(&wire(caller), &method, text, caller).await;
                 if let Some(wrong) = wrong(kind, &name, caller.kind, *need, &answer, signed) {
                     faults.push(format!("{name} {text} as {:?} on {kind:?}: {wrong}, got {answer:?}", caller.kind));
                 }
@@ -270,6 +270,19 @@ fn wrong(
         Kind::Nameless if matches!(need, Need::Root | Need::RootOr(_)) => (!empty).then_some("it has no name"),
         kind if needs::has(kind, need) => is_refused.then_some("it has what it needs"),
         _ => (!denied).then_some("it hasn't what it needs"),
+    }
+}
+
+/// Asks again while members haven't been connected long enough for a change among them: five seconds, by etcd's rule.
+async fn ask_well(wire: &Wire, method: &MethodDescriptor, text: &str, caller: &Caller) -> Result<(), Status> {
+    let begun = Instant::now();
+    loop {
+        match ask(wire, method, text, caller).await {
+            Err(status) if status.message() == "etcdserver: unhealthy cluster" && begun.elapsed() < ANSWER_MAX => {
+                sleep(Duration::from_millis(500)).await;
+            }
+            answer => return answer,
+        }
     }
 }
 
