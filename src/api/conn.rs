@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use http::header::{CONTENT_TYPE, ORIGIN};
+use http::header::ORIGIN;
 use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -291,8 +291,10 @@ impl Door {
         } else {
             (self.visitor.who(request.headers()), Method::of_path(path))
         };
+        // Read first: an entry that is applied between the two looks has its token known by the second.
+        let applied = self.services.proposer.standing().applied;
         self.services.auth.check_known(&who, method).map_err(|error| match error {
-            RequestError::AuthTokenInvalid if who.is_ahead(self.services.proposer.standing().applied) => Unknown::Ahead,
+            RequestError::AuthTokenInvalid if who.is_ahead(applied) => Unknown::Ahead,
             error => error.into(),
         })
     }
@@ -355,13 +357,8 @@ fn refusal<B>(request: &Request<B>, error: &RequestError, is_call: bool) -> Resp
         return status.into_http();
     }
     let page = if gateway::is_served(path) { gateway::refusal(&status) } else { pages::unavailable(status.message()) };
-    if request.version() != Version::HTTP_2 {
-        return page;
-    }
     // A body waits for a window, and nothing bounds how many would that have no place.
-    let (mut head, _) = page.into_parts();
-    head.headers.remove(CONTENT_TYPE);
-    Response::from_parts(head, ReplyBody::Empty)
+    if request.version() == Version::HTTP_2 { pages::bodiless(page) } else { page }
 }
 
 fn tell<B>(request: &Request<B>) {

@@ -307,7 +307,13 @@ impl RpcMetrics {
 
     /// Counts a promotion that failed.
     pub(crate) fn promotion_failed(&self, error: &RequestError) {
-        self.promotions_failed.with_label_values(&[&error.to_string()]).inc();
+        // etcd's label is the text of its inner error.
+        let why = match error {
+            RequestError::MemberNotFound => "membership: ID not found".to_owned(),
+            RequestError::NotLearner => "membership: can only promote a learner member".to_owned(),
+            error => error.to_string(),
+        };
+        self.promotions_failed.with_label_values(&[&why]).inc();
     }
 
     /// Counts one of the checks behind a page (`livez`, `readyz`), and shows how it ended.
@@ -389,7 +395,8 @@ mod tests {
         calls.client_request(false, None);
         metrics.apply.observe(crate::ops::metrics::Operation::Put, true, std::time::Duration::ZERO, 1);
         calls.check("readyz", "linearizable_read", true);
-        calls.promotion_failed(&RequestError::LearnerNotReady);
+        let failed = [RequestError::LearnerNotReady, RequestError::MemberNotFound, RequestError::NotLearner];
+        failed.iter().for_each(|error| calls.promotion_failed(error));
         calls.ended(Method::LeaseKeepAlive, Code::ResourceExhausted, calls.now());
         metrics.sample_alarms(|| vec![(MemberId(1), "NOSPACE")]);
         metrics.peers.sample_members(Vec::new);
@@ -404,6 +411,11 @@ mod tests {
             peer.snapshot_ended(is_sent, took);
         }
         let text = metrics.encode().unwrap();
+        for why in
+            ["etcdserver: can only promote a learner member which is in sync with leader", "membership: ID not found"]
+        {
+            assert!(text.contains(&format!("etcd_server_learner_promote_failures{{Reason=\"{why}\"}} 1\n")), "{why}");
+        }
         for line in include_str!("metrics/etcd_names.txt").lines().filter(|line| !line.starts_with('#')) {
             assert!(text.contains(&format!("# TYPE {line}\n")), "{line}");
         }

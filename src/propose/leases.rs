@@ -99,7 +99,8 @@ impl LeaseKeeper {
         let mut ticks = 0_u32;
         let status = self.proposer.node().status().clone();
         let mut term = status.term();
-        let mut led = None;
+        // One that was alone at its start had its clocks before this runs.
+        let mut led = self.lessor.is_leading().then_some(term);
         loop {
             tick.tick().await;
             let now = status.term();

@@ -237,7 +237,14 @@ impl Keeper {
             self.draft = Some(Draft { spare, zeroed: 0, wanted });
             return Ok(None);
         };
-        draft.zeroed = draft.spare.fill(draft.zeroed)?;
+        draft.zeroed = match draft.spare.fill(draft.zeroed) {
+            Ok(zeroed) => zeroed,
+            Err(error) => {
+                // The next try makes another. One that stays is a draft, which the next start removes.
+                let _ = self.env.disk.remove(&draft.spare.path);
+                return Err(error);
+            }
+        };
         if draft.zeroed >= draft.spare.capacity {
             return Ok(Some(draft));
         }

@@ -105,7 +105,7 @@ impl Spare {
             }
             capacity = (capacity / 2).max(least);
         }
-        file.sync_all()?;
+        file.sync_all().inspect_err(|_| drop(disk.remove(path)))?;
         let direct = open_direct(disk, path, options);
         Ok(Self { path: path.to_owned(), file, capacity, is_recycled: false, direct })
     }

@@ -324,7 +324,7 @@ impl Writer {
             let mut spare = Spare::make(&*self.env.disk, &path, wanted, least, &self.options)?;
             let mut zeroed = if spare.capacity <= FIRST_BYTES { 0 } else { spare.capacity };
             while zeroed < spare.capacity {
-                zeroed = spare.fill(zeroed)?;
+                zeroed = spare.fill(zeroed).inspect_err(|_| self.remove(&spare))?;
             }
             Ok(spare)
         };
@@ -332,15 +332,23 @@ impl Writer {
         let mut made = make();
         if made.as_ref().is_err_and(full) {
             // They are too short for this, and hold the room that it needs.
-            for spare in self.chores.give_up_spares() {
-                let _ = self.env.disk.remove(&spare.path);
-            }
+            self.chores.give_up_spares().iter().for_each(|spare| self.remove(spare));
             made = make();
         }
         made.map_err(|error: io::Error| match error.kind() {
-            io::ErrorKind::StorageFull => Stop::Full,
+            io::ErrorKind::StorageFull => {
+                // A file that the keeper has half made holds room, and it goes on with it only where it is wanted.
+                self.chores.want_spare(sequence);
+                self.keeper.wake();
+                Stop::Full
+            }
             _ => Stop::Fatal(self.fatal_in_dir("make a segment in", &error)),
         })
+    }
+
+    /// One that stays is a draft, which the next start removes.
+    fn remove(&self, spare: &Spare) {
+        let _ = self.env.disk.remove(&spare.path);
     }
 
     /// Asks for the next segment's file once this one is half full; a purge may give one until then.

@@ -43,15 +43,14 @@ impl Namespaces {
         clear_away();
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         // Of the range for tests between networks, which nobody routes; another one than the last test's.
-        let subnet = Subnet::claim([198, 18], std::process::id().wrapping_add(number)).unwrap();
-        // Dropped if one of the steps fails, with what was made up to then.
-        let made = Self { tag: format!("{}x{number}", std::process::id()), subnet, members };
-        if let Err(reason) = made.make() {
-            // Written past the test runner's capture, which would hide it in a passing test.
-            writeln!(std::io::stdout(), "SKIPPED {test}: no network namespaces here: {reason}").ok();
-            return None;
-        }
-        Some(made)
+        let made = Subnet::claim([198, 18], std::process::id().wrapping_add(number)).and_then(|subnet| {
+            // Dropped if one of the steps fails, with what was made up to then.
+            let made = Self { tag: format!("{}x{number}", std::process::id()), subnet, members };
+            made.make().map(|()| made)
+        });
+        // Written past the test runner's capture, which would hide it in a passing test.
+        let skipped = |why| writeln!(std::io::stdout(), "SKIPPED {test}: no network namespaces here: {why}").ok();
+        made.map_err(skipped).ok()
     }
 
     fn make(&self) -> Result<(), String> {

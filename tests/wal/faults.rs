@@ -203,6 +203,44 @@ fn files_kept_for_later_give_way_to_a_longer_one() {
     assert_eq!(*results.lock(), [(0, true)]);
 }
 
+/// Cause: a file was half made when the segment before it was full, and the disk too; who finds no file made ahead ended
+/// the wish for it.
+/// Symptom: the log waited for ever for room that it held itself.
+/// Holds: a log without room has the file finished that it began.
+#[test]
+fn a_half_made_file_is_finished_on_a_full_disk() {
+    let mut rig = Rig::new(WalOptions { segment_bytes: 8 << 20, ..WalOptions::default() });
+    let (wal, _) = rig.open().unwrap();
+    let results = Results::default();
+    let mut asked = 0;
+    let mut append = |rig: &Rig| {
+        wal.append(vec![entry(1, asked, 200_000)], note(&results, usize::try_from(asked).unwrap()));
+        asked += 1;
+        rig.spawn.run(Wal::WRITER);
+        asked as usize
+    };
+    let drafts = |rig: &Rig| {
+        let names = rig.disk.list(Path::new(DIR)).unwrap();
+        names.iter().filter(|name| name.to_string_lossy().contains("draft")).count()
+    };
+    while rig.files().len() < 3 {
+        append(&rig);
+        rig.run();
+    }
+    while drafts(&rig) == 0 {
+        append(&rig);
+        rig.spawn.step(Wal::KEEPER);
+    }
+    let used: usize = rig.disk.list(Path::new(DIR)).unwrap().iter().map(|name| length(&rig, name)).sum();
+    rig.disk.set_capacity(Some(used as u64));
+    while append(&rig) == results.lock().len() {}
+    for _ in 0..20 {
+        rig.run();
+    }
+    assert_eq!(results.lock().len() as u64, asked);
+    assert!(results.lock().iter().all(|(_, ok)| *ok));
+}
+
 /// Cause: a directory's sync failed after a purged file had its new name, and the next try looked for the old one.
 /// Symptom: a file of up to 64 MiB that no one knew of, until the next start.
 /// Holds: the next try begins at the name that it has.

@@ -20,7 +20,7 @@ use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CONTENT_TYPE,
     ORIGIN, X_CONTENT_TYPE_OPTIONS,
 };
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use tokio::sync::watch;
 
@@ -65,7 +65,9 @@ pub(crate) async fn serve(
     }
     // As in etcd: under TLS a name that was bent to this machine fails at the certificate.
     if !is_private && let Some(refusal) = web.refusal(&request) {
-        return refusal;
+        // Who asks for options has proven nothing: no body of theirs waits for a window and holds a place.
+        let is_short = request.method() == Method::OPTIONS && request.version() == Version::HTTP_2;
+        return if is_short { bodiless(refusal) } else { refusal };
     }
     let origin = web.allowed(request.headers().get(ORIGIN));
     let mut response = if request.method() == Method::OPTIONS {
@@ -80,6 +82,13 @@ pub(crate) async fn serve(
     };
     may_be_read(&mut response, origin);
     response
+}
+
+/// The same without a body.
+pub(super) fn bodiless(response: Response<ReplyBody>) -> Response<ReplyBody> {
+    let (mut head, _) = response.into_parts();
+    head.headers.remove(CONTENT_TYPE);
+    Response::from_parts(head, ReplyBody::Empty)
 }
 
 /// Lets a page of an origin that is allowed read the answer.

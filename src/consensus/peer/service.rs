@@ -197,7 +197,10 @@ impl Peer for Service {
         }
         let reply = self.node.raft().install_full_snapshot(vote, snapshot).await.map_err(fatal)?;
         self.peers.discard(&path);
-        transfer.done();
+        // A later vote is an answer too, and says that nothing was taken in.
+        if reply.vote <= vote {
+            transfer.done();
+        }
         Ok(Response::new(pb::SnapshotReply { vote: Some(wire::ballot(&reply.vote)) }))
     }
 

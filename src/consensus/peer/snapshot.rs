@@ -107,10 +107,14 @@ impl Peers {
         }
         match sent {
             Ok(Ok(reply)) => {
-                let vote = wire::vote(reply.into_inner().vote).map_err(|error| link::network(&error))?;
-                tracing::info!(to = %target, healing, bytes = size, "a snapshot was installed");
-                transfer.done();
-                Ok(SnapshotResponse::new(vote))
+                let theirs = wire::vote(reply.into_inner().vote).map_err(|error| link::network(&error))?;
+                if theirs <= vote {
+                    tracing::info!(to = %target, healing, bytes = size, "a snapshot was installed");
+                    transfer.done();
+                } else {
+                    tracing::info!(to = %target, vote = %theirs, "a snapshot was refused: a later leader is known there");
+                }
+                Ok(SnapshotResponse::new(theirs))
             }
             Ok(Err(status)) => {
                 self.heed(&status);

@@ -51,7 +51,7 @@ counters! {
 }
 
 histograms! {
-    wal_fsync "etcd_disk_wal_fsync_duration_seconds" (0.001, 2.0, 14) "Time of an fsync of the Raft log.";
+    wal_fsync "etcd_disk_wal_fsync_duration_seconds" (0.001, 2.0, 14) "Time of a write to the Raft log and its fsync.";
     wal_write "etcd_disk_wal_write_duration_seconds" (0.001, 2.0, 14) "Time of a write to the Raft log.";
     backend_commit "etcd_disk_backend_commit_duration_seconds" (0.001, 2.0, 14) "Time of a flush of the store.";
     backend_snapshot "etcd_disk_backend_snapshot_duration_seconds" (0.01, 2.0, 17) "Time to send a snapshot.";
