@@ -52,4 +52,4 @@ mod fault_tests;
 #[cfg(test)]
 mod history_tests;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

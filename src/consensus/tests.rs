@@ -165,7 +165,7 @@ pub(super) fn nobody() -> Peers {
     Peers::new(options, env(&MemDisk::new()), Arc::new(NoDial))
 }
 
-pub(super) async fn start(disk: &MemDisk) -> Node {
+pub(crate) async fn start(disk: &MemDisk) -> Node {
     let (log, machine, status) = open(disk);
     let node = Node::start(config(), log, machine, status, nobody()).await.expect("the node starts");
     node.ready().await.expect("a leader of one");
