@@ -1,5 +1,5 @@
 //! `Spans`: a set of keys as stretches that neither touch nor overlap, so that one binary search
-//! says whether it holds all of a range.
+//! says whether it holds all of a range. Most stretches are told apart by a number, which lies where they do.
 
 use bytes::Bytes;
 
@@ -8,6 +8,8 @@ use crate::types::{KeyRange, RangeEnd};
 /// One stretch; no end means up to the last key there can be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Span {
+    /// Of the start.
+    head: u64,
     start: Bytes,
     end: Option<Bytes>,
 }
@@ -72,9 +74,19 @@ impl Spans {
 
     /// The stretch that `key` is in.
     fn around(&self, key: &[u8]) -> Option<&Span> {
-        let after = self.0.partition_point(|span| span.start.as_ref() <= key);
+        let first = head(key);
+        let after =
+            self.0.partition_point(|span| span.head < first || span.head == first && span.start.as_ref() <= key);
         let span = &self.0[after.checked_sub(1)?];
         span.end.as_ref().is_none_or(|end| end.as_ref() > key).then_some(span)
+    }
+}
+
+/// A key's first eight bytes as a number. Of two keys the one with the smaller head comes first; equal heads say nothing.
+fn head(key: &[u8]) -> u64 {
+    match key.first_chunk() {
+        Some(first) => u64::from_be_bytes(*first),
+        None => key.iter().rev().fold(0, |head, byte| head >> 8 | u64::from(*byte) << 56),
     }
 }
 
@@ -91,7 +103,7 @@ fn span(range: &KeyRange) -> Span {
         RangeEnd::Unbounded => None,
         RangeEnd::Before(end) => Some(end.clone()),
     };
-    Span { start, end }
+    Span { head: head(&start), start, end }
 }
 
 #[cfg(test)]
@@ -114,6 +126,24 @@ mod tests {
         for not in [range("a", "d\0"), range("a", "\0"), range("d", ""), range("Z", "b"), range("x", "")] {
             assert!(!spans.contains(&not), "{not:?}");
         }
+    }
+
+    #[test]
+    fn keys_that_begin_alike_are_told_apart_and_a_short_one_comes_first() {
+        let spans = Spans::new(&[
+            range("/registry/a", "/registry/b"),
+            range("/registry/c", ""),
+            range("/registr", ""),
+            range("z", "z\0\0\0\0\0\0\0\0\0"),
+        ]);
+        for held in ["/registry/a", "/registry/az", "/registry/c", "/registr", "z", "z\0", "z\0\0\0\0\0\0\0\0"] {
+            assert!(spans.contains_key(held.as_bytes()), "{held:?}");
+        }
+        for not in ["", "/registry/", "/registry/b", "/registry/c\0", "/regist", "/registr\0", "z\0\0\0\0\0\0\0\0\0"] {
+            assert!(!spans.contains_key(not.as_bytes()), "{not:?}");
+        }
+        let heads = ["", "\0", "a", "a\0", "aa", "b", "bbbbbbbb", "bbbbbbbbb", "c"].map(|key| head(key.as_bytes()));
+        assert!(heads.is_sorted(), "{heads:?}");
     }
 
     #[test]

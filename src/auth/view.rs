@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
+use parking_lot::Mutex;
 
 use super::AuthState;
 
@@ -16,8 +17,10 @@ pub struct AuthView {
 #[derive(Debug, Default)]
 struct Shown {
     current: ArcSwap<AuthState>,
-    /// States that were shown after the first, empty one.
-    versions: AtomicU64,
+    /// Of the current state, as soon as whoever stored it goes on.
+    version: AtomicU64,
+    /// States that were shown after the first, empty one; held by who stores one.
+    versions: Mutex<u64>,
 }
 
 impl AuthView {
@@ -31,10 +34,19 @@ impl AuthView {
         self.shown.current.load_full()
     }
 
+    /// The version of the state now, for who knows what that version says: without a look at the state. What is done after
+    /// [`AuthView::store`] is seen by nobody who finds the version before it afterwards.
+    pub fn version(&self) -> u64 {
+        self.shown.version.load(Ordering::Acquire)
+    }
+
     /// Shows another state, under a version of its own.
     pub fn store(&self, mut state: AuthState) {
-        state.set_version(self.shown.versions.fetch_add(1, Ordering::Relaxed) + 1);
+        let mut versions = self.shown.versions.lock();
+        *versions += 1;
+        state.set_version(*versions);
         self.shown.current.store(Arc::new(state));
+        self.shown.version.store(*versions, Ordering::Release);
     }
 }
 
@@ -46,13 +58,17 @@ mod tests {
     #[test]
     fn what_is_shown_again_has_a_version_of_its_own() {
         let (view, mut state) = (AuthView::default(), AuthState::default());
-        let mut seen = vec![view.look().version()];
+        let look = || {
+            assert_eq!(view.version(), view.look().version());
+            view.version()
+        };
+        let mut seen = vec![look()];
         for _ in 0..3 {
             view.store(state.published(RaftIndex(7)));
-            seen.push(view.look().version());
+            seen.push(look());
             // Not even one that was read here and is shown once more.
             view.store(AuthState::clone(&view.load()));
-            seen.push(view.look().version());
+            seen.push(look());
         }
         assert!(seen.is_sorted_by(|before, after| before < after), "{seen:?}");
     }

@@ -53,6 +53,7 @@ async fn each_kind_of_key() {
         keys("PS384", "rsa.key.pem", ""),
         keys("ES256", "ec.key.pem", "ec.pub.pem"),
         keys("ES384", "ec384.key.pem", ""),
+        keys("ES512", "ec521-sec1.key.pem", "ec521.pub.pem"),
         keys("EdDSA", "ed.key.pem", "ed.pub.pem"),
         keys("HS256", "rsa.key.pem", ""),
     ] {

@@ -8,6 +8,7 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::{Origin, Who};
 use crate::api::services::Services;
@@ -22,6 +23,8 @@ pub(crate) struct CallContext {
     who: Who,
     origin: Origin,
     needs_leader: bool,
+    /// When it came, with its message; none for one that may take long, at whose token one looks as of now.
+    came: Option<Instant>,
 }
 
 impl Deref for CallContext {
@@ -34,7 +37,21 @@ impl Deref for CallContext {
 
 impl CallContext {
     pub(crate) fn new(services: Arc<Services>, who: Who, origin: Origin, needs_leader: bool) -> Self {
-        Self { services, who, origin, needs_leader }
+        Self { services, who, origin, needs_leader, came: None }
+    }
+
+    /// Notes that the call came as a whole at `time`, which is what counts for its token: it saves a look at the clock.
+    pub(crate) fn came(&mut self, time: Instant) {
+        self.came = Some(time);
+    }
+
+    /// [`super::Authentication::look`] for this call.
+    fn look<T>(
+        &self,
+        state: &AuthState,
+        look: impl FnOnce(&Caller, Result<Access<'_>, RequestError>) -> Result<T, RequestError>,
+    ) -> Result<T, RequestError> {
+        self.services.auth.look(&self.who, self.came, state, look)
     }
 
     /// Whence it comes.
@@ -58,7 +75,7 @@ impl CallContext {
     /// # Errors
     /// `AuthTokenInvalid`.
     pub(crate) fn caller(&self, state: &AuthState) -> Result<Caller, RequestError> {
-        self.services.auth.look(&self.who, state, |caller, _| Ok(caller.clone()))
+        self.look(state, |caller, _| Ok(caller.clone()))
     }
 
     /// Whether the call is somebody's.
@@ -67,7 +84,7 @@ impl CallContext {
     /// `UserEmpty`, `AuthTokenInvalid`. None while authentication is off.
     pub(crate) fn check_known(&self) -> Result<(), RequestError> {
         let state = self.auth.view.look();
-        self.auth.look(&self.who, &state, |caller, _| state.check_known(caller))
+        self.look(&state, |caller, _| state.check_known(caller))
     }
 
     /// Whether the call is root's.
@@ -106,7 +123,7 @@ impl CallContext {
     /// Those of [`CallContext::check_admin`].
     pub(crate) fn check_admin_here(&self) -> Result<(), RequestError> {
         let state = self.auth.view.look();
-        self.auth.look(&self.who, &state, |caller, _| state.check_admin(caller))
+        self.look(&state, |caller, _| state.check_admin(caller))
     }
 
     /// Returns once this member has known, at some time since it started, whether authentication is on.
@@ -137,12 +154,16 @@ impl CallContext {
         &self,
         check: impl Fn(Access<'_>) -> Result<(), RequestError>,
     ) -> Result<Permit, RequestError> {
-        let state = self.auth.view.look();
-        if !state.is_enabled() {
-            return Ok(Permit { version: None });
+        let version = self.auth.view.version();
+        if let Some(proof) = self.auth.known(&self.who, self.came, version) {
+            check(proof.access()?)?;
+            return Ok(Permit { version });
         }
-        self.auth.look(&self.who, &state, |_, access| check(access?))?;
-        Ok(Permit { version: Some(state.version()) })
+        let state = self.auth.view.look();
+        if state.is_enabled() {
+            self.look(&state, |_, access| check(access?))?;
+        }
+        Ok(Permit { version: state.version() })
     }
 
     /// Runs `read` if `check` allows it, and again looks whether it does afterwards: what was read may have been
@@ -170,19 +191,14 @@ impl CallContext {
         permit: &Permit,
         check: impl Fn(Access<'_>) -> Result<(), RequestError>,
     ) -> Result<(), RequestError> {
-        let state = self.auth.view.look();
-        if !state.is_enabled() || permit.version == Some(state.version()) {
-            return Ok(());
-        }
-        self.auth.look(&self.who, &state, |_, access| check(access?))
+        if permit.version == self.auth.view.version() { Ok(()) } else { self.permit(check).map(drop) }
     }
 
     /// Whether the caller may do what `command` says, as far as this member knows.
     pub(crate) fn may(&self, command: &Command) -> bool {
         let state = self.auth.view.look();
-        let checked = self.auth.look(&self.who, &state, |caller, access| {
-            rights::check_with(command, caller, access, &state, &self.lessor)
-        });
+        let checked =
+            self.look(&state, |caller, access| rights::check_with(command, caller, access, &state, &self.lessor));
         checked.is_ok()
     }
 
@@ -204,7 +220,7 @@ impl CallContext {
             if !state.is_enabled() {
                 return Ok(Caller::Nobody);
             }
-            self.auth.look(&self.who, &state, |caller, access| {
+            self.look(&state, |caller, access| {
                 rights::check_with(&command, caller, access, &state, &self.lessor).map(|()| caller.clone())
             })
         };
@@ -238,6 +254,6 @@ impl CallContext {
 
 /// That something was permitted, and as of which users and roles.
 pub(crate) struct Permit {
-    /// Of the state; `None` while authentication was off.
-    version: Option<u64>,
+    /// Of the state.
+    version: u64,
 }

@@ -18,6 +18,7 @@ mod who;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
 
 use super::entrance;
 use super::methods::Method;
@@ -133,7 +134,7 @@ impl Authentication {
         }
         let rule = method.map_or(Rule::Anyone, rules::of);
         let is_user = |caller: &Caller| caller.name().is_some_and(|name| state.user(name).is_some());
-        match (self.look(who, &state, |caller, _| Ok(is_user(caller))), who) {
+        match (self.look(who, None, &state, |caller, _| Ok(is_user(caller))), who) {
             (Ok(true), _) => Ok(()),
             (Ok(false), Who::Nobody) if !matches!(rule, Rule::Anyone | Rule::AnyoneHonest) => {
                 Err(RequestError::UserEmpty)
@@ -143,13 +144,27 @@ impl Authentication {
         }
     }
 
-    /// Has `look` see whom a request is for and what that one may do with keys, as of `state`.
+    /// What the token of `who` proved first, if that still holds as of the state of this `version`, without a look at that.
+    fn known<'a>(&self, who: &'a Who, came: Option<Instant>, version: u64) -> Option<&'a Proof> {
+        let Who::Token(shown) = who else { return None };
+        shown.first().filter(|proof| self.holds(proof, came, version))
+    }
+
+    /// Whether a proof still holds for a request that came at that time; now, if it doesn't say.
+    fn holds(&self, proof: &Proof, came: Option<Instant>, version: u64) -> bool {
+        let now = || came.unwrap_or_else(|| self.env.clock.now());
+        self.tokens.holds(proof, version, now, || self.env.clock.wall())
+    }
+
+    /// Has `look` see whom a request is for and what that one may do with keys, as of `state`, for a request that came at
+    /// that time; now, if it doesn't say.
     ///
     /// # Errors
     /// `AuthTokenInvalid`, and what `look` says.
     fn look<T>(
         &self,
         who: &Who,
+        came: Option<Instant>,
         state: &AuthState,
         look: impl FnOnce(&Caller, Result<Access<'_>, RequestError>) -> Result<T, RequestError>,
     ) -> Result<T, RequestError> {
@@ -158,29 +173,20 @@ impl Authentication {
             Who::Nobody => Caller::Nobody,
             Who::Named(name) => Caller::User { name: name.clone(), revision: state.revision() },
             Who::Token(shown) => {
-                return self.proven(shown, state, |proof| look(proof.caller(), proof.access()));
+                return shown.proven(
+                    |proof| self.holds(proof, came, state.version()),
+                    || self.prove(shown, state),
+                    |proof| look(proof.caller(), proof.access()),
+                );
             }
         };
         look(&caller, state.access(&caller))
     }
 
-    /// Has `look` see what a token proves, as was found out before if that still holds.
-    fn proven<T>(
-        &self,
-        shown: &Shown,
-        state: &AuthState,
-        look: impl FnOnce(&Proof) -> Result<T, RequestError>,
-    ) -> Result<T, RequestError> {
-        let (now, wall) = (|| self.env.clock.now(), || self.env.clock.wall());
-        if let Some(proof) = &*shown.proof.load()
-            && self.tokens.holds(proof, state, now, wall)
-        {
-            return look(proof);
-        }
+    /// Finds out what a token proves.
+    fn prove(&self, shown: &Shown, state: &AuthState) -> Result<Proof, RequestError> {
         let token = shown.text().ok_or(RequestError::AuthTokenInvalid)?;
-        let proof = Arc::new(self.tokens.prove(token, state, now, wall)?);
-        shown.proof.store(Some(proof.clone()));
-        look(&proof)
+        self.tokens.prove(token, state, || self.env.clock.now(), || self.env.clock.wall())
     }
 
     /// Runs the check of a login that comes from `origin`, a few at a time.

@@ -304,7 +304,10 @@ where
     H: FnOnce(CallContext, M) -> F,
     F: Future<Output = Result<T, Status>>,
 {
-    let context = call.admit().await?;
+    let mut context = call.admit().await?;
+    let is_unary = call.method.parts().2 == Kind::Unary;
+    // These may wait for hours, and keep no more than a name.
+    let is_patient = matches!(call.method, Method::Lock | Method::Campaign);
     let max = call.services.message_bytes_max();
     let mut messages = frame::Messages::new(call.request.headers(), max);
     let budget = &call.services.budgets.requests;
@@ -312,7 +315,12 @@ where
         let mut read = pin!(frame::read_one(&mut messages, call.request.body_mut(), budget));
         // Nearly always it is there already, and then no timer is made.
         match poll_immediate(read.as_mut()).await {
-            Some(read) => read?,
+            Some(read) => {
+                if is_unary && !is_patient {
+                    context.came(call.guard.begun());
+                }
+                read?
+            }
             None => {
                 let limit = call.services.limits.request_arrival_max;
                 let since = call.services.env.clock.now();
@@ -327,12 +335,9 @@ where
     call.request.body_mut().let_go();
     // Its client decides when a message comes, and by then others may do what the method does.
     rules::admit_again(&context, call.method).map_err(|error| errors::status(&error))?;
-    // These may wait for hours, and keep no more than a name.
-    let is_patient = matches!(call.method, Method::Lock | Method::Campaign);
     let _held = held.filter(|_| !is_patient);
     call.message = (!is_patient && !has_password(call.method)).then(|| message.clone());
     call.guard.received(message.len());
-    let is_unary = call.method.parts().2 == Kind::Unary;
     let message = if is_unary { decode::decode(message) } else { decode::decode_streamed(message) };
     handler(context, message?).await
 }

@@ -36,7 +36,7 @@ pub enum JwtError {
     BadOption(String),
     /// No algorithm of this name.
     #[error(
-        "sign-method {0:?} is not known; type one of RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, HS256, HS384, HS512, EdDSA"
+        "sign-method {0:?} is not known; type one of RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, HS256, HS384, HS512, EdDSA"
     )]
     BadMethod(String),
     /// A time that can't be read, or none.
@@ -64,13 +64,14 @@ pub(super) enum Method {
     Ps512,
     Es256,
     Es384,
+    Es512,
     Hs256,
     Hs384,
     Hs512,
     EdDsa,
 }
 
-const METHODS: [(&str, Method); 12] = [
+const METHODS: [(&str, Method); 13] = [
     ("RS256", Method::Rs256),
     ("RS384", Method::Rs384),
     ("RS512", Method::Rs512),
@@ -79,6 +80,7 @@ const METHODS: [(&str, Method); 12] = [
     ("PS512", Method::Ps512),
     ("ES256", Method::Es256),
     ("ES384", Method::Es384),
+    ("ES512", Method::Es512),
     ("HS256", Method::Hs256),
     ("HS384", Method::Hs384),
     ("HS512", Method::Hs512),

@@ -17,6 +17,10 @@ const EC_SEC1: &[u8] = include_bytes!("../../../tests/keys/ec-sec1.key.pem");
 const EC_PRIVATE: &[u8] = include_bytes!("../../../tests/keys/ec.key.pem");
 const EC_PUBLIC: &[u8] = include_bytes!("../../../tests/keys/ec.pub.pem");
 const EC384: &[u8] = include_bytes!("../../../tests/keys/ec384.key.pem");
+const EC521_SEC1: &[u8] = include_bytes!("../../../tests/keys/ec521-sec1.key.pem");
+const EC521_PRIVATE: &[u8] = include_bytes!("../../../tests/keys/ec521.key.pem");
+const EC521_PUBLIC: &[u8] = include_bytes!("../../../tests/keys/ec521.pub.pem");
+const EC521_CERTIFICATE: &[u8] = include_bytes!("../../../tests/keys/ec521.crt.pem");
 const ED_PRIVATE: &[u8] = include_bytes!("../../../tests/keys/ed.key.pem");
 const ED_PUBLIC: &[u8] = include_bytes!("../../../tests/keys/ed.pub.pem");
 
@@ -45,7 +49,7 @@ fn user(name: &str, revision: u64) -> Caller {
 fn every_method_knows_its_own_tokens_again() {
     /// Method, private and public key.
     type Case = (&'static str, &'static [u8], Option<&'static [u8]>);
-    let cases: [Case; 16] = [
+    let cases: [Case; 19] = [
         ("RS256", RSA_PRIVATE, Some(RSA_PUBLIC)),
         ("RS256", RSA_PKCS1, Some(RSA_CERTIFICATE)),
         ("RS384", RSA_PRIVATE, None),
@@ -57,6 +61,9 @@ fn every_method_knows_its_own_tokens_again() {
         ("ES256", EC_SEC1, Some(EC_PUBLIC)),
         ("ES256", EC_PRIVATE, None),
         ("ES384", EC384, None),
+        ("ES512", EC521_PRIVATE, Some(EC521_PUBLIC)),
+        ("ES512", EC521_SEC1, Some(EC521_CERTIFICATE)),
+        ("ES512", EC521_SEC1, None),
         ("EdDSA", ED_PRIVATE, Some(ED_PUBLIC)),
         ("EdDSA", ED_PRIVATE, None),
         ("HS256", b"secret", None),
@@ -85,6 +92,24 @@ fn a_public_key_alone_verifies_and_signs_nothing() {
         let verifier = jwt("RS256", None, Some(public)).expect("a key");
         assert_eq!(caller(&verifier, token.reveal(), at(1)), Ok(user("u", 3)));
         assert_eq!(verifier.sign("u", 3, at(0)), Err(RequestError::VerifyOnlyKey));
+    }
+}
+
+/// A signature of OpenSSL's over `header.claims`, and the same with a bit changed, cut, or with a zero for a number.
+#[test]
+fn a_signature_of_another_maker_over_p521_is_known_and_nothing_near_it() {
+    let verifier = jwt("ES512", None, Some(EC521_PUBLIC)).expect("a key");
+    let token = include_str!("../../../tests/keys/es512.token").trim();
+    assert_eq!(caller(&verifier, token, at(1)), Ok(user("u", 3)));
+    assert_eq!(verifier.sign("u", 3, at(0)), Err(RequestError::VerifyOnlyKey));
+    let (message, signature) = token.rsplit_once('.').expect("it has parts");
+    let signature = URL_SAFE_NO_PAD.decode(signature).expect("base64");
+    let (r, s) = signature.split_at(signature.len() / 2);
+    let (mut other, zero) = (signature.clone(), [0; 66]);
+    other[100] ^= 1;
+    for bad in [&other, &signature[1..], &[&zero, s].concat(), &[r, &zero].concat(), &[255; 132], &[]] {
+        let token = format!("{message}.{}", URL_SAFE_NO_PAD.encode(bad));
+        assert_eq!(caller(&verifier, &token, at(1)), Err(RequestError::AuthTokenInvalid));
     }
 }
 
@@ -131,7 +156,7 @@ fn options_and_keys_are_looked_at() {
     for text in ["sign-method=RS256,what=1", "RS256", "sign-method=RS256,sign-method=RS256"] {
         assert!(matches!(options(text), Err(JwtError::BadOption(_))), "{text}");
     }
-    for text in ["", "pub-key=a", "sign-method=none", "sign-method=ES512", "sign-method=rs256"] {
+    for text in ["", "pub-key=a", "sign-method=none", "sign-method=ES521", "sign-method=rs256"] {
         assert!(matches!(options(text), Err(JwtError::BadMethod(_))), "{text}");
     }
     assert_eq!(options("sign-method=RS256,ttl=5"), Err(JwtError::BadTtl("5".into())));
@@ -144,6 +169,17 @@ fn options_and_keys_are_looked_at() {
     assert_eq!(error("HS256", Some(b""), None), Some(JwtError::BadKey("priv-key")));
     assert_eq!(error("RS256", Some(EC_PRIVATE), None), Some(JwtError::BadKey("priv-key")));
     assert_eq!(error("ES256", Some(EC384), None), Some(JwtError::BadKey("priv-key")));
+    for other in [EC384, EC_PRIVATE, EC_SEC1, RSA_PRIVATE, ED_PRIVATE, EC521_PUBLIC, b"junk"] {
+        assert_eq!(error("ES512", Some(other), None), Some(JwtError::BadKey("priv-key")));
+    }
+    for method in ["ES256", "ES384"] {
+        assert_eq!(error(method, Some(EC521_PRIVATE), None), Some(JwtError::BadKey("priv-key")));
+        assert_eq!(error(method, None, Some(EC521_PUBLIC)), Some(JwtError::BadKey("pub-key")));
+    }
+    for other in [EC_PUBLIC, ED_PUBLIC, RSA_PUBLIC, RSA_CERTIFICATE] {
+        assert_eq!(error("ES512", None, Some(other)), Some(JwtError::BadKey("pub-key")));
+        assert_eq!(error("ES512", Some(EC521_PRIVATE), Some(other)), Some(JwtError::KeysDiffer));
+    }
     assert_eq!(error("RS256", Some(RSA_PRIVATE), Some(b"junk")), Some(JwtError::BadKey("pub-key")));
     assert_eq!(error("RS256", Some(RSA_PRIVATE), Some(EC_PUBLIC)), Some(JwtError::KeysDiffer));
 }

@@ -13,6 +13,7 @@ use ring::signature::{
     UnparsedPublicKey, VerificationAlgorithm,
 };
 
+use super::es512;
 use super::jwt::{JwtError, Method};
 
 /// The files' contents; at least one is there.
@@ -34,12 +35,14 @@ pub(super) struct Keys {
 enum Signer {
     Rsa(RsaKeyPair, &'static dyn RsaEncoding),
     Ec(EcdsaKeyPair),
+    Es512(es512::Signer),
     Ed(Ed25519KeyPair),
     Hmac(ring::hmac::Key),
 }
 
 enum Verifier {
     Public(&'static dyn VerificationAlgorithm, Vec<u8>),
+    Es512(es512::Verifier),
     Hmac(ring::hmac::Key),
 }
 
@@ -50,13 +53,13 @@ impl Keys {
         let verifier = match (&signer, public) {
             (Some(Signer::Hmac(key)), _) => Verifier::Hmac(key.clone()),
             (None, None) => return Err(JwtError::MissingKey),
-            (Some(signer), None) => Verifier::Public(method.verification()?, signer.public()),
+            (Some(signer), None) => method.verifier(signer.public())?,
             (signer, Some(public)) => {
                 let bits = public_bits(public).ok_or(JwtError::BadKey("pub-key"))?;
                 if signer.as_ref().is_some_and(|signer| signer.public() != bits) {
                     return Err(JwtError::KeysDiffer);
                 }
-                Verifier::Public(method.verification()?, bits)
+                method.verifier(bits)?
             }
         };
         Ok(Self { signer, verifier, random: SystemRandom::new() })
@@ -71,6 +74,7 @@ impl Keys {
                 Some(signature)
             }
             Signer::Ec(pair) => Some(pair.sign(&self.random, message).ok()?.as_ref().to_vec()),
+            Signer::Es512(signer) => signer.sign(message, &self.random),
             Signer::Ed(pair) => Some(pair.sign(message).as_ref().to_vec()),
             Signer::Hmac(key) => Some(ring::hmac::sign(key, message).as_ref().to_vec()),
         }
@@ -85,6 +89,7 @@ impl Keys {
             Verifier::Public(algorithm, key) => {
                 UnparsedPublicKey::new(*algorithm, key).verify(message, signature).is_ok()
             }
+            Verifier::Es512(verifier) => verifier.verify(message, signature),
             Verifier::Hmac(key) => ring::hmac::verify(key, message, signature).is_ok(),
         }
     }
@@ -96,6 +101,7 @@ impl Signer {
         match self {
             Self::Rsa(pair, _) => pair.public_key().as_ref().to_vec(),
             Self::Ec(pair) => pair.public_key().as_ref().to_vec(),
+            Self::Es512(signer) => signer.public(),
             Self::Ed(pair) => pair.public_key().as_ref().to_vec(),
             Self::Hmac(_) => Vec::new(),
         }
@@ -125,6 +131,10 @@ fn signer(method: Method, private: &[u8]) -> Result<Signer, JwtError> {
     if let Some((algorithm, curve)) = method.ecdsa() {
         let der = if label == "EC PRIVATE KEY" { pkcs8_of_ec(&der, curve) } else { der };
         return Ok(Signer::Ec(ec(algorithm, &der).ok_or_else(bad)?));
+    }
+    if method == Method::Es512 {
+        let read = if label == "EC PRIVATE KEY" { es512::Signer::from_sec1 } else { es512::Signer::from_pkcs8 };
+        return Ok(Signer::Es512(read(&der).ok_or_else(bad)?));
     }
     Ok(Signer::Ed(Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der).map_err(|_| bad())?))
 }
@@ -170,9 +180,13 @@ fn public_bits(text: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-const SEQUENCE: u8 = 0x30;
-const BIT_STRING: u8 = 0x03;
-const OCTET_STRING: u8 = 0x04;
+pub(super) const SEQUENCE: u8 = 0x30;
+pub(super) const BIT_STRING: u8 = 0x03;
+pub(super) const OCTET_STRING: u8 = 0x04;
+/// The object identifier of keys of elliptic curves.
+pub(super) const EC_PUBLIC_KEY: &[u8] = &[0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
+/// The field of a SEC 1 key with its curve.
+pub(super) const PARAMETERS: u8 = 0xa0;
 /// The explicit version of a certificate.
 const VERSION_FIELD: u8 = 0xa0;
 
@@ -187,7 +201,7 @@ fn bits_of_info(der: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// The content of a DER element with this tag, and what is after it.
-fn element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
+pub(super) fn element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     let (found, rest) = der.split_first()?;
     let (first, rest) = rest.split_first()?;
     let (len, rest) = match *first {
@@ -213,7 +227,6 @@ fn any_element(der: &[u8]) -> Option<&[u8]> {
 
 /// A SEC 1 key in the PKCS#8 form that `ring` reads.
 fn pkcs8_of_ec(sec1: &[u8], curve: &[u8]) -> Vec<u8> {
-    const EC_PUBLIC_KEY: &[u8] = &[0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
     let algorithm = wrapped(SEQUENCE, &[EC_PUBLIC_KEY, curve].concat());
     let version = [0x02, 0x01, 0x00];
     wrapped(SEQUENCE, &[&version[..], &algorithm, &wrapped(OCTET_STRING, &without_parameters(sec1))].concat())
@@ -221,7 +234,6 @@ fn pkcs8_of_ec(sec1: &[u8], curve: &[u8]) -> Vec<u8> {
 
 /// OpenSSL repeats the curve inside (`[0]`), which `ring` doesn't take.
 fn without_parameters(sec1: &[u8]) -> Vec<u8> {
-    const PARAMETERS: u8 = 0xa0;
     let Some((mut fields, _)) = element(sec1, SEQUENCE) else { return sec1.to_vec() };
     let mut kept = Vec::new();
     while let Some(rest) = any_element(fields) {
@@ -250,8 +262,9 @@ fn wrapped(tag: u8, content: &[u8]) -> Vec<u8> {
 }
 
 impl Method {
-    fn verification(self) -> Result<&'static dyn VerificationAlgorithm, JwtError> {
-        Ok(match self {
+    /// What looks at signatures, by the bits of a public key.
+    fn verifier(self, bits: Vec<u8>) -> Result<Verifier, JwtError> {
+        let algorithm: &dyn VerificationAlgorithm = match self {
             Self::Rs256 => &signature::RSA_PKCS1_2048_8192_SHA256,
             Self::Rs384 => &signature::RSA_PKCS1_2048_8192_SHA384,
             Self::Rs512 => &signature::RSA_PKCS1_2048_8192_SHA512,
@@ -260,10 +273,28 @@ impl Method {
             Self::Ps512 => &signature::RSA_PSS_2048_8192_SHA512,
             Self::Es256 => &signature::ECDSA_P256_SHA256_FIXED,
             Self::Es384 => &signature::ECDSA_P384_SHA384_FIXED,
+            Self::Es512 => {
+                let verifier = es512::Verifier::new(&bits).ok_or(JwtError::BadKey("pub-key"))?;
+                return Ok(Verifier::Es512(verifier));
+            }
             Self::EdDsa => &signature::ED25519,
             // A secret has no public half: it has to be the private key.
             Self::Hs256 | Self::Hs384 | Self::Hs512 => return Err(JwtError::MissingKey),
-        })
+        };
+        if self.bits_len().is_some_and(|len| len != bits.len()) {
+            return Err(JwtError::BadKey("pub-key"));
+        }
+        Ok(Verifier::Public(algorithm, bits))
+    }
+
+    /// How many bytes of bits a public key has, where they are always as many: others are of another curve.
+    fn bits_len(self) -> Option<usize> {
+        match self {
+            Self::Es256 => Some(65),
+            Self::Es384 => Some(97),
+            Self::EdDsa => Some(32),
+            _ => None,
+        }
     }
 
     fn rsa(self) -> Option<&'static dyn RsaEncoding> {

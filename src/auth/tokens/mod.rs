@@ -5,6 +5,7 @@
 //! jwt     signed claims          known to whoever has the key, for keys gone with the next change of users or roles
 //! ```
 
+mod es512;
 mod issued;
 mod jwt;
 mod keys;

@@ -79,16 +79,16 @@ impl Tokens {
         Ok(Proof { access: state.kept_access(&caller), caller, version: state.version(), lasts })
     }
 
-    /// Whether what was proven is what would be found out again. A simple token is used by that. If not, it may be
-    /// worth another look.
+    /// Whether what was proven is what would be found out again, as of the state of this `version`. A simple token is used
+    /// by that. If not, it may be worth another look.
     pub fn holds(
         &self,
         proof: &Proof,
-        state: &AuthState,
+        version: u64,
         now: impl FnOnce() -> Instant,
         wall: impl FnOnce() -> SystemTime,
     ) -> bool {
-        proof.version == state.version()
+        proof.version == version
             && match (self, &proof.lasts) {
                 (Self::Simple { issued, ttl }, Lasts::Found(found)) => issued.again(found, now(), *ttl),
                 (Self::Jwt(_), Lasts::Until(ends)) => jwt::secs(wall()) < *ends,
@@ -154,7 +154,7 @@ mod tests {
         let wall = || -> SystemTime { unreachable!("nobody needs the time of day") };
         issued.issue(token_hash("abc"), RaftIndex(5), "u".into());
         let look = |house: &House| tokens.prove("abc.5", &house.view.look(), || now, wall);
-        let holds = |proof: &Proof, house: &House, now| tokens.holds(proof, &house.view.look(), || now, wall);
+        let holds = |proof: &Proof, house: &House, now| tokens.holds(proof, house.view.version(), || now, wall);
 
         let proof = look(&house).expect("it is one");
         assert_eq!(proof.caller().name(), Some("u"));
@@ -185,7 +185,7 @@ mod tests {
         let now = || -> Instant { unreachable!("only the time of day counts") };
         let token = tokens.sign("u", house.state.revision(), at(1_000)).expect("a key").expect("signed");
         let look = |house: &House| tokens.prove(token.reveal(), &house.view.look(), now, || at(1_000));
-        let holds = |proof: &Proof, house: &House, secs| tokens.holds(proof, &house.view.look(), now, || at(secs));
+        let holds = |proof: &Proof, house: &House, secs| tokens.holds(proof, house.view.version(), now, || at(secs));
 
         let proof = look(&house).expect("it is one");
         assert_eq!(may_read(&proof, "k"), Ok(()));
