@@ -86,6 +86,8 @@ fn what_can_not_be_followed_is_refused_at_start() {
         ("jwt,sign-method=none", "sign-method"),
         ("jwt,sign-method=RS256", "a key is missing"),
         ("jwt,sign-method=RS256,priv-key=/there/is/none", "can't be read"),
+        (&format!("jwt,sign-method=ES512,priv-key={}", key("ec384.key.pem")), "priv-key holds no key for this"),
+        (&format!("jwt,sign-method=ES384,pub-key={}", key("ec521.pub.pem")), "pub-key holds no key for this"),
         ("jwt,sign-method=RS256,ttl=x", "is no time"),
         ("jwt,sign-method=RS256,key=x", "is no option"),
         ("other", "neither simple nor jwt"),
