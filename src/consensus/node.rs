@@ -417,6 +417,7 @@ async fn watch_raft(node: Node, heartbeat: Duration, failed: watch::Sender<Optio
             if let Err(fatal) = &seen.running_state {
                 let orderly = status.is_stopped();
                 status.set_stopped();
+                node.peers.set_unsure(false);
                 if !orderly {
                     failed.send_replace(Some(fatal.to_string()));
                 }
@@ -428,6 +429,7 @@ async fn watch_raft(node: Node, heartbeat: Duration, failed: watch::Sender<Optio
         if matches!(changed, Ok(Err(_))) {
             let orderly = status.is_stopped();
             status.set_stopped();
+            node.peers.set_unsure(false);
             if !orderly {
                 failed.send_replace(Some("raft ended".to_owned()));
             }

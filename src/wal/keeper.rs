@@ -32,6 +32,8 @@ pub(super) const RETRY: Duration = Duration::from_millis(500);
 pub(super) struct Chores {
     desk: Mutex<Desk>,
     is_space_low: AtomicBool,
+    /// The keeper has begun a file that isn't a spare yet.
+    is_half_made: AtomicBool,
     drafts: AtomicU64,
 }
 
@@ -94,6 +96,11 @@ impl Chores {
             displaced.extend(shortest.and_then(|at| desk.spares.remove(at)));
         }
         (is_kept, displaced)
+    }
+
+    /// Whether the keeper has begun a file: it holds room, and is gone on with only while one is wanted.
+    pub(super) fn is_half_made(&self) -> bool {
+        self.is_half_made.load(Ordering::Acquire)
     }
 
     /// Gives up all spares, for one who finds none long enough, and no room for another file.
@@ -209,7 +216,9 @@ impl Keeper {
 
     fn make_spare(&mut self, sequence: u64) -> Step {
         let wanted = fitting_bytes(&*self.env.disk, &self.dir, sequence, &self.options);
-        match self.advance(wanted) {
+        let advanced = self.advance(wanted);
+        self.chores.is_half_made.store(self.draft.is_some(), Ordering::Release);
+        match advanced {
             Ok(None) => Step::Worked,
             Ok(Some(Draft { spare, wanted, .. })) => {
                 self.chores.set_space_low(spare.capacity < wanted);

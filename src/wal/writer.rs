@@ -338,8 +338,10 @@ impl Writer {
         made.map_err(|error: io::Error| match error.kind() {
             io::ErrorKind::StorageFull => {
                 // A file that the keeper has half made holds room, and it goes on with it only where it is wanted.
-                self.chores.want_spare(sequence);
-                self.keeper.wake();
+                if self.chores.is_half_made() {
+                    self.chores.want_spare(sequence);
+                    self.keeper.wake();
+                }
                 Stop::Full
             }
             _ => Stop::Fatal(self.fatal_in_dir("make a segment in", &error)),

@@ -96,7 +96,7 @@ impl Link {
             Err(_) => channels.meter().heartbeat_missed(),
         }
         let reply = reply?;
-        channels.patience().heard();
+        channels.answered();
         wire::append_result(reply).map_err(refused)
     }
 
@@ -112,13 +112,16 @@ impl Link {
         // openraft waits between two tries in this stream and nowhere else: if it weren't asked before, a
         // member that refuses connections would be dialled again and again without a pause.
         let Some(first) = input.next().await else { return Ok(stream::empty().boxed()) };
+        let channels = self.peers.channels(self.target);
+        // Entries that are sent anew are a sign of life to the other end. Where a quorum is lost, heartbeats stop for a
+        // while so that another can be elected (`quorum_loss_probe_interval`): these must not go on.
+        self.peers.sure_or_heard(&channels).await;
         if self.peers.is_superseded(&first) {
             return Ok(stream::empty().boxed());
         }
         let peers = self.peers.clone();
         let input = stream::iter([first]).chain(input);
         let input = input.take_while(move |request| std::future::ready(!peers.is_superseded(request)));
-        let channels = self.peers.channels(self.target);
         let sent = Arc::new(AtomicU64::new(0));
         let counted = sent.clone();
         let peers = self.peers.clone();
