@@ -231,7 +231,9 @@ mod tests {
         let proposer = Proposer::start(node.clone(), limits, env.clone(), waiters);
         let keeper = LeaseKeeper::new(lessor.clone(), proposer, env, Duration::ZERO).spawn();
         let until = async |leads| {
+            let begun = tokio::time::Instant::now();
             while lessor.is_leading() != leads {
+                assert!(begun.elapsed() < Duration::from_secs(60), "leads: {leads}");
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
