@@ -22,7 +22,7 @@ use super::index::{from_raft, to_raft};
 use super::lease::Lease;
 use super::log_store::LogStore;
 use super::membership::{Desk, MemberRecord, MemberRules, is_learner, records};
-use super::peer::Peers;
+use super::peer::{Lead, Peers};
 use super::promoter;
 use super::state_machine::StateMachine;
 use super::status::NodeStatus;
@@ -417,7 +417,7 @@ async fn watch_raft(node: Node, heartbeat: Duration, failed: watch::Sender<Optio
             if let Err(fatal) = &seen.running_state {
                 let orderly = status.is_stopped();
                 status.set_stopped();
-                node.peers.set_unsure(false);
+                node.peers.set_lead(Lead::None);
                 if !orderly {
                     failed.send_replace(Some(fatal.to_string()));
                 }
@@ -429,7 +429,7 @@ async fn watch_raft(node: Node, heartbeat: Duration, failed: watch::Sender<Optio
         if matches!(changed, Ok(Err(_))) {
             let orderly = status.is_stopped();
             status.set_stopped();
-            node.peers.set_unsure(false);
+            node.peers.set_lead(Lead::None);
             if !orderly {
                 failed.send_replace(Some("raft ended".to_owned()));
             }
@@ -465,7 +465,11 @@ impl Watching {
             Some(leader) => status.silent_for(MemberId(leader)) < limit,
             None => false,
         };
-        node.peers.set_unsure(leads && !is_there);
+        node.peers.set_lead(match (leads, is_there) {
+            (false, _) => Lead::None,
+            (true, true) => Lead::Sure,
+            (true, false) => Lead::Unsure,
+        });
         status.set_leader(seen.current_leader.filter(|_| is_there).map(MemberId));
         if let Some(id) = &seen.local_committed {
             status.set_committed(to_raft(id.index));

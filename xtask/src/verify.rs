@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! fmt ─► clippy ─► supply (licences, sources, bans, advisories) ─► chart (helm) ─► peers (real etcd) ─► all tests, summed up
-//!   ─► a few that failed, again ─► failpoints ─► etcdctl ─► etcd-suite ─► simulate (with its lints and the planted errors)
+//!   ─► a few that failed, again ─► failpoints, with simulate's lints and build beside them ─► etcdctl ─► etcd-suite
+//!   ─► simulate (with the planted errors)
 //! ```
 //!
 //! A test that skips what it is there for is no success: only what [`MAY_SKIP`] names may. On a machine
@@ -81,7 +82,12 @@ pub(crate) fn run(args: &[String]) -> Outcome {
     if !refused.is_empty() && !may_skip_all {
         return Err("tests were skipped: see above, or pass --allow-skips".into());
     }
-    faults::failpoints_once()?;
+    // Failpoints mostly wait, a minute at a time.
+    std::thread::scope(|scope| {
+        let building = scope.spawn(simulate::lint_and_build);
+        faults::failpoints_once().map_err(|error| error.to_string())?;
+        building.join().map_err(|_| "the simulation's build panicked")?
+    })?;
     etcdctl::run(&[])?;
     if !etcd_suite::short()?.is_empty() && !may_skip_all {
         return Err("etcd's own suite was skipped: see above, or pass --allow-skips".into());

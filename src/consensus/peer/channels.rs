@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use rusd_proto::rusdpeer::peer_client::PeerClient;
-use tokio::sync::watch;
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Request, Status};
@@ -42,8 +41,6 @@ pub(super) struct Channels {
     /// Snapshots.
     snapshot: Client,
     patience: Patience,
-    /// Told of each heartbeat that is answered.
-    heard: watch::Sender<()>,
     meter: Arc<dyn PeerMeter>,
     cluster: MetadataValue<Ascii>,
     from: MetadataValue<Ascii>,
@@ -78,7 +75,6 @@ impl Channels {
             control: client(),
             snapshot: client(),
             patience: Patience::default(),
-            heard: watch::Sender::new(()),
             meter: meter.clone(),
             cluster: value(options.cluster.get()),
             from: value(options.member.get()),
@@ -106,13 +102,6 @@ impl Channels {
     /// It answered a heartbeat.
     pub(super) fn answered(&self) {
         self.patience.heard();
-        self.heard.send_replace(());
-    }
-
-    /// Returns when it answers a heartbeat.
-    pub(super) async fn heard(&self) {
-        // The sender lives as long as `self`.
-        let _ = self.heard.subscribe().changed().await;
     }
 
     /// Counts what passes.

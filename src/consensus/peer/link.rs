@@ -113,10 +113,7 @@ impl Link {
         // member that refuses connections would be dialled again and again without a pause.
         let Some(first) = input.next().await else { return Ok(stream::empty().boxed()) };
         let channels = self.peers.channels(self.target);
-        // Entries that are sent anew are a sign of life to the other end. Where a quorum is lost, heartbeats stop for a
-        // while so that another can be elected (`quorum_loss_probe_interval`): these must not go on.
-        self.peers.sure_or_heard(&channels).await;
-        if self.peers.is_superseded(&first) {
+        if !self.peers.sure_or_answered(self.target).await || self.peers.is_superseded(&first) {
             return Ok(stream::empty().boxed());
         }
         let peers = self.peers.clone();

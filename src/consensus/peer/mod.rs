@@ -17,6 +17,7 @@ mod ledger;
 mod link;
 mod meter;
 mod patience;
+mod quorum;
 mod refusal;
 mod service;
 mod snapshot;
@@ -45,13 +46,11 @@ pub use meter::{MeterOf, PeerMeter, Way};
 pub use service::{Asking, Questions, Service};
 pub use snapshot::{HEALING, installed_name};
 
+pub(super) use quorum::Lead;
+
 use channels::Channels;
 use link::Link;
 use meter::{Meters, Unmetered};
-
-/// For how many election timeouts entries wait that a member doesn't answer, where there is no quorum, before they are
-/// tried again.
-const UNSURE_ELECTIONS_MAX: u32 = 10;
 
 /// How this member reaches the others.
 #[derive(Clone, Debug)]
@@ -81,7 +80,7 @@ struct Inner {
     book: Arc<Book>,
     channels: Mutex<BTreeMap<MemberId, Arc<Channels>>>,
     removed: watch::Sender<bool>,
-    unsure: watch::Sender<bool>,
+    lead: watch::Sender<Lead>,
     /// Bytes of the last snapshot that came to heal this member, or was to, and when that was.
     healing_bytes: Mutex<Option<(u64, Instant)>>,
     meters: OnceLock<Meters>,
@@ -99,7 +98,7 @@ impl Peers {
             book: Arc::default(),
             channels: Mutex::default(),
             removed: watch::Sender::new(false),
-            unsure: watch::Sender::new(false),
+            lead: watch::Sender::default(),
             healing_bytes: Mutex::default(),
             meters: OnceLock::new(),
             log: OnceLock::new(),
@@ -136,29 +135,6 @@ impl Peers {
     /// Becomes true when another member says that this one was removed.
     pub fn removed(&self) -> watch::Receiver<bool> {
         self.inner.removed.subscribe()
-    }
-
-    /// Notes whether this member leads without a quorum that answers; its messages then say so.
-    pub(super) fn set_unsure(&self, unsure: bool) {
-        self.inner.unsure.send_if_modified(|was| std::mem::replace(was, unsure) != unsure);
-    }
-
-    fn is_unsure(&self) -> bool {
-        *self.inner.unsure.borrow()
-    }
-
-    /// Returns when this member doesn't lead without a quorum, or the one at the other end answers a heartbeat.
-    async fn sure_or_heard(&self, channels: &Channels) {
-        let mut unsure = self.inner.unsure.subscribe();
-        let waited = async {
-            tokio::select! {
-                // Both senders live as long as what is borrowed here.
-                _ = unsure.wait_for(|unsure| !unsure) => {}
-                () = channels.heard() => {}
-            }
-        };
-        // openraft can't end what waits here.
-        let _ = tokio::time::timeout(self.inner.options.election_timeout * UNSURE_ELECTIONS_MAX, waited).await;
     }
 
     /// Names the log that this member replicates from.

@@ -1,0 +1,228 @@
+//! What a leader without a quorum sends, and when.
+//!
+//! ```text
+//! watch_raft ─► set_lead ─► Unsure: messages say so; entries for a member wait in `sure_or_answered`
+//!                             until a quorum answers again │ the member answers a question │ the lead is lost
+//! ```
+//! openraft (0.10.0-alpha.37) has such a leader keep silent for a while (`quorum_loss_probe_interval`), so that the leases
+//! that it has with the others run out and another can be elected. Each stream of entries begun anew would renew them. One
+//! that hears a member may send it entries, as there may be no other way on: a member behind isn't elected, and openraft
+//! sends no heartbeat once it was asked to hand the lead over. A question renews no lease.
+
+use super::Peers;
+use crate::types::MemberId;
+
+/// For how many election timeouts entries wait for a member that doesn't answer, where there is no quorum, before they
+/// are tried again: longer than openraft's silence, and not for ever.
+const UNSURE_ELECTIONS_MAX: u32 = 10;
+/// Questions to a member that doesn't answer, in an election timeout.
+const QUESTIONS: u32 = 10;
+
+/// Whether this member leads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::consensus) enum Lead {
+    /// It doesn't.
+    #[default]
+    None,
+    /// It does, and has heard of a quorum lately.
+    Sure,
+    /// It does, and hasn't.
+    Unsure,
+}
+
+impl Peers {
+    /// Notes whether this member leads, and with a quorum that answers; if not, its messages say so.
+    pub(in crate::consensus) fn set_lead(&self, lead: Lead) {
+        self.inner.lead.send_if_modified(|was| std::mem::replace(was, lead) != lead);
+    }
+
+    pub(super) fn is_unsure(&self) -> bool {
+        *self.inner.lead.borrow() == Lead::Unsure
+    }
+
+    /// Waits while this member leads without a quorum and `target` answers nothing. False if it has lost the lead
+    /// meanwhile: what it would have sent is of no use any more, and might be taken for a sign of life.
+    pub(super) async fn sure_or_answered(&self, target: MemberId) -> bool {
+        if !self.is_unsure() {
+            return true;
+        }
+        let mut lead = self.inner.lead.subscribe();
+        let waited = async {
+            tokio::select! {
+                // The sender lives as long as `self`.
+                _ = lead.wait_for(|lead| *lead != Lead::Unsure) => {}
+                () = self.answered(target) => {}
+            }
+        };
+        // openraft can't end what waits here.
+        let limit = self.options().election_timeout * UNSURE_ELECTIONS_MAX;
+        let _ = tokio::time::timeout(limit, waited).await;
+        *self.inner.lead.borrow() != Lead::None
+    }
+
+    /// Returns when a member answers a question.
+    async fn answered(&self, target: MemberId) {
+        let limit = self.options().election_timeout;
+        while self.disk(target, limit).await.is_err() {
+            tokio::time::sleep(limit / QUESTIONS).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::Duration;
+
+    use futures::stream::{self, BoxStream};
+    use rusd_proto::rusdpeer as pb;
+    use rusd_proto::rusdpeer::peer_server::{Peer, PeerServer};
+    use tokio::io::duplex;
+    use tokio::time::Instant;
+    use tonic::transport::Server;
+    use tonic::{Request, Response, Status, Streaming};
+
+    use super::*;
+    use crate::consensus::peer::{Dial, Dialing, NoDial, PeerOptions};
+    use crate::env::Env;
+    use crate::types::ClusterId;
+
+    const TARGET: MemberId = MemberId(2);
+    const ELECTION: Duration = Duration::from_secs(1);
+
+    fn peers(dial: Arc<dyn Dial>) -> Peers {
+        let options = PeerOptions {
+            cluster: ClusterId(1),
+            member: MemberId(1),
+            election_timeout: ELECTION,
+            message_bytes_max: 1 << 20,
+            snapshot_dir: "/snap".into(),
+        };
+        let peers = Peers::new(options, Env::real(), dial);
+        peers.book().set(TARGET, vec!["http://two".to_owned()]);
+        peers
+    }
+
+    /// A member that has an answer to each question, and nothing else.
+    struct Answers;
+
+    type Answered<T> = Result<Response<T>, Status>;
+
+    fn none<T>() -> Answered<T> {
+        Err(Status::unavailable("it has only answers"))
+    }
+
+    #[tonic::async_trait]
+    impl Peer for Answers {
+        type AppendStream = BoxStream<'static, Result<pb::AppendReply, Status>>;
+
+        async fn append(&self, _: Request<Streaming<pb::AppendRequest>>) -> Answered<Self::AppendStream> {
+            none()
+        }
+
+        async fn heartbeat(&self, _: Request<pb::AppendRequest>) -> Answered<pb::AppendReply> {
+            none()
+        }
+
+        async fn vote(&self, _: Request<pb::VoteRequest>) -> Answered<pb::VoteReply> {
+            none()
+        }
+
+        async fn pre_vote(&self, _: Request<pb::VoteRequest>) -> Answered<pb::VoteReply> {
+            none()
+        }
+
+        async fn transfer_leader(&self, _: Request<pb::TransferRequest>) -> Answered<pb::TransferReply> {
+            none()
+        }
+
+        async fn snapshot(&self, _: Request<Streaming<pb::SnapshotChunk>>) -> Answered<pb::SnapshotReply> {
+            none()
+        }
+
+        async fn ask(&self, _: Request<pb::Question>) -> Answered<pb::Answer> {
+            let disk = pb::Disk { pace_us: 0, is_full: false };
+            Ok(Response::new(pb::Answer { answer: Some(pb::answer::Answer::Disk(disk)) }))
+        }
+    }
+
+    /// Refuses some connections, then reaches a member that answers.
+    #[derive(Debug)]
+    struct Later(AtomicU32);
+
+    impl Dial for Later {
+        fn dial(&self, _: &str) -> Dialing {
+            let left = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+            Box::pin(async move {
+                if left.is_ok() {
+                    return Err(io::ErrorKind::ConnectionRefused.into());
+                }
+                let (ours, theirs) = duplex(1 << 16);
+                let incoming = stream::iter([Ok::<_, io::Error>(theirs)]);
+                let server = Server::builder().add_service(PeerServer::new(Answers));
+                tokio::spawn(server.serve_with_incoming(incoming));
+                Ok(Box::new(ours) as Box<dyn crate::consensus::peer::Stream>)
+            })
+        }
+    }
+
+    /// Whether entries wait, and what they are told then, if `lead` is the news after two election timeouts.
+    async fn told(peers: &Peers, lead: Lead) -> (bool, Duration) {
+        let begun = Instant::now();
+        let news = async {
+            tokio::time::sleep(ELECTION * 2).await;
+            peers.set_lead(lead);
+        };
+        let (go_on, ()) = tokio::join!(peers.sure_or_answered(TARGET), news);
+        (go_on, begun.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn entries_wait_only_where_there_is_no_quorum() {
+        let peers = peers(Arc::new(NoDial));
+        for lead in [Lead::None, Lead::Sure] {
+            peers.set_lead(lead);
+            let begun = Instant::now();
+            assert!(peers.sure_or_answered(TARGET).await, "{lead:?}");
+            assert_eq!(begun.elapsed(), Duration::ZERO, "{lead:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn entries_go_on_when_a_quorum_answers_again() {
+        let peers = peers(Arc::new(NoDial));
+        peers.set_lead(Lead::Unsure);
+        assert_eq!(told(&peers, Lead::Sure).await, (true, ELECTION * 2));
+    }
+
+    /// Sent under a vote that is over, they would keep another member from voting for the next leader.
+    #[tokio::test(start_paused = true)]
+    async fn entries_of_a_lead_that_is_lost_are_not_sent() {
+        let peers = peers(Arc::new(NoDial));
+        peers.set_lead(Lead::Unsure);
+        assert_eq!(told(&peers, Lead::None).await, (false, ELECTION * 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn entries_are_tried_again_after_a_while() {
+        let peers = peers(Arc::new(NoDial));
+        peers.set_lead(Lead::Unsure);
+        let begun = Instant::now();
+        assert!(peers.sure_or_answered(TARGET).await);
+        assert_eq!(begun.elapsed(), ELECTION * UNSURE_ELECTIONS_MAX);
+    }
+
+    /// openraft sends no heartbeat once it was asked to hand the lead over, nor in every second stretch of a lead without
+    /// a quorum: only a question shows that the member is back.
+    #[tokio::test(start_paused = true)]
+    async fn entries_go_on_when_the_member_answers() {
+        let peers = peers(Arc::new(Later(AtomicU32::new(5))));
+        peers.set_lead(Lead::Unsure);
+        let begun = Instant::now();
+        assert!(peers.sure_or_answered(TARGET).await);
+        let took = begun.elapsed();
+        assert!(took > Duration::ZERO && took < ELECTION * 2, "{took:?}");
+    }
+}
