@@ -132,6 +132,24 @@ impl Server {
         self.child.wait().map(drop)
     }
 
+    /// Asks it to end, and doesn't wait.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn ask_to_end(&self) -> io::Result<()> {
+        let none = || io::Error::other("a process without a number");
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).ok_or_else(none)?;
+        Ok(kill_process(pid, Signal::TERM)?)
+    }
+
+    /// Waits until it has ended.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn wait_end(&mut self) -> io::Result<()> {
+        self.child.wait().map(drop)
+    }
+
     /// Starts it again on the same data, and doesn't wait.
     ///
     /// # Errors
