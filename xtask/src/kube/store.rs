@@ -12,6 +12,7 @@ use rusd_proto::etcdserverpb::{StatusRequest, StatusResponse};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::runtime::Runtime;
 
+use super::api::Api;
 use super::usage::{self, Usage};
 use crate::certs::{self, Authority, Pair};
 use crate::secure::{Dialer, Speech};
@@ -45,6 +46,8 @@ pub(super) struct Store {
     /// What a member shows clients, and what other members.
     pairs: [Pair; 2],
     dialer: Dialer,
+    /// For what isn't gRPC.
+    http: Dialer,
     runtime: Arc<Runtime>,
     run: PathBuf,
 }
@@ -68,14 +71,25 @@ impl Store {
         let peer = authority.issue("peer", "/O=store/CN=peer", certs::Usage::Both, names)?;
         let client = authority.issue("client", "/O=store/CN=kube-apiserver", certs::Usage::Client, "")?;
         let dialer = Dialer::new(&authority.ca(), &client, "localhost", Speech::Grpc)?;
+        let http = Dialer::new(&authority.ca(), &client, "localhost", Speech::Http1)?;
         let ports = ports::free(2 * MEMBERS)?;
         let members = (0..MEMBERS).map(|at| {
             let (client, peer) = (ports[2 * at], ports[2 * at + 1]);
             Member { client, peer, data: run.join(format!("m{at}")), child: None, before: Usage::default() }
         });
         let (program, side, ca, members) = (program.clone(), program.side, authority.ca(), members.collect());
-        let mut store =
-            Self { side, program, members, client, ca, pairs: [server, peer], dialer, runtime, run: run.to_owned() };
+        let mut store = Self {
+            side,
+            program,
+            members,
+            client,
+            ca,
+            pairs: [server, peer],
+            dialer,
+            http,
+            runtime,
+            run: run.to_owned(),
+        };
         (0..MEMBERS).try_for_each(|at| store.start_again(at))?;
         store.wait_until_well()?;
         Ok(store)
@@ -219,6 +233,20 @@ impl Store {
         })
     }
 
+    /// Calls of a method that all members have answered well since each was started, as their own metrics say.
+    pub(super) fn answered(&self, method: &str) -> Result<u64> {
+        let mut all = 0;
+        for member in &self.members {
+            let mut api = Api::new(self.http.clone(), SocketAddr::from(([127, 0, 0, 1], member.client)));
+            let answer = self.runtime.block_on(api.get("/metrics"))?;
+            if !answer.is_ok() {
+                return Err(format!("/metrics of a member: {}", answer.status).into());
+            }
+            all += handled(&String::from_utf8_lossy(&answer.body), method);
+        }
+        Ok(all)
+    }
+
     /// What all members use and have used; of the disk, what lies there.
     pub(super) fn usage(&self) -> Usage {
         let each = self.members.iter().map(|member| {
@@ -267,5 +295,36 @@ impl Drop for Store {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+}
+
+/// What a page of metrics says of a method's calls that ended well.
+fn handled(page: &str, method: &str) -> u64 {
+    let (method, code) = (format!("grpc_method=\"{method}\""), "grpc_code=\"OK\"");
+    let lines = page.lines().filter(|line| line.starts_with("grpc_server_handled_total{"));
+    let values = lines.filter_map(|line| {
+        let (labels, value) = line.rsplit_once("} ")?;
+        let value = value.trim().parse::<f64>().ok()?;
+        (labels.contains(&method) && labels.contains(code)).then_some(value as u64)
+    });
+    values.sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_calls_that_ended_well_are_counted() {
+        let line = |code: &str, method: &str, value: &str| {
+            format!(
+                "grpc_server_handled_total{{grpc_code=\"{code}\",grpc_method=\"{method}\",grpc_type=\"unary\"}} {value}\n"
+            )
+        };
+        let page = line("OK", "Range", "7")
+            + &line("OK", "RangeStream", "1.2e+03")
+            + &line("Unimplemented", "RangeStream", "5")
+            + &line("OK", "Range", "1").replace("handled", "started");
+        assert_eq!((handled(&page, "RangeStream"), handled(&page, "Range"), handled(&page, "Put")), (1200, 7, 0));
     }
 }

@@ -32,6 +32,12 @@ pub(super) struct Went {
 }
 
 impl Went {
+    /// All of them answered.
+    pub(super) fn of(mut took: Vec<Duration>) -> Self {
+        took.sort_unstable();
+        Self { took, ..Self::default() }
+    }
+
     pub(super) fn quantile_ms(&self, quantile: f64) -> f64 {
         let at = (self.took.len() as f64 * quantile) as usize;
         self.took.get(at.min(self.took.len().saturating_sub(1))).map_or(0.0, |took| took.as_secs_f64() * 1000.0)

@@ -11,18 +11,17 @@ use super::super::usage::Usage;
 use super::Sizes;
 use super::histogram::{Histogram, Kind};
 use super::load::{self, Ask, Went, drive};
+use super::reads;
 
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+pub(super) type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 type Phase = fn(&mut Day) -> Result<()>;
 
-const NAMESPACE: &str = "day";
+pub(super) const NAMESPACE: &str = "day";
 const DEPLOYMENTS: usize = 20;
 /// Bytes of a config map's value.
 const MAP_BYTES: usize = 800;
 /// Updates a second of all config maps.
 const CHURN: f64 = 100.0;
-const PAGE: usize = 500;
-const LIST_ROUNDS: usize = 10;
 const RESTARTS: usize = 2;
 const LOOK: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -32,7 +31,10 @@ const PHASES: &[(&str, Phase)] = &[
     ("pods up", pods_up),
     ("calm", calm),
     ("churn", churn),
-    ("lists", lists),
+    ("gets", reads::gets),
+    ("lists", reads::lists),
+    ("events", reads::of_events),
+    ("streamed lists", reads::streamed),
     ("leader killed", leader_killed),
     ("apiserver restarted", restarted),
     ("pods down", pods_down),
@@ -43,8 +45,8 @@ pub(super) type Figures = Vec<(String, &'static str, f64)>;
 
 /// A day that is being told.
 pub(super) struct Day<'a> {
-    plane: &'a mut Plane,
-    sizes: &'a Sizes,
+    pub(super) plane: &'a mut Plane,
+    pub(super) sizes: &'a Sizes,
     writes: Histogram,
     reads: Histogram,
     figures: Figures,
@@ -79,12 +81,12 @@ pub(super) fn tell(plane: &mut Plane, sizes: &Sizes, ready: Duration) -> Result<
 }
 
 impl Day<'_> {
-    fn figure(&mut self, name: &str, unit: &'static str, value: f64) {
+    pub(super) fn figure(&mut self, name: &str, unit: &'static str, value: f64) {
         self.figures.push((name.to_owned(), unit, value));
     }
 
     /// One request that must succeed; its answer.
-    fn demand(&self, method: Method, path: &str, object: Value) -> Result<Value> {
+    pub(super) fn demand(&self, method: Method, path: &str, object: Value) -> Result<Value> {
         let mut api = self.plane.api();
         let answer = self.plane.runtime.block_on(api.ask(method, path, object))?;
         if answer.is_ok() {
@@ -94,7 +96,7 @@ impl Day<'_> {
         }
     }
 
-    fn get(&self, path: &str) -> Result<Value> {
+    pub(super) fn get(&self, path: &str) -> Result<Value> {
         self.demand(Method::GET, path, Value::Null)
     }
 
@@ -141,7 +143,7 @@ impl Day<'_> {
 }
 
 /// None may have been refused.
-fn all_answered(what: &str, went: &Went) -> Result<()> {
+pub(super) fn all_answered(what: &str, went: &Went) -> Result<()> {
     if went.refused == 0 { Ok(()) } else { Err(format!("{what}: {} refused: {}", went.refused, went.said).into()) }
 }
 
@@ -225,7 +227,7 @@ fn calm(day: &mut Day) -> Result<()> {
     Ok(())
 }
 
-fn maps() -> String {
+pub(super) fn maps() -> String {
     format!("/api/v1/namespaces/{NAMESPACE}/configmaps")
 }
 
@@ -254,36 +256,6 @@ fn churn(day: &mut Day) -> Result<()> {
     Ok(())
 }
 
-/// Whole, in pages, and in pages of a revision that is past.
-fn lists(day: &mut Day) -> Result<()> {
-    let pods = format!("/api/v1/namespaces/{NAMESPACE}/pods");
-    let begun = Instant::now();
-    let past = day.get(&format!("{}?limit=1", maps()))?;
-    let past = past["metadata"]["resourceVersion"].as_str().ok_or("a list without a version")?.to_owned();
-    for _ in 0..LIST_ROUNDS {
-        for path in [&pods, &maps()] {
-            let whole = day.get(path)?["items"].as_array().map_or(0, Vec::len);
-            for how in [String::new(), format!("&resourceVersion={past}&resourceVersionMatch=Exact")] {
-                let (mut seen, mut token) = (0, String::new());
-                loop {
-                    let go_on = if token.is_empty() { how.clone() } else { format!("&continue={token}") };
-                    let page = day.get(&format!("{path}?limit={PAGE}{go_on}"))?;
-                    seen += page["items"].as_array().map_or(0, Vec::len);
-                    token = page["metadata"]["continue"].as_str().unwrap_or_default().to_owned();
-                    if token.is_empty() {
-                        break;
-                    }
-                }
-                if seen != whole {
-                    return Err(format!("{path}{how}: {seen} in pages, {whole} in one").into());
-                }
-            }
-        }
-    }
-    day.figure("lists: all rounds", "s", begun.elapsed().as_secs_f64());
-    Ok(())
-}
-
 /// The leader ends without a word while config maps are changed; a third of the time later it comes back.
 fn leader_killed(day: &mut Day) -> Result<()> {
     let count = day.sizes.maps;
@@ -305,24 +277,32 @@ fn leader_killed(day: &mut Day) -> Result<()> {
     Ok(())
 }
 
-/// The apiserver ends and begins: all its caches are filled from the store.
+/// The apiserver ends and begins: all its caches are filled from the store, and a client goes on where it was.
 fn restarted(day: &mut Day) -> Result<()> {
-    let mut times = [Duration::ZERO; 2];
+    const CACHED: [&str; 3] = ["/api/v1/pods", "/api/v1/nodes", "/api/v1/configmaps"];
+    let (mut times, mut pages) = ([Duration::ZERO; 2], Vec::new());
     for _ in 0..RESTARTS {
         day.scrape()?;
+        let past = reads::past(day)?;
+        let streams = reads::Count::streams(day)?;
         day.plane.restart_apiserver()?;
         let begun = Instant::now();
         day.plane.wait_until_ready()?;
         times[0] += begun.elapsed();
-        for path in ["/api/v1/pods", "/api/v1/nodes", "/api/v1/configmaps"] {
+        for path in CACHED {
             day.get(path)?;
         }
         times[1] += begun.elapsed();
+        streams.demand(day, "caches filled", CACHED.len())?;
+        pages.extend(reads::before_restart(day, &past)?);
         // The controllers and kwok find it again.
         std::thread::sleep(day.sizes.span / 4);
     }
     let each = |time: Duration| time.as_secs_f64() / RESTARTS as f64;
     day.figure("apiserver restarted: until it is ready", "s", each(times[0]));
     day.figure("apiserver restarted: until everything was listed", "s", each(times[1]));
+    let pages = Went::of(pages);
+    day.figure("LISTs of before the restart, a page: p50", "ms", pages.quantile_ms(0.5));
+    day.figure("LISTs of before the restart, a page: p99", "ms", pages.quantile_ms(0.99));
     Ok(())
 }
