@@ -31,7 +31,10 @@ const URL_BYTES_MAX: usize = 2_048;
 pub(crate) async fn list(call: CallContext, request: pb::MemberListRequest) -> Result<ReplyBody, Status> {
     kv::barrier(&call, !request.linearizable).await.map_err(|error| errors::status(&error))?;
     let members = shown(call.proposer.members());
-    Ok(ReplyBody::unary(&Prost(pb::MemberListResponse { header: call.message_header(0), members })))
+    ReplyBody::message(
+        &Prost(pb::MemberListResponse { header: call.message_header(0), members }),
+        &call.budgets.answers,
+    )
 }
 
 /// `MemberAdd`. The id is made of the URLs and the time, as etcd makes it.
@@ -43,13 +46,16 @@ pub(crate) async fn add(call: CallContext, request: pb::MemberAddRequest) -> Res
     let peer_urls = urls.iter().map(ToString::to_string).collect();
     let members = change(&call, MemberChange::Add { id, peer_urls, learner: request.is_learner }).await?;
     let member = members.iter().find(|member| member.id == id.get()).cloned();
-    Ok(ReplyBody::unary(&Prost(pb::MemberAddResponse { header: call.message_header(0), member, members })))
+    ReplyBody::done(
+        &Prost(pb::MemberAddResponse { header: call.message_header(0), member, members }),
+        &call.budgets.answers,
+    )
 }
 
 /// `MemberRemove`.
 pub(crate) async fn remove(call: CallContext, request: pb::MemberRemoveRequest) -> Result<ReplyBody, Status> {
     let members = change(&call, MemberChange::Remove { id: MemberId(request.id) }).await?;
-    Ok(ReplyBody::unary(&Prost(pb::MemberRemoveResponse { header: call.message_header(0), members })))
+    ReplyBody::done(&Prost(pb::MemberRemoveResponse { header: call.message_header(0), members }), &call.budgets.answers)
 }
 
 /// `MemberUpdate`. URLs that are none are refused; etcd takes them, and ends.
@@ -58,7 +64,7 @@ pub(crate) async fn update(call: CallContext, request: pb::MemberUpdateRequest) 
     let urls = urls(&request.peer_ur_ls).map_err(|error| errors::status(&error))?;
     let peer_urls = urls.iter().map(ToString::to_string).collect();
     let members = change(&call, MemberChange::Update { id, peer_urls }).await?;
-    Ok(ReplyBody::unary(&Prost(pb::MemberUpdateResponse { header: call.message_header(0), members })))
+    ReplyBody::done(&Prost(pb::MemberUpdateResponse { header: call.message_header(0), members }), &call.budgets.answers)
 }
 
 /// `MemberPromote`.
@@ -68,7 +74,10 @@ pub(crate) async fn promote(call: CallContext, request: pb::MemberPromoteRequest
         call.metrics.promotion_failed(&error);
         errors::status(&error)
     })?;
-    Ok(ReplyBody::unary(&Prost(pb::MemberPromoteResponse { header: call.message_header(0), members })))
+    ReplyBody::done(
+        &Prost(pb::MemberPromoteResponse { header: call.message_header(0), members }),
+        &call.budgets.answers,
+    )
 }
 
 async fn change(services: &Services, change: MemberChange) -> Result<Vec<pb::Member>, Status> {

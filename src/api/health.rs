@@ -23,13 +23,13 @@ pub(crate) async fn check(_: CallContext, request: pb::HealthCheckRequest) -> Re
     if !request.service.is_empty() {
         return Err(Status::not_found("unknown service"));
     }
-    Ok(ReplyBody::unary(&Prost(response(ServingStatus::Serving))))
+    ReplyBody::small(&Prost(response(ServingStatus::Serving)))
 }
 
 /// `List`.
 pub(crate) async fn list(_: CallContext, _: pb::HealthListRequest) -> Result<ReplyBody, Status> {
     let statuses = [(String::new(), response(ServingStatus::Serving))].into();
-    Ok(ReplyBody::unary(&Prost(pb::HealthListResponse { statuses })))
+    ReplyBody::small(&Prost(pb::HealthListResponse { statuses }))
 }
 
 /// `Watch`: the status now, and the stream stays open for changes, of which there are none.

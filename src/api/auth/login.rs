@@ -21,31 +21,34 @@ const TRIES: usize = 8;
 /// `AuthEnable`.
 pub(crate) async fn enable(call: CallContext, _: pb::AuthEnableRequest) -> Result<ReplyBody, Status> {
     let revision = change(&call, AuthOp::Enable).await.map_err(|error| errors::status(&error))?;
-    Ok(ReplyBody::unary(&Prost(pb::AuthEnableResponse { header: call.message_header(revision) })))
+    ReplyBody::small(&Prost(pb::AuthEnableResponse { header: call.message_header(revision) }))
 }
 
 /// `AuthDisable`.
 pub(crate) async fn disable(call: CallContext, _: pb::AuthDisableRequest) -> Result<ReplyBody, Status> {
     let revision = change(&call, AuthOp::Disable).await.map_err(|error| errors::status(&error))?;
-    Ok(ReplyBody::unary(&Prost(pb::AuthDisableResponse { header: call.message_header(revision) })))
+    ReplyBody::small(&Prost(pb::AuthDisableResponse { header: call.message_header(revision) }))
 }
 
 /// `AuthStatus`.
 pub(crate) async fn status(call: CallContext, _: pb::AuthStatusRequest) -> Result<ReplyBody, Status> {
     kv::barrier_as_logged(&call).await.map_err(|error| errors::status(&error))?;
     let state = call.auth.view.load();
-    Ok(ReplyBody::unary(&Prost(pb::AuthStatusResponse {
+    ReplyBody::small(&Prost(pb::AuthStatusResponse {
         header: call.message_header(call.reader.revision()),
         enabled: state.is_enabled(),
         auth_revision: state.revision(),
-    })))
+    }))
 }
 
 /// `Authenticate`.
 pub(crate) async fn authenticate(call: CallContext, request: pb::AuthenticateRequest) -> Result<ReplyBody, Status> {
     let (name, password) = (request.name, Secret::new(request.password));
     let (token, revision) = login(&call, &name, &password).await.map_err(|error| errors::status(&error))?;
-    Ok(ReplyBody::unary(&Prost(pb::AuthenticateResponse { header: call.message_header(revision), token })))
+    ReplyBody::message(
+        &Prost(pb::AuthenticateResponse { header: call.message_header(revision), token }),
+        &call.budgets.answers,
+    )
 }
 
 async fn login(call: &CallContext, name: &str, password: &Secret) -> Result<(String, i64), RequestError> {

@@ -16,7 +16,7 @@ use crate::types::RequestError;
 pub(crate) async fn role_add(call: CallContext, request: pb::AuthRoleAddRequest) -> Result<ReplyBody, Status> {
     let op = AuthOp::RoleAdd { name: request.name };
     let revision = change(&call, op).await.map_err(|error| errors::status(&error))?;
-    Ok(ReplyBody::unary(&Prost(pb::AuthRoleAddResponse { header: call.message_header(revision) })))
+    ReplyBody::small(&Prost(pb::AuthRoleAddResponse { header: call.message_header(revision) }))
 }
 
 /// `RoleGet`: of root, or of a role that one has.
@@ -28,7 +28,7 @@ pub(crate) async fn role_get(call: CallContext, request: pb::AuthRoleGetRequest)
         ROOT => vec![authpb::Permission { perm_type: 2, key: Bytes::new(), range_end: Bytes::from_static(&[0]) }],
         _ => permissions(&role),
     };
-    Ok(ReplyBody::unary(&Prost(pb::AuthRoleGetResponse { header, perm })))
+    ReplyBody::message(&Prost(pb::AuthRoleGetResponse { header, perm }), &call.budgets.answers)
 }
 
 async fn get(call: &CallContext, name: &str) -> Result<Role, RequestError> {
@@ -64,14 +64,14 @@ pub(crate) async fn role_list(call: CallContext, _: pb::AuthRoleListRequest) -> 
     call.check_admin_here().map_err(|error| errors::status(&error))?;
     let roles = call.auth.view.load().roles().map(|(name, _)| name.to_owned()).collect();
     let header = call.message_header(call.reader.revision());
-    Ok(ReplyBody::unary(&Prost(pb::AuthRoleListResponse { header, roles })))
+    ReplyBody::message(&Prost(pb::AuthRoleListResponse { header, roles }), &call.budgets.answers)
 }
 
 /// `RoleDelete`.
 pub(crate) async fn role_delete(call: CallContext, request: pb::AuthRoleDeleteRequest) -> Result<ReplyBody, Status> {
     let op = AuthOp::RoleDelete { name: request.role };
     let revision = change(&call, op).await.map_err(|error| errors::status(&error))?;
-    Ok(ReplyBody::unary(&Prost(pb::AuthRoleDeleteResponse { header: call.message_header(revision) })))
+    ReplyBody::small(&Prost(pb::AuthRoleDeleteResponse { header: call.message_header(revision) }))
 }
 
 /// `RoleGrantPermission`.
@@ -80,7 +80,7 @@ pub(crate) async fn role_grant_permission(
     request: pb::AuthRoleGrantPermissionRequest,
 ) -> Result<ReplyBody, Status> {
     let revision = grant(&call, request).await.map_err(|error| errors::status(&error))?;
-    Ok(ReplyBody::unary(&Prost(pb::AuthRoleGrantPermissionResponse { header: call.message_header(revision) })))
+    ReplyBody::small(&Prost(pb::AuthRoleGrantPermissionResponse { header: call.message_header(revision) }))
 }
 
 async fn grant(call: &CallContext, request: pb::AuthRoleGrantPermissionRequest) -> Result<i64, RequestError> {
@@ -103,5 +103,5 @@ pub(crate) async fn role_revoke_permission(
 ) -> Result<ReplyBody, Status> {
     let op = AuthOp::RoleRevoke { role: request.role, key: request.key, range_end: request.range_end };
     let revision = change(&call, op).await.map_err(|error| errors::status(&error))?;
-    Ok(ReplyBody::unary(&Prost(pb::AuthRoleRevokePermissionResponse { header: call.message_header(revision) })))
+    ReplyBody::small(&Prost(pb::AuthRoleRevokePermissionResponse { header: call.message_header(revision) }))
 }

@@ -16,7 +16,7 @@ pub(crate) async fn user_add(call: CallContext, request: pb::AuthUserAddRequest)
     let revision = add(&call, request.name, Secret::new(request.password), without)
         .await
         .map_err(|error| errors::status(&error))?;
-    Ok(ReplyBody::unary(&Prost(pb::AuthUserAddResponse { header: call.message_header(revision) })))
+    ReplyBody::small(&Prost(pb::AuthUserAddResponse { header: call.message_header(revision) }))
 }
 
 async fn add(call: &CallContext, name: String, password: Secret, without: bool) -> Result<i64, RequestError> {
@@ -28,7 +28,7 @@ async fn add(call: &CallContext, name: String, password: Secret, without: bool) 
 pub(crate) async fn user_get(call: CallContext, request: pb::AuthUserGetRequest) -> Result<ReplyBody, Status> {
     let roles = get(&call, &request.name).await.map_err(|error| errors::status(&error))?;
     let header = call.message_header(call.reader.revision());
-    Ok(ReplyBody::unary(&Prost(pb::AuthUserGetResponse { header, roles })))
+    ReplyBody::message(&Prost(pb::AuthUserGetResponse { header, roles }), &call.budgets.answers)
 }
 
 async fn get(call: &CallContext, name: &str) -> Result<Vec<String>, RequestError> {
@@ -50,14 +50,14 @@ pub(crate) async fn user_list(call: CallContext, _: pb::AuthUserListRequest) -> 
     call.check_admin_here().map_err(|error| errors::status(&error))?;
     let users = call.auth.view.load().users().map(|(name, _)| name.to_owned()).collect();
     let header = call.message_header(call.reader.revision());
-    Ok(ReplyBody::unary(&Prost(pb::AuthUserListResponse { header, users })))
+    ReplyBody::message(&Prost(pb::AuthUserListResponse { header, users }), &call.budgets.answers)
 }
 
 /// `UserDelete`.
 pub(crate) async fn user_delete(call: CallContext, request: pb::AuthUserDeleteRequest) -> Result<ReplyBody, Status> {
     let op = AuthOp::UserDelete { name: request.name };
     let revision = change(&call, op).await.map_err(|error| errors::status(&error))?;
-    Ok(ReplyBody::unary(&Prost(pb::AuthUserDeleteResponse { header: call.message_header(revision) })))
+    ReplyBody::small(&Prost(pb::AuthUserDeleteResponse { header: call.message_header(revision) }))
 }
 
 /// `UserChangePassword`.
@@ -68,7 +68,7 @@ pub(crate) async fn user_change_password(
     let revision = change_password(&call, request.name, Secret::new(request.password))
         .await
         .map_err(|error| errors::status(&error))?;
-    Ok(ReplyBody::unary(&Prost(pb::AuthUserChangePasswordResponse { header: call.message_header(revision) })))
+    ReplyBody::small(&Prost(pb::AuthUserChangePasswordResponse { header: call.message_header(revision) }))
 }
 
 async fn change_password(call: &CallContext, name: String, password: Secret) -> Result<i64, RequestError> {
@@ -83,7 +83,7 @@ pub(crate) async fn user_grant_role(
 ) -> Result<ReplyBody, Status> {
     let op = AuthOp::UserGrantRole { name: request.user, role: request.role };
     let revision = change(&call, op).await.map_err(|error| errors::status(&error))?;
-    Ok(ReplyBody::unary(&Prost(pb::AuthUserGrantRoleResponse { header: call.message_header(revision) })))
+    ReplyBody::small(&Prost(pb::AuthUserGrantRoleResponse { header: call.message_header(revision) }))
 }
 
 /// `UserRevokeRole`.
@@ -93,5 +93,5 @@ pub(crate) async fn user_revoke_role(
 ) -> Result<ReplyBody, Status> {
     let op = AuthOp::UserRevokeRole { name: request.name, role: request.role };
     let revision = change(&call, op).await.map_err(|error| errors::status(&error))?;
-    Ok(ReplyBody::unary(&Prost(pb::AuthUserRevokeRoleResponse { header: call.message_header(revision) })))
+    ReplyBody::small(&Prost(pb::AuthUserRevokeRoleResponse { header: call.message_header(revision) }))
 }

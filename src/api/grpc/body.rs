@@ -61,9 +61,15 @@ pub(crate) enum ReplyBody {
 }
 
 impl ReplyBody {
-    /// A unary answer.
-    pub(crate) fn unary(reply: &impl Reply) -> Self {
-        Self::Unary { message: Some(framed_of_len(reply, reply.encoded_len())), trailers: true }
+    /// An answer that is always small, whatever was asked and whatever there is: it is held against no budget.
+    ///
+    /// # Errors
+    /// An answer that no client could take: there is none.
+    pub(crate) fn small(reply: &impl Reply) -> Result<Self, Status> {
+        let len = reply.encoded_len();
+        debug_assert!(len <= SMALL_BYTES, "{len} bytes are not small: `message` or `done`");
+        check_len(len)?;
+        Ok(Self::Unary { message: Some(framed_of_len(reply, len)), trailers: true })
     }
 
     /// A range answer: at once if it is small, else in pieces. `held` is what its pairs hold already.
@@ -222,7 +228,7 @@ fn framed_of_len(reply: &impl Reply, len: usize) -> Bytes {
 /// Appends a message's head: not compressed, `len` bytes.
 pub(crate) fn put_head(out: &mut BytesMut, len: usize) {
     out.put_u8(0);
-    // `check_len` refuses what is larger; nothing else comes near.
+    // `check_len` refuses what is larger; a stream's messages are as large as a request, or a chunk.
     out.put_u32(u32::try_from(len).unwrap_or(u32::MAX));
 }
 

@@ -51,7 +51,7 @@ pub(crate) async fn compact(call: CallContext, request: pb::CompactionRequest) -
             .map_err(|_| errors::status(&RequestError::Stopped))?;
     }
     let header = call.message_header(revision);
-    Ok(ReplyBody::unary(&Prost(pb::CompactionResponse { header })))
+    ReplyBody::small(&Prost(pb::CompactionResponse { header }))
 }
 
 /// Checks a command in etcd's order and gets it through the log.

@@ -28,12 +28,12 @@ const LISTED_HERE_MAX: usize = 10_000;
 /// `LeaseGrant`.
 pub(crate) async fn grant(call: CallContext, request: pb::LeaseGrantRequest) -> Result<ReplyBody, Status> {
     let (id, ttl_secs, revision) = run_grant(&call, &request).await.map_err(|error| errors::status(&error))?;
-    Ok(ReplyBody::unary(&Prost(pb::LeaseGrantResponse {
+    ReplyBody::small(&Prost(pb::LeaseGrantResponse {
         header: call.message_header(revision),
         id: id.get(),
         ttl: ttl_secs,
         error: String::new(),
-    })))
+    }))
 }
 
 /// Grants a lease; its id, its time to live in seconds and the header's revision.
@@ -64,7 +64,7 @@ pub(super) async fn run_grant(
 /// `LeaseRevoke`.
 pub(crate) async fn revoke(call: CallContext, request: pb::LeaseRevokeRequest) -> Result<ReplyBody, Status> {
     let revision = run_revoke(&call, LeaseId(request.id)).await.map_err(|error| errors::status(&error))?;
-    Ok(ReplyBody::unary(&Prost(pb::LeaseRevokeResponse { header: call.message_header(revision) })))
+    ReplyBody::small(&Prost(pb::LeaseRevokeResponse { header: call.message_header(revision) }))
 }
 
 async fn run_revoke(call: &CallContext, id: LeaseId) -> Result<i64, RequestError> {
@@ -107,13 +107,16 @@ pub(crate) async fn time_to_live(call: CallContext, request: pb::LeaseTimeToLive
         call.permit(|access| keys.iter().try_for_each(|key| access.read_key(key)))
             .map_err(|error| errors::status(&error))?;
     }
-    Ok(ReplyBody::unary(&Prost(pb::LeaseTimeToLiveResponse {
-        header: call.message_header(call.reader.revision()),
-        id: request.id,
-        ttl: left.map_or(-1, |(_, remaining_secs)| remaining_secs),
-        granted_ttl: left.map_or(0, |(granted_secs, _)| granted_secs),
-        keys,
-    })))
+    ReplyBody::message(
+        &Prost(pb::LeaseTimeToLiveResponse {
+            header: call.message_header(call.reader.revision()),
+            id: request.id,
+            ttl: left.map_or(-1, |(_, remaining_secs)| remaining_secs),
+            granted_ttl: left.map_or(0, |(granted_secs, _)| granted_secs),
+            keys,
+        }),
+        &call.budgets.answers,
+    )
 }
 
 /// `LeaseLeases`: local state, those first that end first.
@@ -121,22 +124,23 @@ pub(crate) async fn leases(call: CallContext, _: pb::LeaseLeasesRequest) -> Resu
     // All of them are gathered and sorted: not for nobody.
     call.check_known().map_err(|error| errors::status(&error))?;
     if call.lessor.len() <= LISTED_HERE_MAX {
-        return listed(&call).map_err(|error| errors::status(&error));
+        return listed(&call).map_err(|error| errors::status(&error))?;
     }
     let turn = call.large_reads.clone().acquire_owned().await;
     let list = kv::blocking(move || {
         let _turn = turn;
         listed(&call).map_err(ReadError::Request)
     });
-    list.await.map_err(|error| errors::status(&error))
+    list.await.map_err(|error| errors::status(&error))?
 }
 
-fn listed(call: &CallContext) -> Result<ReplyBody, RequestError> {
+/// The answer, or that there is no room for it; an error for who may not have it.
+fn listed(call: &CallContext) -> Result<Result<ReplyBody, Status>, RequestError> {
     let ids = call.lessor.ids();
     may_list(call, &ids)?;
     let leases = ids.into_iter().map(|id| pb::LeaseStatus { id: id.get() }).collect();
     let header = call.message_header(call.reader.revision());
-    Ok(ReplyBody::unary(&Prost(pb::LeaseLeasesResponse { header, leases })))
+    Ok(ReplyBody::message(&Prost(pb::LeaseLeasesResponse { header, leases }), &call.budgets.answers))
 }
 
 /// Whether the keys of all these leases may be read.

@@ -21,7 +21,11 @@ pub(crate) async fn alarm(call: CallContext, request: pb::AlarmRequest) -> Resul
         .into_iter()
         .map(|(member, kind)| pb::AlarmMember { member_id: member.get(), alarm: kind_number(kind) })
         .collect();
-    Ok(ReplyBody::unary(&Prost(pb::AlarmResponse { header: call.message_header(revision), alarms })))
+    let reply = Prost(pb::AlarmResponse { header: call.message_header(revision), alarms });
+    match request.action {
+        0 => ReplyBody::message(&reply, &call.budgets.answers),
+        _ => ReplyBody::done(&reply, &call.budgets.answers),
+    }
 }
 
 type Alarms = Vec<(MemberId, AlarmKind)>;

@@ -28,10 +28,10 @@ pub(crate) async fn downgrade(call: CallContext, request: pb::DowngradeRequest) 
         2 => {}
         _ => return Err(errors::status(&RequestError::UnknownMethod)),
     }
-    Ok(ReplyBody::unary(&Prost(pb::DowngradeResponse {
+    ReplyBody::small(&Prost(pb::DowngradeResponse {
         header: call.message_header(call.reader.revision()),
         version: version::CLUSTER_SHORT.to_owned(),
-    })))
+    }))
 }
 
 /// The target must be the minor version before this one.

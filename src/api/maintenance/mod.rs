@@ -25,7 +25,7 @@ pub(crate) use status::status;
 pub(crate) async fn defragment(call: CallContext, _: pb::DefragmentRequest) -> Result<ReplyBody, Status> {
     let maintain = call.maintain.clone();
     kv::blocking(move || Ok(maintain.defragment()?)).await.map_err(|error| errors::status(&error))?;
-    Ok(ReplyBody::unary(&Prost(pb::DefragmentResponse { header: None })))
+    ReplyBody::small(&Prost(pb::DefragmentResponse { header: None }))
 }
 
 /// `Hash`: of everything here, not comparable between members.
@@ -33,7 +33,7 @@ pub(crate) async fn hash(call: CallContext, _: pb::HashRequest) -> Result<ReplyB
     let maintain = call.maintain.clone();
     let hash = kv::blocking(move || Ok(maintain.hash()?)).await.map_err(|error| errors::status(&error))?;
     let header = call.message_header(call.reader.revision());
-    Ok(ReplyBody::unary(&Prost(pb::HashResponse { header, hash })))
+    ReplyBody::small(&Prost(pb::HashResponse { header, hash }))
 }
 
 /// `HashKV`: of the keys at a revision, the same on every member.
@@ -44,18 +44,18 @@ pub(crate) async fn hash_kv(call: CallContext, request: pb::HashKvRequest) -> Re
         .await
         .map_err(|error| errors::status(&error))?;
     call.metrics.hashes.observe(call.env.clock.now().saturating_duration_since(begun).as_secs_f64());
-    Ok(ReplyBody::unary(&Prost(pb::HashKvResponse {
+    ReplyBody::small(&Prost(pb::HashKvResponse {
         header: call.message_header(scoped.revision),
         hash: scoped.value.hash,
         compact_revision: scoped.value.compact_revision,
         hash_revision: scoped.value.hash_revision,
-    })))
+    }))
 }
 
 /// `MoveLeader`: only the leader can, and only to a voter. The answer has no header.
 pub(crate) async fn move_leader(call: CallContext, request: pb::MoveLeaderRequest) -> Result<ReplyBody, Status> {
     run_move_leader(&call, MemberId(request.target_id)).await.map_err(|error| errors::status(&error))?;
-    Ok(ReplyBody::unary(&Prost(pb::MoveLeaderResponse { header: None })))
+    ReplyBody::small(&Prost(pb::MoveLeaderResponse { header: None }))
 }
 
 async fn run_move_leader(services: &Services, target: MemberId) -> Result<(), RequestError> {

@@ -26,22 +26,25 @@ pub(crate) async fn status(call: CallContext, _: pb::StatusRequest) -> Result<Re
     }
     let size = signed(snapshot.logical_size().max(EMPTY_BYTES));
     let quota = call.limits.quota_bytes.map_or(-1, signed);
-    Ok(ReplyBody::unary(&Prost(pb::StatusResponse {
-        header: call.message_header(snapshot.revision()),
-        version: version::SERVER.to_owned(),
-        // What counts against the quota (06 §1.4); what the engine takes on disk is in `/metrics`.
-        db_size: size,
-        leader: standing.leader.map_or(0, MemberId::get),
-        raft_index: standing.committed.get(),
-        raft_term: standing.term.get(),
-        raft_applied_index: standing.applied.get(),
-        errors,
-        db_size_in_use: size,
-        is_learner: standing.is_learner,
-        storage_version: version::STORAGE.to_owned(),
-        db_size_quota: quota,
-        downgrade_info: Some(pb::DowngradeInfo { enabled: false, target_version: String::new() }),
-    })))
+    ReplyBody::message(
+        &Prost(pb::StatusResponse {
+            header: call.message_header(snapshot.revision()),
+            version: version::SERVER.to_owned(),
+            // What counts against the quota (06 §1.4); what the engine takes on disk is in `/metrics`.
+            db_size: size,
+            leader: standing.leader.map_or(0, MemberId::get),
+            raft_index: standing.committed.get(),
+            raft_term: standing.term.get(),
+            raft_applied_index: standing.applied.get(),
+            errors,
+            db_size_in_use: size,
+            is_learner: standing.is_learner,
+            storage_version: version::STORAGE.to_owned(),
+            db_size_quota: quota,
+            downgrade_info: Some(pb::DowngradeInfo { enabled: false, target_version: String::new() }),
+        }),
+        &call.budgets.answers,
+    )
 }
 
 fn signed(bytes: u64) -> i64 {

@@ -4,7 +4,9 @@ use bytes::Bytes;
 use rusd_proto::v3electionpb as pb;
 use tonic::Status;
 
-use super::{Waiting, contend, created_at, give_up, oldest, own, prefix, session, txn, unknown, wait_first};
+use super::{
+    Waiting, contend, created_at, give_up, oldest, own, prefix, room_for_answer, session, txn, unknown, wait_first,
+};
 use crate::api::auth::CallContext;
 use crate::api::convert;
 use crate::api::grpc::body::ReplyBody;
@@ -21,6 +23,7 @@ const LEADER_MISSING: &str = "\"leader\" field must be provided";
 pub(crate) async fn campaign(call: CallContext, request: pb::CampaignRequest) -> Result<ReplyBody, Status> {
     let pb::CampaignRequest { name: named, lease, value } = request;
     let lease = session(&call, lease).await.map_err(|error| unknown(&error))?;
+    room_for_answer(&call, 2 * named.len()).map_err(|error| unknown(&error))?;
     let mut place = contend(&call, &named, lease, value.clone()).await.map_err(|error| unknown(&error))?;
     if place.value.take().is_some_and(|found| found != value) {
         put_if_created(&call, &place.key, place.revision, place.lease, value.clone()).await?;
@@ -42,7 +45,7 @@ pub(crate) async fn campaign(call: CallContext, request: pb::CampaignRequest) ->
     }
     let leader = pb::LeaderKey { name, key: place.key, rev: place.revision, lease: place.lease.get() };
     let header = call.message_header(place.header);
-    Ok(ReplyBody::unary(&Prost(pb::CampaignResponse { header, leader: Some(leader) })))
+    ReplyBody::done(&Prost(pb::CampaignResponse { header, leader: Some(leader) }), &call.budgets.answers)
 }
 
 /// `Proclaim`: another value of who leads.
@@ -50,7 +53,7 @@ pub(crate) async fn proclaim(call: CallContext, request: pb::ProclaimRequest) ->
     let leader = request.leader.ok_or_else(|| Status::unknown(LEADER_MISSING))?;
     let lease = session(&call, leader.lease).await.map_err(|error| unknown(&error))?;
     let revision = put_if_created(&call, &leader.key, leader.rev, lease, request.value).await?;
-    Ok(ReplyBody::unary(&Prost(pb::ProclaimResponse { header: call.message_header(revision) })))
+    ReplyBody::small(&Prost(pb::ProclaimResponse { header: call.message_header(revision) }))
 }
 
 async fn put_if_created(
@@ -81,5 +84,5 @@ pub(crate) async fn leader(call: CallContext, request: pb::LeaderRequest) -> Res
 pub(crate) async fn resign(call: CallContext, request: pb::ResignRequest) -> Result<ReplyBody, Status> {
     let leader = request.leader.ok_or_else(|| Status::unknown(LEADER_MISSING))?;
     let revision = give_up(&call, leader.key, leader.rev).await.map_err(|error| unknown(&error))?;
-    Ok(ReplyBody::unary(&Prost(pb::ResignResponse { header: call.message_header(revision) })))
+    ReplyBody::small(&Prost(pb::ResignResponse { header: call.message_header(revision) }))
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use rusd_proto::v3lockpb as pb;
 use tonic::Status;
 
-use super::{Waiting, contend, own, session, unknown, wait_first};
+use super::{Waiting, contend, own, room_for_answer, session, unknown, wait_first};
 use crate::api::auth::CallContext;
 use crate::api::grpc::body::ReplyBody;
 use crate::api::kv;
@@ -18,27 +18,28 @@ const EXPIRED: &str = "mutex: session is expired";
 /// `Lock`: answers when the lock is held.
 pub(crate) async fn lock(call: CallContext, request: pb::LockRequest) -> Result<ReplyBody, Status> {
     let lease = session(&call, request.lease).await.map_err(|error| unknown(&error))?;
+    room_for_answer(&call, request.name.len()).map_err(|error| unknown(&error))?;
     let mut place = contend(&call, &request.name, lease, Bytes::new()).await.map_err(|error| unknown(&error))?;
     // It is a part of the message, and keeps all of it.
     drop(request);
     if place.is_first {
-        return Ok(answer(&call, place.header, place.key));
+        return answer(&call, place.header, place.key);
     }
     let waiting = Waiting::begin(&call, &mut place);
     wait_first(&call, &place.prefix, place.revision).await.map_err(|error| unknown(&error))?;
     let seen = own(&call, &place).await.map_err(|error| unknown(&error))?;
     waiting.keep();
     let revision = seen.ok_or_else(|| Status::unknown(EXPIRED))?;
-    Ok(answer(&call, revision, place.key))
+    answer(&call, revision, place.key)
 }
 
-fn answer(call: &CallContext, revision: i64, key: Bytes) -> ReplyBody {
-    ReplyBody::unary(&Prost(pb::LockResponse { header: call.message_header(revision), key }))
+fn answer(call: &CallContext, revision: i64, key: Bytes) -> Result<ReplyBody, Status> {
+    ReplyBody::done(&Prost(pb::LockResponse { header: call.message_header(revision), key }), &call.budgets.answers)
 }
 
 /// `Unlock`: a plain delete; a key that isn't there is no error.
 pub(crate) async fn unlock(call: CallContext, request: pb::UnlockRequest) -> Result<ReplyBody, Status> {
     let delete = DeleteOp { range: KeyRange::single(request.key), prev_kv: false };
     let (_, revision) = kv::submit(&call, Command::DeleteRange(delete)).await.map_err(|error| unknown(&error))?;
-    Ok(ReplyBody::unary(&Prost(pb::UnlockResponse { header: call.message_header(revision) })))
+    ReplyBody::small(&Prost(pb::UnlockResponse { header: call.message_header(revision) }))
 }

@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 use tonic::Status;
 
 use super::auth::CallContext;
+use super::grpc::body::SMALL_BYTES;
 use super::methods::Method;
 use super::{errors, kv, lease};
 use crate::apply::TxnResult;
@@ -99,6 +100,18 @@ fn found(result: &TxnResult, at: usize) -> Option<&KeyValue> {
         Some(OpResult::Range { result, .. }) => result.kvs.first(),
         _ => None,
     }
+}
+
+/// Whether an answer that repeats names of `bytes` may be made now. It is looked at before anything is done, as who holds
+/// a place is told so in any case; those under way aren't counted, of which there may be as many as proposals.
+///
+/// # Errors
+/// `TooManyRequests`.
+fn room_for_answer(call: &CallContext, bytes: usize) -> Result<(), RequestError> {
+    if bytes <= SMALL_BYTES {
+        return Ok(());
+    }
+    call.budgets.answers.take(bytes).map(drop).ok_or(RequestError::TooManyRequests)
 }
 
 /// A place among those who contend.

@@ -14,7 +14,7 @@ use tonic::Status;
 use super::{oldest, prefix};
 use crate::api::auth::CallContext;
 use crate::api::convert;
-use crate::api::grpc::body::{BodyError, framed, trailers_of};
+use crate::api::grpc::body::{BodyError, framed_within, trailers_of};
 use crate::api::grpc::service::StreamBody;
 use crate::api::kv;
 use crate::api::reply::Prost;
@@ -66,7 +66,9 @@ impl Observer {
                 }
                 if let Some((kv, revision)) = self.look(at).await? {
                     let header = self.call.message_header(revision);
-                    return Ok(framed(&Prost(pb::LeaderResponse { header, kv: Some(convert::key_value(kv)) })));
+                    let news = Prost(pb::LeaderResponse { header, kv: Some(convert::key_value(kv)) });
+                    let framed = framed_within(&news, None, &self.call.budgets.answers);
+                    return framed.map_err(|error| super::unknown(&error));
                 }
             }
             self.to_look_at = match self.follow.next().await {
