@@ -57,7 +57,8 @@ pub(super) fn connect(metrics: &Metrics, sources: Sources) {
     of(Figure::SnapshotApplying, |status| flag(status.is_installing()));
     of(Figure::LeaderChanges, |status| status.leader_changes() as f64);
     proposals(metrics, proposer);
-    let quota = limits.quota_bytes.unwrap_or(0) as f64;
+    // As `Status` says it, and as etcd does: a size divided by it is never a part of a quota that there isn't.
+    let quota = limits.quota_bytes.map_or(-1.0, |bytes| bytes as f64);
     metrics.sample(Figure::QuotaBytes, move || quota);
     metrics.sample(Figure::WalBytes, move || log.bytes.load(Ordering::Relaxed) as f64);
     metrics.sample(Figure::WalQueued, move || wal.queued_bytes() as f64);

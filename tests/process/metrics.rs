@@ -147,17 +147,19 @@ async fn rusd_shows_what_etcd_shows() {
     assert!(faults.is_empty(), "\n{}\n", faults.join("\n"));
 }
 
-/// The usual detail, and a port of their own for those who scrape: on both it shows the same families.
+/// The usual detail, and a port of their own for those who scrape: on both it shows the same families. Without a quota
+/// both say -1. (Cause: rusd said 0, so that any size was above any part of it, and alerts fired for ever.)
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_usual_detail_and_the_port_for_metrics_are_etcds() {
     let mut shown = Vec::new();
     for kind in [Kind::Rusd, Kind::Etcd] {
         let free = format!("127.0.0.1:{}", ports::free());
-        let flags = [format!("--listen-metrics-urls=http://{free}")];
+        let flags = [format!("--listen-metrics-urls=http://{free}"), "--quota-backend-bytes=-1".to_owned()];
         let Some(_server) = Server::start(kind, &flags, "metrics").await else { continue };
         let scrape = Scrape::parse(&get(&free, "/metrics").await);
         assert!(!scrape.families.contains_key("grpc_server_handling_seconds"), "{kind:?}");
         assert_eq!(scrape.value("etcd_server_has_leader{}"), Some(1.0), "{kind:?}");
+        assert_eq!(scrape.value("etcd_server_quota_backend_bytes{}"), Some(-1.0), "{kind:?}");
         assert!(get(&free, "/health").await.contains("true"), "{kind:?}");
         shown.push(scrape.families);
     }
