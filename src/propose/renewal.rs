@@ -16,7 +16,7 @@ use crate::consensus::peer::{Asking, LeaseLeft};
 use crate::env::Env;
 use crate::failpoint::{Point, hit};
 use crate::lease::{Lessor, Renewal};
-use crate::types::{LeaseId, RequestError};
+use crate::types::{LeaseId, RequestError, Term};
 
 /// How often one renewal takes a checkpoint back: the first may be overtaken by one that was under way.
 const RESETS_MAX: usize = 3;
@@ -84,13 +84,25 @@ impl Leases {
     /// replaced must not answer for leases that its successor has ended. Nor one whose state differs: what it doesn't hold
     /// may be there all the same.
     async fn here(&self, id: LeaseId, renew: bool) -> Result<LeaseLeft, RequestError> {
+        self.here_if(id, renew, |term| self.proposer.confirm_lead(term)).await
+    }
+
+    async fn here_if<F>(
+        &self,
+        id: LeaseId,
+        renew: bool,
+        confirm_lead: impl Fn(Term) -> F,
+    ) -> Result<LeaseLeft, RequestError>
+    where
+        F: Future<Output = Result<(), RequestError>>,
+    {
         let status = self.proposer.node().status();
         let is_right = || if status.diverged().is_none() { Ok(()) } else { Err(RequestError::NoLeader) };
         loop {
             is_right()?;
             let term = status.term();
             let answer = if renew { self.renew_here(id).await? } else { self.left_here(id)? };
-            self.proposer.confirm_lead(term).await?;
+            confirm_lead(term).await?;
             is_right()?;
             // What anybody was told of the lease before is applied by now; if it says otherwise, it is asked again.
             if self.lessor.contains(id) == (answer.granted_secs >= 0) {
@@ -144,5 +156,50 @@ impl Leases {
     pub fn asked(&self, id: LeaseId, renew: bool) -> Asking<LeaseLeft> {
         let leases = self.clone();
         Box::pin(async move { within(leases.proposer.limit(), leases.here(id, renew)).await })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::consensus::Waiters;
+    use crate::consensus::tests::start;
+    use crate::env::MemDisk;
+    use crate::propose::ProposeLimits;
+
+    /// Etcd issue 20615, over two members. Cause: a revoke that another member proposed was applied between the renewal and
+    /// the confirmation that this member leads. Symptom: the answer has a time and the lease is gone.
+    #[tokio::test]
+    async fn issue_20615_a_lease_that_is_gone_when_the_lead_is_confirmed_has_no_time() {
+        let node = start(&MemDisk::new()).await;
+        let env = Env::real();
+        let (mut writer, lessor) = Lessor::new(env.clock.now());
+        lessor.promote(env.clock.now(), Duration::ZERO);
+        writer.grant(LeaseId(1), 100);
+        let writer = Mutex::new(writer);
+        let (limits, waiters) = (ProposeLimits::default(), Arc::new(Waiters::new(Duration::from_secs(5))));
+        let proposer = Proposer::start(node.clone(), limits, env.clone(), waiters);
+        let leases = Leases::new(lessor, proposer, env);
+        let revoked = |_| {
+            writer.lock().remove(LeaseId(1));
+            std::future::ready(Ok(()))
+        };
+        let gone = |remaining_secs| Ok(LeaseLeft { granted_secs: -1, remaining_secs });
+        assert_eq!(leases.here_if(LeaseId(1), true, revoked).await, gone(0));
+        // The other way round: told of while it was unknown here.
+        let granted = |_| {
+            writer.lock().grant(LeaseId(2), 100);
+            std::future::ready(Ok(()))
+        };
+        let renewed = LeaseLeft { granted_secs: 100, remaining_secs: 100 };
+        assert_eq!(leases.here_if(LeaseId(2), true, granted).await, Ok(renewed));
+        let revoked = |_| {
+            writer.lock().remove(LeaseId(2));
+            std::future::ready(Ok(()))
+        };
+        assert_eq!(leases.here_if(LeaseId(2), false, revoked).await, gone(-1));
+        node.shutdown().await.expect("an orderly end");
     }
 }

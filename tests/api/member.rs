@@ -2,7 +2,7 @@
 
 use std::io::{Cursor, Read};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -19,6 +19,8 @@ use rusd::storage::{AppliedPosition, CompactStep, Store, StoreConfig, StoreReade
 use rusd::types::{LeaseId, MemberId, RaftIndex, RequestError, StorageError, Term};
 use rusd::watch::{WatchHub, WatchLimits};
 use tokio::sync::oneshot;
+
+use crate::gate::Gate;
 
 pub(crate) const MEMBER: MemberId = MemberId(0x8e9e_05c5_2164_694d);
 
@@ -39,6 +41,11 @@ pub(crate) struct Front {
     pub(crate) barrier_fails: AtomicBool,
     /// Set by a test: commands are applied and never answered.
     pub(crate) mute: AtomicBool,
+    /// Where revokes are held before they are in the log, and confirmations of the lead.
+    pub(crate) revokes: Gate,
+    pub(crate) confirms: Gate,
+    /// How many renewals the leader was asked for.
+    pub(crate) renewals_asked: AtomicUsize,
     lessor: Arc<Lessor>,
     env: Env,
     peer_url: String,
@@ -85,6 +92,9 @@ impl Member {
             leaderless: AtomicBool::new(false),
             barrier_fails: AtomicBool::new(false),
             mute: AtomicBool::new(false),
+            revokes: Gate::default(),
+            confirms: Gate::default(),
+            renewals_asked: AtomicUsize::new(0),
             lessor: lessor.clone(),
             env: env.clone(),
             peer_url: "http://127.0.0.1:2380".into(),
@@ -171,7 +181,17 @@ async fn expire(front: Arc<Front>, lessor: Arc<Lessor>, env: Env) {
 impl Propose for Front {
     fn propose(&self, command: Command) -> Waiting<Result<Outcome, RequestError>> {
         let (reply, outcome) = oneshot::channel();
-        let sent = self.jobs.send(Job::Apply(command, reply));
+        let held = if matches!(command, Command::LeaseRevoke { .. }) { self.revokes.holds() } else { None };
+        let job = Job::Apply(command, reply);
+        if let Some(held) = held {
+            let jobs = self.jobs.clone();
+            return Box::pin(async move {
+                held.await;
+                jobs.send(job).map_err(|_| RequestError::Stopped)?;
+                outcome.await.map_err(|_| RequestError::Stopped)
+            });
+        }
+        let sent = self.jobs.send(job);
         let mute = self.mute.load(Ordering::Relaxed);
         Box::pin(async move {
             sent.map_err(|_| RequestError::Stopped)?;
@@ -194,10 +214,17 @@ impl Propose for Front {
     }
 
     fn confirm_lead(&self, _: Term) -> Option<Waiting<Result<(), RequestError>>> {
+        if let Some(held) = self.confirms.holds() {
+            return Some(Box::pin(async move {
+                held.await;
+                Ok(())
+            }));
+        }
         self.read_barrier()
     }
 
     fn renew_lease(&self, id: LeaseId) -> Waiting<Result<i64, RequestError>> {
+        self.renewals_asked.fetch_add(1, Ordering::Relaxed);
         let (lessor, env, jobs) = (self.lessor.clone(), self.env.clone(), self.jobs.clone());
         Box::pin(async move {
             let mut ended = lessor.ended();

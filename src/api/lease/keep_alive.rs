@@ -6,12 +6,14 @@
 //! ```
 //! On a member that isn't the only voter the answers wait for one confirmation of leadership that
 //! begins after the renewals: a leader that was paused and replaced must not answer for leases that
-//! its successor has ended (etcd 3.7.1 does).
+//! its successor has ended (etcd 3.7.1 does). What another member told of the end of a lease is applied by then: a
+//! lease that is gone is asked about again, and the others' answers stand.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
+use futures::future::try_join_all;
 use http::{HeaderMap, Request};
 use http_body::{Body, Frame};
 use rusd_proto::etcdserverpb as pb;
@@ -32,8 +34,8 @@ use crate::apply::rights;
 use crate::lease::Renewal;
 use crate::types::{LeaseId, RequestError, Term};
 
-/// Answers in one frame, in bytes, before it is sent.
-const FRAME_BYTES: usize = 32 * 1024;
+/// The most answers in one frame, of which each has some 50 bytes.
+const ANSWERS_MAX: usize = 512;
 
 /// `LeaseKeepAlive`.
 pub(crate) fn keep_alive(call: CallContext, request: Request<CallBody>) -> Result<StreamBody, Status> {
@@ -43,11 +45,11 @@ pub(crate) fn keep_alive(call: CallContext, request: Request<CallBody>) -> Resul
         call,
         messages,
         requests: Some(request.into_body()),
-        answers: BytesMut::new(),
+        answers: Vec::new(),
         renewing: None,
         led_in: None,
-        renewed: Vec::new(),
         confirming: None,
+        asking_again: None,
         end: None,
         done: false,
     }))
@@ -58,17 +60,37 @@ struct KeepAlive {
     messages: Arrivals,
     /// `None` after the client's half is closed.
     requests: Option<CallBody>,
-    answers: BytesMut,
+    /// What the next frame says.
+    answers: Vec<Answer>,
     /// An answer that takes time; those behind it wait for it, as the order is the requests'.
     renewing: Option<Renewing>,
-    /// The term in which answers that wait here were given by this member's clock, and for which leases.
+    /// The term in which answers that wait here were given by this member's clock.
     led_in: Option<Term>,
-    renewed: Vec<LeaseId>,
     /// The confirmation, for those answers, that this member still leads.
     confirming: Option<Waiting<Result<(), RequestError>>>,
+    /// The answers anew for leases that were gone when it came.
+    asking_again: Option<Waiting<Result<Vec<i64>, RequestError>>>,
     /// The trailers to come, once nothing more is to be answered.
     end: Option<HeaderMap>,
     done: bool,
+}
+
+struct Answer {
+    id: LeaseId,
+    /// For its header.
+    revision: i64,
+    ttl_secs: i64,
+    stands: Stands,
+}
+
+/// Whether an answer may be told.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stands {
+    Surely,
+    /// By this member's clock: if it still leads, and the lease is there.
+    IfConfirmed,
+    /// The lease was gone when that was confirmed.
+    NoMore,
 }
 
 struct Renewing {
@@ -92,8 +114,7 @@ impl KeepAlive {
         match self.call.lessor.renew(id, self.call.env.clock.now()) {
             Renewal::Renewed { ttl_secs, reset_checkpoint: false } => {
                 self.led_in.get_or_insert(term);
-                self.renewed.push(id);
-                self.answer(id, revision, ttl_secs);
+                self.answers.push(Answer { id, revision, ttl_secs, stands: Stands::IfConfirmed });
             }
             // Another member may have told of a lease that isn't applied here yet.
             Renewal::Unknown if self.call.proposer.confirm_lead(term).is_none() => self.answer(id, revision, 0),
@@ -114,13 +135,22 @@ impl KeepAlive {
     }
 
     fn answer(&mut self, id: LeaseId, revision: i64, ttl_secs: i64) {
-        let header: Header = self.call.header(revision);
-        let len = header.field_len() + int_len(id.get()) + int_len(ttl_secs);
-        self.answers.reserve(HEAD_LEN + len);
-        put_head(&mut self.answers, len);
-        header.put_field(&mut self.answers);
-        put_int(&mut self.answers, 2, id.get());
-        put_int(&mut self.answers, 3, ttl_secs);
+        self.answers.push(Answer { id, revision, ttl_secs, stands: Stands::Surely });
+    }
+
+    /// The frame with all answers, which are none afterwards.
+    fn frame(&mut self) -> Bytes {
+        let mut frame = BytesMut::new();
+        for Answer { id, revision, ttl_secs, .. } in std::mem::take(&mut self.answers) {
+            let header: Header = self.call.header(revision);
+            let len = header.field_len() + int_len(id.get()) + int_len(ttl_secs);
+            frame.reserve(HEAD_LEN + len);
+            put_head(&mut frame, len);
+            header.put_field(&mut frame);
+            put_int(&mut frame, 2, id.get());
+            put_int(&mut frame, 3, ttl_secs);
+        }
+        frame.freeze()
     }
 
     fn fail(&mut self, status: &Status) {
@@ -134,7 +164,7 @@ impl KeepAlive {
     /// Reads and handles until there is a frame to send, an end, or nothing to do.
     fn poll_answers(&mut self, context: &mut Context<'_>) -> Poll<()> {
         loop {
-            while self.renewing.is_none() && self.end.is_none() && self.answers.len() < FRAME_BYTES {
+            while self.renewing.is_none() && self.end.is_none() && self.answers.len() < ANSWERS_MAX {
                 match self.messages.next() {
                     Ok(Some(message)) => {
                         if let Err(status) = self.handle(message) {
@@ -158,7 +188,7 @@ impl KeepAlive {
                 }
                 continue;
             }
-            if self.end.is_some() || self.answers.len() >= FRAME_BYTES {
+            if self.end.is_some() || self.answers.len() >= ANSWERS_MAX {
                 return Poll::Ready(());
             }
             let Some(requests) = &mut self.requests else {
@@ -189,6 +219,45 @@ impl KeepAlive {
             }
         }
     }
+
+    /// Until what is answered may be told, or can't be.
+    fn poll_sure(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if let Some(confirming) = &mut self.confirming {
+            let confirmed = ready!(confirming.as_mut().poll(context));
+            self.confirming = None;
+            if let Err(error) = confirmed {
+                self.answers.clear();
+                self.fail(&errors::status(&error));
+                return Poll::Ready(());
+            }
+            // Another member may have told of the end of one that wasn't applied here yet, and is now.
+            let mut again = Vec::new();
+            for answer in &mut self.answers {
+                if answer.stands == Stands::IfConfirmed && !self.call.lessor.contains(answer.id) {
+                    answer.stands = Stands::NoMore;
+                    again.push(self.call.proposer.renew_lease(answer.id));
+                }
+            }
+            if !again.is_empty() {
+                self.asking_again = Some(Box::pin(try_join_all(again)));
+            }
+        }
+        if let Some(asking) = &mut self.asking_again {
+            let asked = ready!(asking.as_mut().poll(context));
+            self.asking_again = None;
+            let gone = self.answers.iter_mut().filter(|answer| answer.stands == Stands::NoMore);
+            match asked {
+                Ok(ttls_secs) => gone.zip(ttls_secs).for_each(|(answer, ttl_secs)| answer.ttl_secs = ttl_secs),
+                Err(error) => {
+                    // The order is the requests': what comes before the first of them can be told.
+                    let first = self.answers.iter().position(|answer| answer.stands == Stands::NoMore);
+                    self.answers.truncate(first.unwrap_or_default());
+                    self.fail(&errors::status(&error));
+                }
+            }
+        }
+        Poll::Ready(())
+    }
 }
 
 impl Body for KeepAlive {
@@ -203,27 +272,15 @@ impl Body for KeepAlive {
         if this.done {
             return Poll::Ready(None);
         }
-        if this.confirming.is_none() {
+        if this.confirming.is_none() && this.asking_again.is_none() {
             ready!(this.poll_answers(context));
             if let Some(term) = this.led_in.take() {
                 this.confirming = this.call.proposer.confirm_lead(term);
             }
         }
-        if let Some(confirming) = &mut this.confirming {
-            let mut confirmed = ready!(confirming.as_mut().poll(context));
-            this.confirming = None;
-            // Another member may have told of the end of one that wasn't applied here yet, and is now.
-            if !this.renewed.iter().all(|id| this.call.lessor.contains(*id)) {
-                confirmed = Err(RequestError::NoLeader);
-            }
-            if let Err(error) = confirmed {
-                this.answers.clear();
-                this.fail(&errors::status(&error));
-            }
-        }
-        this.renewed.clear();
+        ready!(this.poll_sure(context));
         if !this.answers.is_empty() {
-            return Poll::Ready(Some(Ok(Frame::data(this.answers.split().freeze()))));
+            return Poll::Ready(Some(Ok(Frame::data(this.frame()))));
         }
         this.done = true;
         match this.end.take() {
