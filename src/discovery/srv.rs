@@ -16,6 +16,15 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// The longest such file that is read.
 const RESOLV_CONF_BYTES_MAX: usize = 64 << 10;
 
+/// The services, and what the URLs of their members begin with.
+const SERVICES: [(&str, &str); 2] = [("etcd-server-ssl", "https"), ("etcd-server", "http")];
+
+/// The name whose records say who serves, in the cluster called `srv_name` if that isn't empty.
+fn asked(service: &str, srv_name: &str, domain: &str) -> String {
+    let dash = if srv_name.is_empty() { "" } else { "-" };
+    format!("_{service}{dash}{srv_name}._tcp.{domain}")
+}
+
 /// Asks for both services.
 pub(super) async fn find(config: &Config, env: &Env) -> Result<InitialCluster, DiscoveryError> {
     let discovery = &config.discovery;
@@ -26,11 +35,10 @@ pub(super) async fn find(config: &Config, env: &Env) -> Result<InitialCluster, D
             dns::servers(&String::from_utf8_lossy(&bytes))
         }
     };
-    let suffix = if discovery.srv_name.is_empty() { String::new() } else { format!("-{}", discovery.srv_name) };
     let mut members = Vec::new();
     let mut refusals = Vec::new();
-    for (service, scheme) in [("etcd-server-ssl", "https"), ("etcd-server", "http")] {
-        let name = format!("_{service}{suffix}._tcp.{}", discovery.srv);
+    for (service, scheme) in SERVICES {
+        let name = asked(service, &discovery.srv_name, &discovery.srv);
         let id = u16::try_from(env.rng.next_u64() & 0xffff).unwrap_or_default();
         match dns::services(&name, &servers, id).await {
             Ok(services) => members.extend(services.into_iter().map(|service| (scheme, service))),
@@ -89,6 +97,23 @@ async fn addresses(host: &str) -> Vec<SocketAddr> {
         Err(error) => {
             tracing::warn!(host, %error, "this address can't be looked up");
             Vec::new()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Cause: a name that is put together otherwise than etcd's. Symptom: records that etcd's members found aren't found.
+    #[test]
+    fn the_names_are_those_that_etcd_asks_for() {
+        let names = |srv_name| SERVICES.map(|(service, scheme)| (asked(service, srv_name, "example.com"), scheme));
+        let plain = ["_etcd-server-ssl._tcp.example.com", "_etcd-server._tcp.example.com"];
+        let named = ["_etcd-server-ssl-blue._tcp.example.com", "_etcd-server-blue._tcp.example.com"];
+        for (srv_name, wanted) in [("", plain), ("blue", named)] {
+            let [tls, open] = wanted.map(str::to_owned);
+            assert_eq!(names(srv_name), [(tls, "https"), (open, "http")]);
         }
     }
 }

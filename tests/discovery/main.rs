@@ -60,6 +60,16 @@ impl Server {
         Self { name: name.to_owned(), client, peer, program, flags: all, log, child: None }
     }
 
+    /// The same with a peer URL of this scheme.
+    fn with_peers_by(mut self, scheme: &str) -> Self {
+        for flag in &mut self.flags {
+            if flag.contains("-peer-urls=") {
+                *flag = flag.replace("=http://", &format!("={scheme}://"));
+            }
+        }
+        self
+    }
+
     fn rusd(dir: &Path, name: &str, flags: &[String]) -> Self {
         Self::new(dir, name, PathBuf::from(env!("CARGO_BIN_EXE_rusd")), flags)
     }
@@ -303,14 +313,15 @@ async fn a_registry_that_is_not_as_it_should_be_is_told_with_etcds_words() {
     }
 }
 
-#[tokio::test]
-async fn members_find_each_other_by_dns() {
+/// With records of one service, and peers that speak by its scheme.
+async fn members_find_each_other_by_dns(service: &str, scheme: &str, flags: &[String]) {
     let dir = TempDir::new().unwrap();
     let names = ["m1", "m2", "m3"];
-    let mut members: Vec<_> = names.iter().map(|name| Server::rusd(dir.path(), name, &[])).collect();
+    let member = |name: &&str| Server::rusd(dir.path(), name, flags).with_peers_by(scheme);
+    let mut members: Vec<_> = names.iter().map(member).collect();
     let records = members.iter().map(|member| ("localhost".to_owned(), member.peer)).collect();
     // Many records, as a name server answers that has to cut its answer short over UDP.
-    let server = dns::serve("_etcd-server-blue._tcp.example.com", records).await;
+    let server = dns::serve(&format!("_{service}-blue._tcp.example.com"), records).await;
     for member in &mut members {
         // One lists what the records say, the others an address that they stand for.
         member.flags.extend([
@@ -325,13 +336,43 @@ async fn members_find_each_other_by_dns() {
         member.is_in(&names).await;
     }
 
-    let mut stranger = Server::rusd(dir.path(), "m4", &members[0].flags[6..]);
+    let mut stranger = Server::rusd(dir.path(), "m4", &members[0].flags[6..]).with_peers_by(scheme);
     stranger.spawn();
     let log = stranger.ends().await;
     assert!(log.contains("couldn't find local name \\\"m4\\\" in the initial cluster configuration"), "{log}");
-    let mut lost = Server::rusd(dir.path(), "m5", &[]);
+    let mut lost = Server::rusd(dir.path(), "m5", flags).with_peers_by(scheme);
     lost.flags.extend(["--discovery-srv=example.org".to_owned(), format!("--discovery-srv-resolver={server}")]);
     lost.spawn();
     let log = lost.ends().await;
-    assert!(log.contains("error querying DNS SRV records for _etcd-server: "), "{log}");
+    for service in ["etcd-server-ssl", "etcd-server"] {
+        assert!(log.contains(&format!("error querying DNS SRV records for _{service}: ")), "{log}");
+    }
+    // A record that names this member's address with another scheme isn't one of it.
+    let mut mixed = Server::rusd(dir.path(), "m6", flags).with_peers_by(scheme);
+    let other = if service == "etcd-server" { "etcd-server-ssl" } else { "etcd-server" };
+    let server = dns::serve(&format!("_{other}._tcp.example.com"), vec![("localhost".to_owned(), mixed.peer)]).await;
+    mixed.flags.extend(["--discovery-srv=example.com".to_owned(), format!("--discovery-srv-resolver={server}")]);
+    mixed.spawn();
+    let log = mixed.ends().await;
+    assert!(log.contains("a record names this member's address with another scheme; it is left out"), "{log}");
+}
+
+#[tokio::test]
+async fn members_find_each_other_by_dns_without_tls() {
+    members_find_each_other_by_dns("etcd-server", "http", &[]).await;
+}
+
+#[tokio::test]
+async fn members_find_each_other_by_dns_over_tls() {
+    let dir = TempDir::new().unwrap();
+    let authority = Authority::new("peers");
+    let ca = authority.write(dir.path(), "ca");
+    let pair = authority.issue(dir.path(), "pair", &Wanted::default());
+    let flags = [
+        format!("--peer-cert-file={}", pair.cert.display()),
+        format!("--peer-key-file={}", pair.key.display()),
+        format!("--peer-trusted-ca-file={}", ca.display()),
+        "--peer-client-cert-auth".to_owned(),
+    ];
+    members_find_each_other_by_dns("etcd-server-ssl", "https", &flags).await;
 }

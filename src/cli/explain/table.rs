@@ -100,8 +100,8 @@ pub(super) const ENTRIES: &[Entry] = &[
     ),
     entry(
         &["etcdserver: leader changed", "etcdserver: request timed out, possibly due to previous leader failure"],
-        "Another member began to lead while the request waited. A read may be sent again at once; whether a write was \
-         done can't be known.",
+        "Another member began to lead while the request waited. A read may be sent again at once (the first of these texts \
+         is etcd's for one; rusd asks the new leader itself); whether a write was done can't be known.",
         "Read before you write again. If leaders change often, look for slow disks (`rusd doctor`), pauses of the \
          machine, or an --election-timeout too short for the network.",
     ),
