@@ -10,6 +10,7 @@ mod codec;
 mod divergence;
 mod heal;
 mod index;
+mod leader_lines;
 mod lease;
 mod lineage;
 mod log_cache;

@@ -19,6 +19,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::Instant;
 
 use super::index::{from_raft, to_raft};
+use super::leader_lines::LeaderLines;
 use super::lease::Lease;
 use super::log_store::LogStore;
 use super::membership::{Desk, MemberRecord, MemberRules, is_learner, records};
@@ -410,10 +411,11 @@ async fn watch_raft(node: Node, heartbeat: Duration, failed: watch::Sender<Optio
     let status = &node.status;
     let mut metrics = node.raft.metrics();
     let mut watching = Watching { since: Instant::now(), leads: false };
+    let mut lines = LeaderLines::new(status.member());
     loop {
-        {
+        let (leader, term) = {
             let seen = metrics.borrow_watched();
-            watching.take_over(&node, &seen);
+            let leader = watching.take_over(&node, &seen);
             if let Err(fatal) = &seen.running_state {
                 let orderly = status.is_stopped();
                 status.set_stopped();
@@ -423,7 +425,10 @@ async fn watch_raft(node: Node, heartbeat: Duration, failed: watch::Sender<Optio
                 }
                 return;
             }
-        }
+            (leader, Term(seen.current_term))
+        };
+        // Raft waits for whoever borrows its metrics, so nothing is written before they are given back.
+        lines.see(leader, term, Instant::now());
         // A leader that is gone says nothing, so the time is looked at, too.
         let changed = tokio::time::timeout(heartbeat, metrics.changed()).await;
         if matches!(changed, Ok(Err(_))) {
@@ -446,7 +451,8 @@ struct Watching {
 }
 
 impl Watching {
-    fn take_over(&mut self, node: &Node, seen: &RaftMetrics<TypeConfig>) {
+    /// Hands on what Raft shows; the leader, if there is one for those who ask.
+    fn take_over(&mut self, node: &Node, seen: &RaftMetrics<TypeConfig>) -> Option<MemberId> {
         let status = &node.status;
         status.set_term(Term(seen.current_term));
         let leads = seen.current_leader == Some(seen.id);
@@ -470,7 +476,8 @@ impl Watching {
             (true, true) => Lead::Sure,
             (true, false) => Lead::Unsure,
         });
-        status.set_leader(seen.current_leader.filter(|_| is_there).map(MemberId));
+        let leader = seen.current_leader.filter(|_| is_there).map(MemberId);
+        status.set_leader(leader);
         if let Some(id) = &seen.local_committed {
             status.set_committed(to_raft(id.index));
         }
@@ -481,5 +488,6 @@ impl Watching {
         for (id, peer) in membership.nodes() {
             node.peers.book().set(MemberId(*id), peer.peer_urls.clone());
         }
+        leader
     }
 }

@@ -44,6 +44,7 @@ use crate::lease::Lessor;
 use crate::ops::config::{AutoCompaction, Config, MetricsDetail, Url};
 use crate::ops::data_dir::DataDir;
 use crate::ops::identity::{Identity, member_id};
+use crate::ops::logging::SERVING_PEERS;
 use crate::ops::metrics::Metrics;
 use crate::ops::signals::Signal;
 use crate::ops::traces::Traces;
@@ -268,6 +269,9 @@ impl Core {
         let turns = Arc::new(Turns::new(node.clone(), alarms.clone(), config.member.election_timeout));
         let answers = Answers { leases: leases.clone(), marks: marks.clone(), turns };
         let peer_port = PeerPort::open(peer_listeners, limits::Files::of_process().peers(), &node, &peers, answers);
+        for url in &config.member.listen_peer_urls {
+            tracing::info!(address = url.address(), "{SERVING_PEERS}");
+        }
         // Alone, a member that isn't ready is of no use to anybody; in a cluster it may be what others wait for.
         let ready_max = if node.members().len() <= 1 { Duration::MAX } else { CLUSTER_READY_MAX };
         let mut removed_before = false;

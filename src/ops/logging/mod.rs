@@ -34,6 +34,8 @@ pub const READY: &str = "ready to serve client requests";
 pub const SERVING_INSECURELY: &str = "serving client traffic insecurely; this is strongly discouraged!";
 /// And where there is.
 pub const SERVING_SECURELY: &str = "serving client traffic securely";
+/// Where other members are served from now on, with `address`: once for each listener.
+pub const SERVING_PEERS: &str = "serving peer traffic";
 /// When a signal ends the process.
 pub const SIGNAL: &str = "received signal; shutting down";
 /// When the member has told the cluster its name and URLs.
@@ -104,7 +106,7 @@ fn levels(config: &Config, style: Style) -> Targets {
         LogLevel::Warn => LevelFilter::WARN,
         LogLevel::Error => LevelFilter::ERROR,
     };
-    // openraft warns of what is ordinary in an election; what matters of it, `server` says itself.
+    // openraft warns of what is ordinary in an election; who led when, `consensus::leader_lines` says.
     let raft = if own >= LevelFilter::DEBUG { LevelFilter::WARN } else { LevelFilter::ERROR };
     Targets::new()
         .with_default(own.min(LevelFilter::WARN))
