@@ -59,18 +59,18 @@ histograms! {
     commit_rebalance "etcd_debugging_disk_backend_commit_rebalance_duration_seconds" (0.001, 2.0, 14) "Of bbolt; never observed.";
     commit_spill "etcd_debugging_disk_backend_commit_spill_duration_seconds" (0.001, 2.0, 14) "Of bbolt; never observed.";
     commit_write "etcd_debugging_disk_backend_commit_write_duration_seconds" (0.001, 2.0, 14) "Time of the engine's write in a flush.";
-    snapshot_fsync "etcd_snap_fsync_duration_seconds" (0.001, 2.0, 14) "Time of an fsync of a snapshot.";
-    snapshot_db_fsync "etcd_snap_db_fsync_duration_seconds" (0.001, 2.0, 14) "Time of an fsync of a received snapshot.";
+    snapshot_fsync "etcd_snap_fsync_duration_seconds" (0.001, 2.0, 14) "Time of an fsync of a snapshot; never observed.";
+    snapshot_db_fsync "etcd_snap_db_fsync_duration_seconds" (0.001, 2.0, 14) "Time of an fsync of a received snapshot; never observed.";
     snapshot_db_save "etcd_snap_db_save_total_duration_seconds" (0.1, 2.0, 10) "Time to save a received snapshot.";
-    snapshot_marshal "etcd_debugging_snap_save_marshalling_duration_seconds" (0.001, 2.0, 14) "Time to encode a snapshot.";
+    snapshot_marshal "etcd_debugging_snap_save_marshalling_duration_seconds" (0.001, 2.0, 14) "Time to encode a snapshot; never observed.";
     snapshot_save "etcd_debugging_snap_save_total_duration_seconds" (0.001, 2.0, 14) "Time to save a snapshot.";
     hash "etcd_mvcc_hash_duration_seconds" (0.01, 2.0, 15) "Time to hash the store.";
     lease_ttl "etcd_debugging_lease_ttl_total" (1.0, 2.0, 24) "TTLs of granted leases, in seconds.";
     compaction_pause_ms "etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds" (1.0, 2.0, 13) "Time of one step of a compaction, in milliseconds.";
     compaction_total_ms "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds" (100.0, 2.0, 14) "Time of a compaction, in milliseconds.";
-    index_compaction_pause_ms "etcd_debugging_mvcc_index_compaction_pause_duration_milliseconds" (0.5, 2.0, 14) "Time of a compaction of the index, in milliseconds.";
-    watch_send_control "etcd_debugging_server_watch_send_loop_control_stream_duration_seconds" (0.001, 2.0, 14) "Time to send a control answer of a watch.";
-    watch_send_progress "etcd_debugging_server_watch_send_loop_progress_duration_seconds" (0.001, 2.0, 14) "Time to send a progress answer of a watch.";
-    watch_send_events "etcd_debugging_server_watch_send_loop_watch_stream_duration_seconds" (0.001, 2.0, 14) "Time to send events of a watch.";
-    watch_send_event "etcd_debugging_server_watch_send_loop_watch_stream_duration_per_event_seconds" (0.001, 2.0, 14) "The same for each event.";
+    index_compaction_pause_ms "etcd_debugging_mvcc_index_compaction_pause_duration_milliseconds" (0.5, 2.0, 14) "Time of a compaction of the index, in milliseconds; never observed.";
+    watch_send_control "etcd_debugging_server_watch_send_loop_control_stream_duration_seconds" (0.001, 2.0, 14) "Time to send a control answer of a watch; never observed.";
+    watch_send_progress "etcd_debugging_server_watch_send_loop_progress_duration_seconds" (0.001, 2.0, 14) "Time to send a progress answer of a watch; never observed.";
+    watch_send_events "etcd_debugging_server_watch_send_loop_watch_stream_duration_seconds" (0.001, 2.0, 14) "Time to send events of a watch; never observed.";
+    watch_send_event "etcd_debugging_server_watch_send_loop_watch_stream_duration_per_event_seconds" (0.001, 2.0, 14) "The same for each event; never observed.";
 }
