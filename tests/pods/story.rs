@@ -223,6 +223,34 @@ async fn a_pod_removes_nobody_who_runs_as_its_sibling() {
     assert!(is_told(&set.status("")), "it is still there: {:#}", set.status(""));
 }
 
+/// Cause: a controller that replaces a set's highest pod waits for nobody below it. Symptom: an upgrade while pod 0's node was lost
+/// took pod 2 as well, and two of three were gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_is_held_while_a_lower_member_is_missing() {
+    let Some(mut set) = Set::new("pods") else { return };
+    for at in 0..3 {
+        set.start(at, 3, &[]);
+    }
+    set.well(3);
+    let hook = "pod shrink --set=rusd --replicas=3 --replicas-before=3 --timeout=15s --dial-timeout=1s";
+    set.kill(0);
+    // Once the other two have a leader, if that was it.
+    put(&set, 1, "a").await;
+    let output = set.run(hook);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(said.contains("rusd-0 doesn't answer") && said.contains("--no-hooks"), "{said}");
+    set.start(0, 3, &[]);
+    set.well(3);
+    // The highest is replaced first anyhow: what mends it goes through. And without a majority there is none to lose.
+    for at in [2, 1] {
+        set.kill(at);
+        let output = set.run(hook);
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "no member of rusd is beyond 3 replicas\n");
+    }
+}
+
 #[test]
 fn silence_is_an_error_only_if_pods_are_to_go() {
     let Some(set) = Set::new("pods") else { return };

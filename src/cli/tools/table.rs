@@ -56,7 +56,12 @@ pub(in crate::cli) const SUBS: &[Sub] = &[
     ),
     sub(&["import", "take-over"], "", "end an import that follows a running server", &[TAKE_OVER]),
     with_server(&["pod", "start"], "", "run a member as a pod of a StatefulSet", &[REMOTE, POD_START]),
-    sub(&["pod", "shrink"], "", "remove the members that a smaller StatefulSet won't have", &[REMOTE, POD_SHRINK]),
+    sub(
+        &["pod", "shrink"],
+        "",
+        "before an upgrade: wait for missing members, remove those that won't have a pod",
+        &[REMOTE, POD_SHRINK],
+    ),
     sub(&["pod", "users"], "", "make root, and turn authentication on", &[REMOTE, TIMEOUT]),
     sub(&["pod", "backup"], "", "save a snapshot by its time, and remove old ones", &[REMOTE, POD_BACKUP]),
     sub(&["completions"], "SHELL", "what bash, zsh, fish, elvish or powershell complete by", &[]),

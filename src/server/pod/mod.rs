@@ -4,7 +4,7 @@
 //! start ─┬► data is there ──────────────────────────────────────────────► the server ─┬► a signal
 //!        └► no data ─► others asked ─┬► all without data ─► agreed ─► new ─┘           └► removed ─► set aside ─► wait
 //!                                    └► a cluster ─► own old row removed ─► added as a learner ─┘
-//! shrink ─► members beyond the last ordinal removed, one by one      backup ─► a file, old ones gone
+//! shrink ─► none is missing, and those beyond the last ordinal removed   backup ─► a file, old ones gone
 //! users  ─► root and its password, authentication on
 //! ```
 //! Nothing here asks Kubernetes: all of it follows from a name, a number of replicas and what members say.
@@ -13,6 +13,7 @@ mod agreement;
 mod backup;
 mod join;
 mod names;
+mod rolling;
 mod room;
 mod shrink;
 mod start;

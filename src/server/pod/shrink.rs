@@ -1,8 +1,8 @@
 //! `rusd pod shrink`: members that a smaller StatefulSet won't have are removed while all of them still run.
 //!
 //! ```text
-//! each member's own list ─► nobody beyond the replicas, or nobody there ─► done
-//!                       └─► members, as a majority knows them ─► the highest one removed ─► again, until there is none
+//! no member is missing (`rolling`) ─► each member's own list ─► nobody beyond the replicas, or nobody there ─► done
+//!                                                          └─► members, as a majority knows them ─► the highest one removed ─► again
 //! ```
 //! The cluster itself refuses a removal that would cost it its majority; then it is waited. Where nothing is to be
 //! removed no majority is asked for, and where no pod is to go nothing is waited for: a broken cluster must not keep an
@@ -14,6 +14,7 @@ use std::time::Duration;
 use futures::future::join_all;
 
 use super::names::ordinal_in;
+use super::rolling::{self, Rolling};
 use super::{AGAIN, PodError};
 use crate::env::Env;
 use crate::operator::{AskError, Line, MemberRow, Way};
@@ -61,6 +62,8 @@ pub(in crate::server) async fn shrink(
         return Err(PodError::Flags("--endpoints: nobody to ask".to_owned()));
     }
     let begun = env.clock.now();
+    let rolling = Rolling { base, replicas, before: what.before, patience, majority_max: NOBODY_MAX };
+    rolling::wait(env, way, &lines, rolling, begun).await?;
     let passed = || env.clock.now().saturating_duration_since(begun);
     loop {
         match look(&lines, base, replicas).await {

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! upgrade ─► pre-hooks as Jobs ─► objects replaced ─► missing pods made, pods beyond the number deleted, all at once
-//!        ─► pods of another template replaced, the highest first, each once all others are ready ─► post-hooks
+//!        ─► pods of another template replaced, the highest first, each once those above are ready ─► all ready ─► post-hooks
 //! ```
+//! Those below aren't looked at, as in Kubernetes below 1.37, whose gate `MaxUnavailableStatefulSet` is off.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,6 +22,8 @@ use super::{DOMAIN, NAMESPACE, Result, container};
 
 /// How long anything at all may take here.
 const WAIT_MAX: Duration = Duration::from_secs(240);
+/// How long what can't succeed is looked at.
+const IN_VAIN: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(50);
 /// Between two tries of a Job; twice as long before each one after that.
 const BACK_OFF: Duration = Duration::from_secs(10);
@@ -43,6 +46,8 @@ pub(super) struct Cluster {
     secrets: Secrets,
     set: Option<Set>,
     started: u32,
+    /// How long pods may take until they are ready.
+    patience: Duration,
 }
 
 struct Member {
@@ -67,6 +72,7 @@ impl Cluster {
             secrets,
             set: None,
             started: 0,
+            patience: WAIT_MAX,
         })
     }
 
@@ -82,6 +88,20 @@ impl Cluster {
         self.hooks(release, "pre-upgrade").await?;
         self.reconcile(release).await?;
         self.hooks(release, "post-upgrade").await
+    }
+
+    /// `helm upgrade` to what can't become ready: how it ended.
+    ///
+    /// # Errors
+    /// It was taken.
+    pub(super) async fn upgrade_in_vain(&mut self, release: &Release) -> Result<String> {
+        self.patience = IN_VAIN;
+        let ended = self.upgrade(release).await;
+        self.patience = WAIT_MAX;
+        match ended {
+            Ok(()) => Err("an upgrade that should have failed was taken".into()),
+            Err(error) => Ok(error.to_string()),
+        }
     }
 
     /// `helm rollback`, to what was rendered then.
@@ -162,13 +182,12 @@ impl Cluster {
             }
         }
         self.delete(&excess).await?;
-        self.wait_until_ready().await?;
         for at in (0..set.replicas).rev() {
             if self.pods.get(&at).is_some_and(|member| member.template != set.template) {
                 self.delete(&[at]).await?;
                 self.make(at)?;
-                self.wait_until_ready().await?;
             }
+            self.wait_until_ready_from(at).await?;
         }
         Ok(())
     }
@@ -293,21 +312,26 @@ impl Cluster {
     }
 
     /// Waits until all pods are ready for as long as the set says, and the service knows it.
-    pub(super) async fn wait_until_ready(&mut self) -> Result<()> {
+    pub(super) async fn wait_until_ready(&self) -> Result<()> {
+        self.wait_until_ready_from(0).await
+    }
+
+    /// The same of pods from an ordinal on.
+    async fn wait_until_ready_from(&self, lowest: u32) -> Result<()> {
         let set = self.set.clone().ok_or("there is no set")?;
         let least = Duration::from_secs(set.min_ready_seconds);
         let begun = Instant::now();
         loop {
             self.tell_addresses(&set);
             let is_ready = |member: &Member| member.pod.ready_for().is_some_and(|time| time >= least);
-            let waits_for = self.pods.iter().find(|(_, member)| !is_ready(member));
+            let waits_for = self.pods.range(lowest..).find(|(_, member)| !is_ready(member));
             let Some((at, member)) = waits_for else { return Ok(()) };
             let name = format!("{}-{at}", set.name);
             if member.pod.is_over() {
                 return Err(format!("{name} doesn't start: {}", self.last_line(&name)).into());
             }
-            if begun.elapsed() > WAIT_MAX {
-                return Err(format!("{name} isn't ready within {WAIT_MAX:?}: {}", self.last_line(&name)).into());
+            if begun.elapsed() > self.patience {
+                return Err(format!("{name} isn't ready within {:?}: {}", self.patience, self.last_line(&name)).into());
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -316,6 +340,11 @@ impl Cluster {
     /// Pods of the set, and how often their containers were started again.
     pub(super) fn restarts(&self) -> BTreeMap<u32, u32> {
         self.pods.iter().map(|(at, member)| (*at, member.pod.restarts())).collect()
+    }
+
+    /// Pods of the set, and where each is: a pod in another's place is elsewhere.
+    pub(super) fn addresses(&self) -> BTreeMap<u32, std::net::Ipv4Addr> {
+        self.pods.iter().map(|(at, member)| (*at, member.pod.address)).collect()
     }
 
     /// Where a pod of the set is.

@@ -174,6 +174,7 @@ impl Story {
             return Err(format!("{name} should have joined anew").into());
         }
         self.ok("a node lost with its volume", "the leader's; a new member in its place", LOST_MAX).await?;
+        self.rolled_at_the_wrong_time().await?;
         self.cluster.lose(&[0, 1, 2]).await?;
         for at in 0..3 {
             self.cluster.make(at)?;
@@ -181,6 +182,35 @@ impl Story {
         self.cluster.wait_until_ready().await?;
         self.every_member(&self.writers.acknowledged()).await?;
         self.ok("all nodes lost at once", "their volumes kept, their addresses not", LONG).await
+    }
+
+    /// Upgrades while a member is missing: held if it isn't the one that is replaced first, and else let through.
+    async fn rolled_at_the_wrong_time(&mut self) -> Result<()> {
+        let impatient = "scaleDown.timeout=20s";
+        self.cluster.lose(&[0]).await?;
+        self.ok("pod 0 lost", "two of three are left", LOST_MAX).await?;
+        let before = self.cluster.addresses();
+        let other = Release::render(&values(3, NEW, &["server.logLevel=warn", impatient]), true)?;
+        let error = self.cluster.upgrade_in_vain(&other).await?;
+        let said = self.cluster.logged(&format!("{RELEASE}-rusd-shrink-1"));
+        if !error.starts_with("pre-upgrade: ") || !said.contains(&format!("{RELEASE}-rusd-0 doesn't answer")) {
+            return Err(format!("the hook should have held it: {error}: {said}").into());
+        }
+        if self.cluster.addresses() != before {
+            return Err("a pod was replaced while another one was lost".into());
+        }
+        self.ok("rolled while pod 0 is lost", "refused by the hook, the other two go on", REFUSED_MAX).await?;
+        self.cluster.make(0)?;
+        self.cluster.wait_until_ready().await?;
+
+        let broken = Release::render(&values(3, NEW, &["server.extraArgs[0]=--no-such-flag", impatient]), true)?;
+        let error = self.cluster.upgrade_in_vain(&broken).await?;
+        if !error.contains(&format!("{RELEASE}-rusd-2 ")) || self.cluster.addresses().len() != 3 {
+            return Err(format!("the last pod should be in the way: {error}").into());
+        }
+        self.ok("a broken upgrade", "it stops at the last pod", REFUSED_MAX).await?;
+        self.cluster.upgrade(&other).await?;
+        self.ok("mended by the next upgrade", "the last pod is missing, and is replaced first", REFUSED_MAX).await
     }
 
     /// Whether every member has all that was acknowledged.
