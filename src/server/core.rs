@@ -45,7 +45,7 @@ use crate::ops::config::{AutoCompaction, Config, MetricsDetail, Url};
 use crate::ops::data_dir::DataDir;
 use crate::ops::identity::{Identity, member_id};
 use crate::ops::logging::SERVING_PEERS;
-use crate::ops::metrics::Metrics;
+use crate::ops::metrics::{Figure, Metrics};
 use crate::ops::signals::Signal;
 use crate::ops::traces::Traces;
 use crate::propose::{LeaseKeeper, Leases, ProposeLimits, Proposer};
@@ -313,6 +313,8 @@ impl Core {
         metrics.peers.sample_members(move || known.members().into_iter().map(|member| member.id).collect());
         gauges::connect(metrics, sources);
         let (room, watching) = Room::watch(env.clone(), vec![data.wal().to_owned(), data.store()]);
+        let full = room.clone();
+        metrics.sample(Figure::DiskShort, move || f64::from(u8::from(full.is_short())));
         let workers = vec![watching];
         let mut core = Self {
             node,

@@ -219,7 +219,9 @@ fn every_alert_asks_for_a_figure_that_there_is_and_is_in_the_guide() {
         }
         names.push(name);
     }
-    for wanted in ["RusdNoSpace", "RusdCorrupt", "RusdBackupFails", "RusdSnapshotDamaged", "RusdLogDamaged"] {
+    for wanted in
+        ["RusdNoSpace", "RusdDiskFull", "RusdCorrupt", "RusdBackupFails", "RusdSnapshotDamaged", "RusdLogDamaged"]
+    {
         assert!(names.contains(&wanted), "{wanted} is missing");
     }
     let listed = guide.lines().filter_map(|line| line.strip_prefix("| Rusd")?.split(' ').next());

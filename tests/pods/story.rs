@@ -327,6 +327,8 @@ async fn a_backup_is_restored_by_a_new_set_and_root_is_asked_for() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), "authentication was on already\n", "{output:?}");
     let output = other.run("pod users --password=guess");
     assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("Users come along with a restored backup"), "{said}");
     other.kill(2);
     fs::remove_dir_all(other.volume(2)).expect("removed");
     other.start(2, 3, &[&restore, login[0], login[1]]);

@@ -51,6 +51,7 @@ const GROWN: &[&str] = &[
 const QUIET: &[&str] = &[
     "rusd_alarms_corrupt",
     "rusd_alarms_nospace",
+    "rusd_disk_short",
     "rusd_wal_damage_total",
     "rusd_snapshot_damage_total",
     "rusd_wal_checked_bytes_total",

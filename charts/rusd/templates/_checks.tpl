@@ -22,16 +22,25 @@
 {{- $flag := . | trimPrefix "--" | splitList "=" | first -}}
 {{- if has $flag $own }}{{ fail (printf "server.extraArgs: --%s is the chart's own business" $flag) }}{{ end -}}
 {{- end -}}
+{{- $sized := dict "quota-backend-bytes" "quotaMiB" "backend-cache-mb" "cacheMiB" "pending-requests-mb" "pendingRequestsMiB" "pending-answers-mb" "pendingAnswersMiB" "backend" "backend" "heartbeat-interval" "heartbeatIntervalMs" "election-timeout" "electionTimeoutMs" "auto-compaction-mode" "autoCompaction.mode" "auto-compaction-retention" "autoCompaction.retention" "log-level" "logLevel" -}}
+{{- range $server.extraArgs -}}
+{{- $flag := . | trimPrefix "--" | splitList "=" | first -}}
+{{- with get $sized $flag }}{{ fail (printf "server.extraArgs: --%s is set by server.%s" $flag .) }}{{ end -}}
+{{- end -}}
 {{- range $label, $value := .Values.commonLabels -}}
 {{- if regexMatch "^(app[.]kubernetes[.]io/(name|instance|component|version|managed-by)|helm[.]sh/chart)$" $label }}{{ fail (printf "commonLabels: %s is the chart's own" $label) }}{{ end -}}
 {{- end -}}
-{{- if not (regexMatch "^[a-z]" (include "rusd.fullname" .)) }}{{ fail (printf "%s: a Service's name begins with a letter: set fullnameOverride" (include "rusd.fullname" .)) }}{{ end -}}
+{{- if not (regexMatch "^[a-z][-a-z0-9]*$" (include "rusd.fullname" .)) }}{{ fail (printf "%s: a Service's name begins with a letter, and has no dot: set fullnameOverride" (include "rusd.fullname" .)) }}{{ end -}}
+{{- /* Empty where no cluster is asked, as by helm template. */ -}}
+{{- $size := lookup "v1" "ConfigMap" .Release.Namespace (printf "%s-size" (include "rusd.fullname" .)) -}}
+{{- $was := dig "data" (dict) (default (dict) $size) -}}
+{{- $scheme := include "rusd.scheme" . -}}
+{{- if ne (dig "scheme" $scheme $was) $scheme }}{{ fail (printf "tls.enabled: this release's members are known by %s URLs, and would be looked for where they aren't" $was.scheme) }}{{ end -}}
+{{- if ne (dig "domain" .Values.clusterDomain $was) .Values.clusterDomain }}{{ fail (printf "clusterDomain: this release's members are known by names below %s, and would be looked for where they aren't" $was.domain) }}{{ end -}}
 {{- $down := .Values.scaleDown -}}
 {{- if and $down.enabled (lt (include "rusd.seconds" $down.rejoinAfter | int) (include "rusd.seconds" $down.timeout | int)) }}{{ fail "scaleDown.rejoinAfter: it must not be less than scaleDown.timeout, or removed members join again meanwhile" }}{{ end -}}
 {{- if not $down.enabled -}}
-{{- /* Empty where no cluster is asked, as by helm template. */ -}}
-{{- $size := lookup "v1" "ConfigMap" .Release.Namespace (printf "%s-size" (include "rusd.fullname" .)) -}}
-{{- $now := dig "data" "replicas" "0" (default (dict) $size) | int -}}
+{{- $now := dig "replicas" "0" $was | int -}}
 {{- if lt (int .Values.replicas) $now }}{{ fail (printf "replicas: from %d to %d with scaleDown.enabled=false the members stay and their pods go, which may cost the majority" $now (int .Values.replicas)) }}{{ end -}}
 {{- end -}}
 {{- $rule := .Values.metrics.prometheusRule -}}

@@ -145,6 +145,13 @@ template:
     labels:
       {{- include "rusd.selector" .root | nindent 6 }}
       app.kubernetes.io/component: {{ .component }}
+      {{- with .root.Values.commonLabels }}
+      {{- toYaml . | nindent 6 }}
+      {{- end }}
+    {{- with .root.Values.podAnnotations }}
+    annotations:
+      {{- toYaml . | nindent 6 }}
+    {{- end }}
   spec:
     restartPolicy: Never
     {{- include "rusd.podCommon" .root | nindent 4 }}

@@ -73,6 +73,7 @@ figures! {
     ProxyWatchers GAUGE "etcd_grpc_proxy_watchers_coalescing_total" "Of etcd's proxy; always 0.";
     PendingBytes GAUGE "rusd_store_pending_bytes" "Bytes of records that wait for the engine.";
     DiskBytes GAUGE "rusd_store_disk_bytes" "Bytes that the engine takes on disk.";
+    DiskShort GAUGE "rusd_disk_short" "1 while the disk is so full that this member refuses writes that grow.";
     DurableIndex GAUGE "rusd_store_durable_index" "Index of the last entry that the engine has flushed.";
     WalQueued GAUGE "rusd_wal_queued_bytes" "Bytes of entries that wait for the log thread.";
     WalChecked COUNTER "rusd_wal_checked_bytes_total" "Bytes of finished log files that were read again and are whole.";

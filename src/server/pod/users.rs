@@ -28,7 +28,13 @@ pub(in crate::server) async fn users(
                 Ok(true) => return Ok("authentication is on\n".to_owned()),
                 Ok(false) => return Ok("authentication was on already\n".to_owned()),
                 // Another password is in force: to try on would only be guessing.
-                Err(error) if error.says("invalid user ID or password") => return Err(error.into()),
+                Err(error) if error.says("invalid user ID or password") => {
+                    return Err(PodError::Flags(format!(
+                        "{error}: authentication is on with another password of root's than this one. Users come along with a \
+                         restored backup, with the password that they had; later ones are set by `etcdctl user passwd root`, \
+                         and in the secret after that"
+                    )));
+                }
                 Err(error) => last = error,
             }
         }

@@ -95,17 +95,29 @@ impl Story {
         self.restore().await
     }
 
+    /// A step that is over was planned: nobody is refused by it.
+    async fn planned(&mut self, name: &str, detail: &str) -> Result<()> {
+        match self.ok(name, detail, REFUSED_MAX).await? {
+            Lull { refused: 0, .. } => Ok(()),
+            Lull { refused, said, .. } => Err(format!("{name}: {refused} writes were refused: {said}").into()),
+        }
+    }
+
     /// A step is over: how long was no write acknowledged?
-    async fn ok(&mut self, name: &str, detail: &str, refused_max: Duration) -> Result<()> {
-        let Lull { longest, refused, said } = self.writers.lull(MORE, LONG).await?;
+    async fn ok(&mut self, name: &str, detail: &str, refused_max: Duration) -> Result<Lull> {
+        let lull = self.writers.lull(MORE, LONG).await?;
+        let Lull { longest, refused, late, said } = &lull;
+        let longest = *longest;
         if longest > refused_max {
             return Err(format!("{name}: no write was acknowledged for {longest:?}: {said}").into());
         }
         let (took, longest) = (self.begun.elapsed().as_secs_f64(), longest.as_millis());
-        println!("ok  {name}: {detail} ({took:.1} s; no write for {longest} ms at most, {refused} refused)");
+        println!(
+            "ok  {name}: {detail} ({took:.1} s; no write for {longest} ms at most, {refused} refused, {late} late)"
+        );
         self.steps += 1;
         self.begun = Instant::now();
-        Ok(())
+        Ok(lull)
     }
 
     async fn scale(&mut self) -> Result<()> {
@@ -113,7 +125,7 @@ impl Story {
         self.cluster.upgrade(&five).await?;
         self.cluster.test(&five).await?;
         self.unrestarted()?;
-        self.ok("3 to 5", "five members, nobody started again", REFUSED_MAX).await?;
+        self.planned("3 to 5", "five members, nobody started again").await?;
         self.cluster.upgrade(&Release::render(&values(3, OLD, &[]), true)?).await?;
         let job = Release::render(&values(3, OLD, &[]), true)?;
         self.cluster.test(&job).await?;
@@ -122,7 +134,7 @@ impl Story {
             return Err(format!("the hook should have removed two members: {said}").into());
         }
         self.unrestarted()?;
-        self.ok("5 to 3", "two removed by the hook before their pods went", REFUSED_MAX).await
+        self.planned("5 to 3", "two removed by the hook before their pods went").await
     }
 
     async fn roll(&mut self) -> Result<()> {
@@ -130,17 +142,16 @@ impl Story {
         self.cluster.upgrade(&release).await?;
         self.cluster.test(&release).await?;
         self.unrestarted()?;
-        self.ok("rolling upgrade", "another image and other flags, one pod after the other", REFUSED_MAX).await
+        self.planned("rolling upgrade", "another image and other flags, one pod after the other").await
     }
 
     async fn go_back(&mut self) -> Result<()> {
         let release = Release::render(&values(5, OLD, &[]), true)?;
         self.cluster.rollback(&release).await?;
         self.cluster.test(&release).await?;
-        self.ok("rollback", "to five members and what they ran before, onto claims that were kept", REFUSED_MAX)
-            .await?;
+        self.planned("rollback", "to five members and what they ran before, onto claims that were kept").await?;
         self.cluster.upgrade(&Release::render(&values(3, NEW, &[]), true)?).await?;
-        self.ok("5 to 3 and rolled", "in one upgrade", REFUSED_MAX).await
+        self.planned("5 to 3 and rolled", "in one upgrade").await
     }
 
     /// Nobody's container ended by itself.
@@ -181,7 +192,8 @@ impl Story {
         }
         self.cluster.wait_until_ready().await?;
         self.every_member(&self.writers.acknowledged()).await?;
-        self.ok("all nodes lost at once", "their volumes kept, their addresses not", LONG).await
+        self.ok("all nodes lost at once", "their volumes kept, their addresses not", LONG).await?;
+        Ok(())
     }
 
     /// Upgrades while a member is missing: held if it isn't the one that is replaced first, and else let through.
@@ -210,7 +222,8 @@ impl Story {
         }
         self.ok("a broken upgrade", "it stops at the last pod", REFUSED_MAX).await?;
         self.cluster.upgrade(&other).await?;
-        self.ok("mended by the next upgrade", "the last pod is missing, and is replaced first", REFUSED_MAX).await
+        self.ok("mended by the next upgrade", "the last pod is missing, and is replaced first", REFUSED_MAX).await?;
+        Ok(())
     }
 
     /// Whether every member has all that was acknowledged.

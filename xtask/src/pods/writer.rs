@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use rusd_proto::etcdserverpb::kv_client::KvClient;
 use rusd_proto::etcdserverpb::{PutRequest, RangeRequest};
 use tokio::task::JoinHandle;
+use tonic::Code;
 
 use super::Result;
 use crate::secure::Dialer;
@@ -38,6 +39,7 @@ struct Told {
     last: Vec<Option<Instant>>,
     longest: Duration,
     refused: u64,
+    late: u64,
     said: String,
 }
 
@@ -46,7 +48,10 @@ struct Told {
 pub(super) struct Lull {
     /// The longest time that any one writer was without an acknowledged write.
     pub(super) longest: Duration,
+    /// How many were answered with a refusal.
     pub(super) refused: u64,
+    /// How many were given up, after [`CALL_MAX`].
+    pub(super) late: u64,
     /// What the last refusal said.
     pub(super) said: String,
 }
@@ -74,8 +79,9 @@ impl Writers {
         }
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let now = told.last.iter().flatten().map(Instant::elapsed).max().unwrap_or_default();
-        let lull = Lull { longest: told.longest.max(now), refused: told.refused, said: told.said.clone() };
-        (told.longest, told.refused) = (Duration::ZERO, 0);
+        let longest = told.longest.max(now);
+        let lull = Lull { longest, refused: told.refused, late: told.late, said: told.said.clone() };
+        (told.longest, told.refused, told.late) = (Duration::ZERO, 0, 0);
         Ok(lull)
     }
 
@@ -105,13 +111,17 @@ async fn write(at: usize, dialer: Dialer, service: SocketAddr, told: Arc<Mutex<T
         let answer = tokio::time::timeout(CALL_MAX, client.put(put)).await;
         let refused = match answer {
             Ok(Ok(_)) => None,
-            Ok(Err(status)) => Some(status.to_string()),
-            Err(_) => Some(format!("no answer within {CALL_MAX:?}")),
+            // The channel gives up as soon as we do, and says so itself.
+            Ok(Err(status)) if status.code() != Code::DeadlineExceeded && status.code() != Code::Cancelled => {
+                Some((true, status.to_string()))
+            }
+            Ok(Err(_)) | Err(_) => Some((false, format!("no answer within {CALL_MAX:?}"))),
         };
         {
             let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(said) = &refused {
-                told.refused += 1;
+            if let Some((is_answer, said)) = &refused {
+                told.refused += u64::from(*is_answer);
+                told.late += u64::from(!is_answer);
                 told.said.clone_from(said);
             } else {
                 let last = told.last[at].replace(Instant::now());
