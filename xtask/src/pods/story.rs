@@ -106,14 +106,15 @@ impl Story {
     /// A step is over: how long was no write acknowledged?
     async fn ok(&mut self, name: &str, detail: &str, refused_max: Duration) -> Result<Lull> {
         let lull = self.writers.lull(MORE, LONG).await?;
-        let Lull { longest, refused, late, said } = &lull;
+        let Lull { longest, refused, unanswered, said } = &lull;
         let longest = *longest;
         if longest > refused_max {
             return Err(format!("{name}: no write was acknowledged for {longest:?}: {said}").into());
         }
+        let why = if refused + unanswered > 0 { format!(": {said}") } else { String::new() };
         let (took, longest) = (self.begun.elapsed().as_secs_f64(), longest.as_millis());
         println!(
-            "ok  {name}: {detail} ({took:.1} s; no write for {longest} ms at most, {refused} refused, {late} late)"
+            "ok  {name}: {detail} ({took:.1} s; no write for {longest} ms at most, {refused} refused, {unanswered} unanswered{why})"
         );
         self.steps += 1;
         self.begun = Instant::now();

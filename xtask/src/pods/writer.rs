@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use rusd_proto::etcdserverpb::kv_client::KvClient;
 use rusd_proto::etcdserverpb::{PutRequest, RangeRequest};
 use tokio::task::JoinHandle;
-use tonic::Code;
 
 use super::Result;
 use crate::secure::Dialer;
@@ -39,7 +38,7 @@ struct Told {
     last: Vec<Option<Instant>>,
     longest: Duration,
     refused: u64,
-    late: u64,
+    unanswered: u64,
     said: String,
 }
 
@@ -50,8 +49,8 @@ pub(super) struct Lull {
     pub(super) longest: Duration,
     /// How many were answered with a refusal.
     pub(super) refused: u64,
-    /// How many were given up, after [`CALL_MAX`].
-    pub(super) late: u64,
+    /// How many were answered by nobody: cut off, or given up after [`CALL_MAX`].
+    pub(super) unanswered: u64,
     /// What the last refusal said.
     pub(super) said: String,
 }
@@ -80,8 +79,8 @@ impl Writers {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let now = told.last.iter().flatten().map(Instant::elapsed).max().unwrap_or_default();
         let longest = told.longest.max(now);
-        let lull = Lull { longest, refused: told.refused, late: told.late, said: told.said.clone() };
-        (told.longest, told.refused, told.late) = (Duration::ZERO, 0, 0);
+        let lull = Lull { longest, refused: told.refused, unanswered: told.unanswered, said: told.said.clone() };
+        (told.longest, told.refused, told.unanswered) = (Duration::ZERO, 0, 0);
         Ok(lull)
     }
 
@@ -111,17 +110,15 @@ async fn write(at: usize, dialer: Dialer, service: SocketAddr, told: Arc<Mutex<T
         let answer = tokio::time::timeout(CALL_MAX, client.put(put)).await;
         let refused = match answer {
             Ok(Ok(_)) => None,
-            // The channel gives up as soon as we do, and says so itself.
-            Ok(Err(status)) if status.code() != Code::DeadlineExceeded && status.code() != Code::Cancelled => {
-                Some((true, status.to_string()))
-            }
-            Ok(Err(_)) | Err(_) => Some((false, format!("no answer within {CALL_MAX:?}"))),
+            // What has a source comes from the connection, and not from a server.
+            Ok(Err(status)) => Some((std::error::Error::source(&status).is_none(), status.to_string())),
+            Err(_) => Some((false, format!("no answer within {CALL_MAX:?}"))),
         };
         {
             let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some((is_answer, said)) = &refused {
                 told.refused += u64::from(*is_answer);
-                told.late += u64::from(!is_answer);
+                told.unanswered += u64::from(!is_answer);
                 told.said.clone_from(said);
             } else {
                 let last = told.last[at].replace(Instant::now());
