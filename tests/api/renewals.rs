@@ -44,6 +44,18 @@ impl Renewals {
         }
     }
 
+    /// Leases of which 5 is revoked, as by another member, between their renewals and the confirmation of the lead, which
+    /// waits until it is let go on.
+    async fn overtaken(server: &Server, ids: &[i64]) -> Self {
+        let front = &server.member.front;
+        let renewals = Self::start(server, ids).await;
+        front.confirms.close();
+        renewals.ask(ids);
+        front.confirms.is_reached().await;
+        front.propose(Command::LeaseRevoke { id: LeaseId(5) }).await.unwrap();
+        renewals
+    }
+
     async fn answer(&mut self) -> (i64, i64) {
         let answer = self.answers.message().await.unwrap().expect("the stream goes on");
         (answer.id, answer.ttl)
@@ -75,13 +87,8 @@ async fn issue_20615_a_renewal_waits_for_the_revoke_that_was_proposed_before_it(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn issue_20615_a_lease_that_another_member_revoked_meanwhile_has_no_time_and_the_others_have_theirs() {
     let server = Server::with_limits(Limits::default());
-    let front = &server.member.front;
-    let mut renewals = Renewals::start(&server, &[5, 6, 7]).await;
-    front.confirms.close();
-    renewals.ask(&[5, 6, 7]);
-    front.confirms.is_reached().await;
-    front.propose(Command::LeaseRevoke { id: LeaseId(5) }).await.unwrap();
-    front.confirms.open();
+    let mut renewals = Renewals::overtaken(&server, &[5, 6, 7]).await;
+    server.member.front.confirms.open();
     for wanted in [(5, 0), (6, TTL_SECS), (7, TTL_SECS)] {
         assert_eq!(renewals.answer().await, wanted);
     }
@@ -93,14 +100,9 @@ async fn issue_20615_a_lease_that_another_member_revoked_meanwhile_has_no_time_a
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_is_lost_when_a_lease_is_asked_about_again_ends_the_stream() {
     let server = Server::with_limits(Limits::default());
-    let front = &server.member.front;
-    let mut renewals = Renewals::start(&server, &[5]).await;
-    front.confirms.close();
-    renewals.ask(&[5]);
-    front.confirms.is_reached().await;
-    front.propose(Command::LeaseRevoke { id: LeaseId(5) }).await.unwrap();
+    let mut renewals = Renewals::overtaken(&server, &[5]).await;
     server.member.lessor.demote();
-    front.confirms.open();
+    server.member.front.confirms.open();
     let status = renewals.answers.message().await.unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::Unavailable, "etcdserver: no leader"));
 }
