@@ -10,13 +10,14 @@ use crate::world::Settings;
 use crate::world::drive::{self, Verdict};
 
 /// The errors that can be planted, by name.
-const BUGS: [(&str, Bug); 6] = [
+const BUGS: [(&str, Bug); 7] = [
     ("ack-before-fsync", Bug::AckBeforeFsync),
     ("vote-before-fsync", Bug::VoteBeforeFsync),
     ("apply-twice", Bug::ApplyTwice),
     ("stale-read", Bug::StaleRead),
     ("dropped-event", Bug::DroppedEvent),
     ("lease-early", Bug::LeaseEarly),
+    ("deaf-leader", Bug::DeafLeader),
 ];
 
 /// Some task panicked; tokio would keep it to itself.
@@ -79,11 +80,16 @@ fn tell(settings: Settings, begun: Instant, verdict: &Verdict) {
 }
 
 fn read(args: &[String]) -> Result<Settings, String> {
-    let mut settings = Settings { seed: 1, members: 3, changes: None, length: Duration::from_secs(40), verbose: false };
+    let length = Duration::from_secs(40);
+    let mut settings = Settings { seed: 1, members: 3, changes: None, deaf_leader: false, length, verbose: false };
     let mut args = args.iter();
     while let Some(arg) = args.next() {
         if arg == "--verbose" {
             settings.verbose = true;
+            continue;
+        }
+        if arg == "--deaf-leader" {
+            settings.deaf_leader = true;
             continue;
         }
         let value = args.next().ok_or_else(|| format!("{arg} needs a value"))?;

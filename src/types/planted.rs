@@ -15,12 +15,14 @@ pub enum Bug {
     VoteBeforeFsync = 2,
     /// The commands of some entries are applied twice.
     ApplyTwice = 3,
-    /// Linearizable reads ask no leader and no quorum.
+    /// A member that takes itself for the leader asks no quorum before a linearizable read.
     StaleRead = 4,
     /// Some batches of events never reach the watchers.
     DroppedEvent = 5,
     /// A keep-alive is answered and changes nothing.
     LeaseEarly = 6,
+    /// A leader without a quorum sends entries anew all the same, so that the others elect none.
+    DeafLeader = 7,
 }
 
 #[cfg(rusd_sim)]

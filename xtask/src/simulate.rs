@@ -6,7 +6,8 @@
 //! ```
 //! `simulate --minutes` draws seeds that nobody has run; `verify` runs 1, 2, 3, …, so that it never fails by chance.
 //! ```text
-//! --planted: each of the errors that can be planted must be found within two minutes
+//! --planted: each of the errors that can be planted must be found within two minutes, by what is expected of it;
+//!            openraft's own assertions, which a release doesn't have either, are left out of this build
 //! ```
 
 use std::collections::VecDeque;
@@ -26,11 +27,25 @@ const SHORT_SEEDS: u64 = 40;
 const PLANTED_SEEDS: u64 = 60;
 /// Without which a run can't be repeated.
 const FLAGS: &str = "--cfg tokio_unstable --cfg rusd_sim";
-/// Each must be found within [`PLANTED_MAX`].
-const BUGS: [&str; 6] =
-    ["ack-before-fsync", "vote-before-fsync", "apply-twice", "stale-read", "dropped-event", "lease-early"];
+/// Each must be found within [`PLANTED_MAX`], with one of these words in what the run finds wrong first; and what the
+/// simulation is asked beside it, as only one run in ten has a deaf leader and nothing else by itself.
+const BUGS: [(&str, &[&str], &[&str]); 7] = [
+    (
+        "ack-before-fsync",
+        &["an acknowledged write is lost", "members differ", "went back", "the log is lost", "] and is now ["],
+        &[],
+    ),
+    ("vote-before-fsync", &["both lead in term"], &[]),
+    ("apply-twice", &["was written twice"], &[]),
+    ("stale-read", &["stale: "], &[]),
+    ("dropped-event", &["a gap: revision"], &[]),
+    ("lease-early", &["µs early"], &[]),
+    ("deaf-leader", &["alone: nobody else came to lead: a deaf leader"], &["--changes", "0", "--deaf-leader"]),
+];
 const PLANTED_MAX: Duration = Duration::from_secs(120);
 const BUILD: [&str; 6] = ["build", "--package", "rusd-sim", "--profile", "sim", "--locked"];
+/// For planted errors: what an assertion of openraft's sees, our own oracles must see where there is none.
+const PLANTED_BUILD: [&str; 2] = ["--config", "profile.sim.package.openraft.debug-assertions=false"];
 /// How the simulation begins the line that tells of a panic.
 const PANIC: &str = "PANIC";
 
@@ -68,6 +83,16 @@ impl Ran {
     fn mark(&self) -> Option<&str> {
         let panic = || self.text.lines().find(|line| line.contains(PANIC));
         self.word("trace").or_else(panic)
+    }
+
+    /// What it found wrong first.
+    fn fault(&self) -> Option<&str> {
+        self.text.lines().find(|line| line.starts_with("FAULT"))
+    }
+
+    /// Whether it found a planted error: by one of these words, and not by something else that went wrong.
+    fn finds(&self, words: &[&str]) -> bool {
+        !self.good && self.fault().is_some_and(|fault| words.iter().any(|word| fault.contains(word)))
     }
 
     /// Between the words: `trace CRC`, `simulated SECONDS`.
@@ -109,6 +134,7 @@ pub(crate) fn lint_and_build() -> Result<(), String> {
         "-D",
         "warnings",
     ])))?;
+    sh::run(polite(cargo(&[&BUILD[..], &PLANTED_BUILD].concat())))?;
     sh::run(polite(cargo(&BUILD)))
 }
 
@@ -120,7 +146,7 @@ pub(crate) fn short() -> Outcome {
 }
 
 fn simulate(asked: &Asked) -> Outcome {
-    let binary = build()?;
+    let binary = build(if asked.planted { &PLANTED_BUILD } else { &[] })?;
     if asked.planted {
         return planted(&binary, asked);
     }
@@ -134,7 +160,7 @@ fn simulate(asked: &Asked) -> Outcome {
     let drawn = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs() % 1_000_000 * 1_000;
     queue.extend((1..=asked.first.unwrap_or(0)).map(|seed| Seed { seed, members: members_of(seed) }));
     let fresh = (asked.seed.is_none() && asked.first.is_none()).then_some((drawn, asked.members));
-    let ran = run_all(&binary, &Mutex::new((queue, fresh)), until, &[]);
+    let ran = run_all(&binary, &Mutex::new((queue, fresh)), until, &[], |ran| !ran.good);
     let seconds: f64 = ran.iter().filter_map(|ran| ran.word("simulated")?.parse::<f64>().ok()).sum();
     let failed: Vec<&Ran> = ran.iter().filter(|ran| !ran.good).collect();
     println!("simulate: {} seeds, {seconds:.0} simulated seconds, {} failed", ran.len(), failed.len());
@@ -153,7 +179,7 @@ fn simulate(asked: &Asked) -> Outcome {
 /// Each planted error is looked for with one seed after the other.
 fn planted(binary: &Path, asked: &Asked) -> Outcome {
     let mut missed = Vec::new();
-    for bug in BUGS {
+    for (bug, words, more) in BUGS {
         let begun = Instant::now();
         let members = asked.members.unwrap_or(3);
         let first = asked.seed.unwrap_or(1);
@@ -161,14 +187,22 @@ fn planted(binary: &Path, asked: &Asked) -> Outcome {
             Some(count) => ((first..first + count).map(|seed| Seed { seed, members }).collect(), None),
             None => (VecDeque::new(), Some((first, Some(members)))),
         };
-        let ran = run_all(binary, &Mutex::new(queue), begun + PLANTED_MAX, &["--plant", bug]);
-        match ran.iter().find(|ran| !ran.good) {
+        let finds = |ran: &Ran| ran.finds(words);
+        let ran = run_all(binary, &Mutex::new(queue), begun + PLANTED_MAX, &[&["--plant", bug], more].concat(), finds);
+        for other in ran.iter().filter(|ran| !ran.good && !finds(ran)) {
+            println!(
+                "planted {bug}: seed {} fails by something else: {}",
+                other.seed.seed,
+                other.fault().unwrap_or("?")
+            );
+        }
+        match ran.iter().find(|ran| finds(ran)) {
             Some(found) => println!(
                 "planted {bug}: found after {:.0} s, {} seeds, by seed {}: {}",
                 begun.elapsed().as_secs_f64(),
                 ran.len(),
                 found.seed.seed,
-                found.text.lines().find(|line| line.starts_with("FAULT")).unwrap_or("?"),
+                found.fault().unwrap_or("?"),
             ),
             None => missed.push(bug),
         }
@@ -196,8 +230,14 @@ fn members_of(seed: u64) -> u64 {
     if seed.is_multiple_of(3) { 5 } else { 3 }
 }
 
-/// Runs seeds until none is left or one has failed.
-fn run_all(binary: &Path, queue: &Mutex<Queue>, until: Instant, more: &[&str]) -> Vec<Ran> {
+/// Runs seeds until none is left or `is_last` says so of one.
+fn run_all(
+    binary: &Path,
+    queue: &Mutex<Queue>,
+    until: Instant,
+    more: &[&str],
+    is_last: impl Fn(&Ran) -> bool + Sync,
+) -> Vec<Ran> {
     let all = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..AT_A_TIME {
@@ -205,11 +245,11 @@ fn run_all(binary: &Path, queue: &Mutex<Queue>, until: Instant, more: &[&str]) -
                 while let Some(seed) = take(queue, until) {
                     let ran = run_one(binary, seed, more);
                     println!("{}", ran.last());
-                    let good = ran.good;
+                    let is_last = is_last(&ran);
                     if let Ok(mut all) = all.lock() {
                         all.push(ran);
                     }
-                    if let (false, Ok(mut queue)) = (good, queue.lock()) {
+                    if let (true, Ok(mut queue)) = (is_last, queue.lock()) {
                         *queue = (VecDeque::new(), None);
                     }
                 }
@@ -235,8 +275,8 @@ fn run_one(binary: &Path, seed: Seed, more: &[&str]) -> Ran {
     }
 }
 
-fn build() -> Result<PathBuf, String> {
-    sh::run(cargo(&BUILD))?;
+fn build(more: &[&str]) -> Result<PathBuf, String> {
+    sh::run(cargo(&[&BUILD[..], more].concat()))?;
     Ok(target().join("sim").join("rusd-sim"))
 }
 
@@ -295,6 +335,18 @@ mod tests {
         let ran = Ran { seed: Seed { seed: 1, members: 3 }, good: false, text };
         assert_eq!((ran.word("trace"), ran.word("simulated")), (Some("00ff00ff"), Some("40.0")));
         assert_eq!(ran.mark(), Some("00ff00ff"));
+    }
+
+    /// Cause: a run with a planted error fails by a panic of a library, or by anything but what the error does.
+    /// Symptom: the error counts as found, though no oracle has seen it.
+    #[test]
+    fn a_planted_error_is_found_by_its_own_words_only() {
+        let ran = |good, text: &str| Ran { seed: Seed { seed: 1, members: 3 }, good, text: text.to_owned() };
+        let words = BUGS.iter().find(|(bug, ..)| *bug == "vote-before-fsync").expect("it is there").1;
+        assert!(ran(false, "0.1 x\nFAULT members 2 and 1 both lead in term 7\nlast").finds(words));
+        assert!(!ran(false, "FAULT a task panicked\nFAULT members 2 and 1 both lead in term 7").finds(words));
+        assert!(!ran(false, "PANIC at x: both lead in term 7").finds(words));
+        assert!(!ran(true, "FAULT members 2 and 1 both lead in term 7").finds(words));
     }
 
     #[test]

@@ -24,11 +24,16 @@ const KEYS: u64 = 8;
 const LEASED: &str = "l/";
 /// A client's leases at a time.
 const LEASES: usize = 2;
+/// Of the one that writes while a member stands alone: how long it waits for an answer, and between two writes.
+const ALONE_PATIENCE: Duration = Duration::from_millis(500);
+const ALONE_PAUSE: Duration = Duration::from_millis(50);
 
 struct Client {
     world: Arc<World>,
     number: usize,
     rand: Rand,
+    /// How long it waits for an answer.
+    patience: Duration,
     /// The member that it asks, mostly.
     member: usize,
     /// The one that answered for a lease last.
@@ -49,6 +54,23 @@ pub(crate) async fn run(world: Arc<World>, number: usize) -> turmoil::Result {
         let pause = client.rand.between(1, 50);
         tokio::time::sleep(Duration::from_millis(pause)).await;
         client.act().await;
+    }
+    Ok(())
+}
+
+/// While a member stands alone: writes at the others, by turns, so that it shows how soon they can go on; or at that
+/// member, so that one that leads has something new to send all the time.
+pub(crate) async fn run_alone(world: Arc<World>, number: usize, at_others: bool) -> turmoil::Result {
+    let mut client = Client::new(world, number);
+    client.patience = if at_others { ALONE_PATIENCE } else { ALONE_PATIENCE / 2 };
+    while !client.world.is_over.load(Ordering::Relaxed) {
+        tokio::time::sleep(ALONE_PAUSE).await;
+        let Some(alone) = *client.world.alone.lock() else { continue };
+        client.member = if at_others { (client.member + 1) % client.world.hosts.len() } else { alone };
+        if (client.member != alone) == at_others {
+            let put = Call::Put { key: Bytes::from_static(b"z/alone"), value: client.value(), lease: 0 };
+            client.ask(client.member, put).await;
+        }
     }
     Ok(())
 }
@@ -97,6 +119,7 @@ impl Client {
             world,
             number,
             rand,
+            patience: REQUEST_TIMEOUT + PATIENCE,
             member,
             keeper: 0,
             writes: 0,
@@ -266,7 +289,7 @@ impl Client {
         let outcome = if !sent {
             Outcome::Failed("nobody listens".to_owned())
         } else {
-            match tokio::time::timeout(REQUEST_TIMEOUT + PATIENCE, answer).await {
+            match tokio::time::timeout(self.patience, answer).await {
                 Ok(Ok(outcome)) => outcome,
                 Ok(Err(_)) => Outcome::Unknown("the connection broke".to_owned()),
                 Err(_) => Outcome::Unknown("no answer".to_owned()),

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! 0 ─ faults ─────────────── 80 % ─ all healed ─ clients stop ─ still ─ watchers end, last writes ─ oracles
+//!      └─ in some runs: all healed, one stands alone (`alone`), nothing else is wrong ─┘ and on
 //! ```
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,9 +15,10 @@ use rusd_sim::check::{leases, linear, lives};
 use rusd_sim::random::Rand;
 use turmoil::Sim;
 
+use super::alone::{Act, Alone};
 use super::boot::Boot;
 use super::disk::Point;
-use super::faults::{self, Fault};
+use super::faults::{self, Fault, Way};
 use super::net::Wire;
 use super::{Order, Settings, World, client, member, net, operator, watcher};
 
@@ -35,6 +37,8 @@ enum Repair {
     Restart(usize),
     Pair(usize, usize),
     OneWay(usize, usize),
+    Deaf(usize),
+    Mute(usize),
     Release(usize, usize),
     Disk(usize),
     Room(usize),
@@ -74,6 +78,7 @@ struct Driver<'a> {
     healed: Option<Duration>,
     faults_made: u64,
     trap: Option<Trap>,
+    alone: Alone,
 }
 
 /// What a run says.
@@ -113,9 +118,12 @@ pub(crate) fn run(settings: Settings, origin: Instant) -> (Arc<World>, Verdict) 
         sim.client("operator", operator::run(world.clone()));
     }
     sim.client("last", client::run_last(world.clone(), CLIENTS));
+    sim.client("others", client::run_alone(world.clone(), CLIENTS + 1, true));
+    sim.client("alone", client::run_alone(world.clone(), CLIENTS + 2, false));
     let excused = vec![false; world.hosts.len()];
     let rand = Rand::new(settings.seed, 2);
     let boots = world.hosts.iter().map(|_| None).collect();
+    let alone = Alone::new(&world);
     let mut driver = Driver {
         world: world.clone(),
         sim,
@@ -126,11 +134,13 @@ pub(crate) fn run(settings: Settings, origin: Instant) -> (Arc<World>, Verdict) 
         healed: None,
         faults_made: 0,
         trap: None,
+        alone,
     };
     for at in 0..settings.members {
         driver.boot(at);
     }
     let (simulated, faults_made) = driver.run();
+    let alone = driver.alone.to_string();
     // After a panic its parts can't be taken down in order, and the process is about to end.
     std::mem::forget(driver);
     let mut known = world.known.lock();
@@ -147,7 +157,7 @@ pub(crate) fn run(settings: Settings, origin: Instant) -> (Arc<World>, Verdict) 
     }
     let summary = format!(
         "{answered} of {} calls answered, revision {}, {} leaders, {} leases ran out, {faults_made} faults, \
-         {} pauses, {} snapshots sent, {} changes of members",
+         {} pauses, {} snapshots sent, {} changes of members; {alone}",
         known.history.len(),
         known.ledger.top(),
         known.members.terms(),
@@ -189,7 +199,12 @@ impl Driver<'_> {
             self.obey();
             self.spring(now);
             self.repair(now, false);
-            if now >= next_fault && now < healed {
+            match self.alone.look(now, &self.world) {
+                Some(Act::Calm) => self.calm(now),
+                Some(Act::Inject(fault)) => self.inject(now, fault),
+                None => {}
+            }
+            if now >= next_fault && now < healed && !self.alone.wants_quiet() {
                 next_fault = now + Duration::from_millis(self.rand.between(200, 4_000));
                 let fault = faults::choose(&mut self.rand, self.world.hosts.len(), self.world.settings.members);
                 self.inject(now, fault);
@@ -374,6 +389,8 @@ impl Driver<'_> {
                 Repair::Restart(at) => self.boot(at),
                 Repair::Pair(a, b) => self.sim.repair(name(a), name(b)),
                 Repair::OneWay(a, b) => self.sim.repair_oneway(name(a), name(b)),
+                Repair::Deaf(at) => drop(self.world.hosts[at].is_deaf.send_replace(false)),
+                Repair::Mute(at) => drop(self.world.hosts[at].is_mute.send_replace(false)),
                 Repair::Release(a, b) => self.sim.release(name(a), name(b)),
                 Repair::Disk(at) => self.world.hosts[at].disk().set_gap(QUICK.0, QUICK.1),
                 Repair::Room(at) => self.world.hosts[at].disk().set_capacity(None),
@@ -384,6 +401,10 @@ impl Driver<'_> {
 
     fn heal(&mut self, now: Duration) {
         self.healed = Some(now);
+        self.calm(now);
+    }
+
+    fn calm(&mut self, now: Duration) {
         self.trap = None;
         self.world.note(format_args!("all is healed"));
         self.repair(now, true);
@@ -459,14 +480,29 @@ impl Driver<'_> {
                 self.sim.partition(name(a), name(b));
                 self.repairs.push((now + lasts, Repair::Pair(a, b)));
             }
-            Fault::OneWay { from, to, lasts } => {
-                self.sim.partition_oneway(name(from), name(to));
-                self.repairs.push((now + lasts, Repair::OneWay(from, to)));
-            }
+            Fault::OneWay { from, to, lasts } => self.one_way(now, (from, to), lasts),
             Fault::Isolate { member, lasts } => {
                 for other in (0..hosts.len()).filter(|other| *other != member) {
                     self.sim.partition(name(member), name(other));
                     self.repairs.push((now + lasts, Repair::Pair(member, other)));
+                }
+            }
+            Fault::Deaf { member, way: Way::Held, lasts } => {
+                hosts[member].is_deaf.send_replace(true);
+                self.repairs.push((now + lasts, Repair::Deaf(member)));
+            }
+            Fault::Mute { member, way: Way::Held, lasts } => {
+                hosts[member].is_mute.send_replace(true);
+                self.repairs.push((now + lasts, Repair::Mute(member)));
+            }
+            Fault::Deaf { member, way: Way::Lost, lasts } => {
+                for other in (0..hosts.len()).filter(|other| *other != member) {
+                    self.one_way(now, (other, member), lasts);
+                }
+            }
+            Fault::Mute { member, way: Way::Lost, lasts } => {
+                for other in (0..hosts.len()).filter(|other| *other != member) {
+                    self.one_way(now, (member, other), lasts);
                 }
             }
             Fault::Hold { a, b, lasts } => {
@@ -486,6 +522,13 @@ impl Driver<'_> {
             Fault::Jump { member, by } => hosts[member].skew.jump(by),
             Fault::Wall { member, by_micros } => hosts[member].skew.set_wall(by_micros),
         }
+    }
+
+    /// What `from` says doesn't reach `to`.
+    fn one_way(&mut self, now: Duration, (from, to): (usize, usize), lasts: Duration) {
+        let hosts = &self.world.hosts;
+        self.sim.partition_oneway(hosts[from].name.as_str(), hosts[to].name.as_str());
+        self.repairs.push((now + lasts, Repair::OneWay(from, to)));
     }
 
     fn cut(&mut self, now: Duration, at: usize, torn: bool, down: Duration) {

@@ -10,6 +10,15 @@ use super::disk::Point;
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
 
+/// What becomes of what a member is told, or tells, while it is deaf or mute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Packets are lost: no connection can be made either.
+    Lost,
+    /// Connections can be made, and what was said waits until the end, as in a proxy or a firewall in between.
+    Held,
+}
+
 /// Something that goes wrong.
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
@@ -37,8 +46,12 @@ pub(crate) enum Fault {
     Partition { a: usize, b: usize, lasts: Duration },
     /// One isn't heard by the other.
     OneWay { from: usize, to: usize, lasts: Duration },
-    /// One member hears nobody.
+    /// One member and the others don't hear each other.
     Isolate { member: usize, lasts: Duration },
+    /// One member hears nobody, and the others hear it.
+    Deaf { member: usize, way: Way, lasts: Duration },
+    /// Nobody hears one member, and it hears the others.
+    Mute { member: usize, way: Way, lasts: Duration },
     /// What two say to each other waits, and then comes at once.
     Hold { a: usize, b: usize, lasts: Duration },
     /// A slow network.
@@ -93,6 +106,7 @@ pub(crate) fn choose(rand: &mut Rand, places: usize, members: usize) -> Fault {
     let down = millis(rand, 50, 3_000);
     let lasts = millis(rand, 200, 5_000);
     let torn = rand.chance(50);
+    let way = if torn { Way::Lost } else { Way::Held };
     let bound = match members {
         1 => 52,
         3 => 110,
@@ -119,7 +133,9 @@ pub(crate) fn choose(rand: &mut Rand, places: usize, members: usize) -> Fault {
         49..52 => Fault::Wall { member, by_micros: rand.below(7_200_000_000) as i64 - 3_600_000_000 },
         52..64 => Fault::Partition { a: member, b: other, lasts },
         64..76 => Fault::OneWay { from: member, to: other, lasts },
-        76..86 => Fault::Isolate { member, lasts },
+        76..80 => Fault::Isolate { member, lasts },
+        80..83 => Fault::Deaf { member, way, lasts },
+        83..86 => Fault::Mute { member, way, lasts },
         86..93 => Fault::Hold { a: member, b: other, lasts },
         100.. => Fault::VoteTrap,
         _ => Fault::Latency { most: millis(rand, 20, 300), lasts },

@@ -7,6 +7,7 @@
 //!                                  └─► World: ledger, history, watchers, trace ─► oracles
 //! ```
 
+pub(crate) mod alone;
 pub(crate) mod boot;
 pub(crate) mod client;
 pub(crate) mod clock;
@@ -35,7 +36,7 @@ use rusd_sim::check::members::{Members, Published};
 use rusd_sim::history::{Micros, Op};
 use rusd_sim::ledger::{Change, Ledger};
 use rusd_sim::random::Rand;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use clock::Skew;
 use disk::SimDisk;
@@ -53,6 +54,8 @@ pub(crate) struct Settings {
     pub(crate) members: usize,
     /// Whether the membership changes; `None`: the seed says so.
     pub(crate) changes: Option<bool>,
+    /// A leader is deaf while nothing else is wrong, whatever the seed says; where the membership doesn't change.
+    pub(crate) deaf_leader: bool,
     pub(crate) length: Duration,
     pub(crate) verbose: bool,
 }
@@ -83,6 +86,9 @@ pub(crate) struct Host {
     pub(crate) port: Mutex<Option<mpsc::UnboundedSender<Request>>>,
     /// Why the last boot ended by itself.
     pub(crate) ended: Mutex<Option<String>>,
+    /// What others say waits before it gets here; and what this member says, before it leaves.
+    pub(crate) is_deaf: watch::Sender<bool>,
+    pub(crate) is_mute: watch::Sender<bool>,
 }
 
 impl Host {
@@ -148,6 +154,10 @@ pub(crate) struct World {
     pub(crate) changes: bool,
     /// Members read by the leader's lease in this run.
     pub(crate) lease_reads: bool,
+    /// How long members wait for a leader in this run.
+    pub(crate) election: Duration,
+    /// Who is deaf or mute while nothing else is wrong.
+    pub(crate) alone: Mutex<Option<usize>>,
     pub(crate) orders: Mutex<Vec<(usize, Order)>>,
     pub(crate) cluster: Mutex<Cluster>,
     pub(crate) known: Mutex<Known>,
@@ -186,6 +196,8 @@ impl World {
                 boots: AtomicU64::new(0),
                 port: Mutex::new(None),
                 ended: Mutex::new(None),
+                is_deaf: watch::Sender::new(false),
+                is_mute: watch::Sender::new(false),
             })
         };
         let known = Known { trace: Trace::new(settings.verbose), ..Known::default() };
@@ -198,6 +210,8 @@ impl World {
             is_settled: AtomicBool::new(false),
             changes,
             lease_reads: Rand::new(settings.seed, 4).chance(30),
+            election: if Rand::new(settings.seed, 7).chance(50) { member::ELECTION } else { member::ELECTION * 2 },
+            alone: Mutex::new(None),
             orders: Mutex::default(),
             cluster: Mutex::new(Cluster {
                 ids: (0..settings.members).map(member::id_of).collect(),

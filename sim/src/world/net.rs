@@ -11,8 +11,8 @@ use std::sync::Arc;
 use rusd::api::{self, PeerDoor};
 use rusd::consensus::PeerNode;
 use rusd::consensus::peer::{Dial, Dialing, Stream};
-use tokio::io::{DuplexStream, copy_bidirectional, duplex};
-use tokio::sync::{mpsc, oneshot};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, duplex, split};
+use tokio::sync::{mpsc, oneshot, watch};
 use turmoil::net::{TcpListener, TcpStream};
 
 use super::Host;
@@ -20,6 +20,8 @@ use super::Host;
 const PORT: u16 = 2380;
 /// What a socket's buffers hold.
 const PIPE_BYTES: usize = 1 << 20;
+/// What is copied at a time.
+const COPY_BYTES: usize = 8 << 10;
 
 /// What a member wants of its host's network.
 pub(crate) enum Ask {
@@ -82,16 +84,20 @@ pub(crate) async fn bridge(host: Arc<Host>) -> turmoil::Result {
     if let Some(mut asks) = asks {
         while let Some(ask) = asks.recv().await {
             match ask {
-                Ask::Dial { address, done } => drop(tokio::spawn(async move {
-                    let connected = TcpStream::connect(address).await.map(pipe);
-                    // Who asked may have ended.
-                    let _ = done.send(connected);
-                })),
+                Ask::Dial { address, done } => {
+                    let host = host.clone();
+                    tokio::spawn(async move {
+                        let connected = TcpStream::connect(address).await.map(|stream| pipe(&host, stream));
+                        // Who asked may have ended.
+                        let _ = done.send(connected);
+                    });
+                }
                 Ask::Listen { accepted } => {
                     let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;
+                    let host = host.clone();
                     tokio::spawn(async move {
                         while let Ok((stream, _)) = listener.accept().await {
-                            if accepted.send(pipe(stream)).is_err() {
+                            if accepted.send(pipe(&host, stream)).is_err() {
                                 return;
                             }
                         }
@@ -104,11 +110,32 @@ pub(crate) async fn bridge(host: Arc<Host>) -> turmoil::Result {
 }
 
 /// The member's end of a socket.
-fn pipe(mut stream: TcpStream) -> DuplexStream {
-    let (near, mut far) = duplex(PIPE_BYTES);
+fn pipe(host: &Host, stream: TcpStream) -> DuplexStream {
+    let (near, far) = duplex(PIPE_BYTES);
+    let (from_net, to_net) = stream.into_split();
+    let (from_member, to_member) = split(far);
+    let (deaf, mute) = (host.is_deaf.subscribe(), host.is_mute.subscribe());
     tokio::spawn(async move {
         // However it ends, both sides notice.
-        let _ = copy_bidirectional(&mut stream, &mut far).await;
+        let _ = tokio::try_join!(copy(from_net, to_member, deaf), copy(from_member, to_net, mute));
     });
     near
+}
+
+/// Copies until the end of `from`, and tells it to `to`; not while `held`.
+async fn copy(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    mut held: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let mut bytes = vec![0; COPY_BYTES];
+    loop {
+        let len = from.read(&mut bytes).await?;
+        // The host outlives its sockets.
+        held.wait_for(|held| !held).await.map_err(|_| gone())?;
+        if len == 0 {
+            return to.shutdown().await;
+        }
+        to.write_all(&bytes[..len]).await?;
+    }
 }
