@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rusd::types::planted::{Bug, plant};
 
 use crate::world::Settings;
+use crate::world::alone::Plight;
 use crate::world::drive::{self, Verdict};
 
 /// The errors that can be planted, by name.
@@ -81,15 +82,11 @@ fn tell(settings: Settings, begun: Instant, verdict: &Verdict) {
 
 fn read(args: &[String]) -> Result<Settings, String> {
     let length = Duration::from_secs(40);
-    let mut settings = Settings { seed: 1, members: 3, changes: None, deaf_leader: false, length, verbose: false };
+    let mut settings = Settings { seed: 1, members: 3, changes: None, leader: None, length, verbose: false };
     let mut args = args.iter();
     while let Some(arg) = args.next() {
         if arg == "--verbose" {
             settings.verbose = true;
-            continue;
-        }
-        if arg == "--deaf-leader" {
-            settings.deaf_leader = true;
             continue;
         }
         let value = args.next().ok_or_else(|| format!("{arg} needs a value"))?;
@@ -99,6 +96,14 @@ fn read(args: &[String]) -> Result<Settings, String> {
             "--members" => settings.members = number()?.clamp(1, 7) as usize,
             "--changes" => settings.changes = Some(number()? != 0),
             "--seconds" => settings.length = Duration::from_secs(number()?.clamp(5, 3_600)),
+            "--leader" => {
+                settings.leader = Some(match value.as_str() {
+                    "deaf" => Plight::Deaf,
+                    "mute" => Plight::Mute,
+                    "still" => Plight::Still,
+                    _ => return Err(format!("a leader is deaf, mute or still, not {value}")),
+                });
+            }
             "--plant" => {
                 let known = BUGS.iter().find(|(name, _)| name == value);
                 plant(known.ok_or_else(|| format!("no error is called {value}"))?.1);

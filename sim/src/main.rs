@@ -1,5 +1,5 @@
-//! `rusd-sim --seed S [--members N] [--changes 0|1] [--deaf-leader] [--seconds T] [--plant BUG] [--verbose]`:
-//! one seed in one process.
+//! `rusd-sim --seed S [--members N] [--changes 0|1] [--leader deaf|mute|still] [--seconds T]
+//! [--plant BUG] [--verbose]`: one seed in one process.
 //!
 //! It prints one line with the seed and a checksum of all that happened, and fails if a promise was broken.
 //! Several seeds in one process would influence each other; `cargo xtask simulate` starts the processes, and

@@ -22,7 +22,17 @@ pub(crate) fn target() -> PathBuf {
 pub(crate) fn cargo(args: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(args).current_dir(root());
+    // What cargo tells xtask of itself would be news to build scripts: they'd run again wherever a shell built before.
+    let names = std::env::vars_os().map(|(name, _)| name);
+    for name in names.filter(|name| is_own(&name.to_string_lossy())) {
+        command.env_remove(name);
+    }
     command
+}
+
+/// Whether cargo sets this for the package that it runs.
+fn is_own(name: &str) -> bool {
+    name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
 }
 
 /// A program run in a directory.

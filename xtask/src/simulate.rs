@@ -7,7 +7,8 @@
 //! `simulate --minutes` draws seeds that nobody has run; `verify` runs 1, 2, 3, …, so that it never fails by chance.
 //! ```text
 //! --planted: each of the errors that can be planted must be found within two minutes, by what is expected of it;
-//!            openraft's own assertions, which a release doesn't have either, are left out of this build
+//!            openraft's own assertions, which a release doesn't have either, are left out of this build. `verify` makes
+//!            one build for all, with them, as another takes minutes: a run that they end counts for nothing there
 //! ```
 
 use std::collections::VecDeque;
@@ -28,19 +29,19 @@ const PLANTED_SEEDS: u64 = 60;
 /// Without which a run can't be repeated.
 const FLAGS: &str = "--cfg tokio_unstable --cfg rusd_sim";
 /// Each must be found within [`PLANTED_MAX`], with one of these words in what the run finds wrong first; and what the
-/// simulation is asked beside it, as only one run in ten has a deaf leader and nothing else by itself.
+/// simulation is asked beside it: half of the runs change the members, and then no vote is trapped and nobody stands alone.
 const BUGS: [(&str, &[&str], &[&str]); 7] = [
     (
         "ack-before-fsync",
         &["an acknowledged write is lost", "members differ", "went back", "the log is lost", "] and is now ["],
         &[],
     ),
-    ("vote-before-fsync", &["both lead in term"], &[]),
+    ("vote-before-fsync", &["both lead in term"], &["--changes", "0"]),
     ("apply-twice", &["was written twice"], &[]),
-    ("stale-read", &["stale: "], &[]),
+    ("stale-read", &["stale: "], &["--leader", "still"]),
     ("dropped-event", &["a gap: revision"], &[]),
     ("lease-early", &["µs early"], &[]),
-    ("deaf-leader", &["alone: nobody else came to lead: a deaf leader"], &["--changes", "0", "--deaf-leader"]),
+    ("deaf-leader", &["alone: nobody else came to lead: a deaf leader"], &["--leader", "deaf"]),
 ];
 const PLANTED_MAX: Duration = Duration::from_secs(120);
 const BUILD: [&str; 6] = ["build", "--package", "rusd-sim", "--profile", "sim", "--locked"];
@@ -120,7 +121,12 @@ pub(crate) fn lint_and_build() -> Result<(), String> {
     let polite = |cargo: Command| {
         let mut nice = Command::new("nice");
         nice.args(["-n", "19"]).arg(cargo.get_program()).args(cargo.get_args()).current_dir(sh::root());
-        nice.envs(cargo.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        for (name, value) in cargo.get_envs() {
+            match value {
+                Some(value) => nice.env(name, value),
+                None => nice.env_remove(name),
+            };
+        }
         nice
     };
     sh::run(polite(cargo(&[
@@ -134,7 +140,6 @@ pub(crate) fn lint_and_build() -> Result<(), String> {
         "-D",
         "warnings",
     ])))?;
-    sh::run(polite(cargo(&[&BUILD[..], &PLANTED_BUILD].concat())))?;
     sh::run(polite(cargo(&BUILD)))
 }
 
@@ -146,7 +151,8 @@ pub(crate) fn short() -> Outcome {
 }
 
 fn simulate(asked: &Asked) -> Outcome {
-    let binary = build(if asked.planted { &PLANTED_BUILD } else { &[] })?;
+    let is_by_hand = asked.first.is_none();
+    let binary = build(if asked.planted && is_by_hand { &PLANTED_BUILD } else { &[] })?;
     if asked.planted {
         return planted(&binary, asked);
     }

@@ -1,9 +1,11 @@
-//! A member that is deaf or mute, and nothing else is wrong: the others must go on within a few election timeouts.
+//! A member that is deaf or mute or stands still, and nothing else is wrong: the others must go on within a few
+//! election timeouts.
 //!
 //! ```text
-//! faults ─ all healed ─ calm: one leader, all in step ─ one is deaf or mute, 10 s ─ healed ─ faults
+//! faults ─ all healed ─ calm: one leader, all in step ─ one stands alone, 10 s ─ healed ─ faults
 //!                                                       ├ it led: another leads, and a write is acknowledged, in time
 //!                                                       └ it followed: nobody deposes the leader, and writes go on
+//! `--leader`: nothing but that, one leader after the other, each until the others have gone on
 //! ```
 //! In a run full of faults a leader that keeps the others from electing one isn't noticed: it is healed or killed soon.
 
@@ -16,13 +18,26 @@ use rusd_sim::random::Rand;
 use super::World;
 use super::faults::{Fault, Way};
 
+/// What is wrong with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Plight {
+    /// It hears nobody.
+    Deaf,
+    /// Nobody hears it.
+    Mute,
+    /// Its process stands still.
+    Still,
+}
+
 /// Percent of the runs that can have it.
 const SHARE: u64 = 60;
 /// When it begins, in milliseconds.
 const BEGINS_MS: (u64, u64) = (2_000, 10_000);
+/// With `--leader`: until the next one, once the others have gone on; a read at the one that stood still falls in between.
+const NEXT: Duration = Duration::from_millis(500);
 /// One leader for so long, with writes that reach every member: all is calm.
 const CALM: Duration = Duration::from_secs(3);
-/// Not calm by then: it is left out.
+/// Not calm by then: it is left out, or tried again.
 const CALM_MAX: Duration = Duration::from_secs(10);
 const LASTS: Duration = Duration::from_secs(10);
 /// Election timeouts within which another leads, once the leader is deaf or mute. openraft has the leader that lost its
@@ -55,8 +70,10 @@ enum Stage {
 pub(crate) struct Alone {
     stage: Stage,
     begins: Duration,
-    is_deaf: bool,
+    plight: Plight,
     way: Way,
+    /// There are more in this run.
+    is_again: bool,
     /// It is the leader, or this many places after it.
     after_leader: usize,
     member: usize,
@@ -74,19 +91,38 @@ impl Alone {
         let mut rand = Rand::new(world.settings.seed, 8);
         let begins = Duration::from_millis(rand.between(BEGINS_MS.0, BEGINS_MS.1));
         let members = world.settings.members;
-        let fits = begins + CALM_MAX + LASTS < world.settings.length.mul_f64(0.8);
-        let must = world.settings.deaf_leader;
-        let is_planned = (rand.chance(SHARE) || must) && members > 2 && !world.changes && fits;
-        let is_deaf = rand.chance(50) || must;
+        let can = members > 2 && !world.changes;
+        let is_planned = rand.chance(SHARE) && can && begins + CALM_MAX + LASTS < world.settings.length.mul_f64(0.8);
+        let plight = match rand.below(10) {
+            0..4 => Plight::Deaf,
+            4..8 => Plight::Mute,
+            _ => Plight::Still,
+        };
         let way = if rand.chance(30) { Way::Lost } else { Way::Held };
-        let after_leader = if rand.chance(70) || must { 0 } else { 1 + rand.index(members.saturating_sub(1)) };
+        let after_leader = if rand.chance(70) { 0 } else { 1 + rand.index(members.saturating_sub(1)) };
         let stage = if is_planned { Stage::Waits } else { Stage::Over };
-        Self { stage, begins, is_deaf, way, after_leader, member: 0, terms: 0, calls: 0, led: None, wrote: None }
+        let drawn = Self {
+            stage,
+            begins,
+            plight,
+            way,
+            is_again: false,
+            after_leader,
+            member: 0,
+            terms: 0,
+            calls: 0,
+            led: None,
+            wrote: None,
+        };
+        let Some(plight) = world.settings.leader else { return drawn };
+        let stage = if can { Stage::Waits } else { Stage::Over };
+        let begins = Duration::from_millis(BEGINS_MS.0);
+        Self { stage, begins, plight, way: Way::Lost, is_again: true, after_leader: 0, ..drawn }
     }
 
     /// Nothing else may go wrong now.
     pub(crate) fn wants_quiet(&self) -> bool {
-        matches!(self.stage, Stage::Calms { .. } | Stage::Stands { .. })
+        self.is_again || matches!(self.stage, Stage::Calms { .. } | Stage::Stands { .. })
     }
 
     /// What is to be done now.
@@ -94,6 +130,7 @@ impl Alone {
         match self.stage {
             Stage::Waits if now >= self.begins => {
                 self.stage = Stage::Calms { begun: now, since: now, leader: None, top: 0 };
+                (self.led, self.wrote) = (None, None);
                 Some(Act::Calm)
             }
             Stage::Calms { begun, since, leader, top } => self.calms(now, world, begun, (since, leader, top)),
@@ -124,7 +161,7 @@ impl Alone {
         let is_calm = now >= since + CALM && world.hosts.iter().all(is_in_step);
         let Some(leader) = leader.filter(|_| is_calm) else {
             if now >= begun + CALM_MAX {
-                self.stage = Stage::Over;
+                self.end(now, world);
             }
             return None;
         };
@@ -134,10 +171,10 @@ impl Alone {
         self.stage = Stage::Stands { since: now };
         *world.alone.lock() = Some(self.member);
         let (member, way, lasts) = (self.member, self.way, LASTS);
-        Some(Act::Inject(if self.is_deaf {
-            Fault::Deaf { member, way, lasts }
-        } else {
-            Fault::Mute { member, way, lasts }
+        Some(Act::Inject(match self.plight {
+            Plight::Deaf => Fault::Deaf { member, way, lasts },
+            Plight::Mute => Fault::Mute { member, way, lasts },
+            Plight::Still => Fault::Pause { member, lasts },
         }))
     }
 
@@ -169,10 +206,22 @@ impl Alone {
         } else if self.wrote.is_none() && elapsed > limit(WRITES_WITHIN) {
             world.fault(format!("alone: another leads, and no write is acknowledged: {self}"));
         }
-        if elapsed >= LASTS {
-            self.stage = Stage::Over;
-            *world.alone.lock() = None;
+        let gone_on = self.led.zip(self.wrote).filter(|_| self.is_again);
+        if elapsed >= LASTS || gone_on.is_some_and(|(led, wrote)| elapsed >= led.max(wrote) + NEXT) {
+            self.end(now, world);
         }
+    }
+
+    /// One is over; the next begins with the healing of this one.
+    fn end(&mut self, now: Duration, world: &World) {
+        *world.alone.lock() = None;
+        (self.stage, self.begins) = (if self.is_again { Stage::Waits } else { Stage::Over }, now);
+    }
+
+    /// Everything is healed, and nothing is asked any more of whoever stood alone until then.
+    pub(crate) fn finish(&mut self, world: &World) {
+        *world.alone.lock() = None;
+        self.stage = Stage::Over;
     }
 }
 
@@ -182,8 +231,12 @@ impl fmt::Display for Alone {
         if self.terms == 0 {
             return f.write_str("nobody stood alone");
         }
-        let (what, whose) =
-            (if self.is_deaf { "deaf" } else { "mute" }, if self.after_leader == 0 { "leader" } else { "follower" });
+        let what = match self.plight {
+            Plight::Deaf => "deaf",
+            Plight::Mute => "mute",
+            Plight::Still => "still",
+        };
+        let whose = if self.after_leader == 0 { "leader" } else { "follower" };
         let seconds =
             |time: Option<Duration>| time.map_or("-".to_owned(), |time| format!("{:.2} s", time.as_secs_f64()));
         let (led, wrote) = (seconds(self.led), seconds(self.wrote));

@@ -52,6 +52,11 @@ impl Boot {
         self.stands_until = self.stands_until.max(until);
     }
 
+    /// It stands still no more.
+    pub(crate) fn go_on(&mut self) {
+        self.stands_until = Duration::ZERO;
+    }
+
     /// Runs it until its clock shows `clock`, unless it stands still at `now`.
     pub(crate) fn tick(&mut self, now: Duration, clock: Duration) {
         if now < self.stands_until {

@@ -24,7 +24,7 @@ const KEYS: u64 = 8;
 const LEASED: &str = "l/";
 /// A client's leases at a time.
 const LEASES: usize = 2;
-/// Of the one that writes while a member stands alone: how long it waits for an answer, and between two writes.
+/// Of those that ask while a member stands alone: how long it waits for an answer, and between two calls.
 const ALONE_PATIENCE: Duration = Duration::from_millis(500);
 const ALONE_PAUSE: Duration = Duration::from_millis(50);
 
@@ -58,18 +58,37 @@ pub(crate) async fn run(world: Arc<World>, number: usize) -> turmoil::Result {
     Ok(())
 }
 
-/// While a member stands alone: writes at the others, by turns, so that it shows how soon they can go on; or at that
-/// member, so that one that leads has something new to send all the time.
-pub(crate) async fn run_alone(world: Arc<World>, number: usize, at_others: bool) -> turmoil::Result {
+/// What a client does while a member stands alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Task {
+    /// Writes at the others, by turns: it shows how soon they can go on.
+    Others,
+    /// Writes at that member: one that leads has something new to send.
+    Writes,
+    /// Reads there: what it says must not be old, whenever it comes.
+    Reads,
+}
+
+/// While a member stands alone, and only then.
+pub(crate) async fn run_alone(world: Arc<World>, number: usize, task: Task) -> turmoil::Result {
     let mut client = Client::new(world, number);
+    let at_others = task == Task::Others;
     client.patience = if at_others { ALONE_PATIENCE } else { ALONE_PATIENCE / 2 };
+    let mut pause = ALONE_PAUSE;
     while !client.world.is_over.load(Ordering::Relaxed) {
-        tokio::time::sleep(ALONE_PAUSE).await;
+        tokio::time::sleep(pause).await;
         let Some(alone) = *client.world.alone.lock() else { continue };
         client.member = if at_others { (client.member + 1) % client.world.hosts.len() } else { alone };
         if (client.member != alone) == at_others {
-            let put = Call::Put { key: Bytes::from_static(b"z/alone"), value: client.value(), lease: 0 };
-            client.ask(client.member, put).await;
+            let key = Bytes::from_static(b"z/alone");
+            let call = match task {
+                Task::Reads => Call::Get { prefix: key, serializable: false, revision: 0 },
+                Task::Others | Task::Writes => Call::Put { key, value: client.value(), lease: 0 },
+            };
+            let outcome = client.ask(client.member, call).await;
+            // At a member that stands still a read waits all the time, so that one is there when it goes on.
+            let waits = task == Task::Reads && matches!(outcome, Outcome::Unknown(_));
+            pause = if waits { ALONE_PAUSE / 25 } else { ALONE_PAUSE };
         }
     }
     Ok(())

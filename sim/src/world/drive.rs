@@ -17,6 +17,7 @@ use turmoil::Sim;
 
 use super::alone::{Act, Alone};
 use super::boot::Boot;
+use super::client::Task;
 use super::disk::Point;
 use super::faults::{self, Fault, Way};
 use super::net::Wire;
@@ -118,8 +119,9 @@ pub(crate) fn run(settings: Settings, origin: Instant) -> (Arc<World>, Verdict) 
         sim.client("operator", operator::run(world.clone()));
     }
     sim.client("last", client::run_last(world.clone(), CLIENTS));
-    sim.client("others", client::run_alone(world.clone(), CLIENTS + 1, true));
-    sim.client("alone", client::run_alone(world.clone(), CLIENTS + 2, false));
+    for (more, task) in [Task::Others, Task::Writes, Task::Reads].into_iter().enumerate() {
+        sim.client(format!("alone{more}"), client::run_alone(world.clone(), CLIENTS + 1 + more, task));
+    }
     let excused = vec![false; world.hosts.len()];
     let rand = Rand::new(settings.seed, 2);
     let boots = world.hosts.iter().map(|_| None).collect();
@@ -401,6 +403,7 @@ impl Driver<'_> {
 
     fn heal(&mut self, now: Duration) {
         self.healed = Some(now);
+        self.alone.finish(&self.world);
         self.calm(now);
     }
 
@@ -414,6 +417,7 @@ impl Driver<'_> {
             host.disk().set_gap(QUICK.0, QUICK.1);
             host.disk().set_capacity(None);
         }
+        self.boots.iter_mut().flatten().for_each(Boot::go_on);
     }
 
     fn inject(&mut self, now: Duration, fault: Fault) {

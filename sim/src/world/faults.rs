@@ -13,7 +13,7 @@ const ENOSPC: i32 = 28;
 /// What becomes of what a member is told, or tells, while it is deaf or mute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
-    /// Packets are lost: no connection can be made either.
+    /// Packets are lost. A deaf member can still begin a connection: turmoil brings the answer to a SYN round the network.
     Lost,
     /// Connections can be made, and what was said waits until the end, as in a proxy or a firewall in between.
     Held,

@@ -38,6 +38,7 @@ use rusd_sim::ledger::{Change, Ledger};
 use rusd_sim::random::Rand;
 use tokio::sync::{mpsc, watch};
 
+use alone::Plight;
 use clock::Skew;
 use disk::SimDisk;
 use door::Request;
@@ -54,8 +55,8 @@ pub(crate) struct Settings {
     pub(crate) members: usize,
     /// Whether the membership changes; `None`: the seed says so.
     pub(crate) changes: Option<bool>,
-    /// A leader is deaf while nothing else is wrong, whatever the seed says; where the membership doesn't change.
-    pub(crate) deaf_leader: bool,
+    /// This is wrong with one leader after the other and nothing else is, whatever the seed says.
+    pub(crate) leader: Option<Plight>,
     pub(crate) length: Duration,
     pub(crate) verbose: bool,
 }
@@ -156,7 +157,7 @@ pub(crate) struct World {
     pub(crate) lease_reads: bool,
     /// How long members wait for a leader in this run.
     pub(crate) election: Duration,
-    /// Who is deaf or mute while nothing else is wrong.
+    /// Who is deaf or mute or stands still while nothing else is wrong.
     pub(crate) alone: Mutex<Option<usize>>,
     pub(crate) orders: Mutex<Vec<(usize, Order)>>,
     pub(crate) cluster: Mutex<Cluster>,
@@ -183,7 +184,7 @@ impl World {
     pub(crate) fn new(settings: Settings, origin: Instant) -> Arc<Self> {
         let mut rand = Rand::new(settings.seed, 1);
         let changes = settings.changes.unwrap_or_else(|| Rand::new(settings.seed, 3).chance(50));
-        let changes = changes && settings.members > 1;
+        let changes = changes && settings.members > 1 && settings.leader.is_none();
         let host = |at: usize| {
             let skew = Skew::new(rand.between(0, 10_000) as i64 - 5_000);
             let id = (at < settings.members).then(|| member::id_of(at));
