@@ -130,6 +130,19 @@ mod tests {
         fs::remove_file(dir.with_extension("lock")).expect("it is there");
     }
 
+    /// Cause: cargo tells a program that it runs of its package, and a build script is run again if it sees that change.
+    /// Symptom: minutes of building whenever `cargo build` and `cargo xtask` are run by turns.
+    #[test]
+    fn what_cargo_says_of_xtask_is_not_handed_on() {
+        let command = cargo(&["build"]);
+        let taken: Vec<_> = command.get_envs().filter(|(_, value)| value.is_none()).map(|(name, _)| name).collect();
+        assert!(
+            taken.contains(&"CARGO_PKG_NAME".as_ref()) && taken.contains(&"CARGO_MANIFEST_DIR".as_ref()),
+            "{taken:?}"
+        );
+        assert!(!taken.contains(&"CARGO_TARGET_DIR".as_ref()) && !taken.contains(&"PATH".as_ref()), "{taken:?}");
+    }
+
     #[test]
     fn options_come_in_one_word_or_two() {
         let args = ["--steps", "9", "--seed=4", "--last"].map(str::to_owned);

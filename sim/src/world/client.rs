@@ -27,6 +27,8 @@ const LEASES: usize = 2;
 /// Of those that ask while a member stands alone: how long it waits for an answer, and between two calls.
 const ALONE_PATIENCE: Duration = Duration::from_millis(500);
 const ALONE_PAUSE: Duration = Duration::from_millis(50);
+/// The same behind a read that nobody answered.
+const ALONE_AGAIN: Duration = Duration::from_millis(2);
 
 struct Client {
     world: Arc<World>,
@@ -88,7 +90,7 @@ pub(crate) async fn run_alone(world: Arc<World>, number: usize, task: Task) -> t
             let outcome = client.ask(client.member, call).await;
             // At a member that stands still a read waits all the time, so that one is there when it goes on.
             let waits = task == Task::Reads && matches!(outcome, Outcome::Unknown(_));
-            pause = if waits { ALONE_PAUSE / 25 } else { ALONE_PAUSE };
+            pause = if waits { ALONE_AGAIN } else { ALONE_PAUSE };
         }
     }
     Ok(())
