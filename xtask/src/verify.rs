@@ -15,6 +15,9 @@ use crate::{Outcome, again, chart, debian, etcd_suite, etcdctl, faults, peers, s
 const FREE_IN_TESTS: [&str; 4] =
     ["clippy::unwrap_used", "clippy::disallowed_methods", "clippy::disallowed_types", "unreachable_pub"];
 
+/// The crates in `replacements`.
+const REPLACEMENTS: [&str; 3] = ["base2histogram", "cache-advisor", "pagetable"];
+
 /// What may be skipped anywhere, by the words behind `SKIPPED`, and why.
 const MAY_SKIP: [(&str, &str); 3] = [
     ("golden ", "the conversation itself says what isn't served yet, and fails once it is"),
@@ -49,6 +52,10 @@ pub(crate) fn run(args: &[String]) -> Outcome {
     let mut tests = vec!["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
     tests.extend(FREE_IN_TESTS.iter().flat_map(|lint| ["-A", lint]));
     sh::run(sh::cargo(&tests))?;
+    // What stands in for crates of others isn't of the workspace.
+    let mut replaced = vec!["test", "--locked"];
+    replaced.extend(REPLACEMENTS.iter().flat_map(|name| ["--package", name]));
+    sh::run(sh::cargo(&replaced))?;
     let mut unchecked = supply::check()?;
     unchecked.extend(chart::check(false)?);
     peers::run(&[])?;
@@ -102,6 +109,15 @@ fn may_skip(what: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_replacement_is_tested() {
+        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../replacements");
+        let mut names: Vec<_> =
+            std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        assert_eq!(names, REPLACEMENTS);
+    }
 
     #[test]
     fn only_what_is_listed_may_be_skipped() {

@@ -12,16 +12,14 @@ use std::io::Write;
 use super::chunk::{CHUNK_BYTES, ChunkWriter, END, HEADER, RECORDS, ROWS};
 use super::{SnapshotError, SnapshotHeader};
 use crate::storage::backend::codec::{encode_record, put_varint};
-use crate::storage::values::{Frozen, ValueReader, record_bytes};
+use crate::storage::values::{Frozen, PageLimits, ValueReader};
 use crate::storage::{Record, Table};
 use crate::types::Revision;
 
 pub(super) const FORMAT: u16 = 1;
 
-/// About what is read at a time; records are as large as a request may be.
-const PAGE_BYTES: u64 = 2 << 20;
-/// Records of the first page, before their size is known, and of any page.
-const PAGE_RECORDS: (usize, usize) = (16, 1024);
+/// What is read at a time; the last record may be as large as a request.
+pub(super) const PAGE: PageLimits = PageLimits { records: 1024, bytes: 2 << 20 };
 
 /// Writes the state that `frozen` is of; gives its header and the bytes written.
 ///
@@ -40,18 +38,11 @@ pub fn write_snapshot(
     for (table, key, value) in &frozen.rows {
         out.row(*table, key, value)?;
     }
-    let (mut from, end) = (Revision::default(), Revision::new(frozen.last_main.saturating_add(1), 0));
-    let mut count = PAGE_RECORDS.0;
-    while from < end {
-        let page = values.scan(from, end, count)?;
-        from = match page.last() {
-            Some((last, _)) if page.len() == count => Revision::new(last.main, last.sub + 1),
-            _ => end,
-        };
-        let bytes: u64 = page.iter().map(|(_, record)| record_bytes(record)).sum();
-        let fitting = PAGE_BYTES * page.len() as u64 / bytes.max(1);
-        count = (fitting as usize).clamp(1, PAGE_RECORDS.1).min(count * 4);
-        page.iter().try_for_each(|(at, record)| out.record(*at, record))?;
+    let (mut from, end) = (Some(Revision::default()), Revision::new(frozen.last_main.saturating_add(1), 0));
+    while let Some(begin) = from {
+        let page = values.page(begin, end, PAGE)?;
+        page.records.iter().try_for_each(|(at, record)| out.record(*at, record))?;
+        from = page.next;
     }
     out.finish()
 }

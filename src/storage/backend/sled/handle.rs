@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use sled::{Config, Db, Tree};
 
-use super::{FANOUT, READERS, damaged, failure, verify};
+use super::{FANOUT, damaged, failure, verify};
 use crate::env::{Env, Step, Worker};
 use crate::storage::backend::BackendConfig;
 use crate::types::StorageError;
@@ -19,6 +19,10 @@ const OPEN_LIMIT: Duration = Duration::from_secs(30);
 const CLOSE_LIMIT: Duration = Duration::from_secs(30);
 /// After a failure it mostly never ends; the thread that tries is left behind.
 const CLOSE_FAILED_LIMIT: Duration = Duration::from_secs(1);
+
+/// The part of the cache that holds leaves as they are on the disk, by their bytes without what each entry takes besides.
+/// The rest is for those that were written since opening, and for a flush.
+const CLEAN_PART: usize = 2;
 
 /// How often and at what distance sled's lock is asked for.
 const LOCK_TRIES: u32 = 50;
@@ -56,8 +60,7 @@ impl Handle {
             .path(&config.dir)
             .flush_every_ms(None)
             .zstd_compression_level(1)
-            // Each clone of the tree counts for itself.
-            .cache_capacity_bytes(usize::try_from(config.cache_bytes).unwrap_or(usize::MAX) / 2 / (READERS + 2));
+            .cache_capacity_bytes(usize::try_from(config.cache_bytes).unwrap_or(usize::MAX) / CLEAN_PART);
         let opened = limited(env, "sled-open", OPEN_LIMIT, move || open_locked(&settings));
         let db = match opened {
             Ok(db) => db.map_err(|error| failure(config, "open", error))?,

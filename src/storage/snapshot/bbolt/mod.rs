@@ -20,16 +20,14 @@ pub use content::BboltContent;
 pub use file::{BboltError, BboltFile, Checked};
 pub use hash::etcd_hash_kv;
 
+use super::write::PAGE;
 use super::{FileStream, SnapshotHeader};
 use crate::env::{Access, Env};
 use crate::storage::Record;
-use crate::storage::values::{Frozen, ValueReader, record_bytes};
+use crate::storage::values::{Frozen, ValueReader};
 use crate::types::{Revision, StorageError};
 use content::{key_of, value_of};
 use pages::BboltWriter;
-
-/// About what is read at a time; records are as large as a request may be.
-const PAGE_BYTES: u64 = 2 << 20;
 
 /// Writes the file below `dir`, gives it back as a stream with its length, and leaves no name behind:
 /// its room is given back when the stream is dropped, or by a crash.
@@ -77,17 +75,11 @@ fn for_each(
     values: &ValueReader,
     mut each: impl FnMut(Revision, &Record) -> Result<(), StorageError>,
 ) -> Result<(), StorageError> {
-    let (mut from, end) = (Revision::default(), Revision::new(frozen.last_main.saturating_add(1), 0));
-    let mut count = 16;
-    while from < end {
-        let page = values.scan(from, end, count)?;
-        from = match page.last() {
-            Some((last, _)) if page.len() == count => Revision::new(last.main, last.sub + 1),
-            _ => end,
-        };
-        let bytes: u64 = page.iter().map(|(_, record)| record_bytes(record)).sum();
-        count = (PAGE_BYTES * page.len() as u64 / bytes.max(1)).clamp(1, 1024).min(count as u64 * 4) as usize;
-        page.iter().try_for_each(|(at, record)| each(*at, record))?;
+    let (mut from, end) = (Some(Revision::default()), Revision::new(frozen.last_main.saturating_add(1), 0));
+    while let Some(begin) = from {
+        let page = values.page(begin, end, PAGE)?;
+        page.records.iter().try_for_each(|(at, record)| each(*at, record))?;
+        from = page.next;
     }
     Ok(())
 }
