@@ -12,7 +12,7 @@ use crate::settings::rounds_or;
 /// Snapshots and purges all the time.
 const EAGER: [&str; 3] = ["--snapshot-count=20", "--snapshot-log-mb=0", "--snapshot-catchup-entries=10"];
 
-const INSTALLED: &str = "a snapshot was installed";
+const INSTALLED: &str = "sent database snapshot";
 const RECEIVING: &str = "receiving a snapshot";
 
 fn says(cluster: &Cluster, member: usize, what: &str) -> usize {
@@ -144,7 +144,7 @@ async fn a_member_that_stands_still_is_not_sent_one_snapshot_after_the_other() {
     let leader = run.cluster.leader().await;
     let follower = (leader + 1) % 3;
     let id = run.cluster.id(follower).await;
-    let sent = |cluster: &Cluster| said_of(cluster, "sending a snapshot", id);
+    let sent = |cluster: &Cluster| said_of(cluster, "sending database snapshot", id);
     run.cluster.pause(follower);
     let before = sent(&run.cluster);
     run.load.goes_on(300).await;

@@ -62,7 +62,7 @@ async fn a_rotten_leader_and_its_copy_heal_nobody() {
     }
     cluster.spawn(rotten);
     cluster.spawn(copy);
-    until("a copy", &cluster, |cluster| cluster.log(rotten).contains("a snapshot was installed")).await;
+    until("a copy", &cluster, |cluster| cluster.log(rotten).contains("sent database snapshot")).await;
     cluster.spawn(sound);
 
     let begun = Instant::now();

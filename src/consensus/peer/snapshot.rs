@@ -86,7 +86,7 @@ impl Peers {
             size,
             healing,
         };
-        tracing::info!(to = %target, healing, path = %path.display(), bytes = size, "sending a snapshot");
+        tracing::info!(to = %target, healing, path = %path.display(), bytes = size, "sending database snapshot");
         let (chunks, outgoing) = mpsc::channel(CHUNKS_AHEAD);
         let mut reading = tokio::spawn(read(file, size, head, chunks));
         let channels = self.channels(target);
@@ -109,7 +109,7 @@ impl Peers {
             Ok(Ok(reply)) => {
                 let theirs = wire::vote(reply.into_inner().vote).map_err(|error| link::network(&error))?;
                 if theirs <= vote {
-                    tracing::info!(to = %target, healing, bytes = size, "a snapshot was installed");
+                    tracing::info!(to = %target, healing, bytes = size, "sent database snapshot");
                     transfer.done();
                 } else {
                     tracing::info!(to = %target, vote = %theirs, "a snapshot was refused: a later leader is known there");
