@@ -67,6 +67,12 @@ pub struct Budgets {
     pub(super) beyond: Beyond,
     /// Leases: none is taken here, they are counted where they live.
     pub leases: Arc<Places>,
+    /// Users, roles, and bytes of both: none is taken here either.
+    pub users: Arc<Places>,
+    /// See [`Budgets::users`].
+    pub roles: Arc<Places>,
+    /// See [`Budgets::users`].
+    pub users_and_roles: Arc<Places>,
     /// Calls that wait for a lock or to be elected.
     pub lock_waiters: Arc<Places>,
     /// Logins of any one connection: refusals of all of them are counted here.
@@ -87,6 +93,9 @@ impl Budgets {
             open,
             pages_open: Places::new("max-open-requests", limits.requests_open_max),
             leases: Places::new("max-leases", limits.leases_max),
+            users: Places::new("max-users", limits.users_max),
+            roles: Places::new("max-roles", limits.roles_max),
+            users_and_roles: Places::new("users-and-roles-mb", limits.auth_bytes_max),
             lock_waiters: Places::new("max-lock-waiters", limits.lock_waiters_max),
             logins_per_connection: Places::new("max-pending-logins-per-connection", limits.logins_per_connection_max),
             turns: Turns::default(),

@@ -17,6 +17,8 @@ pub(super) struct Account {
     pub(super) is_root: bool,
     pub(super) read: Spans,
     pub(super) write: Spans,
+    /// What the two took before they were merged, in bytes: to make them takes as long.
+    pub(super) compiled_bytes: usize,
 }
 
 /// What one caller may do now.

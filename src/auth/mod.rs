@@ -11,6 +11,7 @@
 
 mod access;
 mod caller;
+mod growth;
 mod op;
 mod password;
 mod record;
@@ -24,6 +25,7 @@ mod view;
 
 pub use access::Access;
 pub use caller::Caller;
+pub use growth::Growth;
 pub use op::{AuthOp, TokenHash};
 pub use password::{PASSWORD_BYTES_MAX, PasswordTooLong, Verified, hash, usable, verify};
 pub use record::{Permission, PermissionKind, Role, User, rows};

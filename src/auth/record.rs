@@ -71,6 +71,11 @@ impl Permission {
     pub fn range(&self) -> KeyRange {
         KeyRange::from_wire(self.key.clone(), self.range_end.clone())
     }
+
+    /// Its part of a role's row, in bytes.
+    pub(super) fn encoded_len(&self) -> usize {
+        1 + field_len(&self.key) + field_len(&self.range_end)
+    }
 }
 
 /// A role's permissions, by key; those of the same key in the order of their granting.
@@ -114,6 +119,13 @@ impl User {
         out.into()
     }
 
+    /// The length of what [`User::encode`] gives, in bytes.
+    pub(super) fn encoded_len(&self) -> usize {
+        let password = self.password.as_ref().map_or(0, |hash| field_len(hash.reveal().as_bytes()));
+        let roles: usize = self.roles.iter().map(|role| field_len(role.as_bytes())).sum();
+        2 + password + LEN_BYTES + roles
+    }
+
     pub(super) fn decode(row: &Bytes) -> Option<Self> {
         let mut row = row.clone();
         let version = row.try_get_u8().ok()?;
@@ -146,6 +158,11 @@ impl Role {
         out.into()
     }
 
+    /// The length of what [`Role::encode`] gives, in bytes.
+    pub(super) fn encoded_len(&self) -> usize {
+        1 + LEN_BYTES + self.permissions.iter().map(Permission::encoded_len).sum::<usize>()
+    }
+
     pub(super) fn decode(row: &Bytes) -> Option<Self> {
         let mut row = row.clone();
         let version = row.try_get_u8().ok()?;
@@ -174,6 +191,14 @@ pub fn rows<'a>(
     let users = users.into_iter().map(|(name, user)| (user_key(name), user.encode()));
     let roles = roles.into_iter().map(|(name, role)| (role_key(name), role.encode()));
     std::iter::once(state).chain(users).chain(roles).collect()
+}
+
+/// Bytes of a length, and of a count.
+const LEN_BYTES: usize = 4;
+
+/// The length of a text or a key with its own, which a row says before it.
+pub(super) fn field_len(bytes: &[u8]) -> usize {
+    LEN_BYTES + bytes.len()
 }
 
 fn put_len(out: &mut Vec<u8>, len: usize) {
@@ -210,6 +235,7 @@ mod tests {
         let role = Role { permissions: kinds.map(permission).into() };
         assert_eq!(Role::decode(&role.encode()), Some(role.clone()));
         assert_eq!(decode_state(&encode_state(true, 7)), Some((true, 7)));
+        assert_eq!((user.encode().len(), role.encode().len()), (user.encoded_len(), role.encoded_len()));
         for row in [user.encode(), role.encode()] {
             for end in 0..row.len() {
                 let cut = row.slice(..end);

@@ -41,6 +41,16 @@ impl Spans {
         Self(merged)
     }
 
+    /// What a range takes here, in bytes, if it touches no other.
+    pub(super) fn bytes_of(range: &KeyRange) -> usize {
+        let end = match &range.end {
+            // The end of a single key is made for it; all else is shared with what the range was made of.
+            RangeEnd::Single => range.start.len() + 1,
+            RangeEnd::Before(_) | RangeEnd::Unbounded => 0,
+        };
+        size_of::<Span>() + end
+    }
+
     /// Whether every key of `range` is in the set. A range that can hold no key counts as the stretch between
     /// its two ends: what it names must be in the set all the same.
     pub fn contains(&self, range: &KeyRange) -> bool {

@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use super::access::{Access, Account, KeptAccess};
 use super::record::{ROLE_PREFIX, STATE_KEY, USER_PREFIX, decode_state, encode_state, role_key, user_key};
-use super::{AuthOp, Caller, PasswordHash, Permission, Role, Spans, User};
+use super::{AuthOp, Caller, PasswordHash, Permission, Role, Spans, User, growth};
 use crate::types::{KeyRange, RaftIndex, RequestError};
 
 /// The user and the role that may do everything.
@@ -55,6 +55,8 @@ pub struct AuthState {
     /// What [`AuthState::published`] was told.
     since: RaftIndex,
     digest: u64,
+    /// As of the same time.
+    held_bytes: usize,
     /// Of the states that one `AuthView` has shown; no two have the same.
     version: u64,
 }
@@ -69,6 +71,7 @@ impl Default for AuthState {
             costs: Costs::default(),
             since: RaftIndex(0),
             digest: 0,
+            held_bytes: 0,
             version: 0,
         }
     }
@@ -125,6 +128,16 @@ impl AuthState {
     /// All users, by name.
     pub fn users(&self) -> impl Iterator<Item = (&str, &User)> {
         self.users.iter().map(|(name, account)| (&**name, &account.user))
+    }
+
+    /// How many users there are.
+    pub fn user_count(&self) -> usize {
+        self.users.len()
+    }
+
+    /// How many roles there are.
+    pub fn role_count(&self) -> usize {
+        self.roles.len()
     }
 
     /// A role.
@@ -368,6 +381,7 @@ impl AuthState {
             is_root: user.roles.contains(ROOT),
             read: ranges(|permission| permission.kind.reads()),
             write: ranges(|permission| permission.kind.writes()),
+            compiled_bytes: permissions.iter().map(|permission| growth::compiled_bytes(permission)).sum(),
             user,
         };
         self.costs.note(&account.user, u32::wrapping_add);
@@ -387,10 +401,17 @@ impl AuthState {
         (Bytes::from_static(STATE_KEY), Some(encode_state(self.enabled, self.revision)))
     }
 
-    /// The same, to be shown to readers as of entry `since`, with its digest.
+    /// The same, to be shown to readers as of entry `since`, with its digest and size.
     pub fn published(&mut self, since: RaftIndex) -> Self {
-        (self.since, self.digest) = (since, self.hash());
+        self.since = since;
+        (self.digest, self.held_bytes) = self.measured();
         self.clone()
+    }
+
+    /// What all users and roles take, in bytes, when they were published last: their rows, and for each user the keys of its
+    /// roles' permissions.
+    pub fn held_bytes(&self) -> usize {
+        self.held_bytes
     }
 
     /// A hash of all of it when it was published last, for members to compare; 0 while nothing was ever changed.
@@ -412,26 +433,29 @@ impl AuthState {
         self.version = version;
     }
 
-    fn hash(&self) -> u64 {
-        if self.revision == 1 && !self.enabled {
-            return 0;
-        }
+    /// The digest, and what [`AuthState::held_bytes`] says.
+    fn measured(&self) -> (u64, usize) {
         let mut hasher = blake3::Hasher::new();
         let mut add = |key: &[u8], row: &[u8]| {
             for part in [key, row] {
                 hasher.update(&(part.len() as u64).to_be_bytes()).update(part);
             }
+            key.len() + row.len()
         };
         add(STATE_KEY, &encode_state(self.enabled, self.revision));
-        for (name, user) in self.users() {
-            add(&user_key(name), &user.encode());
+        let mut bytes = 0;
+        for (name, account) in &self.users {
+            bytes += add(&user_key(name), &account.user.encode()) + account.compiled_bytes;
         }
         for (name, role) in self.roles() {
-            add(&role_key(name), &role.encode());
+            bytes += add(&role_key(name), &role.encode());
+        }
+        if self.revision == 1 && !self.enabled {
+            return (0, bytes);
         }
         let mut first = [0; 8];
         first.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
-        u64::from_be_bytes(first)
+        (u64::from_be_bytes(first), bytes)
     }
 
     /// The highest cost of a stored password, so that all that isn't right can take as long.

@@ -162,6 +162,38 @@ fn op() -> impl Strategy<Value = AuthOp> {
     ]
 }
 
+fn held_bytes(state: &AuthState) -> usize {
+    state.clone().published(RaftIndex(1)).held_bytes()
+}
+
+// Cause: a bound on a role's row says nothing of the keys that each of its users has compiled. Symptom: one more permission of
+// a megabyte, for a role of ten thousand users, would take 20 GB.
+#[test]
+fn what_a_permission_adds_counts_for_each_user_of_the_role() {
+    let mut state = enabled();
+    let long = || Bytes::from(vec![b'k'; 1 << 20]);
+    let both =
+        |range_end| AuthOp::RoleGrant { role: "r".into(), kind: PermissionKind::ReadWrite, key: long(), range_end };
+    let single = state.growth(&both(Bytes::new())).expect("it grows");
+    assert!(single.bytes > 3 << 20, "its row, the end of what is read, and of what is written: {single:?}");
+    assert!((1 << 20..2 << 20).contains(&single.row_bytes), "{single:?}");
+    for user in 0..9 {
+        run(&mut state, &[user_add(&format!("u{user}")), grant_role(&format!("u{user}"), "r")]);
+    }
+    let of_ten = state.growth(&both(Bytes::new())).expect("it grows");
+    assert_eq!(of_ten.row_bytes, single.row_bytes);
+    assert!(of_ten.bytes > 21 << 20, "{of_ten:?}");
+    let ranges = state.growth(&both(Bytes::from_static(&[0]))).expect("it grows");
+    assert!(ranges.bytes < 2 << 20, "the ends of ranges are shared: {ranges:?}");
+    // Nothing twice, and what is allowed in another way is no longer row.
+    let read = |kind| grant("r", kind, "a", "");
+    run(&mut state, &[read(PermissionKind::Read)]);
+    assert_eq!(state.growth(&read(PermissionKind::Write)), None);
+    let other = state.growth(&read(PermissionKind::ReadWrite)).expect("each user has it in two sets then");
+    assert_eq!(other.row_bytes, 0);
+    assert!(other.bytes > 0);
+}
+
 /// Whether a user may read a key, from the users and roles as they are, without anything compiled.
 fn may_read(state: &AuthState, name: &str, key: &[u8]) -> bool {
     let Some(user) = state.user(name) else { return false };
@@ -180,8 +212,19 @@ proptest! {
         let mut rows: BTreeMap<Bytes, Bytes> = BTreeMap::new();
         for op in &ops {
             let before = state.revision();
+            let (growth, held) = (state.growth(op), held_bytes(&state));
+            let counted = (state.user_count(), state.role_count());
             match state.apply(op) {
                 Ok(changed) => {
+                    let added = growth.unwrap_or_default();
+                    let grown = (state.user_count(), state.role_count());
+                    prop_assert!(growth.is_none() || (grown, held_bytes(&state))
+                        == ((counted.0 + added.users, counted.1 + added.roles), held + added.bytes), "{op:?} {added:?}");
+                    prop_assert!(growth.is_some() || (grown <= counted && held_bytes(&state) <= held), "{op:?} adds");
+                    let is_it = |(key, row): &(Bytes, Option<Bytes>)| {
+                        row.as_ref().is_some_and(|row| key.len() + row.len() == added.row_bytes)
+                    };
+                    prop_assert!(added.row_bytes == 0 || changed.iter().any(is_it), "{op:?} {added:?}");
                     let counts = !changed.is_empty() && *op != AuthOp::Enable;
                     prop_assert_eq!(state.revision(), before + u64::from(counts));
                     for (key, row) in changed {
@@ -191,7 +234,7 @@ proptest! {
                         }
                     }
                 }
-                Err(_) => prop_assert_eq!(state.revision(), before),
+                Err(_) => prop_assert_eq!((state.revision(), growth), (before, None)),
             }
             if state.is_enabled() {
                 prop_assert!(state.user(ROOT).is_some_and(|root| root.roles.contains(ROOT)), "nobody is locked out");
@@ -203,6 +246,7 @@ proptest! {
         prop_assert!(loaded.users().eq(state.users()) && loaded.roles().eq(state.roles()));
         let published = |state: &AuthState| state.clone().published(RaftIndex(1)).digest();
         prop_assert_eq!(published(&loaded), published(&state));
+        prop_assert_eq!(held_bytes(&loaded), held_bytes(&state));
         prop_assert_eq!(published(&state) == 0, state.revision() == 1);
         if state.is_enabled() {
             for (name, _) in state.users() {

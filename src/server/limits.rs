@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::api::{Addresses, Connections, PROBES_MAX, Services};
+use crate::auth::AuthState;
 use crate::lease::Lessor;
 use crate::ops::metrics::{Limit, Metrics};
 use crate::ops::startup;
@@ -50,6 +51,7 @@ pub(super) fn show(metrics: &Metrics, port: &Port, kept: &Kept<'_>) -> prometheu
         used: Box::new(move || counted.len() as u64),
         refused: Box::new(move || refused.refused()),
     });
+    all.extend(users_and_roles(services));
     all.extend(watch(limits, hub));
     metrics.show_limits(all)
 }
@@ -139,6 +141,24 @@ fn bytes(flag: &'static str, budgets: &[Budget]) -> Limit {
         used: Box::new(move || used.iter().map(Budget::used).max().unwrap_or(0) as u64),
         refused: Box::new(move || refused.iter().map(Budget::refused).sum()),
     }
+}
+
+fn users_and_roles(services: &Services) -> [Limit; 3] {
+    let of = |places: &Arc<Places>, source: fn(&AuthState) -> usize| {
+        let (view, refused) = (services.auth.view.clone(), places.clone());
+        Limit {
+            flag: places.limit(),
+            max: places.max() as u64,
+            used: Box::new(move || source(&view.look()) as u64),
+            refused: Box::new(move || refused.refused()),
+        }
+    };
+    let budgets = &services.budgets;
+    [
+        of(&budgets.users, AuthState::user_count),
+        of(&budgets.roles, AuthState::role_count),
+        of(&budgets.users_and_roles, AuthState::held_bytes),
+    ]
 }
 
 fn watch(limits: &Limits, hub: &WatchHub) -> [Limit; 2] {

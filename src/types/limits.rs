@@ -20,6 +20,13 @@ pub struct Limits {
     pub requests_open_max: usize,
     /// `--max-leases`: the most leases that there may be for one more to be granted.
     pub leases_max: usize,
+    /// `--max-users`: the most users that there may be after one more is added.
+    pub users_max: usize,
+    /// `--max-roles`: the same of roles.
+    pub roles_max: usize,
+    /// `--users-and-roles-mb`: bytes of the rows of users and roles, and of the keys of each user's roles' permissions; what
+    /// makes them more is refused.
+    pub auth_bytes_max: usize,
     /// `--max-lock-waiters`: the most calls that wait for a lock or to be elected.
     pub lock_waiters_max: usize,
     /// `--max-pending-logins`: the most logins that wait for their password to be checked.
@@ -60,6 +67,9 @@ impl Limits {
     /// The most that one write gathers to answer with (reads in a transaction, pairs that it deletes): writes wait
     /// meanwhile. The same on every member, since a write beyond it is refused when it is applied.
     pub const WRITE_ANSWER_BYTES_MAX: usize = 512 * 1024 * 1024;
+    /// The longest row of a user or a role, with its name, that grows any longer: what etcd would take as one request, and so
+    /// far below what a snapshot takes that some members may let one grow at the same time.
+    pub const AUTH_ROW_BYTES_MAX: usize = 2 * 1024 * 1024;
     /// etcd's default quota.
     pub const QUOTA_BYTES_DEFAULT: u64 = 2 * 1024 * 1024 * 1024;
 }
@@ -74,6 +84,9 @@ impl Default for Limits {
             proposals_pending_max: 5_000,
             requests_open_max: 131_072,
             leases_max: 5_000_000,
+            users_max: 10_000,
+            roles_max: 10_000,
+            auth_bytes_max: 64 * 1024 * 1024,
             lock_waiters_max: 16_384,
             logins_pending_max: 256,
             logins_per_connection_max: 16,

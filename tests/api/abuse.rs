@@ -262,6 +262,28 @@ async fn answers_that_nobody_reads_are_bounded_together() {
     }
 }
 
+// Cause: a permission's key was kept as the part of its message that it came as. Symptom: a key of one byte kept a megabyte,
+// which no bound on users and roles saw.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_permission_keeps_nothing_else_of_its_message() {
+    const FIELD_99_BYTES: [u8; 2] = [0x9a, 0x06];
+    let _memory = crate::MEMORY.lock().await;
+    let server = server();
+    let role = pb::AuthRoleAddRequest { name: "r".into() };
+    AuthClient::new(server.connect().await).role_add(role).await.unwrap();
+    let unknown = [&FIELD_99_BYTES[..], &delimited(1 << 20), &vec![7; 1 << 20]].concat();
+    let wire = Wire::new(server.connect().await);
+    let before = resident_bytes();
+    for number in 0..400 {
+        let perm = Some(authpb::Permission { key: format!("k{number}").into(), ..Default::default() });
+        let grant = pb::AuthRoleGrantPermissionRequest { name: "r".into(), perm }.encode_to_vec();
+        let message = Bytes::from([grant, unknown.clone()].concat());
+        wire.unary("/etcdserverpb.Auth/RoleGrantPermission", message, &CallOptions::default()).await.unwrap();
+    }
+    let grown = resident_bytes().saturating_sub(before);
+    assert!(grown < 200 << 20, "{grown} bytes more");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_that_end_in_the_middle_leave_nothing_behind() {
     let server = server();

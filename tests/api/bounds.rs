@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use prost::Message;
 use rusd::types::Limits;
+use rusd_proto::authpb;
 use rusd_proto::etcdserverpb as pb;
+use rusd_proto::etcdserverpb::auth_client::AuthClient;
 use rusd_proto::etcdserverpb::kv_client::KvClient;
 use rusd_proto::etcdserverpb::lease_client::LeaseClient;
 use rusd_proto::etcdserverpb::watch_request::RequestUnion;
@@ -153,6 +155,34 @@ async fn leases() {
     assert_eq!(server.services.budgets.leases.refused(), 2);
     lease.lease_revoke(pb::LeaseRevokeRequest { id: 1 }).await.unwrap();
     lease.lease_grant(pb::LeaseGrantRequest { ttl: 60, id: 3 }).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn users_and_roles() {
+    let server = Server::with_limits(Limits { users_max: 2, roles_max: 2, ..Limits::default() });
+    let mut auth = AuthClient::new(server.connect().await);
+    let options = Some(authpb::UserAddOptions { no_password: true });
+    let user = |name: &str| pb::AuthUserAddRequest { name: name.into(), options, ..Default::default() };
+    let role = |name: &str| pb::AuthRoleAddRequest { name: name.into() };
+    for name in ["a", "b"] {
+        auth.user_add(user(name)).await.unwrap();
+        auth.role_add(role(name)).await.unwrap();
+    }
+    is_refused(auth.user_add(user("c")).await);
+    is_refused(auth.role_add(role("c")).await);
+    let body = r#"{"name":"c"}"#;
+    let head = format!("HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+    let answer = page(&server, &format!("POST /v3/auth/role/add {head}{body}")).await;
+    assert!(answer.ends_with(&format!("{{\"code\":2,\"message\":\"{TOO_MANY}\"}}")), "{answer}");
+    assert_eq!((server.services.budgets.users.refused(), server.services.budgets.roles.refused()), (1, 2));
+    // What would be refused anyway is refused as ever, and what makes nothing more goes on.
+    assert_eq!(auth.user_add(user("a")).await.unwrap_err().message(), "etcdserver: user name already exists");
+    assert_eq!(auth.role_add(role("a")).await.unwrap_err().message(), "etcdserver: role name already exists");
+    auth.user_grant_role(pb::AuthUserGrantRoleRequest { user: "a".into(), role: "a".into() }).await.unwrap();
+    auth.user_delete(pb::AuthUserDeleteRequest { name: "b".into() }).await.unwrap();
+    auth.role_delete(pb::AuthRoleDeleteRequest { role: "b".into() }).await.unwrap();
+    auth.user_add(user("c")).await.unwrap();
+    auth.role_add(role("c")).await.unwrap();
 }
 
 /// The keys of all who contend for `l`.

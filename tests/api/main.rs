@@ -17,6 +17,7 @@ mod endpoints;
 mod gate;
 mod gateway;
 mod given_up;
+mod growing;
 mod hostile;
 mod limits;
 mod listeners;

@@ -41,8 +41,11 @@ pub(crate) struct Front {
     pub(crate) barrier_fails: AtomicBool,
     /// Set by a test: commands are applied and never answered.
     pub(crate) mute: AtomicBool,
-    /// Where revokes are held before they are in the log, and confirmations of the lead.
+    /// Set by a test: what changes users and roles isn't applied, and its caller is told that its time is over.
+    pub(crate) loses_changes: AtomicBool,
+    /// Where revokes are held before they are in the log, changes of users and roles, and confirmations of the lead.
     pub(crate) revokes: Gate,
+    pub(crate) changes: Gate,
     pub(crate) confirms: Gate,
     /// How many renewals the leader was asked for.
     pub(crate) renewals_asked: AtomicUsize,
@@ -92,7 +95,9 @@ impl Member {
             leaderless: AtomicBool::new(false),
             barrier_fails: AtomicBool::new(false),
             mute: AtomicBool::new(false),
+            loses_changes: AtomicBool::new(false),
             revokes: Gate::default(),
+            changes: Gate::default(),
             confirms: Gate::default(),
             renewals_asked: AtomicUsize::new(0),
             lessor: lessor.clone(),
@@ -181,7 +186,14 @@ async fn expire(front: Arc<Front>, lessor: Arc<Lessor>, env: Env) {
 impl Propose for Front {
     fn propose(&self, command: Command) -> Waiting<Result<Outcome, RequestError>> {
         let (reply, outcome) = oneshot::channel();
-        let held = if matches!(command, Command::LeaseRevoke { .. }) { self.revokes.holds() } else { None };
+        let held = match command.plain() {
+            Command::LeaseRevoke { .. } => self.revokes.holds(),
+            Command::Auth(_) if self.loses_changes.load(Ordering::Relaxed) => {
+                return Box::pin(std::future::ready(Err(RequestError::Timeout)));
+            }
+            Command::Auth(_) => self.changes.holds(),
+            _ => None,
+        };
         let job = Job::Apply(command, reply);
         if let Some(held) = held {
             let jobs = self.jobs.clone();

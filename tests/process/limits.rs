@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use futures::StreamExt;
+use rusd_proto::authpb;
 use rusd_proto::etcdserverpb as pb;
 use rusd_proto::etcdserverpb::auth_client::AuthClient;
 use rusd_proto::etcdserverpb::kv_client::KvClient;
@@ -96,6 +97,9 @@ async fn each_limit_is_reached_once() {
         "--max-watchers-per-stream=5",
         "--watch-keys-mb=1",
         "--max-leases=3",
+        "--max-users=1",
+        "--max-roles=1",
+        "--users-and-roles-mb=1",
         "--max-lock-waiters=1",
         "--max-open-requests=24",
         "--max-pending-logins=2",
@@ -172,6 +176,11 @@ async fn each_limit_is_reached_once() {
     auth.user_add(root).await.unwrap();
     auth.role_add(pb::AuthRoleAddRequest { name: "root".into() }).await.unwrap();
     auth.user_grant_role(pb::AuthUserGrantRoleRequest { user: "root".into(), role: "root".into() }).await.unwrap();
+    let options = Some(authpb::UserAddOptions { no_password: true });
+    is_refused(auth.user_add(pb::AuthUserAddRequest { name: "u".into(), options, ..Default::default() }).await);
+    is_refused(auth.role_add(pb::AuthRoleAddRequest { name: "r".into() }).await);
+    let perm = Some(authpb::Permission { key: vec![b'k'; 1_100_000].into(), ..Default::default() });
+    is_refused(auth.role_grant_permission(pb::AuthRoleGrantPermissionRequest { name: "root".into(), perm }).await);
     auth.auth_enable(pb::AuthEnableRequest {}).await.unwrap();
     let login = |channel: Channel| async move {
         let login = pb::AuthenticateRequest { name: "root".into(), password: "pw".into() };
@@ -196,6 +205,9 @@ async fn each_limit_is_reached_once() {
         ("max-watchers", 6.0),
         ("watch-keys-mb", 1_048_576.0),
         ("max-leases", 3.0),
+        ("max-users", 1.0),
+        ("max-roles", 1.0),
+        ("users-and-roles-mb", 1_048_576.0),
         ("max-lock-waiters", 1.0),
         ("max-open-requests", 24.0),
         ("max-pending-logins", 2.0),
@@ -206,6 +218,10 @@ async fn each_limit_is_reached_once() {
         assert!(refused >= 1.0, "{flag} was reached");
     }
     assert_eq!(value(&shown, "rusd_limit_refused_total{limit=\"max-watchers\"}"), 2.0);
+    for there_is_one in ["max-users", "max-roles"] {
+        assert_eq!(value(&shown, &format!("rusd_limit_used{{limit=\"{there_is_one}\"}}")), 1.0);
+    }
+    assert!(value(&shown, "rusd_limit_used{limit=\"users-and-roles-mb\"}") > 0.0);
     assert_eq!(value(&shown, "rusd_limit_refused_total{limit=\"watch-keys-mb\"}"), 1.0);
 }
 

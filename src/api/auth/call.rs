@@ -235,7 +235,7 @@ impl CallContext {
     }
 
     /// Returns when what the cluster has agreed on before is seen here.
-    async fn catch_up(&self) -> Result<(), RequestError> {
+    pub(super) async fn catch_up(&self) -> Result<(), RequestError> {
         if let Some(wait) = self.proposer.read_barrier() {
             wait.await?;
         }

@@ -3,11 +3,12 @@
 //! ```text
 //! request ─► Visitor ─► Who ─► rules::of(method) ─► anyone · somebody · root · as its keys say (the handler asks `CallContext`)
 //! Authenticate ─► password, on a thread that may block ─► token: through the log, or signed
-//! users, roles ─► AuthOp ─► log
+//! users, roles ─► AuthOp ─► may grow? its turn, its bounds ─► log
 //! ```
 
 mod call;
 mod etcd;
+mod growing;
 mod lane;
 mod login;
 mod refused;
@@ -27,6 +28,7 @@ use crate::apply::{Command, Response};
 use crate::auth::{Access, AuthOp, AuthState, AuthView, Caller, PasswordHash, Proof, Secret, Tokens};
 use crate::env::Env;
 use crate::types::{Limits, Places, RequestError};
+use growing::Growing;
 use lane::{Lane, Origin};
 use refused::RefusedLogins;
 use rules::Rule;
@@ -62,6 +64,7 @@ pub struct Authentication {
     rounds: AtomicU64,
     logins: Lane,
     passwords: Lane,
+    growing: Growing,
 }
 
 impl Authentication {
@@ -80,6 +83,7 @@ impl Authentication {
             rounds: AtomicU64::new(0),
             logins: Lane::new((processors / 2).max(1), logins_waiting(&Limits::default())),
             passwords: Lane::new(1, Places::new("changes of passwords", HASHES_FOR_ROOT_WAITING_MAX)),
+            growing: Growing::default(),
         }
     }
 
@@ -220,11 +224,13 @@ impl std::fmt::Debug for Authentication {
 
 /// Gets a change of users or roles through the log, and gives the revision for the header.
 async fn change(call: &CallContext, op: AuthOp) -> Result<i64, RequestError> {
-    let what = op.title();
+    let (what, may_grow) = (op.title(), op.may_grow());
     let command = Command::Auth(op);
     crate::admit::check_size(&command, &call.limits)?;
+    // Who may not change anything doesn't learn how much there is.
     let command = call.on_behalf(command).await?;
-    let outcome = call.proposer.propose(command).await?;
+    let outcome =
+        if may_grow { growing::propose(call, command).await? } else { call.proposer.propose(command).await? };
     outcome.result?;
     tracing::info!(change = what, "users, roles or authentication were changed through this member");
     Ok(outcome.revision)

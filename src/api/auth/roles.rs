@@ -92,7 +92,8 @@ async fn grant(call: &CallContext, request: pb::AuthRoleGrantPermissionRequest) 
         // etcd stores such a number and gives no right for it.
         _ => return Err(RequestError::AuthManagementInvalid),
     };
-    let (key, range_end) = (permission.key, permission.range_end);
+    // They are kept as long as the role is: as parts of the message they would keep all of it, whatever else there is in it.
+    let [key, range_end] = [permission.key, permission.range_end].map(|bytes| Bytes::copy_from_slice(&bytes));
     change(call, AuthOp::RoleGrant { role: request.name, kind, key, range_end }).await
 }
 

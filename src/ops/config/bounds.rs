@@ -21,6 +21,12 @@ pub struct Bounds {
     pub watch_keys_bytes: usize,
     /// `--max-leases`.
     pub max_leases: usize,
+    /// `--max-users`.
+    pub max_users: usize,
+    /// `--max-roles`.
+    pub max_roles: usize,
+    /// `--users-and-roles-mb`, in bytes: their rows, and the keys of what each user may do.
+    pub users_and_roles_bytes: usize,
     /// `--max-lock-waiters`: calls that wait for a lock or to be elected.
     pub max_lock_waiters: usize,
     /// `--max-pending-logins`: logins that wait for their password to be checked.

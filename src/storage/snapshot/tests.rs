@@ -6,6 +6,7 @@ use crate::storage::Record;
 use crate::storage::VersionRecord;
 use crate::storage::backend::{Engine, MemoryImage};
 use crate::storage::values::{self, ValueReader, ValueWriter, ValuesConfig};
+use crate::types::Limits;
 use crate::types::Revision;
 use crate::types::{LeaseId, RaftIndex, Term};
 
@@ -161,4 +162,29 @@ fn a_file_is_the_whole_snapshot_or_not_there() {
     assert!(save_snapshot(&env, &frozen, &reader, &other).is_err());
     assert!(read(&other).is_err());
     assert_eq!(read(&path).unwrap(), header);
+}
+
+// Cause: a role was one row without a bound, and no row of more than 64 MiB goes into a snapshot. Symptom: none could be made
+// any more, so the log was never purged and filled the disk.
+#[test]
+fn rows_as_long_as_one_may_grow_fit() {
+    let (mut writer, reader) = open();
+    let row = |name: u8| {
+        let key = [b"role/".as_slice(), &[name]].concat();
+        let value = vec![name; Limits::AUTH_ROW_BYTES_MAX - key.len()];
+        (Table::Auth, Bytes::from(key), Some(Bytes::from(value)))
+    };
+    writer.append(vec![], (b'a'..b'g').map(row).collect(), position(1)).unwrap();
+    let mut out = Vec::new();
+    write_snapshot(&block_on(reader.freeze()).unwrap(), &reader, &mut out).unwrap();
+    let (_, items) = read(&out).unwrap();
+    assert_eq!(items, (b'a'..b'g').map(row).map(item).collect::<Vec<_>>());
+    // As many requests too much as there are members may come together: there is room for 30 of them.
+    let beyond = Bytes::from(vec![7; 30 * Limits::AUTH_ROW_BYTES_MAX]);
+    writer.append(vec![], vec![(Table::Auth, Bytes::from_static(b"role/z"), Some(beyond))], position(2)).unwrap();
+    write_snapshot(&block_on(reader.freeze()).unwrap(), &reader, &mut std::io::sink()).unwrap();
+}
+
+fn item((table, key, value): (Table, Bytes, Option<Bytes>)) -> SnapshotItem {
+    SnapshotItem::Row(table, key, value.expect("it is written"))
 }

@@ -86,6 +86,36 @@ pub(super) const FLAGS: &[Flag] = &[
         },
     },
     Flag {
+        name: "max-users",
+        kind: Kind::Number,
+        default: "10000",
+        help: "most users; a further one isn't added",
+        set: |config, text| {
+            config.bounds.max_users = count(text)?;
+            Ok(())
+        },
+    },
+    Flag {
+        name: "max-roles",
+        kind: Kind::Number,
+        default: "10000",
+        help: "most roles; a further one isn't added",
+        set: |config, text| {
+            config.bounds.max_roles = count(text)?;
+            Ok(())
+        },
+    },
+    Flag {
+        name: "users-and-roles-mb",
+        kind: Kind::Number,
+        default: "64",
+        help: "users, roles and the keys of each user's permissions, in MiB; more are refused",
+        set: |config, text| {
+            config.bounds.users_and_roles_bytes = count(text)?.saturating_mul(1 << 20);
+            Ok(())
+        },
+    },
+    Flag {
         name: "max-lock-waiters",
         kind: Kind::Number,
         default: "16384",
