@@ -1,11 +1,11 @@
 //! Three and five real members under faults: killed, paused, cut off, far behind, while clients write and read.
 //!
 //! ```text
-//! Load (workers at every member) ─► Op: what was asked, when, what was answered ─┐
-//! Watcher (one at every member, resumed after each fault) ─► events ─────────────┴► check: is it one history?
+//! Load (workers at every member) ─► Op, Call: what was asked, when, what was answered ─┐
+//! Follower (at every member, resumed after faults and compactions) ─► events ─────────┴► check: is it one history?
 //!                     ▲ fault: SIGKILL, SIGSTOP, SIGTERM, a network that holds bytes (`net`)
 //! ```
-//! Each story tells what happens at its top; what has to hold after any of them is in `check.rs`.
+//! Each story tells what happens at its top; what has to hold after any of them is in `check`.
 //! `RUSD_FAULT_ROUNDS` runs each for as many rounds, `RUSD_FAULT_SEED` and `RUSD_FAULT_BACKEND` as in
 //! `tests/faults`; `cargo xtask faults` runs both programs.
 
@@ -18,6 +18,7 @@
 
 mod check;
 mod cluster;
+mod follower;
 mod leases;
 mod load;
 mod membership;
@@ -73,6 +74,7 @@ mod client;
 #[allow(dead_code, reason = "half of it is for tests/api")]
 #[path = "../support/frames.rs"]
 mod frames;
+#[allow(dead_code, reason = "to follow all without holes is for tests/faults")]
 #[path = "../support/history.rs"]
 mod history;
 #[path = "../support/peers.rs"]

@@ -7,6 +7,12 @@
 //! 4. Whoever asked after an answer sees at least what that answer saw: a linearizable read at any
 //!    member, and a write gets a later revision than all that was seen before it was asked for.
 //! 5. On one member revisions never go back, serializable reads included.
+//! 6. A delete took what was there, all of it, and nothing is deleted that nobody wanted away.
+//!
+//! Leases are looked at in `leases`, what was compacted in `compactions`.
+
+mod compactions;
+mod leases;
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -14,13 +20,16 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::history::Change;
-use crate::load::{Op, Outcome};
+use crate::load::ops::{LEASED, Op, Outcome, Taken, Wish};
+
+pub(crate) use self::compactions::check as check_compactions;
+pub(crate) use self::leases::{Lease, check as check_leases};
 
 /// Keys with this beginning are there for their weight.
 pub(crate) const BALLAST: &[u8] = b"big/";
 
-/// The changes of each key, by revision.
-type Keys = BTreeMap<Bytes, BTreeMap<i64, Bytes>>;
+/// The changes of each key, by revision: what was put, or that it was deleted.
+type Keys = BTreeMap<Bytes, BTreeMap<i64, Option<Bytes>>>;
 
 /// Fails with a text unless something holds.
 macro_rules! demand {
@@ -30,6 +39,7 @@ macro_rules! demand {
         }
     };
 }
+pub(crate) use demand;
 
 /// Checks all of it.
 ///
@@ -38,18 +48,44 @@ macro_rules! demand {
 pub(crate) fn check(ops: &[Op], changes: &[Change]) -> Result<(), String> {
     let mut keys = Keys::new();
     let mut values: BTreeMap<Bytes, Vec<(i64, Bytes)>> = BTreeMap::new();
+    let mut deletes: BTreeMap<i64, Vec<Bytes>> = BTreeMap::new();
     for Change { revision, key, put } in changes.iter().filter(|change| !change.key.starts_with(BALLAST)) {
-        let value = put.as_ref().expect("nobody deletes").value.clone();
-        values.entry(value.clone()).or_default().push((*revision, key.clone()));
+        let value = put.as_ref().map(|put| put.value.clone());
+        match &value {
+            Some(value) => values.entry(value.clone()).or_default().push((*revision, key.clone())),
+            // It went with its lease.
+            None if key.starts_with(LEASED.as_bytes()) => {}
+            None => deletes.entry(*revision).or_default().push(key.clone()),
+        }
         keys.entry(key.clone()).or_default().insert(*revision, value);
     }
+    // Deletes of which nobody knows whether they were done.
+    let mut doubtful: Vec<&Op> = Vec::new();
     let mut seen: Vec<(&Op, i64)> = Vec::new();
     let mut seen_at: BTreeMap<usize, Vec<(&Op, i64)>> = BTreeMap::new();
     // Writes and linearizable reads, with the revision that they took place at.
     let mut placed: Vec<(&Op, i64)> = Vec::new();
     for op in ops {
-        let made = op.wish.as_ref().and_then(|wish| values.remove(&wish.value));
-        let revision = effect(op, made.as_deref())?;
+        let revision = match &op.wish {
+            Some(wish) if wish.keys.is_empty() => match op.outcome {
+                Outcome::Wrote(revision) => Some(revision),
+                Outcome::Unknown => {
+                    doubtful.push(op);
+                    None
+                }
+                _ => None,
+            },
+            Some(wish) => effect(op, values.remove(&wish.value).as_deref())?,
+            None => None,
+        };
+        if let (Some(Wish { gone: Some(gone), .. }), Some(revision)) = (&op.wish, revision) {
+            let there = between(&keys, gone, revision - 1);
+            let away: Vec<_> = there.iter().map(|(key, ..)| key.clone()).collect();
+            let done = deletes.remove(&revision).unwrap_or_default();
+            demand!(done == away, "{done:?} was deleted in the place of {away:?}: {op:?}");
+            let is_told = matches!(op.outcome, Outcome::Unknown) || op.took == there;
+            demand!(is_told, "not what it deleted, that was {there:?}: {op:?}");
+        }
         if let (Some(wish), Some(revision)) = (&op.wish, revision)
             && let Some(expected) = wish.expected
         {
@@ -57,7 +93,7 @@ pub(crate) fn check(ops: &[Op], changes: &[Change]) -> Result<(), String> {
             demand!(before == expected, "its condition didn't hold: {op:?}");
         }
         if let Outcome::Found(at, found) = &op.outcome {
-            demand!(last(&keys, &op.key, *at) == *found, "not what the events add up to: {op:?}");
+            demand!(last(&keys, &op.key, op.at.unwrap_or(*at)) == *found, "not what the events add up to: {op:?}");
         }
         if let Outcome::Wrote(at) | Outcome::Found(at, _) = op.outcome {
             seen.push((op, at));
@@ -72,6 +108,7 @@ pub(crate) fn check(ops: &[Op], changes: &[Change]) -> Result<(), String> {
     demand!(values.is_empty(), "nobody asked for {values:?}");
 
     let seen = Floor::of(seen);
+    whose(&deletes, &doubtful, &seen)?;
     for (op, revision) in placed {
         let (floor, by) = seen.before(op.begun);
         let writes = i64::from(!matches!(op.outcome, Outcome::Found(..)));
@@ -111,9 +148,33 @@ fn effect(op: &Op, made: Option<&[(i64, Bytes)]>) -> Result<Option<i64>, String>
     Ok(Some(revision))
 }
 
+/// Finds for each delete that nobody answered for one that nobody knows of, of the same key and asked for before.
+fn whose(deletes: &BTreeMap<i64, Vec<Bytes>>, doubtful: &[&Op], seen: &Floor) -> Result<(), String> {
+    let mut floors: BTreeMap<&Bytes, Vec<i64>> = BTreeMap::new();
+    for op in doubtful {
+        floors.entry(&op.key).or_default().push(seen.before(op.begun).0);
+    }
+    floors.values_mut().for_each(|floors| floors.sort_unstable());
+    let mut taken: BTreeMap<&Bytes, usize> = BTreeMap::new();
+    for (revision, keys) in deletes {
+        let [key] = &keys[..] else { return Err(format!("nobody asked to delete {keys:?} at {revision}")) };
+        let count = taken.entry(key).or_default();
+        let floor = floors.get(key).and_then(|floors| floors.get(*count));
+        demand!(floor.is_some_and(|floor| floor < revision), "nobody asked to delete {key:?} at {revision}");
+        *count += 1;
+    }
+    Ok(())
+}
+
 fn last(keys: &Keys, key: &Bytes, revision: i64) -> Option<(i64, Bytes)> {
     let (at, value) = keys.get(key)?.range(..=revision).next_back()?;
-    Some((*at, value.clone()))
+    value.clone().map(|value| (*at, value))
+}
+
+/// What was there at a revision, of the keys from one up to another.
+fn between(keys: &Keys, (first, end): &(Bytes, Bytes), revision: i64) -> Vec<Taken> {
+    let keys_there = keys.range::<Bytes, _>(first..end).map(|(key, _)| key);
+    keys_there.filter_map(|key| last(keys, key, revision).map(|(at, value)| (key.clone(), at, value))).collect()
 }
 
 /// Answers in the order in which they came, each with the highest revision up to then and who saw it.
@@ -147,28 +208,34 @@ mod tests {
     use rusd_proto::mvccpb::KeyValue;
 
     use super::*;
-    use crate::load::Wish;
-
     fn put(value: &str, from: u64, to: u64, outcome: Outcome) -> Op {
-        let wish = Wish { keys: vec!["k".into()], value: value.to_owned().into(), expected: None };
+        let wish = Wish { keys: vec!["k".into()], value: value.to_owned().into(), ..Wish::default() };
         Op { wish: Some(wish), ..read(0, from, to, outcome) }
     }
 
     fn read(member: usize, from: u64, to: u64, outcome: Outcome) -> Op {
         static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
         let at = |ms| *START.get_or_init(Instant::now) + Duration::from_millis(ms);
-        let (begun, ended, error) = (at(from), at(to), String::new());
-        Op { member, begun, ended, serializable: false, key: "k".into(), wish: None, outcome, error }
+        let op = Op::of(member, at(from), "k".into(), Ok(outcome));
+        Op { ended: at(to), ..op }
     }
 
     fn found(revision: i64, kv: Option<(i64, &str)>) -> Outcome {
         Outcome::Found(revision, kv.map(|(at, value)| (at, value.to_owned().into())))
     }
 
+    /// A delete of `k` that took what was put at a revision.
+    fn delete(from: u64, to: u64, outcome: Outcome, took: Option<(i64, &str)>) -> Op {
+        let wish = Wish { gone: Some(("k".into(), "l".into())), ..Wish::default() };
+        let took = took.map(|(at, value)| ("k".into(), at, value.to_owned().into()));
+        Op { wish: Some(wish), took: took.into_iter().collect(), ..read(0, from, to, outcome) }
+    }
+
+    /// Puts of `k`; without a value, its delete.
     fn events(values: &[&str]) -> Vec<Change> {
         let event = |(at, value): (usize, &&str)| {
             let put = KeyValue { value: (*value).to_owned().into(), ..KeyValue::default() };
-            Change { revision: at as i64 + 2, key: "k".into(), put: Some(put) }
+            Change { revision: at as i64 + 2, key: "k".into(), put: (!value.is_empty()).then_some(put) }
         };
         values.iter().enumerate().map(event).collect()
     }
@@ -192,5 +259,28 @@ mod tests {
         assert!(!holds(&[a.clone(), b.clone(), newer, stale], &["a", "b"]), "but not go back");
         assert!(!holds(&[a.clone(), b.clone(), read(1, 4, 5, found(3, Some((2, "a"))))], &["a", "b"]), "torn");
         assert!(!holds(&[put("a", 2, 3, Outcome::Wrote(2)), put("b", 0, 1, Outcome::Wrote(3))], &["a", "b"]), "order");
+    }
+
+    #[test]
+    fn the_check_sees_what_is_wrong_with_deletes() {
+        let a = put("a", 0, 1, Outcome::Wrote(2));
+        let took = delete(2, 3, Outcome::Wrote(3), Some((2, "a")));
+        assert!(holds(&[a.clone(), took.clone(), read(1, 4, 5, found(3, None))], &["a", ""]));
+        assert!(!holds(&[a.clone(), took.clone()], &["a"]), "a delete is lost");
+        assert!(!holds(&[a.clone(), took.clone(), read(1, 4, 5, found(3, Some((2, "a"))))], &["a", ""]), "back again");
+        assert!(!holds(&[a.clone(), took.clone(), read(1, 4, 5, found(2, Some((2, "a"))))], &["a", ""]), "stale");
+        assert!(!holds(std::slice::from_ref(&a), &["a", ""]), "nobody deleted it");
+        assert!(!holds(&[a.clone(), delete(2, 3, Outcome::Refused, None)], &["a", ""]), "it was refused");
+        assert!(!holds(&[a.clone(), delete(2, 3, Outcome::Wrote(3), Some((2, "b")))], &["a", ""]), "something else");
+        assert!(!holds(&[a.clone(), delete(2, 3, found(2, None), None)], &["a"]), "it was there");
+        assert!(holds(&[delete(0, 1, found(1, None), None), put("a", 2, 3, Outcome::Wrote(2))], &["a"]));
+        let doubtful = delete(2, 3, Outcome::Unknown, None);
+        assert!(holds(&[a.clone(), doubtful.clone()], &["a"]));
+        assert!(holds(&[a.clone(), doubtful.clone()], &["a", ""]));
+        let (b, c) = (put("b", 4, 5, Outcome::Wrote(4)), put("b", 0, 9, Outcome::Wrote(4)));
+        assert!(holds(&[a.clone(), doubtful.clone(), b], &["a", "", "b"]));
+        assert!(!holds(&[a.clone(), doubtful.clone(), c.clone()], &["a", "", "b", ""]), "deleted twice");
+        let late = Op { begun: c.ended + Duration::from_millis(1), ..doubtful };
+        assert!(!holds(&[a, c, late], &["a", "", "b"]), "before anybody asked for it");
     }
 }
