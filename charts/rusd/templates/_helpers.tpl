@@ -148,7 +148,8 @@ template:
       {{- with .root.Values.commonLabels }}
       {{- toYaml . | nindent 6 }}
       {{- end }}
-    {{- with .root.Values.podAnnotations }}
+    {{- /* Not podAnnotations: a sidecar that members are given never ends, and nor would the job. */}}
+    {{- with .root.Values.jobs.podAnnotations }}
     annotations:
       {{- toYaml . | nindent 6 }}
     {{- end }}

@@ -13,6 +13,7 @@ mod agreement;
 mod backup;
 mod join;
 mod names;
+mod patience;
 mod rolling;
 mod room;
 mod shrink;

@@ -3,22 +3,25 @@
 //! ```text
 //! members, as a majority knows them ─► each asked what takes a majority ─► who doesn't answer, who doesn't vote yet
 //!      │                                                                        │
-//!      └► nobody has a majority, or nobody says ─► go on (Unknown)              ├► nobody, or only the highest ─► go on
-//!                                                                               ├► one more may be missed ─────► go on
-//!                                                                               └► else ──────► wait, then refuse
+//!      │                                                                        ├► nobody, or only the highest ─► go on
+//!      ├► nobody has a majority, from the start on ─► go on                     ├► one more may be missed ─────► go on
+//!      └► nobody has one any more ─► wait, then refuse                          └► else ──────► wait, then refuse
 //! ```
 //! A controller that takes a set's pods in parallel replaces the highest ordinal first and waits for those above it alone:
 //! one that is missing further down doesn't stop it (Kubernetes below 1.37). So it is stopped here.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::future::join_all;
 
 use super::names::ordinal_in;
+use super::patience::Waiting;
 use super::{AGAIN, PodError};
-use crate::env::Env;
 use crate::operator::{AskError, Line, MemberRow, Way};
+
+/// Between two looks while one is missing: each logs in at each member, which is work for those that are left.
+const MISSING_AGAIN: Duration = Duration::from_secs(5);
 
 /// The set whose pods are to be replaced.
 #[derive(Clone, Copy, Debug)]
@@ -29,61 +32,76 @@ pub(super) struct Rolling<'a> {
     pub(super) replicas: u32,
     /// How many there were, if that is known.
     pub(super) before: Option<u32>,
-    /// How long a missing member is waited for.
-    pub(super) patience: Duration,
-    /// How long a majority is.
-    pub(super) majority_max: Duration,
 }
 
-/// Waits until pods may be replaced, or nothing can be known of that.
+/// Waits until pods may be replaced, or nothing can be known of that. `look` gives the ordinals that forbid it.
 ///
 /// # Errors
-/// Members are missing for longer than the patience, and one more would be too many.
+/// Members are missing for longer than the patience, and one more would be too many; or were, when a majority last answered.
 pub(super) async fn wait(
-    env: &Env,
-    way: &Way,
-    lines: &[Line],
-    what: Rolling<'_>,
-    begun: Instant,
+    waiting: &mut Waiting<'_>,
+    base: &str,
+    mut look: impl AsyncFnMut() -> Result<BTreeSet<u32>, AskError>,
 ) -> Result<(), PodError> {
-    let mut missing_since_asked = None;
+    let mut missing_last = BTreeSet::new();
     loop {
-        let passed = env.clock.now().saturating_duration_since(begun);
-        match look(way, lines, what).await {
-            Ok(missing) if missing.is_empty() => return Ok(()),
-            Ok(missing) if passed >= what.patience => {
-                return Err(PodError::Late { after: what.patience, last: refusal(what.base, &missing) });
-            }
+        let answer = look().await;
+        let mut silence = None;
+        match answer {
             Ok(missing) => {
-                if missing_since_asked.as_ref() != Some(&missing) {
+                waiting.heard();
+                if missing.is_empty() {
+                    return Ok(());
+                }
+                if missing_last != missing {
                     tracing::info!(ordinals = ?missing, "waiting for these pods: one more of them less costs the majority");
                 }
-                missing_since_asked = Some(missing);
+                missing_last = missing;
             }
-            // Nothing is lost where there is nothing; and what is broken must not keep an upgrade from mending it.
-            Err(error) if passed >= what.patience.min(what.majority_max) => {
+            // Nothing is lost where there is nothing; and what is broken must not keep an upgrade from mending it. But one
+            // that was held isn't let through by a moment in which another one is missing, too.
+            Err(error) if missing_last.is_empty() && waiting.is_nobody() => {
                 tracing::warn!(%error, "no majority says whether a member is missing");
                 return Ok(());
             }
-            Err(error) => tracing::info!(%error, "not yet; will try again"),
+            Err(error) => {
+                tracing::info!(%error, "not yet; will try again");
+                silence = Some(error);
+            }
         }
-        tokio::time::sleep(AGAIN).await;
+        if waiting.is_over() {
+            let last = refusal(base, &missing_last, silence.as_ref());
+            return Err(PodError::Late { after: waiting.patience(), last });
+        }
+        tokio::time::sleep(if silence.is_some() { AGAIN } else { MISSING_AGAIN }).await;
     }
 }
 
-fn refusal(base: &str, missing: &BTreeSet<u32>) -> String {
+fn refusal(base: &str, missing: &BTreeSet<u32>, silence: Option<&AskError>) -> String {
     let names: Vec<_> = missing.iter().map(|ordinal| format!("{base}-{ordinal}")).collect();
-    format!(
-        "{} doesn't answer or doesn't vote yet, and if another pod is replaced meanwhile the majority is lost: nothing was \
-         changed. Mend that first; `--no-hooks` goes on in spite of it",
-        names.join(", ")
-    )
+    let names = names.join(", ");
+    match silence {
+        None => format!(
+            "{names} doesn't answer or doesn't vote yet, and if another pod is replaced meanwhile the majority is lost: \
+             nothing was changed. Mend that first; `--no-hooks` goes on in spite of it"
+        ),
+        Some(error) => format!(
+            "{names} didn't answer or didn't vote yet, and since then the majority doesn't answer either ({error}): nothing \
+             was changed. If that stays so, the next try goes on, as there is no majority to lose; `--no-hooks` goes on at once"
+        ),
+    }
 }
 
 /// The ordinals that forbid it.
-async fn look(way: &Way, lines: &[Line], what: Rolling<'_>) -> Result<BTreeSet<u32>, AskError> {
+///
+/// # Errors
+/// No majority says so.
+pub(super) async fn look(way: &Way, lines: &[Line], what: Rolling<'_>) -> Result<BTreeSet<u32>, AskError> {
     let rows = rows(lines).await?;
     let answers = join_all(rows.iter().map(|row| answers(way, row))).await;
+    if !answers.contains(&true) {
+        return Err(AskError::Unreachable("the members' majority is gone since they were listed".to_owned()));
+    }
     let members: Vec<_> = rows.iter().zip(answers).collect();
     Ok(judged(&members, what))
 }
@@ -128,15 +146,18 @@ fn judged(members: &[(&MemberRow, bool)], what: Rolling<'_>) -> BTreeSet<u32> {
     let is_missing = |ordinal: &u32| !is_up.get(ordinal).copied().unwrap_or(false);
     let missing: BTreeSet<u32> = (0..expected).filter(is_missing).collect();
     let highest_up = (0..expected).rev().find(|ordinal| !is_missing(ordinal));
-    // These come first, and the others wait for them: an upgrade that mends them goes through.
+    // These come first, and the others wait for them: an upgrade that mends them goes through. Fewer than a majority can't
+    // have answered for it: then somebody went while they were asked, and what is seen isn't how it stays.
     let are_highest = missing.first().is_none_or(|lowest| highest_up.is_none_or(|up| up < *lowest));
+    let is_majority = up > voters / 2;
     let may_miss_one = up > voters / 2 + 1;
-    if are_highest || may_miss_one { BTreeSet::new() } else { missing }
+    if (are_highest && is_majority) || may_miss_one { BTreeSet::new() } else { missing }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::env::ManualClock;
     use crate::types::MemberId;
 
     const UP: Option<bool> = Some(true);
@@ -158,7 +179,7 @@ mod tests {
     }
 
     fn of(rows: &[(MemberRow, bool)], replicas: u32, before: Option<u32>) -> Vec<u32> {
-        let what = Rolling { base: "rusd", replicas, before, patience: Duration::ZERO, majority_max: Duration::ZERO };
+        let what = Rolling { base: "rusd", replicas, before };
         let rows: Vec<_> = rows.iter().map(|(row, up)| (row, *up)).collect();
         judged(&rows, what).into_iter().collect()
     }
@@ -183,7 +204,15 @@ mod tests {
         // A growth that got stuck: they never became members.
         assert_eq!(missing(&[UP], 3, Some(3)), [0; 0]);
         assert_eq!(missing(&[UP, UP, UP, None, None], 5, Some(5)), [0; 0]);
-        assert_eq!(missing(&[DOWN, DOWN, DOWN], 3, Some(3)), [0; 0], "nothing to lose");
+    }
+
+    /// Cause: they are asked one after the list, and a majority may go in between. Symptom: pod 1's node was lost, pod 2
+    /// started anew just then, both were "the highest", and an upgrade that had been held went on.
+    #[test]
+    fn the_highest_forbid_it_if_no_majority_is_seen() {
+        assert_eq!(missing(&[UP, DOWN, DOWN], 3, Some(3)), [1, 2]);
+        assert_eq!(missing(&[UP, UP, DOWN, DOWN, DOWN], 5, Some(5)), [2, 3, 4]);
+        assert_eq!(missing(&[UP, DOWN, DOWN, UP, UP], 3, Some(5)), [1, 2], "those that are about to go don't help");
     }
 
     #[test]
@@ -207,7 +236,72 @@ mod tests {
 
     #[test]
     fn a_refusal_says_what_to_do() {
-        let text = refusal("rusd", &BTreeSet::from([0, 2]));
+        let text = refusal("rusd", &BTreeSet::from([0, 2]), None);
         assert!(text.starts_with("rusd-0, rusd-2 ") && text.contains("--no-hooks"), "{text}");
+    }
+
+    /// One look: how many seconds it takes with the pause before it, and what it sees; `None` is silence.
+    type Seen<'a> = (u64, Option<&'a [u32]>);
+
+    /// Plays the looks to `wait`, the last one again and again; gives the answer, and after how many seconds it came.
+    async fn waited(patience_secs: u64, looks: &[Seen<'_>]) -> (Result<(), PodError>, u64) {
+        let clock = ManualClock::new();
+        let mut waiting = Waiting::new(&clock, Duration::from_secs(patience_secs));
+        let (mut rest, mut tries) = (looks, 0);
+        let answer = wait(&mut waiting, "rusd", async || {
+            tries += 1;
+            assert!(tries < 1_000, "without an end");
+            let ((took_secs, seen), after) = rest.split_first().expect("a look");
+            rest = if after.is_empty() { rest } else { after };
+            clock.advance(Duration::from_secs(*took_secs));
+            seen.map(|missing| missing.iter().copied().collect())
+                .ok_or_else(|| AskError::Unreachable("silence".to_owned()))
+        })
+        .await;
+        (answer, waiting.passed().as_secs())
+    }
+
+    fn refused(answer: Result<(), PodError>) -> String {
+        match answer {
+            Err(PodError::Late { last, .. }) => last,
+            other => panic!("let through: {other:?}"),
+        }
+    }
+
+    /// Cause: 20 s were counted from the start and not from when silence began. Symptom: an upgrade that was held for pod 0
+    /// went on when pod 1 started anew for 7 s, and the controller took pod 2.
+    #[tokio::test(start_paused = true)]
+    async fn a_moment_without_a_majority_lets_nothing_through_that_was_held() {
+        let (answer, secs) = waited(240, &[(1, Some(&[0])), (120, Some(&[0])), (7, None), (1, Some(&[0]))]).await;
+        let text = refused(answer);
+        assert!(text.starts_with("rusd-0 doesn't answer") && secs == 240, "{text}, after {secs} s");
+        // It may last, too: what was held is tried again by whoever knows.
+        let (answer, secs) = waited(240, &[(1, Some(&[0])), (7, None)]).await;
+        let text = refused(answer);
+        assert!(text.starts_with("rusd-0 didn't answer") && text.contains("(no answer: silence)"), "{text}");
+        assert!((240..247).contains(&secs), "{secs} s");
+        // At the very end of its patience.
+        let (answer, _) = waited(240, &[(239, Some(&[1])), (7, None), (1, Some(&[]))]).await;
+        assert!(refused(answer).starts_with("rusd-1 "));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_nobody_ever_answers_it_goes_on_after_a_while() {
+        let (answer, secs) = waited(240, &[(7, None)]).await;
+        assert!(answer.is_ok() && secs == 21, "{answer:?} after {secs} s");
+        let (answer, secs) = waited(3, &[(1, None)]).await;
+        assert!(answer.is_ok() && secs == 3, "{answer:?} after {secs} s");
+        // Nobody, at first: then it is known who is missing.
+        let (answer, _) = waited(240, &[(7, None), (7, None), (1, Some(&[0])), (7, None)]).await;
+        assert!(refused(answer).starts_with("rusd-0 "));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_goes_on_once_all_are_back() {
+        let (answer, secs) =
+            waited(240, &[(1, Some(&[0])), (60, Some(&[0])), (7, None), (7, None), (5, Some(&[]))]).await;
+        assert!(answer.is_ok() && secs == 80, "{answer:?} after {secs} s");
+        let (answer, secs) = waited(240, &[(7, None), (1, Some(&[]))]).await;
+        assert!(answer.is_ok() && secs == 8, "{answer:?} after {secs} s");
     }
 }

@@ -14,13 +14,12 @@ use std::time::Duration;
 use futures::future::join_all;
 
 use super::names::ordinal_in;
+use super::patience::Waiting;
 use super::rolling::{self, Rolling};
 use super::{AGAIN, PodError};
 use crate::env::Env;
 use crate::operator::{AskError, Line, MemberRow, Way};
 
-/// A cluster of which nobody answers for so long isn't there; one that doesn't shrink isn't waited for longer.
-const NOBODY_MAX: Duration = Duration::from_secs(20);
 /// So long nobody beyond must have been seen: a pod that is still joining adds itself once more.
 const QUIET: Duration = Duration::from_secs(5);
 
@@ -56,54 +55,79 @@ pub(in crate::server) async fn shrink(
     endpoints: &[String],
     what: Shrinking<'_>,
 ) -> Result<String, PodError> {
-    let Shrinking { base, replicas, patience, .. } = what;
+    let Shrinking { base, replicas, before, patience } = what;
     let lines: Vec<Line> = endpoints.iter().map(|endpoint| way.to(endpoint)).collect();
-    if lines.is_empty() {
+    let Some(first) = lines.first() else {
         return Err(PodError::Flags("--endpoints: nobody to ask".to_owned()));
+    };
+    let mut waiting = Waiting::new(env.clock.as_ref(), patience);
+    let rolling = Rolling { base, replicas, before };
+    rolling::wait(&mut waiting, base, async || rolling::look(way, &lines, rolling).await).await?;
+    if let Some(said) = known(&mut waiting, what, async || look(&lines, base, replicas).await).await? {
+        return Ok(said);
     }
-    let begun = env.clock.now();
-    let rolling = Rolling { base, replicas, before: what.before, patience, majority_max: NOBODY_MAX };
-    rolling::wait(env, way, &lines, rolling, begun).await?;
-    let passed = || env.clock.now().saturating_duration_since(begun);
+    let mut turns = lines.iter().cycle();
+    let in_turn = async || step(turns.next().unwrap_or(first), base, replicas).await;
+    remove(&mut waiting, what, in_turn).await
+}
+
+/// Waits until it is known whether there is anything to remove; gives the text to print if nothing is.
+async fn known(
+    waiting: &mut Waiting<'_>,
+    what: Shrinking<'_>,
+    mut look: impl AsyncFnMut() -> Look,
+) -> Result<Option<String>, PodError> {
+    let Shrinking { base, replicas, .. } = what;
     loop {
-        match look(&lines, base, replicas).await {
+        match look().await {
             Look::Nothing if !what.is_sure() => {
-                return Ok(format!("no member of {base} is beyond {replicas} replicas\n"));
+                return Ok(Some(format!("no member of {base} is beyond {replicas} replicas\n")));
             }
-            Look::Nobody if passed() >= patience.min(NOBODY_MAX) && what.is_sure() => {
+            Look::Nobody if waiting.is_nobody() && what.is_sure() => {
                 let last =
                     format!("no member of {base} answers, and the set is about to lose pods: nothing was removed");
-                return Err(PodError::Late { after: passed(), last });
+                return Err(PodError::Late { after: waiting.passed(), last });
             }
-            Look::Nobody if passed() >= patience.min(NOBODY_MAX) => {
-                return Ok(format!("no member of {base} answers: nothing was removed\n"));
+            Look::Nobody if waiting.is_nobody() => {
+                return Ok(Some(format!("no member of {base} answers: nothing was removed\n")));
             }
             Look::Nobody => tokio::time::sleep(AGAIN).await,
-            Look::Nothing | Look::Something => break,
+            Look::Nothing | Look::Something => return Ok(None),
         }
     }
+}
+
+/// Removes the last one until for some seconds there is none. `step` asks the members in turn, as [`step`] does.
+async fn remove(
+    waiting: &mut Waiting<'_>,
+    what: Shrinking<'_>,
+    mut step: impl AsyncFnMut() -> Result<Option<u32>, AskError>,
+) -> Result<String, PodError> {
+    let Shrinking { base, replicas, .. } = what;
     let (mut removed, mut quiet_since) = (Vec::new(), None);
-    for line in lines.iter().cycle() {
-        match step(line, base, replicas).await {
+    loop {
+        match step().await {
             Ok(Some(ordinal)) => {
                 tracing::info!(ordinal, "removed");
+                waiting.heard();
                 removed.push(format!("{base}-{ordinal}"));
                 quiet_since = None;
                 continue;
             }
             Ok(None) => {
-                let since = *quiet_since.get_or_insert_with(|| env.clock.now());
-                if env.clock.now().saturating_duration_since(since) >= QUIET {
+                waiting.heard();
+                let now = waiting.now();
+                if now.saturating_duration_since(*quiet_since.get_or_insert(now)) >= QUIET {
                     break;
                 }
             }
-            Err(error) if what.is_needless() && passed() >= patience.min(NOBODY_MAX) => {
+            Err(error) if what.is_needless() && waiting.is_nobody() => {
                 return Ok(format!("not known whether a member of {base} is beyond {replicas} replicas: {error}\n"));
             }
-            Err(error) if passed() >= patience => {
-                return Err(PodError::Late { after: patience, last: error.to_string() });
+            Err(error) if waiting.is_over() => {
+                return Err(PodError::Late { after: waiting.patience(), last: error.to_string() });
             }
-            Err(error) => tracing::info!(endpoint = line.endpoint(), %error, "not yet; will try again"),
+            Err(_) => {}
         }
         tokio::time::sleep(AGAIN).await;
     }
@@ -154,6 +178,14 @@ fn judged(answers: Vec<Result<Vec<MemberRow>, AskError>>, base: &str, replicas: 
 
 /// Removes the last one; `None` if there is none.
 async fn step(line: &Line, base: &str, replicas: u32) -> Result<Option<u32>, AskError> {
+    let answer = try_step(line, base, replicas).await;
+    if let Err(error) = &answer {
+        tracing::info!(endpoint = line.endpoint(), %error, "not yet; will try again");
+    }
+    answer
+}
+
+async fn try_step(line: &Line, base: &str, replicas: u32) -> Result<Option<u32>, AskError> {
     let rows = line.members(true).await?;
     let beyond = rows.iter().filter_map(|row| Some((ordinal_in(base, row)?, row.id)));
     let Some((ordinal, id)) = beyond.filter(|(ordinal, _)| *ordinal >= replicas).max() else { return Ok(None) };
@@ -167,6 +199,7 @@ async fn step(line: &Line, base: &str, replicas: u32) -> Result<Option<u32>, Ask
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::env::ManualClock;
     use crate::types::MemberId;
 
     fn rows(ordinals: &[u32]) -> Vec<MemberRow> {
@@ -190,5 +223,75 @@ mod tests {
         assert_eq!(judged(vec![Ok(rows(&[0])), Err(AskError::Refused("no".to_owned()))], "rusd", 3), Look::Something);
         // Members that aren't of this set are nobody's business.
         assert_eq!(judged(vec![Ok(rows(&[9]))], "other", 3), Look::Nothing);
+    }
+
+    fn shrinking(replicas: u32, before: u32) -> Shrinking<'static> {
+        Shrinking { base: "rusd", replicas, before: Some(before), patience: Duration::from_secs(240) }
+    }
+
+    /// A clock, and a wait on it in which members answered for two minutes, as while one of them is missing.
+    fn after_long(clock: &ManualClock) -> Waiting<'_> {
+        let mut waiting = Waiting::new(clock, Duration::from_secs(240));
+        clock.advance(Duration::from_secs(120));
+        waiting.heard();
+        waiting
+    }
+
+    /// Cause: 20 s were counted from the start, in which another wait may have taken minutes. Symptom: one look without an
+    /// answer after it failed an upgrade from 5 to 3, and otherwise passed for a cluster that isn't there.
+    #[tokio::test(start_paused = true)]
+    async fn after_a_long_wait_a_moment_of_silence_is_waited_for() {
+        for (before, found) in [(5, None), (3, Some("no member of rusd is beyond 3 replicas\n"))] {
+            let clock = ManualClock::new();
+            let mut looks = vec![Look::Nothing, Look::Nobody, Look::Nobody];
+            let look = async || {
+                clock.advance(Duration::from_secs(7));
+                looks.pop().expect("it goes on looking")
+            };
+            let said = known(&mut after_long(&clock), shrinking(3, before), look).await.expect("no error");
+            assert_eq!(said.as_deref(), found);
+        }
+        let clock = ManualClock::new();
+        let mut waiting = after_long(&clock);
+        let nobody = async || {
+            clock.advance(Duration::from_secs(7));
+            Look::Nobody
+        };
+        let said = known(&mut waiting, shrinking(3, 3), nobody).await.expect("no error");
+        assert_eq!(said.as_deref(), Some("no member of rusd answers: nothing was removed\n"));
+        assert_eq!(waiting.passed(), Duration::from_secs(141), "from the last answer");
+        let late = known(&mut after_long(&clock), shrinking(3, 5), nobody).await.expect_err("pods are to go");
+        assert!(late.to_string().contains("about to lose pods: nothing was removed"), "{late}");
+    }
+
+    /// Plays the steps, each of 7 s, the last one again and again; gives the answer, and after how many seconds it came.
+    async fn removed(what: Shrinking<'_>, steps: &[Result<Option<u32>, AskError>]) -> (Result<String, PodError>, u64) {
+        let clock = ManualClock::new();
+        let mut waiting = after_long(&clock);
+        let mut tries = 0_usize;
+        let step = async || {
+            assert!(tries < 1_000, "without an end");
+            clock.advance(Duration::from_secs(7));
+            tries += 1;
+            steps.get(tries - 1).or(steps.last()).expect("a step").clone()
+        };
+        let said = remove(&mut waiting, what, step).await;
+        (said, waiting.passed().as_secs())
+    }
+
+    /// Cause and symptom as above: the first try without an answer ended it.
+    #[tokio::test(start_paused = true)]
+    async fn a_removal_is_tried_again_after_a_long_wait() {
+        let silence = || Err(AskError::Unreachable("silence".to_owned()));
+        for before in [3, 5] {
+            let steps = [silence(), silence(), Ok(Some(4)), silence(), silence(), Ok(Some(3)), silence(), Ok(None)];
+            let (said, _) = removed(shrinking(3, before), &steps).await;
+            assert_eq!(said.expect("removed"), "removed rusd-4, rusd-3\n");
+        }
+        // Where no pod is to go, what is in the way isn't waited for; else it is, as long as may be.
+        let (said, secs) = removed(shrinking(3, 3), &[silence()]).await;
+        assert!(said.expect("no error").starts_with("not known whether") && secs == 141, "after {secs} s");
+        let (late, secs) = removed(shrinking(3, 5), &[silence()]).await;
+        assert!(matches!(late, Err(PodError::Late { .. })) && (240..247).contains(&secs), "{late:?} after {secs} s");
     }
 }
