@@ -54,6 +54,16 @@ impl Budget {
         fits.then_some(held)
     }
 
+    /// Whether [`Budget::take`] would take `bytes` now; that it wouldn't counts as refused.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        let used = self.used();
+        let fits = used == 0 || used.saturating_add(bytes) <= self.max;
+        if !fits {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        fits
+    }
+
     /// Lets `held`, of this budget, hold `bytes` more; false if they are too many now. Whoever is alone may, as before.
     pub fn grow(&self, held: &mut Held, bytes: usize) -> bool {
         debug_assert!(Arc::ptr_eq(&self.used, &held.used), "a holder of another budget");

@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! read   convert ─► read barrier (not if serializable) ─► one Snapshot ─► reply
-//! write  admit (alarms, quota) ─► shape ─► size ─► propose ─► reply
+//! write  admit (alarms, quota) ─► shape ─► size ─► room for what it tells ─► propose ─► reply
 //! ```
 
 mod compare;
 mod meter;
 mod read;
+mod room;
 mod stream;
 mod txn;
 mod write;

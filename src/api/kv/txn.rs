@@ -7,7 +7,7 @@ use tonic::Status;
 
 use super::meter::Meter;
 use super::write::{admit, over_quota, propose_permitted, refuse, unexpected};
-use super::{compare, read};
+use super::{compare, read, room};
 use crate::admit::is_read_only;
 use crate::api::auth::CallContext;
 use crate::api::grpc::body::ReplyBody;
@@ -63,6 +63,7 @@ async fn run(call: &CallContext, request: pb::TxnRequest) -> Result<(TxnReply, K
     if touches_too_much(&call.reader, command.plain()) {
         return Err(RequestError::TooManyOps);
     }
+    room::for_answer(&call.budgets.answers, &command)?;
     match propose_permitted(call, command).await? {
         (Response::Txn(result), revision) => Ok((TxnReply::new(call.header(revision), result), Kind::Write)),
         (other, _) => Err(unexpected("a txn", &other)),

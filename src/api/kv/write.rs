@@ -3,6 +3,7 @@
 use rusd_proto::etcdserverpb as pb;
 use tonic::Status;
 
+use super::room;
 use crate::admit::{self, Refusal};
 use crate::api::auth::CallContext;
 use crate::api::grpc::body::ReplyBody;
@@ -19,7 +20,7 @@ pub(crate) async fn put(call: CallContext, request: pb::PutRequest) -> Result<Re
 }
 
 async fn run_put(call: &CallContext, request: pb::PutRequest) -> Result<PutReply, RequestError> {
-    match submit(call, Command::Put(convert::put(request))).await? {
+    match submit_told(call, Command::Put(convert::put(request))).await? {
         (Response::Put(result), revision) => Ok(PutReply { header: call.header(revision), result }),
         (other, _) => Err(unexpected("a put", &other)),
     }
@@ -32,7 +33,7 @@ pub(crate) async fn delete_range(call: CallContext, request: pb::DeleteRangeRequ
 }
 
 async fn run_delete(call: &CallContext, request: pb::DeleteRangeRequest) -> Result<DeleteReply, RequestError> {
-    match submit(call, Command::DeleteRange(convert::delete(request))).await? {
+    match submit_told(call, Command::DeleteRange(convert::delete(request))).await? {
         (Response::DeleteRange(result), revision) => Ok(DeleteReply { header: call.header(revision), result }),
         (other, _) => Err(unexpected("a delete", &other)),
     }
@@ -58,6 +59,14 @@ pub(crate) async fn compact(call: CallContext, request: pb::CompactionRequest) -
 pub(crate) async fn submit(call: &CallContext, command: Command) -> Result<(Response, i64), RequestError> {
     admit(call, &command).await?;
     propose(call, command).await
+}
+
+/// The same for one whose whole answer goes to the client.
+async fn submit_told(call: &CallContext, command: Command) -> Result<(Response, i64), RequestError> {
+    admit(call, &command).await?;
+    let command = call.on_behalf(command).await?;
+    room::for_answer(&call.budgets.answers, &command)?;
+    propose_permitted(call, command).await
 }
 
 /// Checks a command in etcd's order: quota, shape, size, alarms. At the quota's end the alarm is raised.

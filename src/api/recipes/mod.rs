@@ -108,10 +108,11 @@ fn found(result: &TxnResult, at: usize) -> Option<&KeyValue> {
 /// # Errors
 /// `TooManyRequests`.
 fn room_for_answer(call: &CallContext, bytes: usize) -> Result<(), RequestError> {
-    if bytes <= SMALL_BYTES {
-        return Ok(());
+    if bytes <= SMALL_BYTES || call.budgets.answers.has_room(bytes) {
+        Ok(())
+    } else {
+        Err(RequestError::TooManyRequests)
     }
-    call.budgets.answers.take(bytes).map(drop).ok_or(RequestError::TooManyRequests)
 }
 
 /// A place among those who contend.
