@@ -75,6 +75,8 @@ pub struct Budgets {
     pub users_and_roles: Arc<Places>,
     /// Calls that wait for a lock or to be elected.
     pub lock_waiters: Arc<Places>,
+    /// Names that those hold, and calls that observe an election.
+    pub names: Budget,
     /// Logins of any one connection: refusals of all of them are counted here.
     pub logins_per_connection: Arc<Places>,
     /// Who of them is worked on.
@@ -97,6 +99,7 @@ impl Budgets {
             roles: Places::new("max-roles", limits.roles_max),
             users_and_roles: Places::new("users-and-roles-mb", limits.auth_bytes_max),
             lock_waiters: Places::new("max-lock-waiters", limits.lock_waiters_max),
+            names: Budget::new(limits.watch_ranges_bytes_max),
             logins_per_connection: Places::new("max-pending-logins-per-connection", limits.logins_per_connection_max),
             turns: Turns::default(),
         }

@@ -52,7 +52,7 @@ pub(super) fn show(metrics: &Metrics, port: &Port, kept: &Kept<'_>) -> prometheu
         refused: Box::new(move || refused.refused()),
     });
     all.extend(users_and_roles(services));
-    all.extend(watch(limits, hub));
+    all.extend(watch(limits, hub, &budgets.names));
     metrics.show_limits(all)
 }
 
@@ -161,11 +161,13 @@ fn users_and_roles(services: &Services) -> [Limit; 3] {
     ]
 }
 
-fn watch(limits: &Limits, hub: &WatchHub) -> [Limit; 2] {
+fn watch(limits: &Limits, hub: &WatchHub, names: &Budget) -> [Limit; 2] {
     let of = |source: fn(&crate::watch::WatchFigures) -> u64| -> crate::ops::metrics::Number {
         let hub = hub.clone();
         Box::new(move || source(&hub.metrics().snapshot()))
     };
+    let (keys, all_names) = (of(|figures| figures.range_bytes), names.clone());
+    let (refused, all_refused) = (of(|figures| figures.refused_ranges_total), names.clone());
     let (watchers, bytes) = (limits.watchers_max as u64, limits.watch_ranges_bytes_max as u64);
     [
         Limit {
@@ -177,8 +179,9 @@ fn watch(limits: &Limits, hub: &WatchHub) -> [Limit; 2] {
         Limit {
             flag: "watch-keys-mb",
             max: bytes,
-            used: of(|figures| figures.range_bytes),
-            refused: of(|figures| figures.refused_ranges_total),
+            // Each by itself, as of budgets that share a flag.
+            used: Box::new(move || keys().max(all_names.used() as u64)),
+            refused: Box::new(move || refused() + all_refused.refused()),
         },
     ]
 }

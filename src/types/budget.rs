@@ -45,12 +45,22 @@ impl Budget {
 
     /// The same with `reserve` bytes more, for what must go on while everything else is refused.
     pub fn take_beyond(&self, bytes: usize, reserve: usize) -> Option<Held> {
+        let held = self.enter(bytes, reserve);
+        if held.is_none() {
+            self.refuse();
+        }
+        held
+    }
+
+    /// Holds `bytes` for who may do without, so that too many are no refusal yet.
+    pub fn try_take(&self, bytes: usize) -> Option<Held> {
+        self.enter(bytes, 0)
+    }
+
+    fn enter(&self, bytes: usize, reserve: usize) -> Option<Held> {
         let before = self.used.fetch_add(bytes, Ordering::Relaxed);
         let held = Held { used: self.used.clone(), bytes };
         let fits = before == 0 || before.saturating_add(bytes) <= self.max.saturating_add(reserve);
-        if !fits {
-            self.refused.fetch_add(1, Ordering::Relaxed);
-        }
         fits.then_some(held)
     }
 
@@ -59,9 +69,14 @@ impl Budget {
         let used = self.used();
         let fits = used == 0 || used.saturating_add(bytes) <= self.max;
         if !fits {
-            self.refused.fetch_add(1, Ordering::Relaxed);
+            self.refuse();
         }
         fits
+    }
+
+    /// Counts a refusal.
+    pub fn refuse(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Lets `held`, of this budget, hold `bytes` more; false if they are too many now. Whoever is alone may, as before.
@@ -73,7 +88,7 @@ impl Budget {
             held.bytes += bytes;
         } else {
             self.used.fetch_sub(bytes, Ordering::Relaxed);
-            self.refused.fetch_add(1, Ordering::Relaxed);
+            self.refuse();
         }
         fits
     }
@@ -132,8 +147,9 @@ mod tests {
     fn what_is_held_is_bounded_and_comes_back() {
         let budget = Budget::new(10);
         let mut held = budget.take(6).unwrap();
+        assert!(budget.try_take(5).is_none() && budget.refused() == 0, "whoever may do without isn't refused");
         assert!(budget.take(5).is_none());
-        assert_eq!(budget.used(), 6, "a refusal holds nothing");
+        assert_eq!((budget.used(), budget.refused()), (6, 1), "a refusal holds nothing");
         held.merge(budget.take(4).unwrap());
         assert_eq!(budget.used(), 10);
         drop(held);

@@ -37,7 +37,8 @@ pub struct Limits {
     pub watchers_max: usize,
     /// `--max-watchers-per-stream`.
     pub stream_watchers_max: usize,
-    /// `--watch-keys-mb`: bytes of the keys and range ends of all watchers; one stream may have a quarter of it.
+    /// `--watch-keys-mb`: bytes of the keys and range ends of all watchers, of which one stream may have a
+    /// quarter; as many again of the names that calls of locks and elections hold while they wait or observe.
     pub watch_ranges_bytes_max: usize,
     /// `--pending-requests-mb`: bytes of requests that are being received, and of those that wait for the log;
     /// further ones get `too many requests`.

@@ -4,9 +4,7 @@ use bytes::Bytes;
 use rusd_proto::v3electionpb as pb;
 use tonic::Status;
 
-use super::{
-    Waiting, contend, created_at, give_up, oldest, own, prefix, room_for_answer, session, txn, unknown, wait_first,
-};
+use super::{Waiting, contend, created_at, give_up, oldest, own, prefix, room, session, txn, unknown, wait_first};
 use crate::api::auth::CallContext;
 use crate::api::convert;
 use crate::api::grpc::body::ReplyBody;
@@ -23,17 +21,17 @@ const LEADER_MISSING: &str = "\"leader\" field must be provided";
 pub(crate) async fn campaign(call: CallContext, request: pb::CampaignRequest) -> Result<ReplyBody, Status> {
     let pb::CampaignRequest { name: named, lease, value } = request;
     let lease = session(&call, lease).await.map_err(|error| unknown(&error))?;
-    room_for_answer(&call, 2 * named.len()).map_err(|error| unknown(&error))?;
+    room::for_answer(&call, 2 * named.len()).map_err(|error| unknown(&error))?;
     let mut place = contend(&call, &named, lease, value.clone()).await.map_err(|error| unknown(&error))?;
     if place.value.take().is_some_and(|found| found != value) {
         put_if_created(&call, &place.key, place.revision, place.lease, value.clone()).await?;
     }
     // As parts of the message they would keep all of it.
-    let name = Bytes::copy_from_slice(&named);
+    let name = place.key.slice(..named.len());
     drop((named, value));
     if !place.is_first {
-        let waiting = Waiting::begin(&call, &mut place);
-        let waited = wait_first(&call, &place.prefix, place.revision).await;
+        let mut waiting = Waiting::begin(&call, &mut place);
+        let waited = wait_first(&call, &place, &mut waiting).await;
         let seen = match waited {
             Ok(()) => own(&call, &place).await,
             Err(error) => Err(error),

@@ -9,22 +9,23 @@
 mod election;
 mod lock;
 mod observe;
+mod room;
 
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use room::Room;
 use rusd_proto::etcdserverpb as pb;
 use tokio::sync::Semaphore;
 use tonic::Status;
 
 use super::auth::CallContext;
-use super::grpc::body::SMALL_BYTES;
 use super::methods::Method;
 use super::{errors, kv, lease};
 use crate::apply::TxnResult;
 use crate::apply::{Command, Compare, CompareResult, CompareTarget, DeleteOp, Op, OpResult, PutOp, Response, TxnOp};
 use crate::storage::{RangeQuery, SortOrder, SortTarget};
-use crate::types::{KeyRange, KeyValue, LeaseId, Place as HeldPlace, RequestError};
+use crate::types::{KeyRange, KeyValue, LeaseId, RequestError};
 use crate::watch::Follow;
 
 pub(crate) use election::{campaign, leader, proclaim, resign};
@@ -65,13 +66,14 @@ fn prefix(name: &Bytes) -> Bytes {
     prefix.freeze()
 }
 
-/// The key of who contends with `lease`.
-fn own_key(prefix: &Bytes, lease: LeaseId) -> Bytes {
+/// The key of who contends for `name` with `lease`: the prefix of all, and the lease.
+fn own_key(name: &Bytes, lease: LeaseId) -> Bytes {
     // As Go writes a negative number in hexadecimal.
     let sign = if lease.get() < 0 { "-" } else { "" };
     let hex = format!("{sign}{:x}", lease.get().unsigned_abs());
-    let mut key = BytesMut::with_capacity(prefix.len() + hex.len());
-    key.put_slice(prefix);
+    let mut key = BytesMut::with_capacity(name.len() + 1 + hex.len());
+    key.put_slice(name);
+    key.put_u8(b'/');
     key.put_slice(hex.as_bytes());
     key.freeze()
 }
@@ -102,21 +104,9 @@ fn found(result: &TxnResult, at: usize) -> Option<&KeyValue> {
     }
 }
 
-/// Whether an answer that repeats names of `bytes` may be made now. It is looked at before anything is done, as who holds
-/// a place is told so in any case; those under way aren't counted, of which there may be as many as proposals.
-///
-/// # Errors
-/// `TooManyRequests`.
-fn room_for_answer(call: &CallContext, bytes: usize) -> Result<(), RequestError> {
-    if bytes <= SMALL_BYTES || call.budgets.answers.has_room(bytes) {
-        Ok(())
-    } else {
-        Err(RequestError::TooManyRequests)
-    }
-}
-
 /// A place among those who contend.
 struct Place {
+    /// A part of `key`.
     prefix: Bytes,
     key: Bytes,
     lease: LeaseId,
@@ -127,8 +117,8 @@ struct Place {
     is_first: bool,
     /// The revision of the header.
     header: i64,
-    /// Its place among all that wait, unless it is the first: each holds its key and a place in the watch hub.
-    waits: Option<HeldPlace>,
+    /// What it waits in, unless it is the first.
+    room: Option<Room>,
 }
 
 /// Takes a place, or finds the one that is there.
@@ -139,13 +129,12 @@ struct Place {
 /// # Errors
 /// `TooManyRequests`, and nothing was changed; those of a transaction.
 async fn contend(call: &CallContext, name: &Bytes, lease: LeaseId, value: Bytes) -> Result<Place, RequestError> {
-    let waiters = &call.budgets.lock_waiters;
-    let waits = waiters.try_take();
-    let prefix = prefix(name);
-    let key = own_key(&prefix, lease);
+    let room = Room::try_take(&call.budgets, name.len());
+    let key = own_key(name, lease);
+    let prefix = key.slice(..name.len() + 1);
     let first = || Op::Range(oldest(KeyRange::prefix(prefix.clone())));
     let put = PutOp { key: key.clone(), value, lease, ..PutOp::default() };
-    let taken = if waits.is_some() { KeyRange::single(key.clone()) } else { KeyRange::prefix(prefix.clone()) };
+    let taken = if room.is_ok() { KeyRange::single(key.clone()) } else { KeyRange::prefix(prefix.clone()) };
     let (result, header) = txn(
         call,
         TxnOp {
@@ -160,28 +149,28 @@ async fn contend(call: &CallContext, name: &Bytes, lease: LeaseId, value: Bytes)
     // Without a key of its own the header's revision is that of whatever was written last, which may be the first one's key.
     let has_key = result.succeeded || own.is_some();
     let is_first = has_key && found(&result, 1).is_none_or(|kv| kv.create_revision == revision);
-    if waits.is_none() && !is_first {
-        waiters.refuse();
-        return Err(RequestError::TooManyRequests);
-    }
+    let room = if is_first { None } else { Some(room.map_err(|full| full.refuse(&call.budgets))?) };
     let value = own.map(|kv| kv.value.clone());
-    let waits = waits.filter(|_| !is_first);
-    Ok(Place { prefix, key, lease, revision, value, is_first, header, waits })
+    Ok(Place { prefix, key, lease, revision, value, is_first, header, room })
 }
 
-/// Waits until nobody in `prefix` is older than `revision`.
-async fn wait_first(call: &CallContext, prefix: &Bytes, revision: i64) -> Result<(), RequestError> {
-    let before = RangeQuery {
+/// Waits until nobody in the place's prefix is older than it.
+async fn wait_first(call: &CallContext, place: &Place, waiting: &mut Waiting) -> Result<(), RequestError> {
+    // Made for each look, so that the end of its range isn't kept during the wait.
+    let before = || RangeQuery {
         limit: 1,
         order: SortOrder::Descend,
         target: SortTarget::Create,
-        max_create_revision: revision - 1,
+        max_create_revision: place.revision - 1,
         keys_only: true,
-        ..RangeQuery::latest(KeyRange::prefix(prefix.clone()))
+        ..RangeQuery::latest(KeyRange::prefix(place.prefix.clone()))
     };
     loop {
-        let (reply, _) = kv::read_range(call, before.clone(), false).await?;
+        let (reply, _) = kv::read_range(call, before(), false).await?;
         let Some(ahead) = reply.result.kvs.into_iter().next() else { return Ok(()) };
+        if let Some(room) = &mut waiting.room {
+            room.names.for_key(ahead.key.len())?;
+        }
         let single = KeyRange::single(ahead.key.clone());
         let mut follow = Follow::new(call.watch.hub(), single.clone());
         // It may have gone before it was followed.
@@ -207,15 +196,14 @@ const GIVE_UPS_MAX: usize = 120;
 struct Waiting {
     call: CallContext,
     place: Option<(Bytes, i64, LeaseId)>,
-    /// Its place among all that wait, each of which holds its key and a place in the watch hub: until what it has taken is
-    /// given up.
-    waits: Option<HeldPlace>,
+    /// What it waits in: until what it has taken is given up.
+    room: Option<Room>,
 }
 
 impl Waiting {
     fn begin(call: &CallContext, place: &mut Place) -> Self {
-        let waits = place.waits.take();
-        Self { call: call.clone(), place: Some((place.key.clone(), place.revision, place.lease)), waits }
+        let room = place.room.take();
+        Self { call: call.clone(), place: Some((place.key.clone(), place.revision, place.lease)), room }
     }
 
     /// The wait is over, and the place stays.
@@ -227,11 +215,11 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         let Some((key, revision, lease)) = self.place.take() else { return };
-        let (call, waits) = (self.call.clone(), self.waits.take());
+        let (call, room) = (self.call.clone(), self.room.take());
         // Outside of a runtime everything has ended, and the key goes with its lease.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         runtime.spawn(async move {
-            let _waits = waits;
+            let _room = room;
             for _ in 0..GIVE_UPS_MAX {
                 match give_up_abandoned(&call, key.clone(), revision).await {
                     Ok(_) | Err(RequestError::Stopped) => return,
@@ -282,7 +270,7 @@ mod tests {
 
     #[test]
     fn keys_are_named_as_go_names_them() {
-        let key = |name: &'static str, lease| own_key(&prefix(&Bytes::from_static(name.as_bytes())), LeaseId(lease));
+        let key = |name: &'static str, lease| own_key(&Bytes::from_static(name.as_bytes()), LeaseId(lease));
         assert_eq!(key("lk1", 0xabc), "lk1/abc");
         assert_eq!(key("", 0xabc), "/abc");
         assert_eq!(key("x", -255), "x/-ff");

@@ -11,7 +11,8 @@ use http_body_util::StreamBody as FrameStream;
 use rusd_proto::v3electionpb as pb;
 use tonic::Status;
 
-use super::{oldest, prefix};
+use super::room::Names;
+use super::{oldest, prefix, unknown};
 use crate::api::auth::CallContext;
 use crate::api::convert;
 use crate::api::grpc::body::{BodyError, framed_within, trailers_of};
@@ -24,9 +25,10 @@ use crate::watch::{Follow, News};
 
 /// `Observe`.
 pub(crate) async fn observe(call: CallContext, request: pb::LeaderRequest) -> Result<StreamBody, Status> {
-    let prefix = prefix(&request.name);
-    let follow = Follow::open(call.watch.hub(), KeyRange::prefix(prefix.clone()), call.needs_leader());
-    let observer = Observer { call, prefix, follow, leader: None, seen: 0, to_look_at: vec![0], told_end: false };
+    let names = Names::take(&call.budgets.names, request.name.len()).map_err(|error| unknown(&error))?;
+    let range = KeyRange::prefix(prefix(&request.name));
+    let follow = Follow::open(call.watch.hub(), range.clone(), call.needs_leader());
+    let observer = Observer { call, names, range, follow, leader: None, seen: 0, to_look_at: vec![0], told_end: false };
     let frames = futures::stream::unfold(observer, |mut observer| async move {
         if observer.told_end {
             return None;
@@ -45,7 +47,8 @@ pub(crate) async fn observe(call: CallContext, request: pb::LeaderRequest) -> Re
 
 struct Observer {
     call: CallContext,
-    prefix: Bytes,
+    names: Names,
+    range: KeyRange,
     follow: Follow,
     /// The leader's key and when it was created.
     leader: Option<(Bytes, i64)>,
@@ -68,7 +71,7 @@ impl Observer {
                     let header = self.call.message_header(revision);
                     let news = Prost(pb::LeaderResponse { header, kv: Some(convert::key_value(kv)) });
                     let framed = framed_within(&news, None, &self.call.budgets.answers);
-                    return framed.map_err(|error| super::unknown(&error));
+                    return framed.map_err(|error| unknown(&error));
                 }
             }
             self.to_look_at = match self.follow.next().await {
@@ -92,9 +95,11 @@ impl Observer {
                 return Ok((kv.mod_revision > before).then_some((kv, revision)));
             }
         }
-        let (found, revision) = self.read(oldest(KeyRange::prefix(self.prefix.clone())), at).await?;
+        let (found, revision) = self.read(oldest(self.range.clone()), at).await?;
         self.seen = revision;
-        self.leader = found.as_ref().map(|kv| (kv.key.clone(), kv.create_revision));
+        self.names.for_key(found.as_ref().map_or(0, |kv| kv.key.len())).map_err(|error| unknown(&error))?;
+        // A part of its record might keep all of it.
+        self.leader = found.as_ref().map(|kv| (Bytes::copy_from_slice(&kv.key), kv.create_revision));
         Ok(found.map(|kv| (kv, revision)))
     }
 
@@ -106,7 +111,7 @@ impl Observer {
             Err(RequestError::Compacted) => kv::read_range(&self.call, of(0), false).await.map(|reply| (reply, 0)),
             reply => reply.map(|reply| (reply, at)),
         };
-        let ((reply, _), at) = reply.map_err(|error| super::unknown(&error))?;
+        let ((reply, _), at) = reply.map_err(|error| unknown(&error))?;
         let now = reply.header.map_or(0, |header| header.revision);
         Ok((reply.result.kvs.into_iter().next(), if at == 0 { now } else { at }))
     }

@@ -17,7 +17,7 @@ pub struct Bounds {
     pub max_watchers: usize,
     /// `--max-watchers-per-stream`.
     pub max_watchers_per_stream: usize,
-    /// `--watch-keys-mb`, in bytes: keys and range ends of all watchers.
+    /// `--watch-keys-mb`, in bytes: keys and range ends of all watchers, and again names of calls that wait for locks.
     pub watch_keys_bytes: usize,
     /// `--max-leases`.
     pub max_leases: usize,
