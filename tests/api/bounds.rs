@@ -186,6 +186,25 @@ async fn users_and_roles() {
     auth.role_add(role("c")).await.unwrap();
 }
 
+// Cause: who came without a lease got one before it was seen that there is no room for the answer. Symptom: each refused call
+// left a lease for a minute, whose name nobody knew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_for_whose_answer_there_is_no_room_leaves_no_lease() {
+    let server = Server::with_limits(Limits::default());
+    let answers = &server.services.budgets.answers;
+    let full = answers.hold(answers.max());
+    let name = Bytes::from(vec![b'n'; 20 << 10]);
+    let lock = v3lockpb::LockRequest { name: name.clone(), lease: 0 };
+    is_refused(LockClient::new(server.connect().await).lock(lock.clone()).await);
+    let campaign = v3electionpb::CampaignRequest { name, lease: 0, value: "v".into() };
+    is_refused(ElectionClient::new(server.connect().await).campaign(campaign).await);
+    let mut lease = LeaseClient::new(server.connect().await);
+    let left = lease.lease_leases(pb::LeaseLeasesRequest {}).await.unwrap().into_inner();
+    assert_eq!(left.leases, []);
+    drop(full);
+    LockClient::new(server.connect().await).lock(lock).await.unwrap();
+}
+
 /// The keys of all who contend for `l`.
 async fn keys(server: &Server) -> Vec<String> {
     let range = pb::RangeRequest { key: "l/".into(), range_end: "l0".into(), ..Default::default() };

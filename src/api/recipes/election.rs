@@ -20,8 +20,8 @@ const LEADER_MISSING: &str = "\"leader\" field must be provided";
 /// `Campaign`: answers when this candidate leads. Who campaigns again with another value proclaims it.
 pub(crate) async fn campaign(call: CallContext, request: pb::CampaignRequest) -> Result<ReplyBody, Status> {
     let pb::CampaignRequest { name: named, lease, value } = request;
-    let lease = session(&call, lease).await.map_err(|error| unknown(&error))?;
     room::for_answer(&call, 2 * named.len()).map_err(|error| unknown(&error))?;
+    let lease = session(&call, lease).await.map_err(|error| unknown(&error))?;
     let mut place = contend(&call, &named, lease, value.clone()).await.map_err(|error| unknown(&error))?;
     if place.value.take().is_some_and(|found| found != value) {
         put_if_created(&call, &place.key, place.revision, place.lease, value.clone()).await?;

@@ -17,8 +17,8 @@ const EXPIRED: &str = "mutex: session is expired";
 
 /// `Lock`: answers when the lock is held.
 pub(crate) async fn lock(call: CallContext, request: pb::LockRequest) -> Result<ReplyBody, Status> {
-    let lease = session(&call, request.lease).await.map_err(|error| unknown(&error))?;
     room::for_answer(&call, request.name.len()).map_err(|error| unknown(&error))?;
+    let lease = session(&call, request.lease).await.map_err(|error| unknown(&error))?;
     let mut place = contend(&call, &request.name, lease, Bytes::new()).await.map_err(|error| unknown(&error))?;
     // It is a part of the message, and keeps all of it.
     drop(request);
