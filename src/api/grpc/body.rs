@@ -99,7 +99,9 @@ impl ReplyBody {
         if len <= SMALL_BYTES {
             return Ok(Self::Unary { message: Some(framed_of_len(reply, len)), trailers: true });
         }
-        Ok(Self::held(framed_of_len(reply, len), take(len, budget)?))
+        // One that is refused isn't made.
+        let held = take(len, budget)?;
+        Ok(Self::held(framed_of_len(reply, len), held))
     }
 
     /// The answer to a write that is done: it is sent in any case that a client can take.
