@@ -159,6 +159,8 @@ impl KeepAlive {
         let _ = status.add_header(&mut trailers);
         self.end = Some(trailers);
         self.requests = None;
+        // Nothing is answered behind one that can't be.
+        self.renewing = None;
     }
 
     /// Reads and handles until there is a frame to send, an end, or nothing to do.
