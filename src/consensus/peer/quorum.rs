@@ -10,8 +10,8 @@
 //! sends no heartbeat once it was asked to hand the lead over. A question renews no lease.
 
 use super::Peers;
-use crate::types::MemberId;
 use crate::types::planted::{Bug, is_planted};
+use crate::types::{MemberId, RequestError};
 
 /// For how many election timeouts entries wait for a member that doesn't answer, where there is no quorum, before they
 /// are tried again: longer than openraft's silence, and not for ever.
@@ -61,10 +61,10 @@ impl Peers {
         *self.inner.lead.borrow() != Lead::None
     }
 
-    /// Returns when a member answers a question.
+    /// Returns when a member answers a question; one of an older build, which doesn't know it, says so.
     async fn answered(&self, target: MemberId) {
         let limit = self.options().election_timeout;
-        while self.disk(target, limit).await.is_err() {
+        while let Err(RequestError::NoLeader | RequestError::Timeout) = self.disk(target, limit).await {
             tokio::time::sleep(limit / QUESTIONS).await;
         }
     }
@@ -86,7 +86,7 @@ mod tests {
     use tonic::{Request, Response, Status, Streaming};
 
     use super::*;
-    use crate::consensus::peer::{Dial, Dialing, NoDial, PeerOptions};
+    use crate::consensus::peer::{Dial, Dialing, NoDial, PeerOptions, refusal};
     use crate::env::Env;
     use crate::types::ClusterId;
 
@@ -106,8 +106,11 @@ mod tests {
         peers
     }
 
-    /// A member that has an answer to each question, and nothing else.
-    struct Answers;
+    /// A member that answers each question, and nothing else.
+    struct Answers {
+        /// Whether it knows of disks.
+        knows: bool,
+    }
 
     type Answered<T> = Result<Response<T>, Status>;
 
@@ -144,25 +147,32 @@ mod tests {
         }
 
         async fn ask(&self, _: Request<pb::Question>) -> Answered<pb::Answer> {
-            let disk = pb::Disk { pace_us: 0, is_full: false };
-            Ok(Response::new(pb::Answer { answer: Some(pb::answer::Answer::Disk(disk)) }))
+            let answer = match self.knows {
+                true => pb::answer::Answer::Disk(pb::Disk { pace_us: 0, is_full: false }),
+                false => pb::answer::Answer::Refusal(refusal::encode(&RequestError::UnknownMethod)),
+            };
+            Ok(Response::new(pb::Answer { answer: Some(answer) }))
         }
     }
 
     /// Refuses some connections, then reaches a member that answers.
     #[derive(Debug)]
-    struct Later(AtomicU32);
+    struct Later {
+        refusals: AtomicU32,
+        knows: bool,
+    }
 
     impl Dial for Later {
         fn dial(&self, _: &str) -> Dialing {
-            let left = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+            let left = self.refusals.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+            let knows = self.knows;
             Box::pin(async move {
                 if left.is_ok() {
                     return Err(io::ErrorKind::ConnectionRefused.into());
                 }
                 let (ours, theirs) = duplex(1 << 16);
                 let incoming = stream::iter([Ok::<_, io::Error>(theirs)]);
-                let server = Server::builder().add_service(PeerServer::new(Answers));
+                let server = Server::builder().add_service(PeerServer::new(Answers { knows }));
                 tokio::spawn(server.serve_with_incoming(incoming));
                 Ok(Box::new(ours) as Box<dyn crate::consensus::peer::Stream>)
             })
@@ -219,11 +229,13 @@ mod tests {
     /// a quorum: only a question shows that the member is back.
     #[tokio::test(start_paused = true)]
     async fn entries_go_on_when_the_member_answers() {
-        let peers = peers(Arc::new(Later(AtomicU32::new(5))));
-        peers.set_lead(Lead::Unsure);
-        let begun = Instant::now();
-        assert!(peers.sure_or_answered(TARGET).await);
-        let took = begun.elapsed();
-        assert!(took > Duration::ZERO && took < ELECTION * 2, "{took:?}");
+        for knows in [true, false] {
+            let peers = peers(Arc::new(Later { refusals: AtomicU32::new(5), knows }));
+            peers.set_lead(Lead::Unsure);
+            let begun = Instant::now();
+            assert!(peers.sure_or_answered(TARGET).await);
+            let took = begun.elapsed();
+            assert!(took > Duration::ZERO && took < ELECTION * 2, "{took:?}, an older build: {}", !knows);
+        }
     }
 }
