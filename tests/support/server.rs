@@ -14,6 +14,8 @@ use rusd_proto::etcdserverpb::auth_client::AuthClient;
 use rusd_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use rusd_proto::etcdserverpb::{AuthenticateRequest, StatusRequest};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
@@ -106,11 +108,12 @@ impl Server {
                 Endpoint::from_shared(client).expect("the address is well formed").timeout(Duration::from_secs(2));
             if let Ok(channel) = endpoint.connect().await {
                 match MaintenanceClient::new(channel.clone()).status(StatusRequest {}).await {
-                    Ok(status) if status.get_ref().leader != 0 => return Ok(()),
+                    Ok(status) if status.get_ref().leader != 0 && self.has_cluster_version().await => return Ok(()),
                     // Authentication is on. Who logs in is answered once there is a leader.
                     Err(refused) if refused.code() == Code::InvalidArgument => {
                         let login = AuthClient::new(channel).authenticate(AuthenticateRequest::default()).await;
-                        if login.is_err_and(|refused| refused.code() == Code::InvalidArgument) {
+                        let is_led = login.is_err_and(|refused| refused.code() == Code::InvalidArgument);
+                        if is_led && self.has_cluster_version().await {
                             return Ok(());
                         }
                     }
@@ -120,6 +123,23 @@ impl Server {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         Err(format!("no leader after 30 s\n{}", self.log_tail()))
+    }
+
+    /// Whether the cluster has agreed on its version, which comes a moment after a leader: until then etcd refuses some
+    /// requests with `cluster version not found`, and leaves its version out of answers.
+    async fn has_cluster_version(&self) -> bool {
+        self.version()
+            .await
+            .is_ok_and(|answer| answer.contains("\"etcdcluster\":\"") && !answer.contains("not_decided"))
+    }
+
+    async fn version(&self) -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
+        stream.write_all(b"GET /version HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n").await?;
+        let mut answer = String::new();
+        let mut all = stream.take(64 << 10);
+        tokio::time::timeout(Duration::from_secs(2), all.read_to_string(&mut answer)).await??;
+        Ok(answer)
     }
 
     fn log_tail(&self) -> String {
