@@ -225,7 +225,7 @@ impl Shared {
 
     /// Gives up a store in which damage was met. A start doesn't read values, so it would not meet
     /// the damage by itself: it is told by a mark.
-    fn condemn(&self, error: &StorageError) {
+    pub(super) fn condemn(&self, error: &StorageError) {
         let text = error.to_string();
         if self.fail(text.clone())
             && let Err(error) = Home::condemn(&self.env, &self.backend, &text)

@@ -150,6 +150,33 @@ async fn what_was_found_damaged_is_not_opened_again() {
     assert!(matches!(&error, StorageError::Damaged { what, .. } if what.contains("revision 5")), "{error}");
 }
 
+/// Cause: damage that the store thread met, and not a reader, left no mark.
+/// Symptom: the next start opened the same store, served, met it again and ended, and so at every start.
+/// Holds: it is marked whoever meets it, so that the next start rebuilds.
+#[tokio::test]
+async fn what_the_store_thread_found_damaged_is_not_opened_again() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = ValuesConfig::new(Engine::Sled, dir.path().join("store"));
+    let (mut writer, reader, _) = open(&Env::real(), config.clone()).expect("open");
+    fill(&mut writer, 2..2_000);
+    flushed(&writer).await;
+    drop((writer, reader));
+    let (mut writer, reader, _) = open(&Env::real(), config.clone()).expect("open");
+    for slab in std::fs::read_dir(dir.path().join("store/engine-1/slabs")).expect("sled's files") {
+        std::fs::File::create(slab.expect("a file").path()).expect("damage");
+    }
+    writer.remove((2..100).map(at).collect(), None);
+    let mut health = reader.health();
+    let over = health.wait_for(|health| matches!(health, Health::Failed(_)));
+    tokio::time::timeout(Duration::from_secs(60), over).await.expect("it is met").expect("a store");
+    drop((writer, reader));
+    let error = open(&Env::real(), config).expect_err("not opened");
+    assert!(
+        matches!(&error, StorageError::Damaged { what, .. } if what.contains("an earlier run met damage")),
+        "{error}"
+    );
+}
+
 /// A reader that outlived its writer waited for ever, and with it the thread that asked.
 #[tokio::test]
 async fn whoever_asks_a_closed_store_is_told() {

@@ -132,7 +132,11 @@ impl Worker for StoreWorker {
                     return Step::IdleFor(RETRY_INTERVAL);
                 }
                 tracing::error!(%error, "the storage engine is given up; nothing more becomes durable");
-                shared.fail(error.to_string());
+                if matches!(error, StorageError::Damaged { .. }) {
+                    shared.condemn(&error);
+                } else {
+                    shared.fail(error.to_string());
+                }
                 give_up(&shared, &mut core)
             }
         }
