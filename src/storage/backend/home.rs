@@ -4,6 +4,7 @@
 //! home/CURRENT         engine's name and generation; replaced in one step when a snapshot is installed
 //! home/engine-N/       the engine's own files
 //! home/DAMAGED         damage was met here while running: not to be opened again
+//! home/ballast         room that an opening on a full disk may have
 //! home/witness-N       the position of the last finished flush, beside the engine (see below)
 //! ```
 //!
@@ -15,6 +16,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::ballast::{BALLAST, Ballast};
 use super::{Backend, BackendConfig, Engine};
 use crate::env::{Access, DiskFile, Env, make_dir_durably, read_all, write_atomic};
 use crate::storage::AppliedPosition;
@@ -34,6 +36,8 @@ pub struct Home {
     config: BackendConfig,
     generation: u64,
     witness: Option<Witness>,
+    /// None where nothing lies on a disk.
+    ballast: Option<Arc<Ballast>>,
 }
 
 impl Home {
@@ -43,7 +47,7 @@ impl Home {
     /// [`StorageError::Mismatch`] if it is of another engine, [`StorageError::Damaged`] if it
     /// doesn't say which generation is current.
     pub fn open(env: &Env, config: &BackendConfig) -> Result<Self, StorageError> {
-        let mut home = Self { env: env.clone(), config: config.clone(), generation: 1, witness: None };
+        let mut home = Self { env: env.clone(), config: config.clone(), generation: 1, witness: None, ballast: None };
         if !home.on_disk() {
             return Ok(home);
         }
@@ -69,7 +73,9 @@ impl Home {
                 remove_tree(env, &config.dir.join(&**name));
             }
         }
-        home.witness = Some(Witness::open(env, home.path("witness"))?);
+        let ballast = Ballast::of(env, config);
+        home.witness = Some(ballast.with_room(|| Witness::open(env, home.path("witness")))?);
+        home.ballast = Some(Arc::new(ballast));
         Ok(home)
     }
 
@@ -88,8 +94,9 @@ impl Home {
 
     /// A new, empty generation beside this one; it takes over by [`Home::take_over`].
     pub fn next(&self) -> Result<Self, StorageError> {
-        let mut next =
-            Self { env: self.env.clone(), config: self.config.clone(), generation: self.generation + 1, witness: None };
+        let (env, config) = (self.env.clone(), self.config.clone());
+        let ballast = self.ballast.clone();
+        let mut next = Self { env, config, generation: self.generation + 1, witness: None, ballast };
         if next.on_disk() {
             remove_tree(&self.env, &next.path("engine"));
             remove_tree(&self.env, &next.path("witness"));
@@ -118,9 +125,18 @@ impl Home {
         }
     }
 
-    /// Opens this generation's engine.
+    /// Opens this generation's engine, on a full disk as well where room was kept for that.
     pub fn engine(&self) -> Result<Arc<dyn Backend>, StorageError> {
-        super::open(&self.env, &BackendConfig { dir: self.engine_dir(), ..self.config.clone() })
+        let config = BackendConfig { dir: self.engine_dir(), ..self.config.clone() };
+        let open = || super::open(&self.env, &config);
+        self.ballast.as_ref().map_or_else(open, |ballast| ballast.with_room(open))
+    }
+
+    /// Takes room for the next opening, if there is some and it has none.
+    pub fn keep_ballast(&self) {
+        if let Some(ballast) = &self.ballast {
+            ballast.keep();
+        }
     }
 
     /// Where this generation's engine lies.
@@ -265,6 +281,8 @@ pub fn quarantine(env: &Env, dir: &Path) -> Result<PathBuf, StorageError> {
         aside = next.into();
     }
     env.disk.rename(dir, &aside).map_err(io)?;
+    // It only takes room, which the new one needs; there may be none.
+    let _ = env.disk.remove(&aside.join(BALLAST));
     if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         env.disk.sync_dir(parent).map_err(io)?;
     }

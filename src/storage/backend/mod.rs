@@ -19,6 +19,7 @@ use std::time::Duration;
 use crate::env::{Access, Env};
 use crate::types::StorageError;
 
+mod ballast;
 mod batch;
 pub mod codec;
 mod home;

@@ -105,6 +105,7 @@ impl Core {
         self.content = after;
         self.reopen = false;
         self.finish(shared, parts, before);
+        self.home.keep_ballast();
         self.let_go(shared, &remove, segments);
         self.notify(shared);
         self.freeze(&*engine)
@@ -198,6 +199,7 @@ impl Core {
     /// Takes the engine up again after a failure: it must hold what the last flush left, or what
     /// was written after it as a whole.
     fn open_again(&mut self, shared: &Shared) -> Result<(), StorageError> {
+        let _opening = shared.opening();
         let _ = shared.engine().close();
         let engine = self.home.engine()?;
         let content = read_content(shared, &*engine)?;

@@ -29,6 +29,8 @@ const READ_TRIES: u32 = 3;
 /// How long a read waits for an engine that failed to be opened again: the store thread tries it at
 /// once, and then every half second.
 const REOPEN_MAX: Duration = Duration::from_secs(5);
+/// And how long for an opening that is under way by then: those of sled wait for all that the machine has to write.
+const OPENING_MAX: Duration = Duration::from_secs(60);
 
 /// How the store thread is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +55,8 @@ pub(super) struct Shared {
     /// Whether the store thread has ended; with it, readers wait for another engine.
     over: Mutex<bool>,
     engine_change: Condvar,
+    /// The store thread is opening an engine that failed.
+    is_opening: AtomicBool,
     pub(super) pending: Arc<Pending>,
     pub(super) pending_bytes_max: u64,
     /// Pending bytes from which a flush is begun at once.
@@ -129,6 +133,7 @@ impl Shared {
             suspect: AtomicBool::new(false),
             over: Mutex::new(false),
             engine_change: Condvar::new(),
+            is_opening: AtomicBool::new(false),
             pending: Arc::default(),
             pending_bytes_max,
             flush_at: AtomicU64::new(config.flush_bytes.min(pending_bytes_max / 2)),
@@ -168,7 +173,9 @@ impl Shared {
                     self.condemn(error);
                     return result;
                 }
-                Err(_) if tries == READ_TRIES || !self.wait_for_another(&engine) => return result,
+                Err(_) if tries == READ_TRIES || !self.wait_for_another(&engine) => {
+                    return result.map_err(|error| self.explained(error));
+                }
                 Err(_) => {}
             }
         }
@@ -182,8 +189,26 @@ impl Shared {
             self.suspect.store(true, Ordering::Release);
             self.queue.wake();
             self.engine_change.wait_while_for(&mut over, is_same, REOPEN_MAX);
+            let is_under_way = |over: &mut bool| is_same(over) && self.is_opening.load(Ordering::Acquire);
+            self.engine_change.wait_while_for(&mut over, is_under_way, OPENING_MAX);
         }
         !Arc::ptr_eq(failed, &self.engine())
+    }
+
+    /// That an engine is closed says nothing to whoever reads: why it couldn't be opened again does.
+    fn explained(&self, error: StorageError) -> StorageError {
+        match (error, &*self.health.borrow()) {
+            (StorageError::Closed(_), Health::Waiting(why)) => {
+                StorageError::Closed(format!("it can't be opened again: {why}"))
+            }
+            (error, _) => error,
+        }
+    }
+
+    /// Says until it is dropped that a failed engine is being opened again.
+    pub(super) fn opening(&self) -> Opening<'_> {
+        self.is_opening.store(true, Ordering::Release);
+        Opening(self)
     }
 
     /// Puts another engine in place, for those who wait for it, too.
@@ -236,5 +261,16 @@ impl Shared {
 
     pub(super) fn undecodable(&self, what: impl std::fmt::Display, error: CodecError) -> StorageError {
         self.damaged(format_args!("{what}: {error}"))
+    }
+}
+
+/// See [`Shared::opening`].
+pub(super) struct Opening<'a>(&'a Shared);
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        self.0.is_opening.store(false, Ordering::Release);
+        let _over = self.0.over.lock();
+        self.0.engine_change.notify_all();
     }
 }
