@@ -15,7 +15,8 @@
 //! - A damaged metadata log is read as a shorter one, and reads may then spin: the log is checked
 //!   by us before it is opened ([`verify`]), and opening has a time limit.
 //! - After an I/O error the handle refuses everything and dropping it may hang: it is dropped on a
-//!   helper thread, and the engine is opened again by the caller.
+//!   helper thread, and the engine is opened again by the caller. One whose flush failed does hang, and holds the
+//!   directory's lock: then no opening succeeds in this process, and the store is given up.
 
 use std::fmt;
 use std::io;
