@@ -69,7 +69,7 @@ pub(super) const FLAGS: &[Flag] = &[
         name: "watch-keys-mb",
         kind: Kind::Number,
         default: "256",
-        help: "keys of all watchers, a quarter of it for one stream, and again of calls that wait for locks, in MiB",
+        help: "keys of watchers (one stream: a quarter), and as much for locks, in MiB",
         set: |config, text| {
             config.bounds.watch_keys_bytes = count(text)?.saturating_mul(1 << 20);
             Ok(())
