@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::CallContext;
+use crate::api::kv;
 use crate::api::seams::Waiting;
 use crate::apply::{Command, Outcome};
 use crate::auth::AuthOp;
@@ -42,20 +43,28 @@ impl Last {
 /// Gets a change that may grow through the log when it is its turn, if there is room for what it adds.
 ///
 /// # Errors
-/// `Timeout` if its turn doesn't come in time, `RequestTooLarge` for a row that would be too long, `TooManyRequests` for
-/// too much in all: nothing was changed. Those of a barrier, and of a proposal.
+/// `Timeout` or `DeadlineExceeded` (no leader) if its turn doesn't come in time, `RequestTooLarge` for a row that would be too
+/// long, `TooManyRequests` for too much in all: nothing was changed. Those of a barrier, and of a proposal.
 pub(super) async fn propose(call: &CallContext, command: Command) -> Result<Outcome, RequestError> {
-    let turn = call.auth.growing.turn.clone().lock_owned();
-    let mut turn = tokio::time::timeout(call.limits.request_timeout, turn).await.map_err(|_| RequestError::Timeout)?;
-    if turn.is_undecided {
-        call.catch_up().await?;
-    }
-    turn.is_undecided = false;
+    let turn = tokio::time::timeout(call.limits.request_timeout, turn(call)).await;
+    // To its caller all of it is a proposal.
+    let turn = turn.unwrap_or(Err(RequestError::Timeout));
+    let mut turn = turn.map_err(|error| kv::if_leaderless(call, error, RequestError::DeadlineExceeded))?;
     if let Command::Auth(op) = command.plain() {
         look(call, op)?;
     }
     turn.is_undecided = true;
     UnderWay(Some((turn, call.proposer.propose(command)))).outcome().await
+}
+
+/// Waits for a turn, in which what became of the changes before is seen here.
+async fn turn(call: &CallContext) -> Result<OwnedMutexGuard<Last>, RequestError> {
+    let mut turn = call.auth.growing.turn.clone().lock_owned().await;
+    if turn.is_undecided {
+        call.catch_up().await?;
+        turn.is_undecided = false;
+    }
+    Ok(turn)
 }
 
 /// Whether there is room for what `op` adds.
