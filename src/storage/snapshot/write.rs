@@ -14,12 +14,12 @@ use super::{SnapshotError, SnapshotHeader};
 use crate::storage::backend::codec::{encode_record, put_varint};
 use crate::storage::values::{Frozen, PageLimits, ValueReader};
 use crate::storage::{Record, Table};
-use crate::types::Revision;
+use crate::types::{Revision, StorageError};
 
 pub(super) const FORMAT: u16 = 1;
 
 /// What is read at a time; the last record may be as large as a request.
-pub(super) const PAGE: PageLimits = PageLimits { records: 1024, bytes: 2 << 20 };
+const PAGE: PageLimits = PageLimits { records: 1024, bytes: 2 << 20 };
 
 /// Writes the state that `frozen` is of; gives its header and the bytes written.
 ///
@@ -38,13 +38,26 @@ pub fn write_snapshot(
     for (table, key, value) in &frozen.rows {
         out.row(*table, key, value)?;
     }
+    for_each_record(frozen, values, |at, record| out.record(at, record))?;
+    out.finish()
+}
+
+/// Gives all records of a frozen state to `each`, in the order of their revisions; reads a page at a time. Blocks.
+///
+/// # Errors
+/// Those of the engine and of `each`.
+pub(super) fn for_each_record<E: From<StorageError>>(
+    frozen: &Frozen,
+    values: &ValueReader,
+    mut each: impl FnMut(Revision, &Record) -> Result<(), E>,
+) -> Result<(), E> {
     let (mut from, end) = (Some(Revision::default()), Revision::new(frozen.last_main.saturating_add(1), 0));
     while let Some(begin) = from {
         let page = values.page(begin, end, PAGE)?;
-        page.records.iter().try_for_each(|(at, record)| out.record(*at, record))?;
+        page.records.iter().try_for_each(|(at, record)| each(*at, record))?;
         from = page.next;
     }
-    out.finish()
+    Ok(())
 }
 
 /// Writes a snapshot piece by piece: all rows, then all records in the order of their revisions.

@@ -20,12 +20,11 @@ pub use content::BboltContent;
 pub use file::{BboltError, BboltFile, Checked};
 pub use hash::etcd_hash_kv;
 
-use super::write::PAGE;
+use super::write::for_each_record;
 use super::{FileStream, SnapshotHeader};
 use crate::env::{Access, Env};
-use crate::storage::Record;
 use crate::storage::values::{Frozen, ValueReader};
-use crate::types::{Revision, StorageError};
+use crate::types::StorageError;
 use content::{key_of, value_of};
 use pages::BboltWriter;
 
@@ -60,26 +59,13 @@ pub fn export_bbolt(
         out.bucket(name, rows.iter().map(|(key, value)| (&key[..], &value[..]))).map_err(io("write"))?;
     }
     out.begin("key").map_err(io("write"))?;
-    for_each(frozen, values, |at, record| out.pair(&key_of(at, record), &value_of(at, record)).map_err(io("write")))?;
+    for_each_record(frozen, values, |at, record| {
+        out.pair(&key_of(at, record), &value_of(at, record)).map_err(io("write"))
+    })?;
     out.end().map_err(io("write"))?;
     for (name, rows) in after {
         out.bucket(name, rows.iter().map(|(key, value)| (&key[..], &value[..]))).map_err(io("write"))?;
     }
     let len = out.finish().map_err(io("write"))?;
     Ok((std::io::BufReader::with_capacity(256 << 10, FileStream::new(file)), len))
-}
-
-/// All records of a frozen state, in pages of bounded size.
-fn for_each(
-    frozen: &Frozen,
-    values: &ValueReader,
-    mut each: impl FnMut(Revision, &Record) -> Result<(), StorageError>,
-) -> Result<(), StorageError> {
-    let (mut from, end) = (Some(Revision::default()), Revision::new(frozen.last_main.saturating_add(1), 0));
-    while let Some(begin) = from {
-        let page = values.page(begin, end, PAGE)?;
-        page.records.iter().try_for_each(|(at, record)| each(*at, record))?;
-        from = page.next;
-    }
-    Ok(())
 }
