@@ -51,7 +51,7 @@ pub(super) fn snapshots(env: &Env, reader: StoreReader) -> Arc<Snapshots> {
         Box::new(move || {
             let frozen = futures::executor::block_on(reader.values().freeze())?;
             let path = PathBuf::from(format!("/snap/{}.snapshot", SAVED.fetch_add(1, Ordering::Relaxed)));
-            let header = snapshot::save_snapshot(&env, &frozen, reader.values(), &path)?;
+            let (header, _) = snapshot::save_snapshot(&env, &frozen, reader.values(), &path)?;
             Ok(SavedSnapshot { position: header.position, membership: header.membership, path })
         })
     };

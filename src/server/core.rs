@@ -193,7 +193,7 @@ impl Core {
         }
         let cache = Arc::new(LogCache::default());
         let snapshots = Snapshots::new(
-            timed_save(rebuild::save(env.clone(), reader.clone(), data.snapshots()), env, metrics),
+            timed_save(reader.clone(), data.snapshots(), env, metrics),
             rebuild::load(env.clone()),
             newest,
         )?;
@@ -574,9 +574,14 @@ impl Core {
     }
 }
 
-/// `save`, with its time noted.
-fn timed_save(save: Save, env: &Env, metrics: &Arc<Metrics>) -> Save {
+/// Writes snapshots below `dir`, with their times noted.
+fn timed_save(reader: StoreReader, dir: PathBuf, env: &Env, metrics: &Arc<Metrics>) -> Save {
     let (clock, metrics) = (env.clock.clone(), metrics.clone());
+    let noted = metrics.clone();
+    let save = rebuild::save_noting(env.clone(), reader, dir, move |times| {
+        noted.histograms.snapshot_marshal.observe(times.making.as_secs_f64());
+        noted.histograms.snapshot_fsync.observe(times.syncs.as_secs_f64());
+    });
     Box::new(move || {
         let begun = clock.now();
         let saved = save()?;

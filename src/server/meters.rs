@@ -174,6 +174,10 @@ impl PeerMeter for OtherMember {
         self.handles.disconnected();
     }
 
+    fn snapshot_synced(&self, took: Duration) {
+        self.metrics.histograms.snapshot_db_fsync.observe(took.as_secs_f64());
+    }
+
     fn snapshot_saved(&self, took: Duration) {
         self.metrics.histograms.snapshot_db_save.observe(took.as_secs_f64());
     }

@@ -18,7 +18,7 @@ use crate::consensus::peer::installed_name;
 use crate::consensus::{COPIED_KEY, Load, Save, SavedSnapshot};
 use crate::env::{Disk, Env, Spread, gently_once};
 use crate::storage::backend::BackendConfig;
-use crate::storage::snapshot::{self, SnapshotHeader, SnapshotItem};
+use crate::storage::snapshot::{self, SaveTimes, SnapshotHeader, SnapshotItem};
 use crate::storage::{Opened, Store, StoreReader, Table};
 use crate::types::{RaftIndex, StorageError};
 
@@ -37,13 +37,24 @@ pub(super) fn path_of(dir: &Path, index: RaftIndex) -> PathBuf {
 
 /// Writes snapshots below `dir`.
 pub(super) fn save(env: Env, reader: StoreReader, dir: PathBuf) -> Save {
+    save_noting(env, reader, dir, |_| ())
+}
+
+/// The same; what took how long is told to `note`.
+pub(super) fn save_noting(
+    env: Env,
+    reader: StoreReader,
+    dir: PathBuf,
+    note: impl Fn(SaveTimes) + Send + Sync + 'static,
+) -> Save {
     Box::new(move || {
         // Held until the file is whole: what it reads must not be compacted away meanwhile.
         check_room(&env, &dir, reader.logical_size())?;
         let pinned = reader.snapshot_pinned();
         let frozen = futures::executor::block_on(reader.values().freeze())?;
         let path = path_of(&dir, frozen.position.index);
-        let header = snapshot::save_snapshot(&env, &frozen, reader.values(), &path)?;
+        let (header, times) = snapshot::save_snapshot(&env, &frozen, reader.values(), &path)?;
+        note(times);
         drop(pinned);
         remove_older(&env, &dir)?;
         Ok(saved(header, path))

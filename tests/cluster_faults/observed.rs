@@ -17,7 +17,7 @@ async fn series(cluster: &Cluster, member: usize, name: &str) -> Vec<f64> {
 }
 
 /// A page, head and body.
-async fn page(cluster: &Cluster, member: usize, path: &str) -> String {
+pub(crate) async fn page(cluster: &Cluster, member: usize, path: &str) -> String {
     let url = cluster.url(member);
     let address = url.strip_prefix("http://").unwrap();
     let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
@@ -55,7 +55,7 @@ const BY_CHANCE: [&str; 7] = [
 ];
 
 /// The sum of a family's series; of calls those of one method that went well, or didn't.
-fn sum(metrics: &str, name: &str) -> f64 {
+pub(crate) fn sum(metrics: &str, name: &str) -> f64 {
     let (family, of) = name.split_once('{').unwrap_or((name, ""));
     let counts = |line: &&str| {
         let Some(labels) = line.strip_prefix(family).filter(|rest| rest.starts_with(['{', ' '])) else { return false };

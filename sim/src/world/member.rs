@@ -236,7 +236,7 @@ fn saver(env: Env, reader: StoreReader, spawn: SimSpawn) -> Save {
         let stuck = || StorageError::Closed("the store's worker doesn't freeze".into());
         let frozen = spawn.run_for("store", reader.values().freeze()).ok_or_else(stuck)??;
         let path = parts::snapshot_path(Path::new(SNAPSHOT_DIR), frozen.position.index);
-        let header = snapshot::save_snapshot(&env, &frozen, reader.values(), &path)?;
+        let (header, _) = snapshot::save_snapshot(&env, &frozen, reader.values(), &path)?;
         drop(pinned);
         Ok(SavedSnapshot { position: header.position, membership: header.membership, path })
     })

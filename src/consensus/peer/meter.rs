@@ -41,6 +41,8 @@ pub trait PeerMeter: Send + Sync + fmt::Debug {
     fn connected(&self);
     /// One ended.
     fn disconnected(&self);
+    /// The fsyncs of a snapshot's file that came from it took so long.
+    fn snapshot_synced(&self, took: Duration);
     /// A snapshot's file came in from it whole, and is durable.
     fn snapshot_saved(&self, took: Duration);
     /// A snapshot begins to go to it, or to come from it.
@@ -131,6 +133,7 @@ impl PeerMeter for Unmetered {
     fn heartbeat_missed(&self) {}
     fn connected(&self) {}
     fn disconnected(&self) {}
+    fn snapshot_synced(&self, _: Duration) {}
     fn snapshot_saved(&self, _: Duration) {}
     fn snapshot_begun(&self, _: Way) {}
     fn snapshot_ended(&self, _: Way, _: Option<Duration>) {}

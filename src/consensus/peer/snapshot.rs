@@ -215,7 +215,7 @@ impl Peers {
             )));
         }
         let file = self.inner.env.disk.open(path, Access::CreateNew).map_err(|error| failed("make", &error))?;
-        let (mut out, mut offset) = (FileStream::new(file.clone()), 0_u64);
+        let (mut out, mut offset) = (FileStream::timed(file, self.inner.env.clock.clone()), 0_u64);
         while let Some(chunk) = next(chunks).await? {
             if crc32c::crc32c(&chunk.data) != chunk.crc {
                 return Err(Status::data_loss(format!("a chunk at byte {offset} of a snapshot is damaged")));
@@ -232,8 +232,9 @@ impl Peers {
             return Err(Status::aborted(format!("a snapshot of {size} bytes ended after {offset}")));
         }
         hit(Point::RaftBeforeSaveSnap);
-        let synced = may_block(|| file.sync_all().and_then(|()| self.inner.env.disk.sync_dir(dir)));
-        synced.map_err(|error| failed("sync", &error))
+        may_block(|| out.sync_all()).map_err(|error| failed("sync", &error))?;
+        meter.snapshot_synced(out.took().syncs);
+        may_block(|| self.inner.env.disk.sync_dir(dir)).map_err(|error| failed("sync", &error))
     }
 
     /// Reads it through once, before anything relies on it.

@@ -59,10 +59,10 @@ histograms! {
     commit_rebalance "etcd_debugging_disk_backend_commit_rebalance_duration_seconds" (0.001, 2.0, 14) "Of bbolt; never observed.";
     commit_spill "etcd_debugging_disk_backend_commit_spill_duration_seconds" (0.001, 2.0, 14) "Of bbolt; never observed.";
     commit_write "etcd_debugging_disk_backend_commit_write_duration_seconds" (0.001, 2.0, 14) "Time of the engine's write in a flush.";
-    snapshot_fsync "etcd_snap_fsync_duration_seconds" (0.001, 2.0, 14) "Time of an fsync of a snapshot; never observed.";
-    snapshot_db_fsync "etcd_snap_db_fsync_duration_seconds" (0.001, 2.0, 14) "Time of an fsync of a received snapshot; never observed.";
+    snapshot_fsync "etcd_snap_fsync_duration_seconds" (0.001, 2.0, 14) "Time of the fsyncs of a snapshot that this member saved.";
+    snapshot_db_fsync "etcd_snap_db_fsync_duration_seconds" (0.001, 2.0, 14) "Time of the fsyncs of a snapshot that came from another member.";
     snapshot_db_save "etcd_snap_db_save_total_duration_seconds" (0.1, 2.0, 10) "Time to save a received snapshot.";
-    snapshot_marshal "etcd_debugging_snap_save_marshalling_duration_seconds" (0.001, 2.0, 14) "Time to encode a snapshot; never observed.";
+    snapshot_marshal "etcd_debugging_snap_save_marshalling_duration_seconds" (0.001, 2.0, 14) "Time to read and encode a snapshot, without what the disk took to write it.";
     snapshot_save "etcd_debugging_snap_save_total_duration_seconds" (0.001, 2.0, 14) "Time to save a snapshot.";
     hash "etcd_mvcc_hash_duration_seconds" (0.01, 2.0, 15) "Time to hash the store.";
     lease_ttl "etcd_debugging_lease_ttl_total" (1.0, 2.0, 24) "TTLs of granted leases, in seconds.";

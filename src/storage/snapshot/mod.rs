@@ -25,7 +25,7 @@ use crate::types::StorageError;
 
 pub use crate::storage::mvcc::SnapshotItem;
 pub use check::SnapshotCheck;
-pub use file::{FileStream, open_snapshot, save_snapshot};
+pub use file::{FileStream, SaveTimes, open_snapshot, save_snapshot};
 pub use read::{SnapshotReader, read_header, read_snapshot};
 pub use through::read_through;
 pub use write::{SnapshotWriter, write_snapshot};

@@ -153,7 +153,7 @@ fn a_file_is_the_whole_snapshot_or_not_there() {
     fill(&mut writer, 1..=40, 100);
     let frozen = block_on(reader.freeze()).unwrap();
     let path = dir.join("a");
-    let header = save_snapshot(&env, &frozen, &reader, &path).unwrap();
+    let (header, _) = save_snapshot(&env, &frozen, &reader, &path).unwrap();
     disk.crash(crate::env::CrashStyle::LoseAll);
     let read = |path| read_snapshot(open_snapshot(&env, path)?, |_| Ok(())).map_err(|error| error.at(path));
     assert_eq!(read(&path).unwrap(), header);
