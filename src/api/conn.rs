@@ -38,6 +38,7 @@ use super::grpc::request::CallBody;
 use super::grpc::service;
 use super::http::{self as pages, Pages, WebPolicy};
 use super::methods::Method;
+use super::resting::HeadTimer;
 use super::riding::ConnBody;
 use super::services::Services;
 use super::share::{Asked, Patience, Share, Unknown};
@@ -78,7 +79,7 @@ pub struct ConnOptions {
     pub keepalive_interval: Duration,
     /// `--grpc-keepalive-timeout`: how long it may take to answer; with zero it is never pinged.
     pub keepalive_timeout: Duration,
-    /// How long the head of an HTTP/1.1 request may take.
+    /// How long the head of an HTTP/1.1 request may take, from its first byte on (see `resting`).
     pub header_timeout: Duration,
     /// `--client-write-timeout`: how long a client may take nothing of what is there for it.
     pub write_timeout: Duration,
@@ -138,7 +139,8 @@ pub(crate) async fn serve<S>(
         builder = builder.http2_only();
     }
     let pings = !options.keepalive_interval.is_zero() && !options.keepalive_timeout.is_zero();
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(options.header_timeout);
+    let socket = Socket::new(stream, turn);
+    builder.http1().timer(HeadTimer::new(socket.heard())).header_read_timeout(options.header_timeout);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -150,7 +152,6 @@ pub(crate) async fn serve<S>(
         .max_pending_accept_reset_streams(RESETS_PENDING_MAX)
         .keep_alive_interval(pings.then_some(options.keepalive_interval))
         .keep_alive_timeout(options.keepalive_timeout);
-    let socket = Socket::new(stream, turn);
     let switch = Switch::default();
     let pages = Pages {
         serves,

@@ -34,6 +34,7 @@ mod metrics;
 mod peers;
 mod recipes;
 mod reply;
+mod resting;
 mod riding;
 mod seams;
 mod services;

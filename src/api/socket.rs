@@ -13,7 +13,7 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use parking_lot::Mutex;
@@ -44,6 +44,8 @@ pub(super) struct Socket<S> {
     /// Never contended: the protocol and the turns are polled by the same task.
     inner: Arc<Mutex<Inner<S>>>,
     turn: Arc<AtomicU32>,
+    /// Grows with each read that brings something.
+    heard: Arc<AtomicU64>,
 }
 
 struct Inner<S> {
@@ -66,7 +68,7 @@ struct Inner<S> {
 
 impl<S> Clone for Socket<S> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), turn: self.turn.clone() }
+        Self { inner: self.inner.clone(), turn: self.turn.clone(), heard: self.heard.clone() }
     }
 }
 
@@ -84,7 +86,12 @@ impl<S: AsyncWrite + Unpin> Socket<S> {
             written: 0,
             intake: Intake::new(CALLS_A_TURN),
         };
-        Self { inner: Arc::new(Mutex::new(inner)), turn }
+        Self { inner: Arc::new(Mutex::new(inner)), turn, heard: Arc::default() }
+    }
+
+    /// What grows with each read that brings something.
+    pub(super) fn heard(&self) -> Arc<AtomicU64> {
+        self.heard.clone()
     }
 
     /// Lets it read on: a turn begins.
@@ -199,7 +206,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Socket<S> {
         if self.turn.load(Ordering::Relaxed) > 0 {
             let Inner { stream, intake, read_waits, .. } = &mut *inner;
             *read_waits = false;
+            let before = buf.filled().len();
             if ready!(intake.poll_read(stream, context, buf))? {
+                self.heard.fetch_add(u64::from(buf.filled().len() > before), Ordering::Relaxed);
                 return Poll::Ready(Ok(()));
             }
         }
