@@ -256,6 +256,56 @@ async fn calls_that_wait_for_a_lock() {
     until("nobody waits", async || waiters.taken() == 0).await;
 }
 
+// Cause: a lease was granted for a call without one before it was known whether it may wait, and was nobody's when it came to
+// nothing. Symptom: each call that was refused, failed or given up left a lease for a minute, and its refusal cost two entries
+// of the log. Now: nothing is granted to who is refused, and what was granted to others goes with them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_without_a_lease_leave_none_behind() {
+    let server = Server::with_limits(Limits { lock_waiters_max: 1, ..Limits::default() });
+    let channel = server.connect().await;
+    let lock =
+        async || LockClient::new(channel.clone()).lock(v3lockpb::LockRequest { name: "l".into(), lease: 0 }).await;
+    let campaign = async || {
+        let request = v3electionpb::CampaignRequest { name: "l".into(), lease: 0, value: "v".into() };
+        ElectionClient::new(channel.clone()).campaign(request).await
+    };
+    let leases = async || {
+        let all = LeaseClient::new(channel.clone()).lease_leases(pb::LeaseLeasesRequest {}).await.unwrap();
+        all.into_inner().leases.len()
+    };
+    let revision = async || {
+        let any = pb::RangeRequest { key: "any".into(), ..Default::default() };
+        KvClient::new(channel.clone()).range(any).await.unwrap().into_inner().header.unwrap().revision
+    };
+    lock().await.unwrap();
+    for campaigns in [false, true] {
+        let wait = async || if campaigns { campaign().await.map(drop) } else { lock().await.map(drop) };
+        let mut second = Box::pin(wait());
+        tokio::select! {
+            answer = &mut second => panic!("it is held: {answer:?}"),
+            () = until("one waits", async || keys(&server).await.len() == 2) => {}
+        }
+        assert_eq!(leases().await, 2, "of who holds it, and of who waits");
+        let before = revision().await;
+        is_refused(lock().await);
+        is_refused(campaign().await);
+        assert_eq!((leases().await, revision().await), (2, before), "nothing was granted");
+        drop(second);
+        until("its lease goes with it", async || leases().await == 1).await;
+        assert_eq!(keys(&server).await.len(), 1);
+        until("nobody waits", async || server.services.budgets.lock_waiters.taken() == 0).await;
+    }
+    // Who fails for another reason.
+    let leader = v3electionpb::LeaderKey { name: "l".into(), key: "l/none".into(), rev: 1, lease: 0 };
+    let proclaim = v3electionpb::ProclaimRequest { leader: Some(leader), value: "v".into() };
+    ElectionClient::new(channel.clone()).proclaim(proclaim).await.unwrap_err();
+    until("its lease goes with it", async || leases().await == 1).await;
+    // Who needs not wait gets one as ever.
+    let other = v3lockpb::LockRequest { name: "m".into(), lease: 0 };
+    LockClient::new(channel.clone()).lock(other).await.unwrap();
+    assert_eq!(leases().await, 2);
+}
+
 // Cause: what calls hold while they wait was held against nothing. Symptom: 400 calls for one lock, or 150 that observe an
 // election, held half a gigabyte within all limits, and many times as many are let in. Now: they share a bound, and one
 // for which there is no room changes nothing.

@@ -72,6 +72,18 @@ async fn run_revoke(call: &CallContext, id: LeaseId) -> Result<i64, RequestError
     kv::admit(call, &command).await?;
     // Who may not end it doesn't disturb it either.
     let command = call.on_behalf(command).await?;
+    end(call, id, command).await
+}
+
+/// Ends a lease that was granted to nobody but a call at this member, which needs it no more.
+pub(super) async fn revoke_own(call: &CallContext, id: LeaseId) -> Result<(), RequestError> {
+    let command = Command::LeaseRevoke { id };
+    kv::admit(call, &command).await?;
+    end(call, id, command.by_member(&call.auth.view)).await.map(drop)
+}
+
+/// Gets the end of a lease through the log, if it may be had; the header's revision.
+async fn end(call: &CallContext, id: LeaseId, command: Command) -> Result<i64, RequestError> {
     // From here on no renewal may succeed, or its client would count on a lease that is about to go.
     call.lessor.begin_revoke(id, call.env.clock.now());
     match kv::propose_permitted(call, command).await {

@@ -4,7 +4,9 @@ use bytes::Bytes;
 use rusd_proto::v3electionpb as pb;
 use tonic::Status;
 
-use super::{Waiting, contend, created_at, give_up, oldest, own, prefix, room, session, txn, unknown, wait_first};
+use super::{
+    Session, Waiting, begin, contend, created_at, give_up, oldest, own, prefix, room, txn, unknown, wait_first,
+};
 use crate::api::auth::CallContext;
 use crate::api::convert;
 use crate::api::grpc::body::ReplyBody;
@@ -21,23 +23,30 @@ const LEADER_MISSING: &str = "\"leader\" field must be provided";
 pub(crate) async fn campaign(call: CallContext, request: pb::CampaignRequest) -> Result<ReplyBody, Status> {
     let pb::CampaignRequest { name: named, lease, value } = request;
     room::for_answer(&call, 2 * named.len()).map_err(|error| unknown(&error))?;
-    let lease = session(&call, lease).await.map_err(|error| unknown(&error))?;
-    let mut place = contend(&call, &named, lease, value.clone()).await.map_err(|error| unknown(&error))?;
+    let (session, room) = begin(&call, &named, lease).await.map_err(|error| unknown(&error))?;
+    let place = contend(&call, &named, session.lease, value.clone(), room).await;
+    let mut place = place.map_err(|error| unknown(&error))?;
     if place.value.take().is_some_and(|found| found != value) {
         put_if_created(&call, &place.key, place.revision, place.lease, value.clone()).await?;
     }
     // As parts of the message they would keep all of it.
     let name = place.key.slice(..named.len());
     drop((named, value));
-    if !place.is_first {
-        let mut waiting = Waiting::begin(&call, &mut place);
+    if place.is_first {
+        session.keep();
+    } else {
+        let mut waiting = Waiting::begin(&call, &mut place, session);
         let waited = wait_first(&call, &place, &mut waiting).await;
         let seen = match waited {
             Ok(()) => own(&call, &place).await,
             Err(error) => Err(error),
         };
         // Whoever is told of an error comes again with the same lease, and keeps his place as with etcd.
-        waiting.keep();
+        if matches!(seen, Ok(Some(_))) {
+            waiting.keep()
+        } else {
+            waiting.keep_for_caller()
+        }
         // etcd doesn't look: one whose lease ended while it waited is told that it leads, and so is the next one.
         seen.map_err(|error| unknown(&error))?.ok_or_else(|| Status::unknown(NOT_LEADER))?;
     }
@@ -49,8 +58,9 @@ pub(crate) async fn campaign(call: CallContext, request: pb::CampaignRequest) ->
 /// `Proclaim`: another value of who leads.
 pub(crate) async fn proclaim(call: CallContext, request: pb::ProclaimRequest) -> Result<ReplyBody, Status> {
     let leader = request.leader.ok_or_else(|| Status::unknown(LEADER_MISSING))?;
-    let lease = session(&call, leader.lease).await.map_err(|error| unknown(&error))?;
-    let revision = put_if_created(&call, &leader.key, leader.rev, lease, request.value).await?;
+    let session = Session::open(&call, leader.lease).await.map_err(|error| unknown(&error))?;
+    let revision = put_if_created(&call, &leader.key, leader.rev, session.lease, request.value).await?;
+    session.keep();
     ReplyBody::small(&Prost(pb::ProclaimResponse { header: call.message_header(revision) }))
 }
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use rusd_proto::v3lockpb as pb;
 use tonic::Status;
 
-use super::{Waiting, contend, own, room, session, unknown, wait_first};
+use super::{Waiting, begin, contend, own, room, unknown, wait_first};
 use crate::api::auth::CallContext;
 use crate::api::grpc::body::ReplyBody;
 use crate::api::kv;
@@ -18,18 +18,23 @@ const EXPIRED: &str = "mutex: session is expired";
 /// `Lock`: answers when the lock is held.
 pub(crate) async fn lock(call: CallContext, request: pb::LockRequest) -> Result<ReplyBody, Status> {
     room::for_answer(&call, request.name.len()).map_err(|error| unknown(&error))?;
-    let lease = session(&call, request.lease).await.map_err(|error| unknown(&error))?;
-    let mut place = contend(&call, &request.name, lease, Bytes::new()).await.map_err(|error| unknown(&error))?;
+    let (session, room) = begin(&call, &request.name, request.lease).await.map_err(|error| unknown(&error))?;
+    let place = contend(&call, &request.name, session.lease, Bytes::new(), room).await;
+    let mut place = place.map_err(|error| unknown(&error))?;
     // It is a part of the message, and keeps all of it.
     drop(request);
     if place.is_first {
+        session.keep();
         return answer(&call, place.header, place.key);
     }
-    let mut waiting = Waiting::begin(&call, &mut place);
+    let mut waiting = Waiting::begin(&call, &mut place, session);
     wait_first(&call, &place, &mut waiting).await.map_err(|error| unknown(&error))?;
     let seen = own(&call, &place).await.map_err(|error| unknown(&error))?;
+    let Some(revision) = seen else {
+        waiting.keep_for_caller();
+        return Err(Status::unknown(EXPIRED));
+    };
     waiting.keep();
-    let revision = seen.ok_or_else(|| Status::unknown(EXPIRED))?;
     answer(&call, revision, place.key)
 }
 

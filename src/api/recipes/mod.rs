@@ -7,21 +7,19 @@
 //! the one before it, so that an end wakes one and not all.
 
 mod election;
+mod leaving;
 mod lock;
 mod observe;
 mod room;
 
-use std::time::Duration;
-
 use bytes::{BufMut, Bytes, BytesMut};
-use room::Room;
-use rusd_proto::etcdserverpb as pb;
-use tokio::sync::Semaphore;
+use leaving::{Session, Waiting};
+use room::{Full, Room};
 use tonic::Status;
 
 use super::auth::CallContext;
 use super::methods::Method;
-use super::{errors, kv, lease};
+use super::{errors, kv};
 use crate::apply::TxnResult;
 use crate::apply::{Command, Compare, CompareResult, CompareTarget, DeleteOp, Op, OpResult, PutOp, Response, TxnOp};
 use crate::storage::{RangeQuery, SortOrder, SortTarget};
@@ -31,9 +29,6 @@ use crate::watch::Follow;
 pub(crate) use election::{campaign, leader, proclaim, resign};
 pub(crate) use lock::{lock, unlock};
 pub(crate) use observe::observe;
-
-/// The time to live of the lease that a caller without one gets, in seconds. Nobody keeps it alive.
-const SESSION_TTL_SECS: i64 = 60;
 
 /// etcd runs these through a client of its own, so that whatever goes wrong inside comes out as `Unknown`, but for the
 /// end of a wait for a leader, which gRPC knows.
@@ -47,15 +42,6 @@ pub(crate) fn unknown(error: &RequestError) -> Status {
 /// Whether a method is one of these.
 pub(crate) fn is_one(method: Method) -> bool {
     matches!(method.parts().0, "v3lockpb.Lock" | "v3electionpb.Election")
-}
-
-/// The lease to contend with: the caller's, or a new one.
-async fn session(call: &CallContext, id: i64) -> Result<LeaseId, RequestError> {
-    if id != 0 {
-        return Ok(LeaseId(id));
-    }
-    let request = pb::LeaseGrantRequest { ttl: SESSION_TTL_SECS, id: 0 };
-    lease::run_grant(call, &request).await.map(|(id, ..)| id)
 }
 
 /// The prefix of all who contend for `name`.
@@ -121,6 +107,22 @@ struct Place {
     room: Option<Room>,
 }
 
+/// The lease to contend with, and the room to wait in; without room no lease is granted to who would have to wait.
+///
+/// # Errors
+/// `TooManyRequests`, and nothing was changed; those of a read, and of a grant.
+async fn begin(call: &CallContext, name: &Bytes, lease: i64) -> Result<(Session, Result<Room, Full>), RequestError> {
+    let room = Room::try_take(&call.budgets, name.len());
+    if let (0, Err(full)) = (lease, &room) {
+        let first = RangeQuery { keys_only: true, ..oldest(KeyRange::prefix(prefix(name))) };
+        let (reply, _) = kv::read_range(call, first, false).await?;
+        if !reply.result.kvs.is_empty() {
+            return Err(full.refuse(&call.budgets));
+        }
+    }
+    Ok((Session::open(call, lease).await?, room))
+}
+
 /// Takes a place, or finds the one that is there.
 ///
 /// Whether there is room for one more that waits is known before: calls with the same lease share one key, so that a
@@ -128,8 +130,13 @@ struct Place {
 ///
 /// # Errors
 /// `TooManyRequests`, and nothing was changed; those of a transaction.
-async fn contend(call: &CallContext, name: &Bytes, lease: LeaseId, value: Bytes) -> Result<Place, RequestError> {
-    let room = Room::try_take(&call.budgets, name.len());
+async fn contend(
+    call: &CallContext,
+    name: &Bytes,
+    lease: LeaseId,
+    value: Bytes,
+    room: Result<Room, Full>,
+) -> Result<Place, RequestError> {
     let key = own_key(name, lease);
     let prefix = key.slice(..name.len() + 1);
     let first = || Op::Range(oldest(KeyRange::prefix(prefix.clone())));
@@ -185,56 +192,6 @@ async fn wait_first(call: &CallContext, place: &Place, waiting: &mut Waiting) ->
     }
 }
 
-/// Places on which a try to give them up is under way: a connection that breaks may bring thousands.
-static GIVING_UP: Semaphore = Semaphore::const_new(32);
-/// Between two tries to give a place up, and how many there are: by then the lease is nobody's any more, or there has
-/// been no leader for minutes.
-const GIVE_UP_PAUSE: Duration = Duration::from_secs(1);
-const GIVE_UPS_MAX: usize = 120;
-
-/// Gives a place up when whoever waits for it doesn't any more: its client went away, or its time is over.
-struct Waiting {
-    call: CallContext,
-    place: Option<(Bytes, i64, LeaseId)>,
-    /// What it waits in: until what it has taken is given up.
-    room: Option<Room>,
-}
-
-impl Waiting {
-    fn begin(call: &CallContext, place: &mut Place) -> Self {
-        let room = place.room.take();
-        Self { call: call.clone(), place: Some((place.key.clone(), place.revision, place.lease)), room }
-    }
-
-    /// The wait is over, and the place stays.
-    fn keep(mut self) {
-        self.place = None;
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        let Some((key, revision, lease)) = self.place.take() else { return };
-        let (call, room) = (self.call.clone(), self.room.take());
-        // Outside of a runtime everything has ended, and the key goes with its lease.
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        runtime.spawn(async move {
-            let _room = room;
-            for _ in 0..GIVE_UPS_MAX {
-                match give_up_abandoned(&call, key.clone(), revision).await {
-                    Ok(_) | Err(RequestError::Stopped) => return,
-                    // The key is gone with it.
-                    Err(_) if !call.lessor.contains(lease) => return,
-                    // A place that nobody waits for would be in the way of all behind it.
-                    Err(error) => tracing::debug!(%error, "a place in a lock or an election isn't given up yet"),
-                }
-                tokio::time::sleep(GIVE_UP_PAUSE).await;
-            }
-            tracing::warn!("a place in a lock or an election stays until its lease ends");
-        });
-    }
-}
-
 /// The revision at which the place's key was seen to be there still; `None` if it is gone: its lease has ended, or whoever waited with the same lease gave it up.
 async fn own(call: &CallContext, place: &Place) -> Result<Option<i64>, RequestError> {
     let query = RangeQuery { keys_only: true, ..RangeQuery::latest(KeyRange::single(place.key.clone())) };
@@ -248,15 +205,7 @@ async fn give_up(call: &CallContext, key: Bytes, revision: i64) -> Result<i64, R
     txn(call, giving_up(key, revision)).await.map(|(_, header)| header)
 }
 
-/// The same for a place that its caller has left: by then its token may be over, and the place is one that it took by its
-/// own right.
-async fn give_up_abandoned(call: &CallContext, key: Bytes, revision: i64) -> Result<(), RequestError> {
-    let Ok(_permit) = GIVING_UP.acquire().await else { return Err(RequestError::Stopped) };
-    let command = Command::Txn(giving_up(key, revision));
-    kv::admit(call, &command).await?;
-    kv::propose_permitted(call, command.by_member(&call.auth.view)).await.map(drop)
-}
-
+/// The delete of a key if it is still the one that was created then.
 fn giving_up(key: Bytes, revision: i64) -> TxnOp {
     let key = KeyRange::single(key);
     let compares = vec![created_at(key.clone(), revision)];
