@@ -6,8 +6,8 @@
 //! ```
 //! A look at what there is says nothing of what is on its way, and with some hundred proposals on their way at a time a role
 //! would pass any bound. So the next one looks when this member has seen what became of the last one. Other members have turns
-//! of their own: what all let in at the same time may be as many requests too much as there are members. Nothing is looked at
-//! where changes are applied: members may have other flags.
+//! of their own and don't see what these let in meanwhile: together they reach that many times a bound at most, since each
+//! change alone fits in what is left. Nothing is looked at where changes are applied: members may have other flags.
 
 use std::sync::Arc;
 
