@@ -211,6 +211,33 @@ pub struct Outcome {
     pub revision: i64,
 }
 
+impl Outcome {
+    /// Bytes of the pairs that it tells.
+    pub fn pair_bytes(&self) -> usize {
+        match &self.result {
+            Ok(Response::Put(put)) => put.prev_kv.as_ref().map_or(0, pair_bytes),
+            Ok(Response::DeleteRange(delete)) => delete.prev_kvs.iter().map(pair_bytes).sum(),
+            Ok(Response::Txn(txn)) => txn.pair_bytes(),
+            _ => 0,
+        }
+    }
+
+    /// Lets go of the pairs that it tells: nobody is going to be told.
+    pub fn forget_pairs(&mut self) {
+        match &mut self.result {
+            Ok(Response::Put(put)) => put.prev_kv = None,
+            Ok(Response::DeleteRange(delete)) => delete.prev_kvs = Vec::new(),
+            Ok(Response::Txn(txn)) => txn.forget_pairs(),
+            _ => {}
+        }
+    }
+}
+
+/// What a pair takes in memory, in bytes.
+fn pair_bytes(pair: &KeyValue) -> usize {
+    size_of::<KeyValue>() + pair.key.len() + pair.value.len()
+}
+
 /// What a command answers.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Response {
@@ -262,6 +289,29 @@ pub struct TxnResult {
     pub succeeded: bool,
     /// One answer for each operation that ran.
     pub responses: Vec<OpResult>,
+}
+
+impl TxnResult {
+    fn pair_bytes(&self) -> usize {
+        let of = |response: &OpResult| match response {
+            OpResult::Range { result, .. } => result.kvs.iter().map(pair_bytes).sum(),
+            OpResult::Put { result, .. } => result.prev_kv.as_ref().map_or(0, pair_bytes),
+            OpResult::Delete { result, .. } => result.prev_kvs.iter().map(pair_bytes).sum(),
+            OpResult::Txn(txn) => txn.pair_bytes(),
+        };
+        self.responses.iter().map(of).sum()
+    }
+
+    fn forget_pairs(&mut self) {
+        for response in &mut self.responses {
+            match response {
+                OpResult::Range { result, .. } => result.kvs = Vec::new(),
+                OpResult::Put { result, .. } => result.prev_kv = None,
+                OpResult::Delete { result, .. } => result.prev_kvs = Vec::new(),
+                OpResult::Txn(txn) => txn.forget_pairs(),
+            }
+        }
+    }
 }
 
 /// One operation's answer, with the revision for its nested header.

@@ -163,21 +163,35 @@ impl Machine {
     /// # Errors
     /// See [`MachineError`]; none of them is a command's own refusal, which is in its outcome.
     pub fn apply(&mut self, position: AppliedPosition, commands: &[Command]) -> Result<Vec<Outcome>, MachineError> {
+        let mut outcomes = Vec::with_capacity(commands.len());
+        self.apply_each(position, commands, |outcome| outcomes.push(outcome))?;
+        Ok(outcomes)
+    }
+
+    /// The same; `take` is given each outcome before the next command is applied, since all of them may be too much to keep.
+    ///
+    /// # Errors
+    /// As [`Machine::apply`].
+    pub fn apply_each(
+        &mut self,
+        position: AppliedPosition,
+        commands: &[Command],
+        mut take: impl FnMut(Outcome),
+    ) -> Result<(), MachineError> {
         self.advance(position, position.index > self.applied.index)?;
         if is_planted(Bug::ApplyTwice) && position.index.get().is_multiple_of(97) {
             commands.iter().for_each(|command| drop(self.execute(command)));
         }
-        let mut outcomes = Vec::with_capacity(commands.len());
         for some in commands.chunks(EXPECTED_COMMANDS) {
             self.store.expect(&expected_keys(some));
             for command in some {
-                outcomes.push(match self.execute(command) {
+                take(match self.execute(command) {
                     Err(RequestError::Storage(reason)) => return Err(MachineError::Storage { position, reason }),
                     result => Outcome { result, revision: self.store.revision() },
                 });
             }
         }
-        Ok(outcomes)
+        Ok(())
     }
 
     /// Shows what was applied to readers, as of `position`; then wakes who waits for the end of a lease.

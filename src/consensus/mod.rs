@@ -6,6 +6,7 @@
 //! ```
 
 mod alone;
+mod answers;
 mod codec;
 mod divergence;
 mod heal;

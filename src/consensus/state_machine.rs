@@ -21,6 +21,7 @@ use openraft::type_config::alias::{SnapshotMetaOf, SnapshotOf};
 use openraft::{EntryPayload, OptionalSend};
 use tokio::sync::watch;
 
+use super::answers::{Answers, Large};
 use super::codec::{decode_membership, encode_membership};
 use super::divergence::DIGEST_EVERY;
 use super::index::{from_raft, log_id_of, position_of};
@@ -29,14 +30,14 @@ use super::log_cache::LogCache;
 use super::membership::{removed_between, removed_key};
 use super::snapshots::{SnapshotBuilder, Snapshots};
 use super::status::NodeStatus;
-use super::types::{Applied, Entry, EntryTimes, LogData, LogId, Proposals, Reply, StoredMembership, TypeConfig};
+use super::types::{Entry, EntryTimes, LogData, LogId, Proposals, StoredMembership, TypeConfig};
 use super::waiters::Waiters;
 use crate::apply::{Command, Machine, MachineError, Outcome, codec};
 use crate::env::{Clock, Spread, gently, may_block};
 use crate::failpoint::{Point, hit};
 use crate::storage::values::Health;
 use crate::storage::{AppliedPosition, EventBatch, Store, StoreReader, Table};
-use crate::types::{RaftIndex, RequestError, Term};
+use crate::types::{Budget, RaftIndex};
 
 /// Called after each publish and before anyone is answered: the batch (if keys changed) and the revision.
 pub type OnPublish = Box<dyn FnMut(Option<Arc<EventBatch>>, i64) + Send + Sync>;
@@ -73,6 +74,8 @@ pub struct StateMachine {
     status: Arc<NodeStatus>,
     snapshots: Arc<Snapshots>,
     waiters: Option<Arc<Waiters>>,
+    /// What holds large answers.
+    answers: Budget,
     applied: Option<LogId>,
     membership: StoredMembership,
     /// Whether that isn't published yet.
@@ -112,6 +115,7 @@ impl StateMachine {
             status,
             snapshots,
             waiters: None,
+            answers: Budget::new(usize::MAX),
             applied,
             membership,
             members_changed: false,
@@ -184,6 +188,12 @@ impl StateMachine {
     /// Answers those whose batches this member forwarded to the leader.
     pub fn forwarding(mut self, waiters: Arc<Waiters>) -> Self {
         self.waiters = Some(waiters);
+        self
+    }
+
+    /// Holds large answers in `answers` until they are taken; those for which there is no room aren't told.
+    pub fn holding(mut self, answers: Budget) -> Self {
+        self.answers = answers;
         self
     }
 
@@ -272,9 +282,9 @@ impl StateMachine {
 
     fn apply_normal(&mut self, position: AppliedPosition, data: &LogData, answers: &mut Answers) -> io::Result<()> {
         if let Some(proposals) = data.local.as_ref().and_then(|local| local.take()) {
-            let (outcomes, ran) = self.run(position, &proposals.commands)?;
+            let (outcomes, large, ran) = self.run(position, &proposals.commands, true)?;
             let times = times(&proposals, ran, self.status.logged_at(position.index));
-            answers.add(position, proposals.replies, outcomes, times);
+            answers.add(position.term, proposals.replies, outcomes, large, times);
             return Ok(());
         }
         let damaged = |what: &dyn std::fmt::Display| {
@@ -283,13 +293,13 @@ impl StateMachine {
         let (origin, payload) = data.parts().ok_or_else(|| damaged(&"no origin"))?;
         let own = origin.filter(|origin| origin.member == self.status.member());
         if let Some(proposals) = own.zip(self.waiters.as_ref()).and_then(|(origin, waiters)| waiters.take(origin.tag)) {
-            let (outcomes, ran) = self.run(position, &proposals.commands)?;
+            let (outcomes, large, ran) = self.run(position, &proposals.commands, true)?;
             // The leader's log counts, not this one's.
             let times = times(&proposals, ran, None);
-            answers.add(position, proposals.replies, outcomes, times);
+            answers.add(position.term, proposals.replies, outcomes, large, times);
         } else {
             let commands: Vec<Command> = codec::decode_batch(payload).map_err(|error| damaged(&error))?;
-            self.run(position, &commands)?;
+            self.run(position, &commands, false)?;
         }
         Ok(())
     }
@@ -312,16 +322,28 @@ impl StateMachine {
         self.status.removed().note_rows(rows.iter().map(|(key, _)| key));
     }
 
-    /// The outcomes, and when that began and ended.
-    fn run(&mut self, position: AppliedPosition, commands: &[Command]) -> io::Result<(Vec<Outcome>, Ran)> {
+    /// The outcomes, what large ones hold, and when that began and ended. What nobody here waits for has no pairs.
+    fn run(
+        &mut self,
+        position: AppliedPosition,
+        commands: &[Command],
+        is_awaited: bool,
+    ) -> io::Result<(Vec<Outcome>, Large, Ran)> {
         let begun = self.now();
         hit(Point::BeforeApplyOneEntryNormal);
-        let outcomes = self.machine.apply(position, commands).map_err(failed)?;
+        let (mut outcomes, mut large) = (Vec::with_capacity(commands.len()), Large::default());
+        let Self { machine, answers, .. } = self;
+        let answers = is_awaited.then_some(&*answers);
+        let applied = machine.apply_each(position, commands, |mut outcome| {
+            large.look(outcomes.len(), &mut outcome, answers);
+            outcomes.push(outcome);
+        });
+        applied.map_err(failed)?;
         let ran = begun.zip(self.now());
         if let (Some((_, on_apply)), Some((begun, ended))) = (&mut self.timed, ran) {
             on_apply(commands, &outcomes, ended.saturating_duration_since(begun));
         }
-        Ok((outcomes, ran))
+        Ok((outcomes, large, ran))
     }
 
     /// Waits until the store takes more, without holding up the thread that this task runs on.
@@ -359,7 +381,7 @@ impl StateMachine {
         if let Some((logged, now)) = logged.zip(self.now()) {
             answers.published(logged, now);
             if let Some(on_published) = &mut self.on_published {
-                on_published(&answers.times, now.saturating_duration_since(logged));
+                on_published(answers.times(), now.saturating_duration_since(logged));
             }
         }
         answers.send();
@@ -471,46 +493,4 @@ type Ran = Option<(Instant, Instant)>;
 fn times(proposals: &Proposals, ran: Ran, logged: Option<Instant>) -> Option<EntryTimes> {
     let ((came, made), (begun, applied)) = proposals.since.zip(ran)?;
     Some(EntryTimes { came, made, logged, begun, applied, published: applied })
-}
-
-/// Outcomes that wait for their publish.
-#[derive(Default)]
-struct Answers {
-    /// With the place of the entry's times, if they are known.
-    waiting: Vec<(Reply, Outcome, Term, Option<usize>)>,
-    times: Vec<EntryTimes>,
-}
-
-impl Answers {
-    fn add(
-        &mut self,
-        position: AppliedPosition,
-        replies: Vec<Reply>,
-        outcomes: Vec<Outcome>,
-        times: Option<EntryTimes>,
-    ) {
-        debug_assert_eq!(replies.len(), outcomes.len(), "one outcome for each command");
-        let place = times.is_some().then_some(self.times.len());
-        self.times.extend(times);
-        let waiting = replies.into_iter().zip(outcomes);
-        self.waiting.extend(waiting.map(|(reply, outcome)| (reply, outcome, position.term, place)));
-    }
-
-    /// All of them are durable here since `logged` at the latest, and were published.
-    fn published(&mut self, logged: Instant, published: Instant) {
-        for times in &mut self.times {
-            times.logged.get_or_insert(logged);
-            times.published = published;
-        }
-    }
-
-    fn send(&mut self) {
-        for (reply, outcome, term, place) in self.waiting.drain(..) {
-            let times = place.and_then(|place| self.times.get(place)).copied();
-            let answer: Result<Applied, RequestError> = Ok(Applied { outcome, term, times });
-            // Whoever stopped waiting needs no answer.
-            let _ = reply.send(answer);
-        }
-        self.times.clear();
-    }
 }

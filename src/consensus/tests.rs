@@ -21,12 +21,12 @@ use super::peer::{NoDial, PeerOptions, Peers};
 use super::state_machine::StateMachine;
 use super::types::{Entry, LogData, Membership, TypeConfig, Vote, log_id};
 use super::*;
-use crate::apply::{Command, Machine, PutOp, codec};
+use crate::apply::{Command, Machine, Op, Outcome, PutOp, TxnOp, codec};
 use crate::env::{CrashStyle, Env, MemDisk};
 use crate::lease::Lessor;
 use crate::storage::snapshot::SnapshotItem;
-use crate::storage::{AppliedPosition, Opened, Store, StoreReader, Table, snapshot};
-use crate::types::{ClusterId, MemberId, RaftIndex, RequestError, StorageError, Term};
+use crate::storage::{AppliedPosition, Opened, RangeQuery, Store, StoreReader, Table, snapshot};
+use crate::types::{Budget, ClusterId, KeyRange, MemberId, RaftIndex, RequestError, StorageError, Term};
 use crate::wal::{Wal, WalOptions};
 
 const DIR: &str = "/member/wal";
@@ -192,7 +192,7 @@ async fn a_node_of_one_answers_after_the_entry_is_on_disk() {
     assert_eq!(second.outcome.revision, 3);
     assert_eq!(second.term, node.status().term());
     node.shutdown().await.expect("an orderly end");
-    assert_eq!(put(&node, "c").await, Err(RequestError::Stopped));
+    assert_eq!(put(&node, "c").await.err(), Some(RequestError::Stopped));
 }
 
 /// The store of this test is in memory and lost; the log alone brings every acknowledged write back.
@@ -295,6 +295,70 @@ async fn members_are_known_as_of_the_entry_that_is_published() {
     machine.apply(futures::stream::iter((1..=3).map(members))).await.expect("they are applied");
     assert_eq!(published.load(Ordering::Relaxed), 3, "each before it is acknowledged");
     assert_eq!((status.membership().nodes().count(), status.applied()), (3, RaftIndex(4)));
+}
+
+/// Cause: answers were counted once they went out, and how much a transaction reads is known when it is applied. Symptom: a
+/// hundred that each wrote a key and read all of them held a hundred times all of them, on the members that only follow,
+/// too, and again at each start. Now: an answer counts from its making on, and where there is no room for it the
+/// transaction is done and its client isn't told; what nobody waits for isn't kept.
+#[tokio::test]
+async fn answers_count_as_soon_as_they_are_made() {
+    const VALUE_BYTES: usize = 100 << 10;
+    const COMMANDS: usize = 20;
+    let kept = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let on_apply: OnApply = {
+        let kept = kept.clone();
+        Box::new(move |_, outcomes, _| kept.lock().extend(outcomes.iter().map(Outcome::pair_bytes)))
+    };
+    let status = Arc::new(NodeStatus::new(MemberId(1)));
+    let (leases, _lessor) = Lessor::new(Env::real().clock.now());
+    let machine = Machine::open(Store::in_memory(), &Default::default(), leases).expect("an empty store");
+    let snapshots = snapshots(&self::env(&SHARED), machine.reader());
+    let (position, cache) = (AppliedPosition::default(), Arc::new(LogCache::default()));
+    // With the part that writes have besides, a bit less than four of them.
+    let answers = Budget::new(3 * VALUE_BYTES);
+    let machine = StateMachine::new(machine, position, None, Box::new(|_, _| ()), cache, status, snapshots);
+    let machine = machine.expect("no membership to read").timed(Env::real().clock, on_apply);
+    let mut machine = machine.holding(answers.clone());
+    let put = |key: &str, bytes| PutOp { key: key.to_owned().into(), value: vec![1; bytes].into(), ..PutOp::default() };
+    let reads = |at: usize| {
+        let read = Op::Range(RangeQuery::latest(KeyRange::single("big")));
+        Command::Txn(TxnOp { success: vec![Op::Put(put(&format!("k{at}"), 1)), read], ..TxnOp::default() })
+    };
+    let commands: Vec<_> =
+        std::iter::once(Command::Put(put("big", VALUE_BYTES))).chain((0..COMMANDS).map(reads)).collect();
+    let mut payload = BytesMut::new();
+    codec::encode_batch(&commands, &mut payload);
+    let payload = payload.freeze();
+    let entry = |index: u64, data| {
+        let entry = Entry { log_id: log_id(1, from_raft(RaftIndex(index))), payload: EntryPayload::Normal(data) };
+        futures::stream::iter([Ok((entry, None))])
+    };
+
+    // Somebody waits.
+    let (replies, outcomes): (Vec<_>, Vec<_>) = commands.iter().map(|_| oneshot::channel()).unzip();
+    let proposals = Proposals { commands, replies, ..Proposals::default() };
+    machine.apply(entry(1, LogData::proposed(payload.clone(), proposals))).await.expect("it is applied");
+    let (mut told, mut untold) = (Vec::new(), 0);
+    for mut outcome in outcomes {
+        match outcome.try_recv().expect("an answer") {
+            Ok(applied) => told.push(applied),
+            Err(RequestError::Timeout) => untold += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    // The put, and as many as there is room for.
+    assert_eq!((told.len(), untold), (1 + 3, COMMANDS - 3));
+    assert!(answers.used() > 3 * VALUE_BYTES && answers.used() <= answers.max() * 5 / 4);
+    drop(told);
+    assert_eq!(answers.used(), 0);
+    assert!(kept.lock().drain(..).sum::<usize>() < 4 * VALUE_BYTES);
+    let keys = machine.machine_mut().reader().snapshot().count(&KeyRange::all());
+    assert_eq!(keys, 1 + COMMANDS as i64, "all of it is done");
+
+    // Nobody does: a member that follows, or a start.
+    machine.apply(entry(2, LogData::stored(payload))).await.expect("it is applied");
+    assert_eq!(kept.lock().iter().sum::<usize>(), 0);
 }
 
 /// A member that catches up took the core from those that serve.

@@ -65,7 +65,7 @@ pub struct PeerNode {
 }
 
 /// A command's outcome with the term of the entry that held it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 pub struct Applied {
     /// What it answers.
     pub outcome: Outcome,
@@ -73,6 +73,8 @@ pub struct Applied {
     pub term: Term,
     /// When its entry was where; `None` where nobody keeps time.
     pub times: Option<EntryTimes>,
+    /// What its pairs hold of the budget of answers, until they are held with the answer; `None` if they are few.
+    pub held: Option<Held>,
 }
 
 /// When an entry of this member's own commands was where.
@@ -325,7 +327,7 @@ mod tests {
     fn a_batch_that_never_reached_the_log_is_refused_for_certain() {
         let (data, mut answer) = batch();
         drop(data);
-        assert_eq!(answer.try_recv(), Ok(Err(RequestError::NoLeader)));
+        assert!(matches!(answer.try_recv(), Ok(Err(RequestError::NoLeader))));
     }
 
     #[test]
@@ -333,7 +335,7 @@ mod tests {
         let (data, mut answer) = batch();
         data.local.as_ref().expect("just made with one").mark_appended();
         drop(data);
-        assert_eq!(answer.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+        assert!(matches!(answer.try_recv(), Err(oneshot::error::TryRecvError::Closed)));
     }
 
     #[test]

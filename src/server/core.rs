@@ -83,6 +83,7 @@ pub(super) struct Core {
     auth: AuthView,
     issued: Arc<IssuedTokens>,
     limits: Limits,
+    budgets: Budgets,
     wal: Arc<Wal>,
     room: Room,
     peer_port: PeerPort,
@@ -156,6 +157,7 @@ impl Core {
         let log_meter = Arc::new(LogMeter::new(metrics.clone()));
         let engine_meter = Arc::new(EngineMeter(metrics.clone()));
         let limits = config.limits();
+        let budgets = Budgets::new(&limits);
         let (leases, lessor) = Lessor::new(env.clock.now());
         let open = {
             let (env, config, data, log) = (env.clone(), config.clone(), data.clone(), log_meter.clone());
@@ -210,6 +212,7 @@ impl Core {
         )?
         .tracing(env.rng.next_u64())?
         .forwarding(waiters.clone())
+        .holding(budgets.answers.clone())
         .timed(
             env.clock.clone(),
             meters::on_apply(metrics.clone(), config.logging.warning_apply_duration, env.clock.clone()),
@@ -328,6 +331,7 @@ impl Core {
             auth,
             issued,
             limits,
+            budgets,
             wal,
             room,
             peer_port,
@@ -498,7 +502,7 @@ impl Core {
             limits: self.limits.clone(),
             metrics: calls,
             metrics_text: Arc::new(move || text.encode().unwrap_or_else(|error| format!("# {error}\n"))),
-            budgets: Budgets::new(&self.limits),
+            budgets: self.budgets.clone(),
             large_reads: Arc::new(Semaphore::new(LARGE_READS_MAX)),
         }))
     }

@@ -66,8 +66,13 @@ impl Budget {
 
     /// Whether [`Budget::take`] would take `bytes` now; that it wouldn't counts as refused.
     pub fn has_room(&self, bytes: usize) -> bool {
+        self.has_room_beyond(bytes, 0)
+    }
+
+    /// The same of [`Budget::take_beyond`].
+    pub fn has_room_beyond(&self, bytes: usize, reserve: usize) -> bool {
         let used = self.used();
-        let fits = used == 0 || used.saturating_add(bytes) <= self.max;
+        let fits = used == 0 || used.saturating_add(bytes) <= self.max.saturating_add(reserve);
         if !fits {
             self.refuse();
         }

@@ -63,6 +63,8 @@ impl Limits {
     pub const REQUESTS_BYTES_DEFAULT: usize = 128 * 1024 * 1024;
     /// Default of `answers_pending_bytes_max`.
     pub const ANSWERS_BYTES_DEFAULT: usize = 512 * 1024 * 1024;
+    /// What part of them there is besides for answers to writes: who reads much and takes nothing must not stop those who write.
+    pub const WRITE_ANSWERS_PART: usize = 4;
     /// The largest answer: grpc-go's limit of 2 GiB less one byte.
     pub const ANSWER_BYTES_MAX: usize = i32::MAX as usize;
     /// The most that one write gathers to answer with (reads in a transaction, pairs that it deletes): writes wait

@@ -3,19 +3,23 @@
 //! ```text
 //! put, delete with `prev_kv`, a transaction's reads ─► what clients haven't read yet: is there room? ─► log
 //! ```
-//! How long values are isn't known before they are read. So whoever asks for one after the other leaves no more unread than
-//! there may be, and one answer; those that are under way at the same time aren't counted.
+//! There is more for them than for reads: each update of a kube-apiserver reads a key if it fails, and one client that reads
+//! much and takes nothing would stop all of them.
+//! How long values are isn't known before they are read, which is where the command is applied. So here whoever asks for one
+//! after the other is refused before anything is done. Answers of those that are under way at the same time are counted as
+//! they are made (`consensus::answers`); where there is no room by then the client isn't told what was done.
 
 use crate::api::grpc::body::SMALL_BYTES;
 use crate::apply::{Command, Op, TxnOp};
-use crate::types::{Budget, RequestError};
+use crate::types::{Budget, Limits, RequestError};
 
 /// Looks whether `command` may be answered, if that may take much.
 ///
 /// # Errors
 /// `TooManyRequests`: nothing was done.
 pub(super) fn for_answer(answers: &Budget, command: &Command) -> Result<(), RequestError> {
-    if tells_pairs(command.plain()) && !answers.has_room(SMALL_BYTES) {
+    let reserve = answers.max() / Limits::WRITE_ANSWERS_PART;
+    if tells_pairs(command.plain()) && !answers.has_room_beyond(SMALL_BYTES, reserve) {
         return Err(RequestError::TooManyRequests);
     }
     Ok(())
@@ -49,7 +53,7 @@ mod tests {
     #[test]
     fn what_tells_nothing_of_pairs_needs_no_room() {
         let answers = Budget::new(20_000);
-        let _unread = answers.hold(10_000);
+        let unread = answers.hold(10_000);
         let put = |prev_kv| PutOp { prev_kv, ..PutOp::default() };
         let delete = |prev_kv| DeleteOp { range: KeyRange::all(), prev_kv };
         let read = |count_only| Op::Range(RangeQuery { count_only, ..RangeQuery::latest(KeyRange::all()) });
@@ -67,5 +71,14 @@ mod tests {
             }
         }
         assert_eq!(answers.refused(), 5);
+        drop(unread);
+        let answers = Budget::new(100 * SMALL_BYTES);
+        let update = Command::Txn(TxnOp { failure: vec![read(false)], ..TxnOp::default() });
+        let _reads = answers.hold(answers.max());
+        assert!(!answers.has_room(1), "reads have none");
+        let _writes = answers.hold(24 * SMALL_BYTES);
+        assert_eq!(for_answer(&answers, &update), Ok(()), "writes have a quarter besides");
+        let _one = answers.hold(1);
+        assert!(for_answer(&answers, &update).is_err());
     }
 }
