@@ -48,6 +48,7 @@ mod failover;
 mod failpoint;
 #[cfg(feature = "failpoints")]
 mod failpoints;
+mod flood;
 mod fuzz;
 mod killed;
 mod learners;

@@ -5,20 +5,18 @@
 //! meanwhile ─► leases kept alive · pages of health · a watch · samples of ordinary clients · memory of each process
 //! after     ─► served at once · memory back · members equal
 //! ```
-//! What is refused is refused with etcd's words. Nothing is judged by speed: where even a thread that does nothing but
-//! sleep woke up late, the machine was too busy for heartbeats, and a change of the leader is no fault.
+//! What is refused is refused with etcd's codes and words, each answer is looked at. Nothing is judged by speed: where even
+//! a thread that does nothing but sleep woke up late, the machine was too busy for heartbeats, and a change of the leader is
+//! no fault.
 
-use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use prost::Message;
 use rusd_proto::etcdserverpb as pb;
 use rusd_proto::etcdserverpb::kv_client::KvClient;
 use rusd_proto::etcdserverpb::lease_client::LeaseClient;
-use rusd_proto::etcdserverpb::request_op::Request as Op;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -28,7 +26,7 @@ use tonic::{Code, Status};
 
 use crate::client;
 use crate::cluster::{COMES_MAX, Cluster};
-use crate::frames::{DATA, END_HEADERS, END_STREAM, Frames, HEADERS, RST_STREAM, WINDOW_UPDATE, call, frame};
+use crate::flood::{Answers, DONE, Flood, put};
 use crate::history::History;
 
 /// What a member takes: proposals that wait.
@@ -37,8 +35,6 @@ const TAKEN: usize = 100;
 const TIMES: usize = 50;
 /// Connections of the flood at each member.
 const CONNECTIONS: usize = 25;
-/// Keys that it writes.
-const KEYS: usize = 500;
 const LEASES: i64 = 100;
 const TTL_SECS: i64 = 20;
 /// What a member may grow by meanwhile: 32 MiB of pending requests twice (received, proposed), 16 of answers, 16 of the
@@ -67,7 +63,7 @@ async fn fifty_times_what_is_taken_harms_nothing_but_what_is_too_much() {
 
     let stop = Arc::new(AtomicBool::new(false));
     let sleeper = Sleeper::start(stop.clone());
-    let flood = Flood::start(&cluster, &stop);
+    let flood = Flood::start(&cluster, CONNECTIONS, TIMES * TAKEN / CONNECTIONS, &stop);
     let pages: Vec<_> = (0..3).map(|at| tokio::spawn(ask_pages(cluster.url(at), stop.clone()))).collect();
     let samples: Vec<_> = (0..3).map(|at| tokio::spawn(sample(cluster.channel(at), at, stop.clone()))).collect();
     let beats = tokio::spawn(beat(cluster.channel(0), stop.clone()));
@@ -81,7 +77,7 @@ async fn fifty_times_what_is_taken_harms_nothing_but_what_is_too_much() {
     }
     let during = cluster.status(0).await.map(|status| status.raft_term);
     stop.store(true, Ordering::Relaxed);
-    let (done, refused) = flood.end().await;
+    let answers = flood.end().await;
     let starved = sleeper.ended();
 
     // At once: an ordinary client is served as ever.
@@ -97,10 +93,12 @@ async fn fifty_times_what_is_taken_harms_nothing_but_what_is_too_much() {
         cluster.put(1, put(&format!("after/{number}"), 16)).await;
     }
     println!("and 20 more by {:?}", calm.elapsed());
-    let (mut asked, mut unwell) = (0, 0);
+    let (mut asked, mut unwell, mut slowest) = (0, Vec::new(), Duration::ZERO);
     for pages in pages {
         let pages = pages.await.unwrap();
-        (asked, unwell) = (asked + pages.0, unwell + pages.1);
+        asked += pages.asked;
+        unwell.extend(pages.unwell);
+        slowest = slowest.max(pages.slowest);
     }
     let mut sampled = (0, 0);
     for sample in samples {
@@ -117,16 +115,17 @@ async fn fifty_times_what_is_taken_harms_nothing_but_what_is_too_much() {
     }
     let after = settled(&pids, &before).await;
     println!(
-        "SUMMARY overload: {done} answered of {TIMES} times {TAKEN} under way at each of 3, {refused} refused; samples \
-         {sampled:?}, {asked} pages ({unwell} not well), {} beats, slept late by {starved:?}; resident before {before:?} peak {peak:?} after \
-         {after:?}",
+        "SUMMARY overload: {TIMES} times {TAKEN} under way at each of 3, answered {answers:?}; samples {sampled:?}, {asked} \
+         pages (the slowest {slowest:?}, not well {unwell:?}), {} beats, slept late by {starved:?}; resident before \
+         {before:?} peak {peak:?} after {after:?}",
         beats.len()
     );
-    assert!(refused > 0 && done > refused && asked > 0, "it was an overload, and some was done: {done}, {refused}");
+    only_what_is_too_much(&answers, starved > STARVED);
+    assert!(asked > 0, "pages were asked for");
     let terms = (during.ok(), cluster.status_of(0).await.raft_term);
     let is_calm = terms.1 == term && terms.0.is_none_or(|during| during == term);
     assert!(is_calm || starved > STARVED, "the leader changed: {term}, then {terms:?}");
-    assert!(unwell == 0 || starved > STARVED, "{unwell} of {asked} pages said that a member isn't well");
+    assert!(unwell.is_empty() || starved > STARVED, "of {asked} pages some said that a member isn't well: {unwell:?}");
     for at in 0..3 {
         assert!(peak[at] < before[at] + GROWTH_MAX, "m{at} grew from {} to {}", before[at], peak[at]);
         assert!(after[at] < before[at] + REMAINS_MAX, "m{at} keeps {} of {}", after[at], before[at]);
@@ -152,8 +151,22 @@ fn resident_bytes(pid: u32) -> u64 {
     pages.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok()).expect("a number of pages") * 4096
 }
 
-fn put(key: &str, value: usize) -> pb::PutRequest {
-    pb::PutRequest { key: key.to_owned().into(), value: vec![7; value].into(), ..Default::default() }
+/// The code and the text that etcd has for what is too much.
+const TOO_MANY: &str = "Unknown: etcdserver: too many requests";
+/// Those for what was taken and not done in time. The texts go on with the reason.
+const TOO_LATE: &str = "Unavailable: etcdserver: request timed out";
+
+/// Those of an election, which only a busy machine brings about.
+const NO_LEADER: [&str; 2] = ["Unavailable: etcdserver: no leader", "DeadlineExceeded: context deadline exceeded"];
+
+/// Some was done, some was too much, and nobody was told anything else.
+fn only_what_is_too_much(answers: &Answers, is_starved: bool) {
+    let is_expected = |told: &str| {
+        matches!(told, DONE | TOO_MANY) || told.starts_with(TOO_LATE) || is_starved && NO_LEADER.contains(&told)
+    };
+    let others: Vec<_> = answers.keys().filter(|told| !is_expected(told)).collect();
+    assert!(others.is_empty(), "answered with {others:?}: {answers:?}");
+    assert!([DONE, TOO_MANY].iter().all(|told| answers.contains_key(*told)), "it was no overload: {answers:?}");
 }
 
 /// What a request was answered: too many, or too late, for whatever reason there was: of a change of the leader it is told
@@ -161,113 +174,6 @@ fn put(key: &str, value: usize) -> pb::PutRequest {
 fn is_refusal(status: &Status) -> bool {
     let is_late = matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled);
     is_late || status.message() == "etcdserver: too many requests"
-}
-
-/// Connections that always have many requests under way.
-struct Flood {
-    tasks: JoinSet<()>,
-    done: Arc<AtomicU64>,
-    refused: Arc<AtomicU64>,
-}
-
-impl Flood {
-    fn start(cluster: &Cluster, stop: &Arc<AtomicBool>) -> Self {
-        let mut tasks = JoinSet::new();
-        let (done, refused) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-        for at in 0..cluster.len() {
-            let address = cluster.url(at).trim_start_matches("http://").to_owned();
-            for number in 0..CONNECTIONS {
-                let (done, refused, stop) = (done.clone(), refused.clone(), stop.clone());
-                tasks.spawn(flood(address.clone(), at * CONNECTIONS + number, done, refused, stop));
-            }
-        }
-        Self { tasks, done, refused }
-    }
-
-    /// Requests that were answered, and how many of them with a refusal.
-    async fn end(self) -> (u64, u64) {
-        let ended = tokio::time::timeout(COMES_MAX, self.tasks.join_all()).await;
-        ended.expect("the flood can be stopped");
-        (self.done.load(Ordering::Relaxed), self.refused.load(Ordering::Relaxed))
-    }
-}
-
-/// One connection: as soon as something is answered, it asks for something else.
-async fn flood(address: String, seed: usize, done: Arc<AtomicU64>, refused: Arc<AtomicU64>, stop: Arc<AtomicBool>) {
-    const AT_A_TIME: usize = TIMES * TAKEN / CONNECTIONS;
-    const WINDOW: u32 = 0x7fff_0000;
-    // Streams' windows are as large as they get: nobody here opens them again.
-    let mut frames = Frames::open(&address, &[(4, 1 << 20)]).await;
-    frames.send(&frame(WINDOW_UPDATE, 0, 0, &(WINDOW - 65_535).to_be_bytes())).await;
-    let mut next = 1;
-    let mut number = seed * 7919;
-    let mut ask = |count: usize| {
-        let mut all = Vec::new();
-        for _ in 0..count {
-            let (path, message) = request(number);
-            all.extend(call(next, path, END_HEADERS));
-            let len = u32::try_from(message.len()).unwrap();
-            all.extend(frame(DATA, END_STREAM, next, &[&[0], &len.to_be_bytes()[..], &message].concat()));
-            next += 2;
-            number += 1;
-        }
-        all
-    };
-    let mut open = AT_A_TIME;
-    let mut begun = HashSet::new();
-    if !frames.send(&ask(AT_A_TIME)).await {
-        return;
-    }
-    while !stop.load(Ordering::Relaxed) {
-        // It may be in the middle of a frame, so only the end of all is a reason to stop.
-        let (kind, flags, stream, _) = tokio::select! {
-            next = frames.next() => match next {
-                Some(next) => next,
-                None => return,
-            },
-            () = stopped(&stop) => return,
-        };
-        let ended = kind == RST_STREAM || flags & END_STREAM != 0 && matches!(kind, DATA | HEADERS);
-        if !ended {
-            begun.extend((kind == HEADERS).then_some(stream));
-            continue;
-        }
-        done.fetch_add(1, Ordering::Relaxed);
-        // A refusal is an end without a beginning.
-        refused.fetch_add(u64::from(!begun.remove(&stream)), Ordering::Relaxed);
-        open -= 1;
-        if open < AT_A_TIME / 2 {
-            let count = AT_A_TIME - open;
-            if !frames.send(&ask(count)).await {
-                return;
-            }
-            open = AT_A_TIME;
-        }
-    }
-}
-
-async fn stopped(stop: &AtomicBool) {
-    while !stop.load(Ordering::Relaxed) {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
-
-/// A request of the flood: path and message.
-fn request(number: usize) -> (&'static str, Vec<u8>) {
-    let key = format!("flood/{}", number % KEYS);
-    match number % 10 {
-        0 => {
-            let range =
-                pb::RangeRequest { key: "flood/".into(), range_end: "flood0".into(), limit: 100, ..Default::default() };
-            ("/etcdserverpb.KV/Range", range.encode_to_vec())
-        }
-        1 => {
-            let op = |key: &str| pb::RequestOp { request: Some(Op::RequestPut(put(key, 100))) };
-            let txn = pb::TxnRequest { success: vec![op(&key), op(&format!("{key}x"))], ..Default::default() };
-            ("/etcdserverpb.KV/Txn", txn.encode_to_vec())
-        }
-        _ => ("/etcdserverpb.KV/Put", put(&key, 256).encode_to_vec()),
-    }
 }
 
 /// Leases with clients that keep them alive.
@@ -369,22 +275,32 @@ async fn sample(channel: Channel, at: usize, stop: Arc<AtomicBool>) -> (u64, u64
     (taken, refused)
 }
 
-/// Asks for the pages of health all the while; how many were answered, and how many of those said that this member isn't
-/// well: without a leader it isn't, nor ready, but it lives.
-async fn ask_pages(url: String, stop: Arc<AtomicBool>) -> (u64, u64) {
+/// What became of a member's pages.
+#[derive(Default)]
+struct Asked {
+    asked: u64,
+    /// Those that said that it isn't well.
+    unwell: Vec<String>,
+    slowest: Duration,
+}
+
+/// Asks for the pages of health all the while. Without a leader a member isn't well, nor ready, but it lives.
+async fn ask_pages(url: String, stop: Arc<AtomicBool>) -> Asked {
     let address = url.trim_start_matches("http://").to_owned();
-    let (mut asked, mut unwell) = (0, 0);
+    let mut all = Asked::default();
     while !stop.load(Ordering::Relaxed) {
         for path in ["/health", "/livez", "/readyz", "/metrics"] {
+            let begun = Instant::now();
             let answer = tokio::time::timeout(COMES_MAX, page(&address, path)).await.expect("an answer");
+            all.slowest = all.slowest.max(begun.elapsed());
             let is_unwell = matches!(path, "/health" | "/readyz") && answer.starts_with("HTTP/1.0 503 ");
             assert!(is_unwell || answer.starts_with("HTTP/1.0 200 "), "{address}{path}: {answer}");
-            asked += 1;
-            unwell += u64::from(is_unwell);
+            all.asked += 1;
+            all.unwell.extend(is_unwell.then(|| format!("{path}: {}", answer.lines().last().unwrap_or_default())));
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    (asked, unwell)
+    all
 }
 
 async fn page(address: &str, path: &str) -> String {
