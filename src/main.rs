@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use rusd::cli::version::{ETCD_VERSION, RUSD_VERSION};
 use rusd::cli::{self, Action, Run, Tool};
-use rusd::ops::{logging, restart, startup};
+use rusd::ops::restart::{self, Reason};
+use rusd::ops::{logging, startup};
 use rusd::server::tools::{self, Done, Serve};
 use rusd::server::{self, ServerError, Start, Stopped, pod};
 
@@ -17,6 +18,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Bad configuration and a start that failed, as etcd has it.
 const FAILED: u8 = 1;
+/// A process that was started again as its store was stuck does so once more only after so long: what it met is the disk's
+/// matter, and whoever started it is to see that.
+const STUCK_AGAIN_AFTER: Duration = Duration::from_secs(600);
 
 fn main() -> ExitCode {
     #[expect(clippy::disallowed_methods, reason = "the process's first act; no Env is there yet")]
@@ -96,26 +100,38 @@ fn serve(serving: Serve, begun: Instant) -> ExitCode {
                 }
             }
         }
-        (stopped, _) => ended(stopped),
+        (stopped, _) => ended(stopped, begun),
     }
 }
 
-fn ended(stopped: Result<Stopped, ServerError>) -> ExitCode {
+fn ended(stopped: Result<Stopped, ServerError>, begun: Instant) -> ExitCode {
     match stopped {
         Ok(Stopped::Signal(signal)) => signal.raise(),
         Ok(Stopped::Removed { .. }) => ExitCode::SUCCESS,
         Ok(Stopped::SetAside) => {
-            if restart::is_again() {
+            if restart::is_again(Reason::SetAside) {
                 tracing::error!("the store is damaged again right after it was set aside: check the disk");
             } else {
                 tracing::warn!("starting again to rebuild the store");
-                let error = restart::start_again(true);
+                let error = restart::start_again(Reason::SetAside);
+                tracing::error!(%error, "could not start again by itself: start it once more");
+            }
+            ExitCode::from(FAILED)
+        }
+        Ok(Stopped::Stuck) => {
+            if restart::is_again(Reason::Stuck) && begun.elapsed() < STUCK_AGAIN_AFTER {
+                tracing::error!(
+                    "the store failed again soon after a start for the same reason: check the disk, then start again"
+                );
+            } else {
+                tracing::warn!("starting again to open the store");
+                let error = restart::start_again(Reason::Stuck);
                 tracing::error!(%error, "could not start again by itself: start it once more");
             }
             ExitCode::from(FAILED)
         }
         Ok(Stopped::Healing) => {
-            let error = restart::start_again(false);
+            let error = restart::start_again(Reason::Healing);
             tracing::error!(%error, "could not start again by itself: start it once more");
             ExitCode::from(FAILED)
         }

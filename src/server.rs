@@ -99,6 +99,8 @@ pub enum Stopped {
     /// A damaged store was set aside: a process that starts now rebuilds it (see
     /// [`crate::ops::restart`]).
     SetAside,
+    /// The store was given up as this process can't open it again: one that starts now can.
+    Stuck,
     /// The others' state was fetched in place of this member's, which differs: a process that starts now installs it.
     Healing,
 }
@@ -151,6 +153,9 @@ pub enum ServerError {
     /// Something below ended while serving.
     #[error("{0}")]
     Fatal(String),
+    /// The store ended while serving, and only this process can't open it again.
+    #[error("{0}")]
+    Stuck(String),
 }
 
 /// Runs a server until it is asked to end.
@@ -241,6 +246,10 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
         Err(ServerError::Open(open::OpenError::SetAside { .. })) => return Ok(unless(signal, Stopped::SetAside)),
         // The tries are counted, so this comes to an end.
         Err(ServerError::Open(open::OpenError::PutBack)) => return Ok(unless(signal, Stopped::Healing)),
+        Err(ServerError::Stuck(why)) => {
+            tracing::error!(why, "ending: this process can't open the store again");
+            return Ok(unless(signal, Stopped::Stuck));
+        }
         core => core?,
     };
     if let Some(probes) = probes {
@@ -302,11 +311,12 @@ async fn serve(start: Start) -> Result<Stopped, ServerError> {
     {
         tracing::warn!("the last traces were not sent");
     }
-    // The same here: what came is there for the start after that, too.
-    Ok(match ended? {
-        Stopped::Healing => unless(signal, Stopped::Healing),
-        stopped => stopped,
-    })
+    match ended {
+        // The same here: what came is there for the start after that, too.
+        Ok(Stopped::Healing) => Ok(unless(signal, Stopped::Healing)),
+        Err(ServerError::Stuck(_)) => Ok(unless(signal, Stopped::Stuck)),
+        ended => ended,
+    }
 }
 
 /// How a process ends that would start again: not if it was told to end meanwhile, by a signal that is sent once.
@@ -440,7 +450,7 @@ mod tests {
     /// ended was lost, and the process that started again served until it was killed.
     #[test]
     fn a_signal_that_comes_while_a_process_ends_to_start_again_ends_it() {
-        for stopped in [Stopped::Healing, Stopped::SetAside] {
+        for stopped in [Stopped::Healing, Stopped::SetAside, Stopped::Stuck] {
             let told = unless(std::future::ready(Signal::Terminate), stopped);
             assert_eq!(told, Stopped::Signal(Signal::Terminate));
             assert_eq!(unless(std::future::pending(), stopped), stopped);

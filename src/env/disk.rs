@@ -41,6 +41,11 @@ pub trait Disk: fmt::Debug + Send + Sync {
     }
     /// Gives a file another name; a file of that name is replaced in one step.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Gives a file one more name, which is an error if it is there; [`io::ErrorKind::Unsupported`] and others where the
+    /// file system has no such.
+    fn hard_link(&self, _file: &Path, _name: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Removes a directory and all that is in it; nothing of it need be durable.

@@ -10,17 +10,38 @@ use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// Set in a process that was started again, so that none does so for ever.
+/// Says in a process that was started again why it was, so that none does so for ever.
 const MARK: &str = "RUSD_STARTED_AGAIN";
 
-/// Whether this process was started again already.
-pub fn is_again() -> bool {
-    std::env::var_os(MARK).is_some()
+/// Why a process starts again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// A damaged store was set aside.
+    SetAside,
+    /// The engine can't be opened again in this process.
+    Stuck,
+    /// The state that heals this member has come. The tries are counted elsewhere: the next process isn't told.
+    Healing,
 }
 
-/// Starts again; `once` if the next process is to know that it was, and not to do so, too. Comes back only with the
-/// reason why that could not be done.
-pub fn start_again(once: bool) -> io::Error {
+impl Reason {
+    const fn mark(self) -> Option<&'static str> {
+        match self {
+            Self::SetAside => Some("1"),
+            Self::Stuck => Some("stuck"),
+            Self::Healing => None,
+        }
+    }
+}
+
+/// Whether this process was started again for that reason already.
+pub fn is_again(reason: Reason) -> bool {
+    let mark = std::env::var_os(MARK);
+    mark.is_some() && mark.as_deref() == reason.mark().map(OsStr::new)
+}
+
+/// Starts again. Comes back only with the reason why that could not be done.
+pub fn start_again(reason: Reason) -> io::Error {
     let mut arguments = std::env::args_os();
     let name = arguments.next();
     // The link works even if the file was replaced meanwhile, but the process is then named `exe`.
@@ -32,11 +53,10 @@ pub fn start_again(once: bool) -> io::Error {
     if let Some(name) = &name {
         command.arg0(name);
     }
-    if once {
-        command.env(MARK, OsStr::new("1"));
-    } else {
+    match reason.mark() {
+        Some(mark) => command.env(MARK, mark),
         // From an earlier one, of which the next process mustn't be told.
-        command.env_remove(MARK);
-    }
+        None => command.env_remove(MARK),
+    };
     command.args(arguments).exec()
 }

@@ -53,6 +53,9 @@ pub(super) async fn below_ended(wal: &Wal, reader: &StoreReader) -> ServerError 
     tokio::select! {
         biased;
         reason = log_ended => ServerError::Fatal(reason),
-        reason = store_failed => ServerError::Fatal(reason),
+        reason = store_failed => match reader.values().is_stuck() {
+            true => ServerError::Stuck(reason),
+            false => ServerError::Fatal(reason),
+        },
     }
 }

@@ -250,6 +250,17 @@ impl StorageError {
     }
 }
 
+impl StorageError {
+    /// What doesn't say that anything is damaged, where that isn't sure: a machine that stood still may be the reason.
+    #[must_use]
+    pub fn undecided(self) -> Self {
+        match self {
+            Self::Damaged { .. } => Self::Closed(self.to_string()),
+            other => other,
+        }
+    }
+}
+
 impl From<StorageError> for RequestError {
     fn from(error: StorageError) -> Self {
         Self::Storage(error.to_string())

@@ -45,6 +45,8 @@ pub enum DiskOp {
     Sync,
     /// `rename`
     Rename,
+    /// `hard_link`
+    Link,
     /// `remove`
     Remove,
     /// `sync_dir`
@@ -290,6 +292,20 @@ impl Disk for MemDisk {
         state.enter(DiskOp::Rename)?;
         let id = *state.names.get(from).ok_or(io::ErrorKind::NotFound)?;
         state.change(NameChange::Move(from.to_owned(), to.to_owned(), id));
+        Ok(())
+    }
+
+    fn hard_link(&self, file: &Path, name: &Path) -> io::Result<()> {
+        let mut state = self.0.lock();
+        state.enter(DiskOp::Link)?;
+        let id = *state.names.get(file).ok_or(io::ErrorKind::NotFound)?;
+        if state.names.contains_key(name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        if name.parent().is_none_or(|dir| !state.dirs.contains(dir)) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        state.change(NameChange::Set(name.to_owned(), id));
         Ok(())
     }
 

@@ -95,12 +95,15 @@ impl Ballast {
     /// Gives its room back to the disk; how much that was, if any.
     fn let_go(&self) -> Option<u64> {
         let bytes = self.bytes.swap(0, Ordering::Relaxed);
+        if bytes == 0 {
+            return None;
+        }
         // Synced, since a file system may give it to others only when that is done.
         let result = self.file().and_then(|file| file.set_len(0).and_then(|()| file.sync_all()));
         if let Err(error) = result {
             tracing::warn!(path = %self.path.display(), %error, "the room that is kept for openings could not be given back");
         }
-        (bytes > 0).then_some(bytes)
+        Some(bytes)
     }
 
     fn file(&self) -> io::Result<Arc<dyn DiskFile>> {

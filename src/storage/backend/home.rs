@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! home/CURRENT         engine's name and generation; replaced in one step when a snapshot is installed
-//! home/engine-N/       the engine's own files
+//! home/engine-N/       the engine's own files; N grows with each snapshot, and with each move ([`moving`])
 //! home/DAMAGED         damage was met here while running: not to be opened again
 //! home/ballast         room that an opening on a full disk may have
 //! home/witness-N       the position of the last finished flush, beside the engine (see below)
@@ -13,6 +13,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -21,6 +22,8 @@ use super::{Backend, BackendConfig, Engine};
 use crate::env::{Access, DiskFile, Env, make_dir_durably, read_all, write_atomic};
 use crate::storage::AppliedPosition;
 use crate::types::{RaftIndex, StorageError, Term};
+
+mod moving;
 
 const CURRENT: &str = "CURRENT";
 const MARK: &str = "DAMAGED";
@@ -38,6 +41,18 @@ pub struct Home {
     witness: Option<Witness>,
     /// None where nothing lies on a disk.
     ballast: Option<Arc<Ballast>>,
+    used: Arc<Used>,
+    /// Where the engine's files are linked already while CURRENT can't be written.
+    prepared: Option<Box<Home>>,
+}
+
+/// What the generations of a process share.
+#[derive(Debug, Default)]
+struct Used {
+    /// The last generation that was begun. No number comes twice: what goes on in the directory of one that was given up
+    /// meets no other's files.
+    generation: AtomicU64,
+    moves: AtomicU64,
 }
 
 impl Home {
@@ -47,7 +62,15 @@ impl Home {
     /// [`StorageError::Mismatch`] if it is of another engine, [`StorageError::Damaged`] if it
     /// doesn't say which generation is current.
     pub fn open(env: &Env, config: &BackendConfig) -> Result<Self, StorageError> {
-        let mut home = Self { env: env.clone(), config: config.clone(), generation: 1, witness: None, ballast: None };
+        let mut home = Self {
+            env: env.clone(),
+            config: config.clone(),
+            generation: 1,
+            witness: None,
+            ballast: None,
+            used: Arc::default(),
+            prepared: None,
+        };
         if !home.on_disk() {
             return Ok(home);
         }
@@ -67,12 +90,8 @@ impl Home {
         } else {
             home.write_current()?;
         }
-        for name in &names {
-            let generation = ["engine-", "witness-"].iter().find_map(|prefix| name.strip_prefix(prefix));
-            if generation.is_some_and(|generation| generation != home.generation.to_string()) {
-                remove_tree(env, &config.dir.join(&**name));
-            }
-        }
+        home.used.generation.store(home.generation, Ordering::Relaxed);
+        home.remove_others(&names);
         let ballast = Ballast::of(env, config);
         home.witness = Some(ballast.with_room(|| Witness::open(env, home.path("witness")))?);
         home.ballast = Some(Arc::new(ballast));
@@ -92,19 +111,40 @@ impl Home {
         write_atomic(&*env.disk, &path, text.as_bytes()).map_err(|error| StorageError::io("write", &path, error))
     }
 
-    /// A new, empty generation beside this one; it takes over by [`Home::take_over`].
+    /// A new, empty generation beside this one; it takes over by [`Home::take_over`]. One that was begun before and didn't
+    /// is removed.
     pub fn next(&self) -> Result<Self, StorageError> {
-        let (env, config) = (self.env.clone(), self.config.clone());
-        let ballast = self.ballast.clone();
-        let mut next = Self { env, config, generation: self.generation + 1, witness: None, ballast };
+        let mut next = self.beside();
         if next.on_disk() {
-            remove_tree(&self.env, &next.path("engine"));
-            remove_tree(&self.env, &next.path("witness"));
+            let dir = &self.config.dir;
+            let names = self.env.disk.list(dir).map_err(|error| StorageError::io("list", dir, error))?;
+            let names: Vec<_> = names.iter().map(|name| name.to_string_lossy()).collect();
+            self.remove_others(&names);
             next.witness = Some(Witness::open(&self.env, next.path("witness"))?);
         } else {
             next.config.engine = Engine::Memory(super::MemoryImage::default());
         }
         Ok(next)
+    }
+
+    /// The next generation, of which nothing is on the disk.
+    fn beside(&self) -> Self {
+        let generation = self.used.generation.fetch_add(1, Ordering::Relaxed) + 1;
+        let (env, config) = (self.env.clone(), self.config.clone());
+        let (ballast, used) = (self.ballast.clone(), self.used.clone());
+        Self { env, config, generation, witness: None, ballast, used, prepared: None }
+    }
+
+    /// Removes all generations but this one, and the one that CURRENT may name already.
+    fn remove_others(&self, names: &[impl AsRef<str>]) {
+        let prepared = self.prepared.as_ref().map(|home| home.generation);
+        let kept = [Some(self.generation), prepared].map(|generation| generation.map(|number| number.to_string()));
+        for name in names.iter().map(|name| name.as_ref()) {
+            let generation = ["engine-", "witness-"].iter().find_map(|prefix| name.strip_prefix(prefix));
+            if generation.is_some_and(|generation| kept.iter().flatten().all(|kept| kept != generation)) {
+                remove_tree(&self.env, &self.config.dir.join(name));
+            }
+        }
     }
 
     /// Makes this generation the current one, durably, in place of `old`.
@@ -120,8 +160,7 @@ impl Home {
     /// Removes the files of a generation that another one took over from. Its engine is closed.
     pub fn remove(self) {
         if self.on_disk() {
-            remove_tree(&self.env, &self.path("engine"));
-            remove_tree(&self.env, &self.path("witness"));
+            self.clear();
         }
     }
 

@@ -106,6 +106,18 @@ impl BackendConfig {
     }
 }
 
+/// What an engine that was let go of after a failure leaves of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remains {
+    /// Nothing: its files can be opened again.
+    Nothing,
+    /// Its lock, for as long as the process lives, so that the files can't be opened where they are. It never writes
+    /// into them again: this process may open them elsewhere ([`Home::move_house`]).
+    Lock,
+    /// Maybe more: it hasn't come to its end yet and may still write.
+    Writer,
+}
+
 /// What is called for each pair of a [`Backend::visit`]; `Break` ends it.
 pub type Visitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 
@@ -177,6 +189,15 @@ pub trait Backend: Send + Sync + fmt::Debug {
 
     /// Flushes and lets the files go. Later calls fail with [`StorageError::Closed`].
     fn close(&self) -> Result<(), StorageError>;
+
+    /// Lets go of an engine that failed, or that can't be used for another reason; may be asked again. Later calls
+    /// fail with [`StorageError::Closed`].
+    fn abandon(&self) -> Remains {
+        if let Err(error) = self.close() {
+            tracing::debug!(%error, "an engine that failed was closed with an error");
+        }
+        Remains::Nothing
+    }
 
     /// Up to `limit` pairs of `start <= key < end`, copied.
     fn scan(&self, table: Table, start: &[u8], end: Option<&[u8]>, limit: usize) -> Result<Vec<Pair>, StorageError> {

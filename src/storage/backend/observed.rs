@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Backend, Batch, Table, Visitor};
+use super::{Backend, Batch, Remains, Table, Visitor};
 use crate::env::Env;
 use crate::types::StorageError;
 
@@ -80,6 +80,10 @@ impl Backend for Observed {
 
     fn recycled(&self) -> (u64, Duration) {
         self.inner.recycled()
+    }
+
+    fn abandon(&self) -> Remains {
+        self.inner.abandon()
     }
 
     fn close(&self) -> Result<(), StorageError> {

@@ -14,9 +14,10 @@
 //! - `Batch::remove` leaves empty leaves behind: [`Backend::remove`] uses `Tree::remove`.
 //! - A damaged metadata log is read as a shorter one, and reads may then spin: the log is checked
 //!   by us before it is opened ([`verify`]), and opening has a time limit.
-//! - After an I/O error the handle refuses everything and dropping it may hang: it is dropped on a
-//!   helper thread, and the engine is opened again by the caller. One whose flush failed does hang, and holds the
-//!   directory's lock: then no opening succeeds in this process, and the store is given up.
+//! - After an I/O error the handle refuses everything, and one whose flush failed can't even be dropped: that would wait
+//!   for ever, with the directory's lock ([`closing`]). It is forgotten, and the caller opens the files elsewhere.
+//! - A flush that nobody sees fail is followed by one that never ends: what flushes in the end of a clone or an iterator
+//!   is flushed by us before.
 
 use std::fmt;
 use std::io;
@@ -25,18 +26,20 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use sled::{InlineArray, Tree};
 
-use super::{Backend, BackendConfig, Batch, Table, Visitor};
+use super::{Backend, BackendConfig, Batch, Remains, Table, Visitor};
 use crate::env::Env;
 use crate::types::StorageError;
 
+mod closing;
 mod handle;
 mod pieces;
 mod verify;
 
-use handle::Handle;
+use closing::Closing;
+use handle::{CLOSE_FAILED_LIMIT, CLOSE_LIMIT, Handle};
 
 /// Entries in a leaf: smaller leaves are cheaper to rewrite, larger ones compress better.
 const FANOUT: usize = 128;
@@ -63,6 +66,8 @@ pub(super) struct Sled {
     /// The writer's handle; `None` once closed or failed.
     writer: Mutex<Option<Handle>>,
     readers: Box<[Reader]>,
+    /// The handle that was let go last.
+    closing: Mutex<Closing>,
     next_reader: AtomicUsize,
     /// Set by the first failure, which sled remembers too: it refuses everything from then on, and
     /// the second flush after a failed one never ends. So nothing is tried any more.
@@ -89,6 +94,7 @@ impl Sled {
             config: config.clone(),
             writer: Mutex::new(Some(writer)),
             readers,
+            closing: Mutex::new(Closing::Done(Remains::Nothing)),
             next_reader: AtomicUsize::new(0),
             failed: AtomicBool::new(false),
             // Pending records, which are many only when nothing was written for a while, leave room for it.
@@ -122,7 +128,8 @@ impl Sled {
         let slot = slot.unwrap_or_else(|| self.readers[first % self.readers.len()].lock());
         let tree = slot.as_ref().ok_or_else(|| self.closed())?;
         self.check()?;
-        self.watch(guarded(&self.config, || work(tree)))
+        let done = catch_unwind(AssertUnwindSafe(|| work(tree)));
+        self.watch(done.unwrap_or_else(|_| Err(panicked(&self.config, tree))))
     }
 
     /// Runs `work` on the writer's handle.
@@ -130,7 +137,8 @@ impl Sled {
         let mut writer = self.writer.lock();
         let handle = writer.as_mut().ok_or_else(|| self.closed())?;
         self.check()?;
-        self.watch(guarded(&self.config, || work(handle)))
+        let done = catch_unwind(AssertUnwindSafe(|| work(handle)));
+        self.watch(done.unwrap_or_else(|_| Err(panicked(&self.config, handle.tree_ref()))))
     }
 
     /// Closes the handle and opens another, with readers shut out meanwhile.
@@ -140,9 +148,12 @@ impl Sled {
         let mut slots: Vec<_> = self.readers.iter().map(Mutex::lock).collect();
         let trees = slots.iter_mut().filter_map(|slot| slot.take()).collect();
         if let Some(handle) = writer.take() {
-            handle.close(&self.env, &self.config, trees, false)?;
+            let mut closing = self.closing.lock();
+            *closing = handle.close(&self.env, &self.config, trees);
+            closing.wait(&self.config, CLOSE_LIMIT)?;
         }
-        let handle = Handle::open(&self.env, &self.config)?;
+        // Whether it is damaged a start finds out in the same way, with nothing else that could have hindered this.
+        let handle = Handle::open(&self.env, &self.config).map_err(StorageError::undecided)?;
         for slot in &mut slots {
             **slot = Some(handle.tree());
         }
@@ -189,6 +200,7 @@ impl Backend for Sled {
         visitor: &mut Visitor<'_>,
     ) -> Result<(), StorageError> {
         self.write_with(|handle| {
+            handle.drain(&self.config)?;
             let tree = handle.tree_ref();
             let end = end.map_or(vec![table.id() + 1], |end| full_key(table, end));
             for pair in tree.range(full_key(table, start)..end) {
@@ -254,14 +266,15 @@ impl Backend for Sled {
             }
             // An earlier try may have come as far as their heads.
             absent.sort_unstable();
+            if !absent.is_empty() {
+                handle.drain(&self.config)?;
+            }
             pieces::remove_orphans(handle.tree_ref(), &self.config, &absent)
         })
     }
 
     fn flush(&self) -> Result<(), StorageError> {
-        self.write_with(|handle| {
-            handle.tree_ref().flush().map(drop).map_err(|error| failure(&self.config, "flush", error))
-        })?;
+        self.write_with(|handle| handle.flush(&self.config))?;
         let mut writer = self.writer.lock();
         let is_due = |handle: &Handle| {
             let held_for = self.env.clock.now().saturating_duration_since(handle.opened);
@@ -287,19 +300,40 @@ impl Backend for Sled {
     }
 
     fn close(&self) -> Result<(), StorageError> {
+        let failed = self.failed.swap(true, Ordering::Relaxed);
+        let mut closing = self.let_go();
+        closing.wait(&self.config, if failed { CLOSE_FAILED_LIMIT } else { CLOSE_LIMIT })?;
+        if closing.remains() == Remains::Nothing { Ok(()) } else { Err(self.closed()) }
+    }
+
+    fn abandon(&self) -> Remains {
+        self.failed.store(true, Ordering::Relaxed);
+        let mut closing = self.let_go();
+        if let Err(error) = closing.wait(&self.config, CLOSE_FAILED_LIMIT) {
+            tracing::debug!(%error, "sled could not be closed after a failure");
+        }
+        closing.remains()
+    }
+}
+
+impl Sled {
+    /// Lets the handle go, if it has one, with nobody in it any more.
+    fn let_go(&self) -> MutexGuard<'_, Closing> {
         let mut writer = self.writer.lock();
         let trees = self.readers.iter().filter_map(|slot| slot.lock().take()).collect();
-        let failed = self.failed.swap(true, Ordering::Relaxed);
-        match writer.take() {
-            Some(handle) => handle.close(&self.env, &self.config, trees, failed),
-            None => Ok(()),
+        let mut closing = self.closing.lock();
+        if let Some(handle) = writer.take() {
+            *closing = handle.close(&self.env, &self.config, trees);
         }
+        closing
     }
 }
 
 impl Drop for Sled {
     fn drop(&mut self) {
-        if let Err(error) = self.close() {
+        if self.writer.get_mut().is_some()
+            && let Err(error) = self.close()
+        {
             tracing::warn!(%error, "closing sled failed");
         }
     }
@@ -319,10 +353,13 @@ fn full_key(table: Table, key: &[u8]) -> Vec<u8> {
     full
 }
 
-/// Turns a panic of the engine into damage: it asserts where it doubts what it read.
-fn guarded<T>(config: &BackendConfig, work: impl FnOnce() -> Result<T, StorageError>) -> Result<T, StorageError> {
-    catch_unwind(AssertUnwindSafe(work))
-        .unwrap_or_else(|_| Err(damaged(config, "sled met what it can't read and panicked")))
+/// What a panic of the engine says: it asserts where it doubts what it read, and where an error that it noted has ended
+/// a part of it.
+fn panicked(config: &BackendConfig, tree: &Tree<FANOUT>) -> StorageError {
+    match tree.check_error() {
+        Err(noted) => failure(config, "work in", noted),
+        Ok(()) => damaged(config, "sled met what it can't work with and panicked"),
+    }
 }
 
 fn damaged(config: &BackendConfig, what: &str) -> StorageError {

@@ -5,7 +5,9 @@
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -16,13 +18,39 @@ use super::load::finish_removals;
 use super::queue::{Part, Work};
 use super::shared::{Health, Shared};
 use super::state::{REMOVING_KEY, STATE_KEY, State};
-use crate::storage::backend::{Backend, Home, Table};
+use crate::storage::backend::{Backend, Home, Remains, Table};
 use crate::types::{Revision, StorageError};
 
 /// The most bytes of records in a step, so that a batch's copies are small.
 const STEP_BYTES: u64 = 8 << 20;
 /// The most segments that removals of one step rewrite.
 const REMOVE_SEGMENTS_MAX: usize = 512;
+
+/// Moves of a process (see [`Home::move_house`]) after which what waits to be written is tried again at once.
+const MOVES_FREE: u64 = 2;
+/// How long it waits after the next move; four times as long after each one more, up to the second of these. Each move takes
+/// memory and files, and nothing says that a disk that took half of a flush will soon take all of it.
+const REST: [Duration; 2] = [Duration::from_secs(8), Duration::from_secs(480)];
+
+/// Who has the engine's files.
+#[derive(Debug)]
+enum Files {
+    /// The engine that is in use, or was until it failed.
+    InUse,
+    /// One that failed, and isn't let go yet.
+    LeftBy(Arc<dyn Backend>),
+    /// Nobody.
+    Free,
+}
+
+/// How a step ended well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stepped {
+    /// What was due is durable.
+    Done,
+    /// The engine is there, but nothing is written yet.
+    Resting,
+}
 
 #[derive(Debug)]
 pub(super) struct Core {
@@ -36,11 +64,23 @@ pub(super) struct Core {
     removed: Vec<(watch::Sender<i64>, i64)>,
     /// The engine failed and may hold a part of the work: it must be opened again first.
     pub(super) reopen: bool,
+    files: Files,
+    /// Nothing is written before.
+    rest_until: Option<Instant>,
 }
 
 impl Core {
     pub(super) fn new(home: Home, content: Content) -> Self {
-        Self { home, content, work: Work::default(), remove: Doomed::default(), removed: Vec::new(), reopen: false }
+        Self {
+            home,
+            content,
+            work: Work::default(),
+            remove: Doomed::default(),
+            removed: Vec::new(),
+            reopen: false,
+            files: Files::InUse,
+            rest_until: None,
+        }
     }
 
     /// Whether there is nothing to do.
@@ -64,9 +104,12 @@ impl Core {
     }
 
     /// Commits a step's worth of what there is.
-    pub(super) fn step(&mut self, shared: &Shared, remove_step: usize) -> Result<(), StorageError> {
+    pub(super) fn step(&mut self, shared: &Shared, remove_step: usize) -> Result<Stepped, StorageError> {
         if self.reopen {
             self.open_again(shared)?;
+        }
+        if self.rest_until.is_some_and(|until| !self.work.last && shared.now() < until) {
+            return Ok(Stepped::Resting);
         }
         let engine = shared.engine();
         self.freeze(&*engine)?;
@@ -92,7 +135,7 @@ impl Core {
         }
         if parts == 0 && remove.is_empty() {
             self.notify(shared);
-            return Ok(());
+            return Ok(Stepped::Done);
         }
         engine.room(0)?;
         // Until this is through, the engine may hold a part of it.
@@ -108,7 +151,8 @@ impl Core {
         self.home.keep_ballast();
         self.let_go(shared, &remove, segments);
         self.notify(shared);
-        self.freeze(&*engine)
+        self.freeze(&*engine)?;
+        Ok(Stepped::Done)
     }
 
     /// Gives the small tables to those who want them as of the position that is reached.
@@ -200,19 +244,22 @@ impl Core {
     /// was written after it as a whole.
     fn open_again(&mut self, shared: &Shared) -> Result<(), StorageError> {
         let _opening = shared.opening();
-        let _ = shared.engine().close();
-        let engine = self.home.engine()?;
-        let content = read_content(shared, &*engine)?;
-        if content.removing {
-            // The next step writes the row anew, and what it named would stay for ever.
-            finish_removals(&*engine, |what| shared.damaged(what))?;
+        if matches!(self.files, Files::InUse) {
+            self.files = Files::LeftBy(shared.engine());
         }
-        let (known, found) = (self.content.state.position, content.state.position);
-        let last = self.work.parts.back().map_or(known, |part| part.position);
-        if found < known || found > last {
-            return Err(shared.damaged("an engine that failed came back with another state"));
-        }
+        self.get_files_back(shared)?;
+        // Whether it is damaged a start finds out in the same way, with nothing else that could have hindered this.
+        let engine = self.home.engine().map_err(StorageError::undecided)?;
+        let content = match self.examine(shared, &*engine) {
+            Ok(content) => content,
+            Err(error) => {
+                self.files = Files::LeftBy(engine);
+                return Err(error);
+            }
+        };
+        let found = content.state.position;
         shared.replace_engine(engine);
+        self.files = Files::InUse;
         self.reopen = false;
         // What turned out to be written already is not written again.
         let parts = self.work.parts.iter().take_while(|part| part.position <= found).count();
@@ -222,6 +269,50 @@ impl Core {
         self.notify(shared);
         Ok(())
     }
+
+    /// Sees to it that the files of an engine that failed can be opened, where they are or elsewhere.
+    fn get_files_back(&mut self, shared: &Shared) -> Result<(), StorageError> {
+        let Files::LeftBy(failed) = &self.files else { return Ok(()) };
+        match failed.abandon() {
+            Remains::Nothing => {}
+            Remains::Lock => {
+                self.home.move_house()?;
+                self.rest_until = rest(self.home.moves()).map(|rest| shared.now() + rest);
+            }
+            Remains::Writer => {
+                let message = "what failed has not come to its end and can't be opened again yet".to_owned();
+                return Err(StorageError::Engine { engine: failed.name(), message });
+            }
+        }
+        self.files = Files::Free;
+        Ok(())
+    }
+
+    /// Whether what failed keeps the files from this process, and would not from another one.
+    pub(super) fn is_stuck(&self) -> bool {
+        matches!(&self.files, Files::LeftBy(failed) if failed.abandon() != Remains::Nothing)
+    }
+
+    /// What an engine holds that was just opened in place of one that failed.
+    fn examine(&self, shared: &Shared, engine: &dyn Backend) -> Result<Content, StorageError> {
+        let content = read_content(shared, engine)?;
+        if content.removing {
+            // The next step writes the row anew, and what it named would stay for ever.
+            finish_removals(engine, |what| shared.damaged(what))?;
+        }
+        let (known, found) = (self.content.state.position, content.state.position);
+        let last = self.work.parts.back().map_or(known, |part| part.position);
+        if found < known || found > last {
+            return Err(shared.damaged("an engine that failed came back with another state"));
+        }
+        Ok(content)
+    }
+}
+
+/// How long nothing is written after so many moves.
+fn rest(moves: u64) -> Option<Duration> {
+    let more = u32::try_from(moves.checked_sub(MOVES_FREE + 1)?).unwrap_or(u32::MAX);
+    Some(REST[0].saturating_mul(4u32.saturating_pow(more)).min(REST[1]))
 }
 
 /// The engine's own account of itself.
@@ -246,4 +337,16 @@ fn keep_hot(shared: &Shared, first: i64, last: i64, superseded: &HashSet<Revisio
         }
     }
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_more_often_it_moved_the_longer_it_rests() {
+        let secs: Vec<_> = (1..9).map(|moves| rest(moves).map_or(0, |rest| rest.as_secs())).collect();
+        assert_eq!(secs, [0, 0, 8, 32, 128, 480, 480, 480]);
+        assert_eq!(rest(u64::MAX), Some(REST[1]));
+    }
 }

@@ -306,6 +306,11 @@ impl ValueReader {
         self.shared.health.subscribe()
     }
 
+    /// Whether the store was given up only because this process can't open its engine again: another process can.
+    pub fn is_stuck(&self) -> bool {
+        self.shared.is_stuck.load(Ordering::Acquire)
+    }
+
     /// Bytes on disk.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use parking_lot::Condvar;
@@ -57,6 +57,8 @@ pub(super) struct Shared {
     engine_change: Condvar,
     /// The store thread is opening an engine that failed.
     is_opening: AtomicBool,
+    /// The store was given up as this process can't open it again.
+    pub(super) is_stuck: AtomicBool,
     pub(super) pending: Arc<Pending>,
     pub(super) pending_bytes_max: u64,
     /// Pending bytes from which a flush is begun at once.
@@ -134,6 +136,7 @@ impl Shared {
             over: Mutex::new(false),
             engine_change: Condvar::new(),
             is_opening: AtomicBool::new(false),
+            is_stuck: AtomicBool::new(false),
             pending: Arc::default(),
             pending_bytes_max,
             flush_at: AtomicU64::new(config.flush_bytes.min(pending_bytes_max / 2)),
@@ -149,6 +152,10 @@ impl Shared {
             dir: config.backend.dir.as_path().into(),
             holds: AtomicUsize::new(0),
         }
+    }
+
+    pub(super) fn now(&self) -> Instant {
+        self.env.clock.now()
     }
 
     pub(super) fn engine(&self) -> Arc<dyn Backend> {

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::ValuesConfig;
-use super::core::Core;
+use super::core::{Core, Stepped};
 use super::queue::Work;
 use super::shared::{Health, Shared};
 use crate::env::{Env, Step, Worker};
@@ -43,6 +43,8 @@ pub(super) struct StoreWorker {
     due: Option<Instant>,
     failing: bool,
     failures: u32,
+    /// What the matter was last.
+    why: String,
 }
 
 impl StoreWorker {
@@ -60,6 +62,7 @@ impl StoreWorker {
             due: None,
             failing: false,
             failures: 0,
+            why: String::new(),
         }
     }
 }
@@ -95,7 +98,14 @@ impl Worker for StoreWorker {
             result = core.step(&shared, self.remove_step);
         }
         match result {
-            Ok(()) => {
+            Ok(Stepped::Resting) => {
+                core.refuse_freezes(&shared.dir);
+                self.wait_by(&self.why);
+                self.failing = true;
+                self.due = Some(now + RETRY_INTERVAL);
+                Step::IdleFor(RETRY_INTERVAL)
+            }
+            Ok(Stepped::Done) => {
                 (self.failing, self.failures) = (false, 0);
                 if !ending {
                     let done = self.env.clock.now();
@@ -135,6 +145,7 @@ impl Worker for StoreWorker {
                 if matches!(error, StorageError::Damaged { .. }) {
                     shared.condemn(&error);
                 } else {
+                    shared.is_stuck.store(core.is_stuck(), Ordering::Release);
                     shared.fail(error.to_string());
                 }
                 give_up(&shared, &mut core)
@@ -191,19 +202,26 @@ impl StoreWorker {
         if self.failures > FAILURES_MAX {
             return false;
         }
+        self.why = error.to_string();
+        let (is_first, is_failed) = self.wait_by(&self.why);
+        if is_first {
+            tracing::warn!(%error, "the storage engine can't take writes; they wait in memory and in the log");
+        }
+        !is_failed
+    }
+
+    /// Says that it waits; whether it didn't before, and whether it is over.
+    fn wait_by(&self, why: &str) -> (bool, bool) {
         let (mut is_first, mut is_failed) = (false, false);
         self.shared.health.send_if_modified(|health| {
             is_first = *health == Health::Good;
             is_failed = matches!(health, Health::Failed(_));
             if !is_failed {
-                *health = Health::Waiting(error.to_string());
+                *health = Health::Waiting(why.to_owned());
             }
             !is_failed
         });
-        if is_first {
-            tracing::warn!(%error, "the storage engine can't take writes; they wait in memory and in the log");
-        }
-        !is_failed
+        (is_first, is_failed)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Opening and closing sled on helper threads with a time limit.
+//! An open sled: opened on a helper thread with a time limit, flushed, let go.
 
 use std::io;
 use std::sync::Once;
@@ -7,18 +7,19 @@ use std::time::{Duration, Instant};
 
 use sled::{Config, Db, Tree};
 
+use super::closing::{self, Closing};
 use super::{FANOUT, damaged, failure, verify};
 use crate::env::{Env, Step, Worker};
-use crate::storage::backend::BackendConfig;
+use crate::storage::backend::{BackendConfig, check_room};
 use crate::types::StorageError;
 
 /// Opening takes 2–60 ms for millions of keys; what takes this long never ends. (Sled reads leaves
 /// while it opens, and a damaged one makes it wait for ever.)
 const OPEN_LIMIT: Duration = Duration::from_secs(30);
 /// Closing flushes what the last flush left, which is nothing.
-const CLOSE_LIMIT: Duration = Duration::from_secs(30);
-/// After a failure it mostly never ends; the thread that tries is left behind.
-const CLOSE_FAILED_LIMIT: Duration = Duration::from_secs(1);
+pub(super) const CLOSE_LIMIT: Duration = Duration::from_secs(30);
+/// After a failure readers wait for it, and it is asked again.
+pub(super) const CLOSE_FAILED_LIMIT: Duration = Duration::from_secs(1);
 
 /// The part of the cache that holds leaves as they are on the disk, by their bytes without what each entry takes besides.
 /// The rest is for those that were written since opening, and for a flush.
@@ -45,6 +46,8 @@ fn open_locked(settings: &Config) -> io::Result<Db<FANOUT>> {
 /// An open database and the bytes written since it was opened.
 pub(super) struct Handle {
     db: Db<FANOUT>,
+    /// A flush failed.
+    spent: bool,
     pub(super) written: u64,
     pub(super) opened: Instant,
 }
@@ -56,11 +59,16 @@ impl Handle {
         let io = |action, error| StorageError::io(action, &config.dir, error);
         env.disk.create_dir_all(&config.dir).map_err(|error| io("make", error))?;
         verify::metadata_logs(env, config)?;
-        let settings = Config::new()
+        let mut settings = Config::new()
             .path(&config.dir)
             .flush_every_ms(None)
             .zstd_compression_level(1)
             .cache_capacity_bytes(usize::try_from(config.cache_bytes).unwrap_or(usize::MAX) / CLEAN_PART);
+        if check_room(env, config, 1).is_err() {
+            // Each flush moves leaves of files that are less full than this, those that a read ends with as well: on a full
+            // disk that would cost the handle, again and again.
+            settings.target_heap_file_fill_ratio = 0.0;
+        }
         let opened = limited(env, "sled-open", OPEN_LIMIT, move || open_locked(&settings));
         let db = match opened {
             Ok(db) => db.map_err(|error| failure(config, "open", error))?,
@@ -68,14 +76,23 @@ impl Handle {
             Err(Unfinished::Panicked) => return Err(damaged(config, "sled panicked while opening")),
             Err(Unfinished::NotStarted(error)) => return Err(io("start a thread for", error)),
         };
-        // The names of new files must be as durable as what a flush puts into them.
-        for dir in [&*config.dir, &config.dir.join("slabs"), &config.dir.join("metadata")] {
-            env.disk.sync_dir(dir).map_err(|error| io("fsync", error))?;
+        let handle = Self { db, spent: false, written: 0, opened: env.clock.now() };
+        if let Err(error) = sync_names(env, config) {
+            // Its lock is to be free when it is tried again.
+            let _ = handle.close(env, config, Vec::new()).wait(config, CLOSE_FAILED_LIMIT);
+            return Err(io("fsync", error));
         }
-        if let Some(parent) = config.dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            env.disk.sync_dir(parent).map_err(|error| io("fsync", error))?;
-        }
-        Ok(Self { db, written: 0, opened: env.clock.now() })
+        Ok(handle)
+    }
+
+    /// Makes everything written durable. After an error it is only to be closed.
+    pub(super) fn flush(&mut self, config: &BackendConfig) -> Result<(), StorageError> {
+        closing::flush(&self.db, config).map(drop).inspect_err(|_| self.spent = true)
+    }
+
+    /// As [`Handle::flush`], until there is nothing to write: for what iterates, whose end flushes and tells nobody.
+    pub(super) fn drain(&mut self, config: &BackendConfig) -> Result<(), StorageError> {
+        closing::drain(&self.db, config).inspect_err(|_| self.spent = true)
     }
 
     /// A clone for a reader; it goes back by [`Handle::close`].
@@ -88,19 +105,19 @@ impl Handle {
     }
 
     /// Lets the database and all clones go.
-    pub(super) fn close(
-        self,
-        env: &Env,
-        config: &BackendConfig,
-        readers: Vec<Tree<FANOUT>>,
-        failed: bool,
-    ) -> Result<(), StorageError> {
-        let what = (readers, self.db);
-        let limit = if failed { CLOSE_FAILED_LIMIT } else { CLOSE_LIMIT };
-        limited(env, "sled-close", limit, move || drop(what)).map_err(|_| StorageError::Engine {
-            engine: "sled",
-            message: format!("closing {} does not come to an end", config.dir.display()),
-        })
+    pub(super) fn close(self, env: &Env, config: &BackendConfig, readers: Vec<Tree<FANOUT>>) -> Closing {
+        Closing::begin(env, config, self.db, readers, self.spent)
+    }
+}
+
+/// The names of new files must be as durable as what a flush puts into them.
+fn sync_names(env: &Env, config: &BackendConfig) -> io::Result<()> {
+    for dir in [&*config.dir, &config.dir.join("slabs"), &config.dir.join("metadata")] {
+        env.disk.sync_dir(dir)?;
+    }
+    match config.dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        Some(parent) => env.disk.sync_dir(parent),
+        None => Ok(()),
     }
 }
 
@@ -138,7 +155,7 @@ fn limited<T: Send + 'static>(
 }
 
 /// A worker of one step.
-struct OneStep<F>(F);
+pub(super) struct OneStep<F>(pub(super) F);
 
 impl<F: FnMut() + Send> Worker for OneStep<F> {
     fn step(&mut self) -> Step {
