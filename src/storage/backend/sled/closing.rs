@@ -96,7 +96,7 @@ impl Closing {
             let _ = sender.send(drained);
         });
         match env.spawn.spawn("sled-close", Box::new(close)) {
-            Ok(()) => Self::UnderWay(receiver),
+            Ok(_) => Self::UnderWay(receiver),
             Err(error) => {
                 tracing::warn!(%error, "no thread could be started that closes sled");
                 mem::forget(what.lock().take());
