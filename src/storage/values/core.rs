@@ -67,6 +67,9 @@ pub(super) struct Core {
     files: Files,
     /// Nothing is written before.
     rest_until: Option<Instant>,
+    /// Removals that an engine that failed may have left half done are to be done again before the row that names them is
+    /// written anew: what it named would stay for ever. Not at the opening, which is to need no room.
+    finish_removals: bool,
 }
 
 impl Core {
@@ -80,6 +83,7 @@ impl Core {
             reopen: false,
             files: Files::InUse,
             rest_until: None,
+            finish_removals: false,
         }
     }
 
@@ -140,6 +144,10 @@ impl Core {
         engine.room(0)?;
         // Until this is through, the engine may hold a part of it.
         self.reopen = true;
+        if self.finish_removals {
+            finish_removals(&*engine, |what| shared.damaged(what))?;
+            self.finish_removals = false;
+        }
         let before = self.content.state;
         let after = self.content.advance(shared, &*engine, self.work.parts.range(..parts), &remove)?;
         if after.state.position != before.position {
@@ -258,6 +266,7 @@ impl Core {
             }
         };
         let found = content.state.position;
+        self.finish_removals = content.removing;
         shared.replace_engine(engine);
         self.files = Files::InUse;
         self.reopen = false;
@@ -296,10 +305,6 @@ impl Core {
     /// What an engine holds that was just opened in place of one that failed.
     fn examine(&self, shared: &Shared, engine: &dyn Backend) -> Result<Content, StorageError> {
         let content = read_content(shared, engine)?;
-        if content.removing {
-            // The next step writes the row anew, and what it named would stay for ever.
-            finish_removals(engine, |what| shared.damaged(what))?;
-        }
         let (known, found) = (self.content.state.position, content.state.position);
         let last = self.work.parts.back().map_or(known, |part| part.position);
         if found < known || found > last {
