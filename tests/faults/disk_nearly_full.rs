@@ -14,7 +14,7 @@ use rusd_proto::etcdserverpb::{Compare, DeleteRangeRequest, LeaseGrantRequest, P
 use tonic::Status;
 use tonic::transport::Channel;
 
-use crate::client::revision;
+use crate::client::{gauge, revision};
 use crate::member::Member;
 use crate::settings;
 use crate::volume::Volume;
@@ -26,6 +26,15 @@ async fn put(channel: &Channel, key: &'static str) -> Result<i64, Status> {
     let request = PutRequest { key: key.into(), value: "v".into(), ..PutRequest::default() };
     let answer = KvClient::new(channel.clone()).put(request).await?.into_inner();
     Ok(answer.header.map_or(0, |header| header.revision))
+}
+
+/// Waits until the member says, to whoever watches its metrics, that its disk is short of room (1), or isn't (0).
+async fn until_short_is(said: f64, member: &Member) {
+    let begun = Instant::now();
+    while gauge(&member.url(), "rusd_disk_short").await != Some(said) {
+        assert!(begun.elapsed() < WAIT_MAX, "rusd_disk_short isn't {said}\n{}", member.log_tail());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 fn op(request: Request) -> Vec<RequestOp> {
@@ -52,7 +61,9 @@ async fn a_nearly_full_disk_lets_transactions_delete() {
     let channel = member.start().await;
     let mut kv = KvClient::new(channel.clone());
     let written = put(&channel, "object").await.unwrap();
+    until_short_is(0.0, &member).await;
     volume.fill_up_to(8 << 10);
+    until_short_is(1.0, &member).await;
     let begun = Instant::now();
     while put(&channel, "other").await.is_ok() {
         assert!(begun.elapsed() < WAIT_MAX, "puts are not refused\n{}", member.log_tail());
@@ -69,4 +80,8 @@ async fn a_nearly_full_disk_lets_transactions_delete() {
     let answer = kv.txn(delete_if("object", written)).await.expect("a transaction that deletes").into_inner();
     assert!(answer.succeeded);
     assert_eq!(revision(&channel).await.unwrap(), before + 1);
+
+    volume.make_room();
+    until_short_is(0.0, &member).await;
+    put(&channel, "other").await.expect("a put, with room again");
 }
