@@ -9,6 +9,7 @@
 
 mod log;
 mod store;
+mod warm;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 

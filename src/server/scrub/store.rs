@@ -46,6 +46,7 @@ impl StoreScrub {
     /// Runs until the task is aborted or the store is given up.
     pub(in crate::server) fn spawn(self) -> JoinHandle<()> {
         tokio::spawn(async move {
+            self.warm().await;
             loop {
                 tokio::time::sleep(PASS).await;
                 let is_whole = self.snapshots().await;
@@ -62,6 +63,29 @@ impl StoreScrub {
                 }
             }
         })
+    }
+
+    /// Whether the store could be made anew as far as is known: the newest snapshot is whole, or the log goes back to the
+    /// beginning.
+    pub(super) async fn is_replaceable(&self) -> bool {
+        if self.care.is_snapshot_bad() || self.care.is_log_damaged(&self.wal) {
+            return false;
+        }
+        if self.wal.purged().is_none() {
+            return true;
+        }
+        let (disk, dir) = (self.env.disk.clone(), self.snapshots.clone());
+        let files = blocking(move || rebuild::files(disk.as_ref(), &dir)).await.and_then(|files| files);
+        let Some(newest) = files.ok().and_then(|files| files.into_iter().next()) else { return false };
+        match self.snapshot(&newest).await {
+            Ok(()) => true,
+            Err(error) => {
+                if !is_gone(&error) {
+                    self.newest_is_bad(&error);
+                }
+                false
+            }
+        }
     }
 
     /// Whether the newest was read to its end, or there is none yet, and the log goes back to the beginning.
@@ -156,7 +180,7 @@ fn is_gone(error: &StorageError) -> bool {
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StorageError> {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StorageError> {
     tokio::task::spawn_blocking(work).await.map_err(|_| StorageError::Closed("the server ends".into()))
 }
 

@@ -16,6 +16,10 @@ use crate::types::{KeyValue, RequestError, Revision};
 
 /// Room for the keys of a short range, made at once.
 const PICKED_ROOM: usize = 128;
+/// The most records that are brought from the disk at a time, and about the most bytes of them: they may be more than are
+/// wanted, and what is behind that is brought one by one.
+const BRING_MAX: usize = 512;
+const BRING_BYTES: usize = 1 << 20;
 
 /// A state to read from: the index with the bounds of what may be read.
 #[derive(Clone, Copy, Debug)]
@@ -144,9 +148,9 @@ impl Found<'_> {
         }
     }
 
-    fn pair(&self, cached: Option<Record>, records: &impl Records) -> Result<KeyValue, ReadError> {
+    fn pair(&self, brought: Option<Record>, records: &impl Records) -> Result<KeyValue, ReadError> {
         let at = self.version.modified();
-        let record = match cached {
+        let record = match brought {
             Some(record) => record,
             None => records.fetch(at)?,
         };
@@ -159,12 +163,14 @@ impl Found<'_> {
 pub(in crate::storage) trait Records {
     /// Adds the record of each of some revisions, or `None` if that isn't in memory.
     fn cached_many(&self, revisions: &[Revision], found: &mut Vec<Option<Record>>);
+    /// The records of those of some ascending revisions that are there, in order, of about `bytes_max` bytes at most.
+    fn fetch_many(&self, revisions: &[Revision], bytes_max: usize) -> Result<Vec<(Revision, Record)>, ReadError>;
     /// The record of one, wherever it is.
     fn fetch(&self, at: Revision) -> Result<Record, ReadError>;
 }
 
-/// The pairs of what was found, up to the one after which `goes_on` says that it is enough. What is in memory is
-/// looked for some at a time, what isn't is brought one by one, so that no more is than is wanted.
+/// The pairs of what was found, up to the one after which `goes_on` says that it is enough. They are looked for some at
+/// a time, and those that aren't in memory in the order in which they lie on the disk: more of them the more were not.
 fn pairs(
     picked: &[Found<'_>],
     keys_only: bool,
@@ -172,17 +178,22 @@ fn pairs(
     goes_on: &mut impl FnMut(usize) -> Result<bool, ReadError>,
 ) -> Result<Vec<KeyValue>, ReadError> {
     let mut kvs: Vec<KeyValue> = Vec::with_capacity(picked.len());
-    let (mut revisions, mut cached) = (Vec::new(), Vec::new());
-    for some in picked.chunks(ValueReader::MANY) {
+    let (mut revisions, mut brought) = (Vec::new(), Vec::new());
+    let (mut rest, mut at_a_time) = (picked, ValueReader::MANY);
+    while !rest.is_empty() {
+        let (some, later) = rest.split_at(at_a_time.min(rest.len()));
+        rest = later;
         revisions.clear();
-        cached.clear();
+        brought.clear();
         if !keys_only {
             revisions.extend(some.iter().map(|found| found.version.modified()));
-            records.cached_many(&revisions, &mut cached);
+            records.cached_many(&revisions, &mut brought);
+            let is_cold = bring(&revisions, &mut brought, records)?;
+            at_a_time = if is_cold { (at_a_time * 2).min(BRING_MAX) } else { ValueReader::MANY };
         }
-        let mut cached = cached.drain(..);
+        let mut brought = brought.drain(..);
         for found in some {
-            let pair = if keys_only { found.key_only() } else { found.pair(cached.next().flatten(), records)? };
+            let pair = if keys_only { found.key_only() } else { found.pair(brought.next().flatten(), records)? };
             let bytes = pair.key.len() + pair.value.len();
             kvs.push(pair);
             if !goes_on(bytes)? {
@@ -191,6 +202,22 @@ fn pairs(
         }
     }
     Ok(kvs)
+}
+
+/// Fills in what `found` lacks of `revisions`, as far as [`BRING_BYTES`] go; whether it lacked several.
+fn bring(revisions: &[Revision], found: &mut [Option<Record>], records: &impl Records) -> Result<bool, ReadError> {
+    let mut lacking: Vec<_> =
+        revisions.iter().zip(&*found).filter(|(_, found)| found.is_none()).map(|(at, _)| *at).collect();
+    if lacking.len() < 2 {
+        return Ok(false);
+    }
+    lacking.sort_unstable();
+    let read = records.fetch_many(&lacking, BRING_BYTES)?;
+    for (at, found) in revisions.iter().zip(found).filter(|(_, found)| found.is_none()) {
+        // Records share their bytes.
+        *found = read.binary_search_by_key(at, |(at, _)| *at).ok().map(|place| read[place].1.clone());
+    }
+    Ok(true)
 }
 
 /// How many pairs are enough. With an order other than the key's, all have to be looked at; with
@@ -266,4 +293,112 @@ fn by_value(
         }
     }
     Ok(RangeResult { kvs, more, count })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+    use crate::storage::index::{Builder, Index};
+    use crate::storage::{KeyMeta, VersionRecord};
+    use crate::types::{KeyRange, LeaseId};
+
+    const KEYS: i64 = 2_000;
+
+    /// Records of which some are in memory. What is asked for is noted.
+    struct Cold {
+        is_cached: fn(i64) -> bool,
+        len: usize,
+        pages: RefCell<Vec<Vec<i64>>>,
+        singles: RefCell<Vec<i64>>,
+    }
+
+    impl Cold {
+        fn new(len: usize, is_cached: fn(i64) -> bool) -> Self {
+            Self { is_cached, len, pages: RefCell::default(), singles: RefCell::default() }
+        }
+
+        fn record(&self, at: Revision) -> Record {
+            let value = vec![at.main as u8; self.len].into();
+            let version = VersionRecord { value, create_revision: at.main, version: 1, lease: LeaseId::NONE };
+            Record { key: key_of(at.main).into(), version: Some(version) }
+        }
+    }
+
+    impl Records for Cold {
+        fn cached_many(&self, revisions: &[Revision], found: &mut Vec<Option<Record>>) {
+            found.extend(revisions.iter().map(|at| (self.is_cached)(at.main).then(|| self.record(*at))));
+        }
+
+        fn fetch_many(&self, revisions: &[Revision], bytes_max: usize) -> Result<Vec<(Revision, Record)>, ReadError> {
+            assert!(revisions.is_sorted(), "they lie on the disk in this order");
+            let page = revisions.iter().take(bytes_max.div_ceil(self.len));
+            self.pages.borrow_mut().push(page.clone().map(|at| at.main).collect());
+            Ok(page.map(|at| (*at, self.record(*at))).collect())
+        }
+
+        fn fetch(&self, at: Revision) -> Result<Record, ReadError> {
+            self.singles.borrow_mut().push(at.main);
+            Ok(self.record(at))
+        }
+    }
+
+    /// Keys that were written in another order than their own.
+    fn key_of(main: i64) -> String {
+        format!("{:04}", main * 7 % KEYS)
+    }
+
+    fn index() -> Index {
+        let mut mains: Vec<_> = (0..KEYS).collect();
+        mains.sort_by_key(|main| key_of(*main));
+        let mut builder = Builder::default();
+        for main in mains {
+            let meta = KeyMeta { create: main, modified: Revision::new(main, 0), version: 1, lease: LeaseId::NONE };
+            builder.push(key_of(main).as_bytes(), &[Version::put(meta, 0)]);
+        }
+        builder.finish()
+    }
+
+    fn read(records: &Cold, limit: i64) -> Vec<KeyValue> {
+        let index = index();
+        let view = View { index: &index, revision: KEYS, compact: -1 };
+        let query = RangeQuery { limit, ..RangeQuery::latest(KeyRange::all()) };
+        let kvs = view.range(&query, records, |_| Ok(())).unwrap().kvs;
+        for (at, pair) in kvs.iter().enumerate() {
+            assert_eq!(pair.key, format!("{at:04}"));
+            assert_eq!((&pair.key, pair.value.len()), (&key_of(pair.mod_revision).into(), records.len));
+            assert!(pair.value.iter().all(|byte| *byte == pair.mod_revision as u8));
+        }
+        kvs
+    }
+
+    /// Cause: values on disk were read one by one in the order of their keys. Symptom: a leaf of the engine was read and
+    /// unpacked for each of them, where those that lie together need it once.
+    #[test]
+    fn what_is_not_in_memory_is_brought_in_the_disks_order_many_at_a_time() {
+        let cold = Cold::new(100, |_| false);
+        assert_eq!(read(&cold, 0).len(), KEYS as usize);
+        let pages = cold.pages.into_inner();
+        assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), [48, 96, 192, 384, 512, 512, 256]);
+        assert!(cold.singles.borrow().is_empty());
+        let some = Cold::new(100, |main| main % 2 == 0);
+        assert_eq!(read(&some, 500).len(), 500);
+        let pages = some.pages.into_inner();
+        assert!(pages.iter().flatten().all(|main| main % 2 == 1) && pages.len() <= 4, "{pages:?}");
+        let hot = Cold::new(100, |main| main != 7);
+        assert_eq!(read(&hot, 0).len(), KEYS as usize);
+        assert_eq!((hot.pages.into_inner().len(), hot.singles.into_inner()), (0, vec![7]));
+    }
+
+    /// Cause: as many records were brought as were to be looked at next, whatever their size. Symptom: of values of a MiB a
+    /// page took half a GiB.
+    #[test]
+    fn large_values_are_brought_as_far_as_the_bytes_go_and_then_one_by_one() {
+        let large = Cold::new(BRING_BYTES / 4, |_| false);
+        assert_eq!(read(&large, 100).len(), 100);
+        assert!(large.pages.into_inner().iter().all(|page| page.len() <= 4));
+        let singles = large.singles.into_inner();
+        assert!(singles.len() > 80 && singles.len() < 100, "{}", singles.len());
+    }
 }

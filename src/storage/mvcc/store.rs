@@ -165,7 +165,18 @@ impl Store {
 
 impl Records for Store {
     fn cached_many(&self, revisions: &[Revision], found: &mut Vec<Option<Record>>) {
+        let start = found.len();
         self.shared.values.cached_many(revisions, found);
+        if !self.changes.is_empty() {
+            // What this command and those of its batch have written isn't among the values yet.
+            for (record, at) in found[start..].iter_mut().zip(revisions).filter(|(record, _)| record.is_none()) {
+                *record = self.cached(*at);
+            }
+        }
+    }
+
+    fn fetch_many(&self, revisions: &[Revision], bytes_max: usize) -> Result<Vec<(Revision, Record)>, ReadError> {
+        Ok(self.shared.values.bring(revisions, bytes_max)?)
     }
 
     fn fetch(&self, at: Revision) -> Result<Record, ReadError> {

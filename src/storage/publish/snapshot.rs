@@ -205,6 +205,27 @@ impl Snapshot {
         }
     }
 
+    /// Of the living keys' versions those that were written last, at most `max` of them, in ascending order.
+    pub fn newest_living(&self, max: usize) -> Vec<Revision> {
+        let mut newest = Vec::new();
+        let cut = |newest: &mut Vec<Revision>| {
+            if newest.len() > max {
+                newest.select_nth_unstable_by(max, |a, b| b.cmp(a));
+                newest.truncate(max);
+            }
+        };
+        self.visit(&KeyRange::all(), |meta, _| {
+            newest.push(meta.modified);
+            if newest.len() >= max.saturating_mul(2) {
+                cut(&mut newest);
+            }
+            true
+        });
+        cut(&mut newest);
+        newest.sort_unstable();
+        newest
+    }
+
     /// Calls `each` with the value of every living key of `range`, in no particular order, until it
     /// says to stop by `false`. Those on disk are read in pages.
     ///
@@ -317,6 +338,13 @@ struct Kept<'a> {
 impl Records for Kept<'_> {
     fn cached_many(&self, revisions: &[Revision], found: &mut Vec<Option<Record>>) {
         self.values.cached_many(revisions, found);
+    }
+
+    fn fetch_many(&self, revisions: &[Revision], bytes_max: usize) -> Result<Vec<(Revision, Record)>, ReadError> {
+        match self.disk {
+            Disk::Never => Err(ReadError::NeedsDisk),
+            Disk::Allowed => Ok(self.values.bring(revisions, bytes_max)?),
+        }
     }
 
     fn fetch(&self, at: Revision) -> Result<Record, ReadError> {

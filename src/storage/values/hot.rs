@@ -4,7 +4,7 @@
 //! revision ─ hash ─► a cache line of four slots: tag, pointer ─► one piece of memory: head · key · value
 //! the hash's low bits: a line in one of the levels  │ level 0 │ 1 │   2   │       3       │ … each doubles the lines
 //! ```
-//! The table begins small and takes a level more when it holds a record a line, so that little data takes little memory. A
+//! The table begins small and takes a level more when it holds a record for two lines, so that little data takes little memory. A
 //! record that is moved then may be missed by a reader, or be left where nobody looks until the hand comes by: it is a cache.
 //!
 //! A tag beside each slot says what may be in it, so that a miss costs four loads and no pointer. What is
@@ -189,11 +189,12 @@ impl Hot {
         &level[index - start].0
     }
 
-    /// Doubles the sets once there is a record for each: with more, a set is full too often.
+    /// Doubles the sets once there is a record for every other one: with one for each, of 250 records one finds its set
+    /// full, and a list of them all goes to the disk.
     fn grow(&self) {
         let is_due = || {
             let bits = self.bits.load(Ordering::Acquire);
-            bits < self.bits_max && self.count.load(Ordering::Relaxed) > 1 << bits
+            bits < self.bits_max && self.count.load(Ordering::Relaxed) > (1 << bits) / 2
         };
         if !is_due() || self.growing.swap(true, Ordering::Acquire) {
             return;
@@ -304,6 +305,11 @@ impl Hot {
     /// Bytes kept.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether there is less room than there was.
+    pub(super) fn is_half_full(&self) -> bool {
+        self.bytes() >= self.bytes_max / 2
     }
 
     fn empty(&self, slot: &Slot) {

@@ -43,7 +43,7 @@ mod writer;
 pub use doomed::Doomed;
 pub use freeze::Frozen;
 pub use load::{Loaded, RecordHeads};
-pub use reader::{Page, PageLimits, ValueReader};
+pub use reader::{Page, PageLimits, ValueReader, Warmed};
 pub use replace::Replacement;
 pub use shared::Health;
 pub use writer::ValueWriter;

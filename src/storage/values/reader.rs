@@ -54,6 +54,15 @@ fn behind(last: Revision) -> Revision {
     Revision::new(last.main, last.sub.saturating_add(1))
 }
 
+/// What came of [`ValueReader::warm`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Warmed {
+    /// How many of the revisions are left to do, the first ones; none once there is no more room.
+    pub left: usize,
+    /// Bytes that were read, and some for each that was looked for.
+    pub bytes: usize,
+}
+
 /// Reads records. It has no method that writes.
 #[derive(Clone, Debug)]
 pub struct ValueReader {
@@ -195,6 +204,45 @@ impl ValueReader {
         let mut bytes_left = usize::MAX;
         self.records(revisions, &mut bytes_left, &mut found)?;
         Ok(found.into_iter().map(|(_, record)| record).collect())
+    }
+
+    /// Those of the records of ascending `revisions` that weren't removed, in order, up to the one that reaches
+    /// `bytes_max`; they are kept in memory. May block on the disk.
+    ///
+    /// # Errors
+    /// As [`ValueReader::record`].
+    pub fn bring(&self, revisions: &[Revision], bytes_max: usize) -> Result<Vec<(Revision, Record)>, StorageError> {
+        let epoch = self.shared.hot.epoch();
+        let (mut found, mut bytes_left) = (Vec::with_capacity(revisions.len()), bytes_max.max(1));
+        self.records(revisions, &mut bytes_left, &mut found)?;
+        for (at, record) in &found {
+            self.shared.hot.insert(epoch, *at, record);
+        }
+        Ok(found)
+    }
+
+    /// Has those of `revisions`, which ascend, in memory that have room in a half of the hot cache, the last ones first, until
+    /// about `bytes_max` bytes of them were read; what is newer has the other half. May block on the disk.
+    ///
+    /// # Errors
+    /// As [`ValueReader::record`].
+    pub fn warm(&self, revisions: &[Revision], bytes_max: usize) -> Result<Warmed, StorageError> {
+        let mut warmed = Warmed { left: revisions.len(), bytes: 0 };
+        while warmed.left > 0 && warmed.bytes < bytes_max {
+            if self.shared.hot.is_half_full() {
+                return Ok(Warmed { left: 0, ..warmed });
+            }
+            let end = warmed.left;
+            warmed.left = end.saturating_sub(Self::MANY);
+            let some = &revisions[warmed.left..end];
+            let mut found = Vec::with_capacity(some.len());
+            self.cached_many(some, &mut found);
+            let lacks = some.iter().zip(found).filter(|(_, found)| found.is_none());
+            let lacking: Vec<_> = lacks.map(|(at, _)| *at).collect();
+            let read = self.bring(&lacking, bytes_max)?;
+            warmed.bytes += size_of_val(some) + read.iter().map(|(_, record)| record.size()).sum::<usize>();
+        }
+        Ok(warmed)
     }
 
     /// The records of these revisions, which a segment lists. False if the bytes that were left didn't reach for all of

@@ -419,3 +419,37 @@ async fn what_is_removed_while_a_page_is_read_takes_nothing_else_along() {
     read_before();
     assert_eq!(reader.scan(at(0), at(100), 4).expect("scan").len(), 4);
 }
+
+#[tokio::test]
+async fn what_is_warmed_is_what_is_asked_for_the_last_first_and_half_of_the_cache_at_most() {
+    const LEN: usize = 10_000;
+    let image = MemoryImage::default();
+    let small = || ValuesConfig { cache_bytes: 8 << 20, ..config(&image) };
+    let (mut writer, reader, _) = open(&Env::real(), small()).expect("open");
+    for main in 2..802 {
+        let value = vec![main as u8; LEN];
+        writer.append(vec![(at(main), record("k", value))], vec![], position(main as u64)).expect("append");
+    }
+    flushed(&writer).await;
+    drop((writer, reader));
+    let (_writer, reader, _) = open(&Env::real(), small()).expect("open again");
+    // Some that aren't there, and not the odd ones.
+    let mut left: Vec<_> = (2..900).filter(|main| main % 2 == 0).map(at).collect();
+    let mut steps = 0;
+    while !left.is_empty() {
+        let warmed = reader.warm(&left, 50 * LEN).expect("read");
+        assert!(warmed.left < left.len() && warmed.bytes <= 100 * LEN, "{warmed:?}");
+        left.truncate(warmed.left);
+        steps += 1;
+    }
+    assert!(steps > 2, "{steps}");
+    let is_warm = |main: i64| reader.cached(at(main)).is_some();
+    assert!((700..802).all(|main| is_warm(main) == (main % 2 == 0)));
+    assert!(!(2..100).any(is_warm), "there is no room for the oldest");
+    let (_, hot) = reader.memory();
+    assert!(((2 << 20)..(3 << 20)).contains(&hot), "{hot}");
+    assert_eq!(reader.cached(at(800)), Some(record("k", vec![800_i64 as u8; LEN])));
+    // It is enough.
+    assert_eq!(reader.warm(&[at(2)], LEN).expect("read"), Warmed { left: 0, bytes: 0 });
+    assert!(!is_warm(2));
+}
