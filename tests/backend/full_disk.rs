@@ -236,6 +236,12 @@ fn sled_outlives_a_disk_that_is_full_twice() {
     let other = dir.path().join("other");
     let mut last = 0;
     let mut health = writer.health();
+    // Nothing that was freed before has room for it.
+    let large = |main: i64| {
+        let mut large = record(main, 0);
+        large.version.as_mut().unwrap().value = noise(&mut (main as u64), 10_000 * main as usize).into();
+        large
+    };
     for _ in 0..2 {
         for main in last + 1..last + 101 {
             append(&mut writer, main, 50_000);
@@ -247,7 +253,7 @@ fn sled_outlives_a_disk_that_is_full_twice() {
         drop(filler);
         is_true.store(false, Ordering::SeqCst);
         last += 1;
-        append(&mut writer, last, 700_000);
+        writer.append(vec![(at(last), large(last))], vec![], position(last)).unwrap();
         let flushed = writer.flush();
         block_on(health.wait_for(|health| matches!(health, Health::Waiting(_)))).unwrap();
         is_true.store(true, Ordering::SeqCst);
@@ -262,8 +268,8 @@ fn sled_outlives_a_disk_that_is_full_twice() {
     let (writer, reader, loaded) = values::open(&Env::real(), config).unwrap();
     assert_eq!(loaded.position, position(last));
     for main in 1..=last {
-        let bytes = if main % 101 == 0 { 700_000 } else { 50_000 };
-        assert!(reader.record(at(main)).unwrap() == Some(record(main, bytes)), "{main} after a start");
+        let written = if main % 101 == 0 { large(main) } else { record(main, 50_000) };
+        assert!(reader.record(at(main)).unwrap() == Some(written), "{main} after a start");
     }
     drop((writer, reader, loaded, mount));
 }
