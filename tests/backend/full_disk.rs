@@ -178,9 +178,14 @@ fn reads_outlive_a_write_that_finds_the_disk_full(engine: Engine) {
     // The end without room: what isn't written is in the log, and a start serves the rest.
     drop((writer, reader, flushed));
     let (mut writer, reader, loaded) = values::open(&env, config.clone()).unwrap();
-    assert_eq!(loaded.position, position(ALL.end - 1));
+    // Of the room that is kept for openings some may have been left to the write, if it was tried again before the disk
+    // said the truth.
+    let is_written = loaded.position == position(ALL.end);
+    assert!(is_written || loaded.position == position(ALL.end - 1), "{:?}", loaded.position);
     assert_eq!(reader.record(at(3)).unwrap(), Some(record(3, 50_000)));
-    writer.append(vec![(at(ALL.end), large.clone())], vec![], position(ALL.end)).unwrap();
+    if !is_written {
+        writer.append(vec![(at(ALL.end), large.clone())], vec![], position(ALL.end)).unwrap();
+    }
     std::fs::remove_file(dir.path().join("other")).unwrap();
     assert_eq!(flush(&writer), position(ALL.end));
     drop((writer, reader, loaded));
