@@ -379,6 +379,24 @@ type Bytes = InlineArray;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::backend::Engine;
+
+    // Cause: a new directory's first leaf isn't on the disk until it is written, and a cache that it doesn't fit in let it go
+    // when it was read. Symptom: the next look for it never came to an end.
+    #[test]
+    fn a_new_store_can_be_read_whatever_its_cache() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = BackendConfig { cache_bytes: 0, ..BackendConfig::new(Engine::Sled, dir.path().join("sled")) };
+        let engine = Sled::open(&Env::real(), &config).expect("opened");
+        for _ in 0..2 {
+            assert_eq!(engine.get(Table::Meta, b"k").expect("read"), None);
+        }
+        let mut batch = Batch::default();
+        batch.put(Table::Meta, b"k", b"v");
+        engine.write(&batch).expect("written");
+        engine.flush().expect("flushed");
+        assert_eq!(engine.get(Table::Meta, b"k").expect("read"), Some(b"v".to_vec()));
+    }
 
     #[test]
     fn the_less_is_written_the_less_is_held_and_the_longer() {

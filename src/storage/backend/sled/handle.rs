@@ -21,13 +21,20 @@ pub(super) const CLOSE_LIMIT: Duration = Duration::from_secs(30);
 /// After a failure readers wait for it, and it is asked again.
 pub(super) const CLOSE_FAILED_LIMIT: Duration = Duration::from_secs(1);
 
-/// The part of the cache that holds leaves as they are on the disk, by their bytes without what each entry takes besides.
+/// The part of the cache that holds leaves as they are on the disk, by their bytes and what each takes besides.
 /// The rest is for those that were written since opening, and for a flush.
 const CLEAN_PART: usize = 2;
+/// The least of it: sled looks for ever for a leaf that was let go before it was written, which the first one of a new
+/// directory would be.
+const CLEAN_BYTES_MIN: usize = 64 << 10;
 
 /// How often and at what distance sled's lock is asked for.
 const LOCK_TRIES: u32 = 50;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
+fn clean_bytes(config: &BackendConfig) -> usize {
+    (usize::try_from(config.cache_bytes).unwrap_or(usize::MAX) / CLEAN_PART).max(CLEAN_BYTES_MIN)
+}
 
 /// Opens, though a child that this process is just starting may hold the lock for a moment; sled
 /// itself starts one (`sync`) at each opening.
@@ -63,7 +70,7 @@ impl Handle {
             .path(&config.dir)
             .flush_every_ms(None)
             .zstd_compression_level(1)
-            .cache_capacity_bytes(usize::try_from(config.cache_bytes).unwrap_or(usize::MAX) / CLEAN_PART);
+            .cache_capacity_bytes(clean_bytes(config));
         if check_room(env, config, 1).is_err() {
             // Each flush moves leaves of files that are less full than this, those that a read ends with as well: on a full
             // disk that would cost the handle, again and again.
