@@ -205,6 +205,39 @@ async fn a_call_for_whose_answer_there_is_no_room_leaves_no_lease() {
     LockClient::new(server.connect().await).lock(lock).await.unwrap();
 }
 
+// Cause: what may wait for hours let go of its message's bytes when that was there, though it has the message until its place
+// is taken. Symptom: while there was no leader, 5 000 calls without a lease could have as many messages of megabytes, beside
+// all limits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_for_a_lock_is_held_until_its_place_is_taken() {
+    const LONG: usize = 200 << 10;
+    let server = Server::with_limits(Limits::default());
+    let (requests, grants) = (&server.services.budgets.requests, &server.member.front.grants);
+    let name = Bytes::from(vec![b'n'; LONG]);
+    let channel = server.connect().await;
+    let lock = || {
+        let (channel, name) = (channel.clone(), name.clone());
+        tokio::spawn(async move { LockClient::new(channel).lock(v3lockpb::LockRequest { name, lease: 0 }).await })
+    };
+    let campaign = || {
+        let channel = channel.clone();
+        let request = v3electionpb::CampaignRequest { name: name.clone(), lease: 0, value: "v".into() };
+        tokio::spawn(async move { ElectionClient::new(channel).campaign(request).await })
+    };
+    grants.close();
+    let first = lock();
+    grants.is_reached().await;
+    assert!(requests.used() >= LONG, "{}", requests.used());
+    grants.open();
+    first.await.unwrap().unwrap();
+    // Those behind it wait with their names, and nothing else.
+    let waiters = &server.services.budgets.lock_waiters;
+    for (number, call) in [lock().abort_handle(), campaign().abort_handle()].into_iter().enumerate() {
+        until("it waits", async || waiters.taken() > number && requests.used() == 0).await;
+        assert!(!call.is_finished());
+    }
+}
+
 /// The keys of all who contend for `l`.
 async fn keys(server: &Server) -> Vec<String> {
     let range = pb::RangeRequest { key: "l/".into(), range_end: "l0".into(), ..Default::default() };

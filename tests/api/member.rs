@@ -43,7 +43,9 @@ pub(crate) struct Front {
     pub(crate) mute: AtomicBool,
     /// Set by a test: what changes users and roles isn't applied, and its caller is told that its time is over.
     pub(crate) loses_changes: AtomicBool,
-    /// Where revokes are held before they are in the log, changes of users and roles, and confirmations of the lead.
+    /// Where leases to be granted are held before they are in the log, revokes, changes of users and roles, and
+    /// confirmations of the lead.
+    pub(crate) grants: Gate,
     pub(crate) revokes: Gate,
     pub(crate) changes: Gate,
     pub(crate) confirms: Gate,
@@ -96,6 +98,7 @@ impl Member {
             barrier_fails: AtomicBool::new(false),
             mute: AtomicBool::new(false),
             loses_changes: AtomicBool::new(false),
+            grants: Gate::default(),
             revokes: Gate::default(),
             changes: Gate::default(),
             confirms: Gate::default(),
@@ -187,6 +190,7 @@ impl Propose for Front {
     fn propose(&self, command: Command) -> Waiting<Result<Outcome, RequestError>> {
         let (reply, outcome) = oneshot::channel();
         let held = match command.plain() {
+            Command::LeaseGrant { .. } => self.grants.holds(),
             Command::LeaseRevoke { .. } => self.revokes.holds(),
             Command::Auth(_) if self.loses_changes.load(Ordering::Relaxed) => {
                 return Box::pin(std::future::ready(Err(RequestError::Timeout)));

@@ -14,7 +14,7 @@ use super::{Origin, Who};
 use crate::api::services::Services;
 use crate::apply::{Command, rights};
 use crate::auth::{Access, AuthState, Caller};
-use crate::types::RequestError;
+use crate::types::{Held, RequestError};
 
 /// A call under way.
 #[derive(Clone, Debug)]
@@ -25,6 +25,8 @@ pub(crate) struct CallContext {
     needs_leader: bool,
     /// When it came, with its message; none for one that may take long, at whose token one looks as of now.
     came: Option<Instant>,
+    /// The bytes of the message of one that may wait for hours, which lets go of it before that.
+    message: Option<Arc<Held>>,
 }
 
 impl Deref for CallContext {
@@ -37,12 +39,22 @@ impl Deref for CallContext {
 
 impl CallContext {
     pub(crate) fn new(services: Arc<Services>, who: Who, origin: Origin, needs_leader: bool) -> Self {
-        Self { services, who, origin, needs_leader, came: None }
+        Self { services, who, origin, needs_leader, came: None, message: None }
     }
 
     /// Notes that the call came as a whole at `time`, which is what counts for its token: it saves a look at the clock.
     pub(crate) fn came(&mut self, time: Instant) {
         self.came = Some(time);
+    }
+
+    /// Leaves it to the call when what its message takes is given back.
+    pub(crate) fn hold_message(&mut self, held: Option<Held>) {
+        self.message = held.map(Arc::new);
+    }
+
+    /// What its message takes, to be given back with it.
+    pub(crate) fn take_message_held(&mut self) -> Option<Arc<Held>> {
+        self.message.take()
     }
 
     /// [`super::Authentication::look`] for this call.

@@ -306,7 +306,7 @@ where
 {
     let mut context = call.admit().await?;
     let is_unary = call.method.parts().2 == Kind::Unary;
-    // These may wait for hours, and keep no more than a name.
+    // These may wait for hours, and then keep no more than names, which are counted by themselves.
     let is_patient = matches!(call.method, Method::Lock | Method::Campaign);
     let max = call.services.message_bytes_max();
     let mut messages = frame::Messages::new(call.request.headers(), max);
@@ -335,7 +335,13 @@ where
     call.request.body_mut().let_go();
     // Its client decides when a message comes, and by then others may do what the method does.
     rules::admit_again(&context, call.method).map_err(|error| errors::status(&error))?;
-    let _held = held.filter(|_| !is_patient);
+    let _held = match is_patient {
+        true => {
+            context.hold_message(held);
+            None
+        }
+        false => held,
+    };
     call.message = (!is_patient && !has_password(call.method)).then(|| message.clone());
     call.guard.received(message.len());
     let message = if is_unary { decode::decode(message) } else { decode::decode_streamed(message) };

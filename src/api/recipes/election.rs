@@ -20,18 +20,19 @@ const NOT_LEADER: &str = "election: not leader";
 const LEADER_MISSING: &str = "\"leader\" field must be provided";
 
 /// `Campaign`: answers when this candidate leads. Who campaigns again with another value proclaims it.
-pub(crate) async fn campaign(call: CallContext, request: pb::CampaignRequest) -> Result<ReplyBody, Status> {
+pub(crate) async fn campaign(mut call: CallContext, request: pb::CampaignRequest) -> Result<ReplyBody, Status> {
     let pb::CampaignRequest { name: named, lease, value } = request;
+    let arrived = call.take_message_held();
     room::for_answer(&call, 2 * named.len()).map_err(|error| unknown(&error))?;
     let (session, room) = begin(&call, &named, lease).await.map_err(|error| unknown(&error))?;
     let place = contend(&call, &named, session.lease, value.clone(), room).await;
     let mut place = place.map_err(|error| unknown(&error))?;
-    if place.value.take().is_some_and(|found| found != value) {
+    if place.has_other_value {
         put_if_created(&call, &place.key, place.revision, place.lease, value.clone()).await?;
     }
     // As parts of the message they would keep all of it.
     let name = place.key.slice(..named.len());
-    drop((named, value));
+    drop((named, value, arrived));
     if place.is_first {
         session.keep();
     } else {

@@ -16,13 +16,14 @@ use crate::types::KeyRange;
 const EXPIRED: &str = "mutex: session is expired";
 
 /// `Lock`: answers when the lock is held.
-pub(crate) async fn lock(call: CallContext, request: pb::LockRequest) -> Result<ReplyBody, Status> {
+pub(crate) async fn lock(mut call: CallContext, request: pb::LockRequest) -> Result<ReplyBody, Status> {
+    let arrived = call.take_message_held();
     room::for_answer(&call, request.name.len()).map_err(|error| unknown(&error))?;
     let (session, room) = begin(&call, &request.name, request.lease).await.map_err(|error| unknown(&error))?;
     let place = contend(&call, &request.name, session.lease, Bytes::new(), room).await;
     let mut place = place.map_err(|error| unknown(&error))?;
     // It is a part of the message, and keeps all of it.
-    drop(request);
+    drop((request, arrived));
     if place.is_first {
         session.keep();
         return answer(&call, place.header, place.key);

@@ -98,8 +98,8 @@ struct Place {
     lease: LeaseId,
     /// When the key was created.
     revision: i64,
-    /// The value that was found, if the key was there already.
-    value: Option<Bytes>,
+    /// The key was there already, with another value. (Not that value: who waits would keep it.)
+    has_other_value: bool,
     is_first: bool,
     /// The revision of the header.
     header: i64,
@@ -140,7 +140,7 @@ async fn contend(
     let key = own_key(name, lease);
     let prefix = key.slice(..name.len() + 1);
     let first = || Op::Range(oldest(KeyRange::prefix(prefix.clone())));
-    let put = PutOp { key: key.clone(), value, lease, ..PutOp::default() };
+    let put = PutOp { key: key.clone(), value: value.clone(), lease, ..PutOp::default() };
     let taken = if room.is_ok() { KeyRange::single(key.clone()) } else { KeyRange::prefix(prefix.clone()) };
     let (result, header) = txn(
         call,
@@ -157,8 +157,8 @@ async fn contend(
     let has_key = result.succeeded || own.is_some();
     let is_first = has_key && found(&result, 1).is_none_or(|kv| kv.create_revision == revision);
     let room = if is_first { None } else { Some(room.map_err(|full| full.refuse(&call.budgets))?) };
-    let value = own.map(|kv| kv.value.clone());
-    Ok(Place { prefix, key, lease, revision, value, is_first, header, room })
+    let has_other_value = own.is_some_and(|kv| kv.value != value);
+    Ok(Place { prefix, key, lease, revision, has_other_value, is_first, header, room })
 }
 
 /// Waits until nobody in the place's prefix is older than it.
@@ -182,14 +182,19 @@ async fn wait_first(call: &CallContext, place: &Place, waiting: &mut Waiting) ->
         let mut follow = Follow::new(call.watch.hub(), single.clone());
         // It may have gone before it was followed.
         loop {
-            let query = RangeQuery { keys_only: true, ..RangeQuery::latest(single.clone()) };
-            let (reply, _) = kv::read_range(call, query, true).await?;
-            if reply.result.kvs.first().is_none_or(|kv| kv.create_revision != ahead.create_revision) {
+            if !is_there(call, single.clone(), ahead.create_revision).await? {
                 break;
             }
             follow.next().await.map_err(|_| RequestError::Stopped)?;
         }
     }
+}
+
+/// Whether a key that was created at `revision` is there, as far as this member knows. (Its answer isn't kept during a wait.)
+async fn is_there(call: &CallContext, key: KeyRange, revision: i64) -> Result<bool, RequestError> {
+    let query = RangeQuery { keys_only: true, ..RangeQuery::latest(key) };
+    let (reply, _) = kv::read_range(call, query, true).await?;
+    Ok(reply.result.kvs.first().is_some_and(|kv| kv.create_revision == revision))
 }
 
 /// The revision at which the place's key was seen to be there still; `None` if it is gone: its lease has ended, or whoever waited with the same lease gave it up.
