@@ -149,7 +149,7 @@ template:
       {{- toYaml . | nindent 6 }}
       {{- end }}
     {{- /* Not podAnnotations: a sidecar that members are given never ends, and nor would the job. */}}
-    {{- with .root.Values.jobs.podAnnotations }}
+    {{- with (.root.Values.jobs).podAnnotations }}
     annotations:
       {{- toYaml . | nindent 6 }}
     {{- end }}
