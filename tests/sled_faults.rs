@@ -22,7 +22,7 @@ use rusd::ops::startup;
 use rusd::storage::backend::Engine;
 use rusd::storage::values::{self, Health, ValueReader, ValueWriter, ValuesConfig};
 use rusd::storage::{AppliedPosition, Record, VersionRecord};
-use rusd::types::{LeaseId, RaftIndex, Revision, Term};
+use rusd::types::{LeaseId, RaftIndex, Revision, StorageError, Term};
 
 const FIRST: std::ops::Range<i64> = 1..201;
 const ALL: std::ops::Range<i64> = 1..401;
@@ -121,6 +121,42 @@ fn a_flush_that_fails_at_any_call_is_made_up_for() {
         drop((writer, reader, loaded));
     }
     assert!(moved >= 3, "{moved} of 6 calls were those of a flush");
+}
+
+/// Cause: an opening that ends between the snapshot it makes of its logs and the log it goes on in. Symptom: the one after it
+/// removes that snapshot for an old one's, and the next finds its logs without a beginning. Holds: whichever call of an
+/// opening fails, all is there at each of the next ones, or it is noticed at once: sled takes a read that fails for its
+/// log's end.
+#[test]
+fn an_opening_that_fails_at_any_call_leaves_all_there() {
+    let _turn = in_turn();
+    let (mut failures, mut noticed) = (0, 0);
+    // The calls behind these open one slab after the other.
+    for call in 1..=40 {
+        let when = format!("call {call}");
+        let dir = tempfile::tempdir().unwrap();
+        let (mut writer, reader, loaded) = values::open(&Env::real(), config(dir.path())).unwrap();
+        append(&mut writer, FIRST);
+        assert_eq!(block_on(writer.flush()).unwrap(), position(FIRST.end - 1));
+        drop((writer, reader, loaded));
+        fail(call);
+        let opened = values::open(&Env::real(), config(dir.path()));
+        assert!(has_failed(), "{when} was not made");
+        FAULT_INJECT_COUNTER.store(u64::MAX, Ordering::SeqCst);
+        if matches!(opened, Err(StorageError::Damaged { .. })) {
+            noticed += 1;
+            continue;
+        }
+        failures += u64::from(opened.is_err());
+        drop(opened);
+        for _ in 0..2 {
+            let (writer, reader, loaded) = values::open(&Env::real(), config(dir.path())).unwrap();
+            assert_eq!(loaded.position, position(FIRST.end - 1), "{when}");
+            is_all_there(&reader, FIRST, &when);
+            drop((writer, reader, loaded));
+        }
+    }
+    assert!(failures >= 25 && noticed <= 8, "{failures} calls failed, {noticed} times it came to harm");
 }
 
 /// What a process is killed at.

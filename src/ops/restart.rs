@@ -34,10 +34,14 @@ impl Reason {
     }
 }
 
-/// Whether this process was started again for that reason already.
+/// Whether this process was started again for that reason already. A store isn't set aside right after any start of that
+/// kind: a disk by which an engine is damaged and stuck by turns would fill with such stores.
 pub fn is_again(reason: Reason) -> bool {
     let mark = std::env::var_os(MARK);
-    mark.is_some() && mark.as_deref() == reason.mark().map(OsStr::new)
+    match reason {
+        Reason::SetAside => mark.is_some(),
+        Reason::Stuck | Reason::Healing => mark.is_some() && mark.as_deref() == reason.mark().map(OsStr::new),
+    }
 }
 
 /// Starts again. Comes back only with the reason why that could not be done.

@@ -8,6 +8,7 @@ use crate::lease::Lessor;
 use crate::ops::metrics::{Limit, Metrics};
 use crate::ops::startup;
 use crate::propose::Proposer;
+use crate::storage::backend::BackendConfig;
 use crate::types::{Budget, Limits, Places};
 use crate::watch::WatchHub;
 
@@ -73,9 +74,10 @@ impl Files {
     fn of(limit: u64) -> Self {
         // What etcd leaves for itself, and more than is needed at a time.
         const OWN: u64 = 150;
+        let own = OWN + moves(limit) * BackendConfig::MOVE_FILES;
         const FEWEST: usize = 64;
         const MOST: usize = 1 << 28;
-        let sockets = usize::try_from(limit.saturating_sub(OWN)).unwrap_or(usize::MAX);
+        let sockets = usize::try_from(limit.saturating_sub(own)).unwrap_or(usize::MAX);
         Self { sockets: sockets.clamp(FEWEST, MOST) }
     }
 
@@ -89,6 +91,16 @@ impl Files {
         let left = self.sockets.saturating_sub(self.peers() + PROBES_MAX).max(self.sockets / 4);
         if wanted == 0 { left } else { wanted.min(left) }
     }
+}
+
+/// How often the store may leave files open that a failed engine had, of all that this process may have open.
+pub(super) fn moves_of_process() -> u64 {
+    moves(startup::open_files_max())
+}
+
+/// An eighth of the files at most.
+fn moves(files: u64) -> u64 {
+    (files / 8 / BackendConfig::MOVE_FILES).min(BackendConfig::MOVES_DEFAULT)
 }
 
 fn places(places: &Arc<Places>) -> Limit {
@@ -195,9 +207,10 @@ mod tests {
         for limit in [1_024, 4_096, 65_536, 1 << 20, u64::MAX] {
             let files = Files::of(limit);
             let all = files.clients(0) + files.peers() + PROBES_MAX;
-            assert!(all as u64 <= limit - 150, "{limit}: {all}");
+            assert!(all as u64 + moves(limit) * BackendConfig::MOVE_FILES <= limit - 150, "{limit}: {all}");
             assert!(files.peers() >= 96, "ten members and more: {limit}");
         }
+        assert_eq!([0, 639, 1_024, 4_096, 65_536, u64::MAX].map(moves), [0, 0, 1, 6, 8, 8]);
         assert_eq!(Files::of(1_024).clients(8), 8);
         assert_eq!(Files::of(1_024).clients(900), Files::of(1_024).clients(0));
         assert!(Files::of(0).clients(0) > 0 && Files::of(0).peers() > 0);

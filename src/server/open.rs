@@ -21,7 +21,7 @@ use crate::types::{RaftIndex, StorageError, Term};
 use crate::wal::{Recovered, Wal, WalError, WalOptions};
 
 use super::meters::{EngineMeter, LogMeter};
-use super::{heal, rebuild};
+use super::{heal, limits, rebuild};
 
 /// What is left to do for a member that is alone.
 const RESTORE: &str = "restore a snapshot into a new data directory";
@@ -234,6 +234,7 @@ fn store_config(config: &Config, data: &DataDir, dir: &Path) -> StoreConfig {
     };
     let mut store = StoreConfig::new(engine, dir);
     store.values.cache_bytes = config.engine.cache_bytes;
+    store.values.backend.moves_max = limits::moves_of_process();
     store
 }
 

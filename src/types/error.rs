@@ -239,10 +239,10 @@ pub enum StorageError {
 }
 
 impl StorageError {
-    /// Wraps an I/O error with what was tried and where; a full disk becomes [`StorageError::Full`].
+    /// Wraps an I/O error with what was tried and where; a full disk, or one of which a user's part is full, becomes [`StorageError::Full`].
     pub fn io(action: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
         let path = path.into();
-        if source.kind() == io::ErrorKind::StorageFull {
+        if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
             Self::Full { path }
         } else {
             Self::Io { action, path, source }

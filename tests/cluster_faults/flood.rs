@@ -26,6 +26,7 @@ use tonic::Status;
 
 use crate::cluster::{COMES_MAX, Cluster};
 use crate::load::ops::told;
+use crate::overload::UNANSWERED;
 
 /// Keys that it writes.
 const KEYS: usize = 500;
@@ -109,7 +110,7 @@ async fn flood(
 async fn call(sender: SendRequest<Bytes>, number: usize) -> String {
     match answered(sender, number).await {
         Ok(status) => told(&status),
-        Err(error) => format!("no answer: {error}"),
+        Err(error) => format!("{UNANSWERED}{error}"),
     }
 }
 

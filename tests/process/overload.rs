@@ -145,8 +145,12 @@ async fn transactions_that_write_and_read_much_hold_little_memory() {
         loop {
             match kv.txn(writing_and_reading(TXNS)).await {
                 Ok(told) => return told.into_inner(),
-                // The last answer is written, and may not be let go yet.
-                Err(status) => assert_eq!(status.message(), "etcdserver: too many requests"),
+                // The last answer is written, and may not be let go yet: not before, or only when this one is made.
+                Err(status) => {
+                    let text = status.message();
+                    let is_late = text.starts_with("etcdserver: request timed out");
+                    assert!(is_late || text == "etcdserver: too many requests", "{text}");
+                }
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

@@ -91,6 +91,9 @@ pub struct BackendConfig {
     pub cache_bytes: u64,
     /// Bytes that must stay free on the disk; a write that would go below is refused as full.
     pub reserve_bytes: u64,
+    /// How often a process may move the files of an engine that failed ([`Home::move_house`]); each time takes
+    /// [`BackendConfig::MOVE_FILES`] open files for good.
+    pub moves_max: u64,
     /// Is told how long writes and flushes take.
     pub observer: Option<Arc<dyn EngineObserver>>,
 }
@@ -99,10 +102,22 @@ impl BackendConfig {
     /// Free space that is never used up, so that a compaction can still run.
     pub const RESERVE_BYTES_DEFAULT: u64 = 64 << 20;
 
+    /// Moves of a process that has files enough for them.
+    pub const MOVES_DEFAULT: u64 = 8;
+    /// Open files that an engine keeps which failed and was moved away from, at most.
+    pub const MOVE_FILES: u64 = 80;
+
     /// `engine` in `dir` with 64 MiB of cache.
     pub fn new(engine: Engine, dir: impl Into<PathBuf>) -> Self {
         let reserve_bytes = Self::RESERVE_BYTES_DEFAULT;
-        Self { engine, dir: dir.into(), cache_bytes: 64 << 20, reserve_bytes, observer: None }
+        Self {
+            engine,
+            dir: dir.into(),
+            cache_bytes: 64 << 20,
+            reserve_bytes,
+            moves_max: Self::MOVES_DEFAULT,
+            observer: None,
+        }
     }
 }
 

@@ -29,8 +29,9 @@ const REMOVE_SEGMENTS_MAX: usize = 512;
 /// Moves of a process (see [`Home::move_house`]) after which what waits to be written is tried again at once.
 const MOVES_FREE: u64 = 2;
 /// How long it waits after the next move; four times as long after each one more, up to the second of these. Each move takes
-/// memory and files, and nothing says that a disk that took half of a flush will soon take all of it.
-const REST: [Duration; 2] = [Duration::from_secs(8), Duration::from_secs(480)];
+/// memory and files, and nothing says that a disk that took half of a flush will soon take all of it. What is applied
+/// meanwhile has to stay in memory, so a longer rest would hold up a leader's writes when the disk has long had room again.
+const REST: [Duration; 2] = [Duration::from_secs(8), Duration::from_secs(32)];
 
 /// Who has the engine's files.
 #[derive(Debug)]
@@ -351,7 +352,7 @@ mod tests {
     #[test]
     fn the_more_often_it_moved_the_longer_it_rests() {
         let secs: Vec<_> = (1..9).map(|moves| rest(moves).map_or(0, |rest| rest.as_secs())).collect();
-        assert_eq!(secs, [0, 0, 8, 32, 128, 480, 480, 480]);
+        assert_eq!(secs, [0, 0, 8, 32, 32, 32, 32, 32]);
         assert_eq!(rest(u64::MAX), Some(REST[1]));
     }
 }

@@ -18,9 +18,6 @@ use super::{Home, Witness, remove_tree};
 use crate::env::Env;
 use crate::types::StorageError;
 
-/// How often a process moves. What failed keeps some 80 open files, the bytes of files that are removed later, and its
-/// part of the cache, which only the process's end gives back.
-const MOVES_MAX: u64 = 8;
 /// How often files are linked until none came or went meanwhile.
 const LINK_TRIES: u32 = 16;
 /// A file that ends so is a draft: it is still being written, and counts for nothing.
@@ -34,7 +31,9 @@ impl Home {
     /// too many moves. It can be tried again.
     pub fn move_house(&mut self) -> Result<(), StorageError> {
         let moves = self.used.moves.load(Ordering::Relaxed);
-        if moves >= MOVES_MAX {
+        // What failed keeps its open files, the bytes of files that are removed later, and its part of the cache, which only
+        // the process's end gives back.
+        if moves >= self.config.moves_max {
             let engine = self.config.engine.name();
             let message =
                 format!("it failed after its files had been moved {moves} times; a new process has to open them");

@@ -10,6 +10,7 @@
 //!   length u48 LE · low 16 bits of the length's crc32 · payload · crc32 of all before, xor 0xaf
 //! ```
 
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::env::{Access, DiskFile, Env};
@@ -19,7 +20,7 @@ use crate::types::StorageError;
 /// A log is compacted long before it is this large.
 const FRAME_BYTES_MAX: u64 = 1 << 30;
 
-/// Checks that the logs follow the snapshot without a gap and are whole.
+/// Checks that the logs follow the snapshot without a gap and are whole, and makes the one after the snapshot if there is none.
 pub(super) fn metadata_logs(env: &Env, config: &BackendConfig) -> Result<(), StorageError> {
     let dir = config.dir.join("metadata");
     if !env.disk.exists(&dir).map_err(|error| StorageError::io("look for", &dir, error))? {
@@ -51,6 +52,9 @@ pub(super) fn metadata_logs(env: &Env, config: &BackendConfig) -> Result<(), Sto
             return Err(StorageError::Damaged { path: dir, offset: 0, what });
         }
     }
+    if logs.is_empty() && snapshot > 0 {
+        begin_log(env, &dir, snapshot + 1)?;
+    }
     for log in &logs {
         let path = dir.join(format!("log_{log:016x}"));
         let file = env.disk.open(&path, Access::Read).map_err(|error| StorageError::io("open", &path, error))?;
@@ -66,6 +70,14 @@ pub(super) fn metadata_logs(env: &Env, config: &BackendConfig) -> Result<(), Sto
         }
     }
     Ok(())
+}
+
+/// An opening that ended between its snapshot and its new log leaves the snapshot alone. The next one would give its own
+/// snapshot the same number, and then remove what has the old one's: all there is. With an empty log it takes a number more.
+fn begin_log(env: &Env, metadata: &Path, number: u64) -> Result<(), StorageError> {
+    let path = metadata.join(format!("log_{number:016x}"));
+    env.disk.open(&path, Access::CreateNew).map_err(|error| StorageError::io("make", &path, error))?;
+    env.disk.sync_dir(metadata).map_err(|error| StorageError::io("fsync", metadata, error))
 }
 
 /// Where the good frames end.
