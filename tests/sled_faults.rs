@@ -75,6 +75,14 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
+/// A store with the first records, durably.
+fn begun(dir: &Path) -> (ValueWriter, ValueReader) {
+    let (mut writer, reader, _) = values::open(&Env::real(), config(dir)).unwrap();
+    append(&mut writer, FIRST);
+    assert_eq!(block_on(writer.flush()).unwrap(), position(FIRST.end - 1));
+    (writer, reader)
+}
+
 fn is_all_there(reader: &ValueReader, mains: std::ops::Range<i64>, when: &str) {
     for main in mains {
         assert!(reader.record(Revision::new(main, 0)).unwrap() == Some(record(main)), "{when}: {main}");
@@ -96,9 +104,7 @@ fn a_flush_that_fails_at_any_call_is_made_up_for() {
     for call in 1..=6 {
         let when = format!("call {call}");
         let dir = tempfile::tempdir().unwrap();
-        let (mut writer, reader, _) = values::open(&Env::real(), config(dir.path())).unwrap();
-        append(&mut writer, FIRST);
-        assert_eq!(block_on(writer.flush()).unwrap(), position(FIRST.end - 1));
+        let (mut writer, reader) = begun(dir.path());
         let middle = FIRST.end + 100;
         for mains in [FIRST.end..middle, middle..ALL.end] {
             // Before, as a flush may begin by itself.
@@ -135,10 +141,7 @@ fn an_opening_that_fails_at_any_call_leaves_all_there() {
     for call in 1..=40 {
         let when = format!("call {call}");
         let dir = tempfile::tempdir().unwrap();
-        let (mut writer, reader, loaded) = values::open(&Env::real(), config(dir.path())).unwrap();
-        append(&mut writer, FIRST);
-        assert_eq!(block_on(writer.flush()).unwrap(), position(FIRST.end - 1));
-        drop((writer, reader, loaded));
+        drop(begun(dir.path()));
         fail(call);
         let opened = values::open(&Env::real(), config(dir.path()));
         assert!(has_failed(), "{when} was not made");

@@ -27,7 +27,7 @@ pub(super) fn metadata_logs(env: &Env, config: &BackendConfig) -> Result<(), Sto
         return Ok(());
     }
     let names = env.disk.list(&dir).map_err(|error| StorageError::io("list", &dir, error))?;
-    let (mut logs, mut snapshot) = (Vec::new(), 0);
+    let (mut logs, mut newest) = (Vec::new(), None);
     for name in &names {
         let name = name.to_string_lossy();
         let number = |prefix: &str| name.strip_prefix(prefix).map(|hex| u64::from_str_radix(hex, 16));
@@ -36,7 +36,7 @@ pub(super) fn metadata_logs(env: &Env, config: &BackendConfig) -> Result<(), Sto
         }
         match (number("log_"), number("snapshot_")) {
             (Some(Ok(log)), _) => logs.push(log),
-            (_, Some(Ok(found))) => snapshot = snapshot.max(found),
+            (_, Some(Ok(found))) => newest = newest.max(Some(found)),
             (None, None) => {}
             _ => {
                 let what = format!("a file named {name}");
@@ -44,6 +44,8 @@ pub(super) fn metadata_logs(env: &Env, config: &BackendConfig) -> Result<(), Sto
             }
         }
     }
+    // Before the first opening is through there is none.
+    let snapshot = newest.unwrap_or(0);
     logs.retain(|log| *log > snapshot);
     logs.sort_unstable();
     for (expected, log) in (snapshot + 1..).zip(&logs) {
@@ -52,7 +54,7 @@ pub(super) fn metadata_logs(env: &Env, config: &BackendConfig) -> Result<(), Sto
             return Err(StorageError::Damaged { path: dir, offset: 0, what });
         }
     }
-    if logs.is_empty() && snapshot > 0 {
+    if logs.is_empty() && newest.is_some() {
         begin_log(env, &dir, snapshot + 1)?;
     }
     for log in &logs {
