@@ -23,6 +23,16 @@ impl Histogram {
         self.max = self.max.max(nanos);
     }
 
+    /// Counts all of another.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.counts.resize(self.counts.len().max(other.counts.len()), 0);
+        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
+            *count += more;
+        }
+        self.total += other.total;
+        self.max = self.max.max(other.max);
+    }
+
     /// The value that `share` (0 to 1) of all stay at or below, in milliseconds; 0 when empty.
     pub(crate) fn percentile_ms(&self, share: f64) -> f64 {
         let rank = (share * self.total as f64).ceil() as u64;
@@ -81,5 +91,17 @@ mod tests {
         assert!((histogram.percentile_ms(0.5) - 500.0).abs() < 10.0);
         assert!((histogram.percentile_ms(0.99) - 990.0).abs() < 20.0);
         assert_eq!(histogram.max_ms(), 1000.0);
+    }
+
+    #[test]
+    fn parts_add_up() {
+        let (mut whole, mut parts) = (Histogram::default(), [Histogram::default(), Histogram::default()]);
+        for ms in 1..=1000 {
+            whole.add(ms * 1_000_000);
+            parts[usize::from(ms > 900)].add(ms * 1_000_000);
+        }
+        let [mut sum, rest] = parts;
+        sum.merge(&rest);
+        assert_eq!((sum.counts, sum.total, sum.max), (whole.counts, whole.total, whole.max));
     }
 }

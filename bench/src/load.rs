@@ -51,6 +51,13 @@ impl Measured {
         self.latency.total() as f64 / self.secs
     }
 
+    /// Counts what another run measured as a part of this one.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.secs += other.secs;
+        self.cpu_secs += other.cpu_secs;
+        self.latency.merge(&other.latency);
+    }
+
     /// CPU of the server for one call, in microseconds.
     pub(crate) fn cpu_us(&self) -> f64 {
         self.cpu_secs * 1e6 / self.latency.total().max(1) as f64

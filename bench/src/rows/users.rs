@@ -1,14 +1,15 @@
 //! What users cost: the same puts and gets with authentication off, and on by a user whose role may use the keys.
 //!
-//! The two servers of a side stand beside each other and are measured in turn, so that what the machine does
+//! The two servers of a side stand beside each other and are measured in slices by turns, so that what the machine does
 //! meanwhile hits both.
 
 use std::io;
+use std::time::Duration;
 
 use super::loads::{Draw, Gets, Puts};
 use super::{Bench, figures};
 use crate::h2::Method;
-use crate::load::{self, Load};
+use crate::load::{self, Load, Measured, Plan};
 use crate::proto::{self, Message};
 use crate::server::{Server, Side};
 
@@ -30,6 +31,11 @@ const READ_WRITE: u64 = 2;
 /// Roles and permissions beside the one that counts, as a user of a real cluster has them.
 const MORE_PERMISSIONS: u64 = 20;
 
+/// Slices of each of a pair, half of them before the other's and half after it.
+const SLICES: usize = 16;
+const WARM_UP: Duration = Duration::from_millis(200);
+const SLICE: Duration = Duration::from_millis(800);
+
 pub(super) fn run(bench: &mut Bench, side: &Side) -> io::Result<()> {
     let open = Server::start(side, &bench.scratch.join("open"), &[])?;
     let closed = Server::start(side, &bench.scratch.join("closed"), &[])?;
@@ -37,24 +43,50 @@ pub(super) fn run(bench: &mut Bench, side: &Side) -> io::Result<()> {
         load::repeat(server, 256, KEYS, &mut Puts::in_turn(256))?;
     }
     let token = close(&closed)?;
-    let with_token = Some(token.as_str());
+    let both = [(&open, None), (&closed, Some(token.as_str()))];
     for (rows, in_flight) in ROWS.chunks_exact(4).zip([64, 1000]) {
-        for (name, server, token) in [(rows[0], &open, None), (rows[1], &closed, with_token)] {
-            row(bench, name, side, server, in_flight, &mut By { token, load: Puts::any(KEYS, 256) });
-        }
-        for (name, server, token) in [(rows[2], &open, None), (rows[3], &closed, with_token)] {
-            let load = Gets { keys: KEYS, serializable: false, draw: Draw::new() };
-            row(bench, name, side, server, in_flight, &mut By { token, load });
-        }
+        pair(bench, &rows[..2], side, both, in_flight, || Puts::any(KEYS, 256));
+        let gets = || Gets { keys: KEYS, serializable: false, draw: Draw::new() };
+        pair(bench, &rows[2..], side, both, in_flight, gets);
     }
     Ok(())
 }
 
-fn row(bench: &mut Bench, name: &'static str, side: &Side, server: &Server, in_flight: u64, load: &mut impl Load) {
-    bench.row(name, side, |bench| {
-        bench.settle(server);
-        Ok(figures(&load::run(server, bench.plan(in_flight), load)?))
-    });
+/// Both rows of a pair, by turns of less than a second: what differs by a twentieth doesn't show beside a machine whose own
+/// speed moves by more from one second to the next.
+fn pair<L: Load>(
+    bench: &mut Bench,
+    rows: &[&'static str],
+    side: &Side,
+    both: [(&Server, Option<&str>); 2],
+    in_flight: u64,
+    load: impl Fn() -> L,
+) {
+    if !bench.wants(rows) {
+        return;
+    }
+    let plan = Plan { in_flight, warm_up: WARM_UP, measure: SLICE };
+    let slices = bench.size(SLICES as u64).max(2);
+    let measured = (|| {
+        let mut sums: [Measured; 2] = Default::default();
+        for (server, _) in both {
+            bench.settle(server);
+        }
+        for slice in 0..slices {
+            for turn in 0..2 {
+                let of = if slice % 2 == 0 { turn } else { 1 - turn };
+                let (server, token) = both[of];
+                sums[of].add(&load::run(server, plan, &mut By { token, load: load() })?);
+            }
+        }
+        io::Result::Ok(sums)
+    })();
+    for (of, row) in rows.iter().enumerate() {
+        bench.row(row, side, |_| match &measured {
+            Ok(sums) => Ok(figures(&sums[of])),
+            Err(error) => Err(io::Error::other(error.to_string())),
+        });
+    }
 }
 
 /// A load of somebody's.
