@@ -3,7 +3,9 @@
 //! ```text
 //! helm (Go module, cached) ─► each charts/rusd/ci/NAME-values.yaml ─► lint --strict
 //!                                                                 └► template ─► ci/golden: default.yaml, NAME.diff
+//!                         ├► the same with ci/earliest.yaml in values.yaml's place ─► nothing else comes out
 //!                         ├► each line of ci/refusals.txt ─► refused, with this text
+//!                         ├► each line of ci/upgrades.txt ─► refused or taken by what `lookup` finds
 //!                         └► alerts (promtool, if it can be had) ─► raised by what ci/alerts.yaml says, and by nothing else
 //! ```
 //! The default's rendering is kept whole, the others' as what differs from it: that is what one wants to see changed.
@@ -11,6 +13,7 @@
 
 mod alerts;
 mod helm;
+mod lookup;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,6 +24,8 @@ use crate::{Outcome, sh};
 pub(crate) const VALUES: [&str; 5] = ["default", "single", "secured", "large", "restored"];
 /// The one with alerts and backups.
 const WATCHED: &str = "large";
+/// The values that the chart began with.
+const EARLIEST: &str = "earliest.yaml";
 /// The Kubernetes that helm is to think of; without it, it takes the one that its own build doesn't know.
 pub(crate) const KUBE: &str = "--kube-version=1.37.1";
 
@@ -42,6 +47,7 @@ pub(crate) fn check(record: bool) -> Result<Vec<String>, Box<dyn std::error::Err
     let ci = chart.join("ci");
     let scratch = sh::target().join("chart");
     fs::create_dir_all(&scratch)?;
+    let earlier = earlier(&chart, &scratch)?;
     let default = scratch.join("default.yaml");
     let mut differ = Vec::new();
     for name in VALUES {
@@ -49,6 +55,10 @@ pub(crate) fn check(record: bool) -> Result<Vec<String>, Box<dyn std::error::Err
         let values = format!("--values={}", values.display());
         sh::output(helm_with(&helm, &chart, &["lint", "--strict", ".", KUBE, &values]))?;
         let rendered = render(&helm, &chart, name, "space")?;
+        // Before anything is said of goldens: `--record` must not hide it.
+        if render(&helm, &earlier, name, "space")? != rendered {
+            return Err(format!("{name}: something else comes out where values.yaml is ci/{EARLIEST}").into());
+        }
         let (golden, shown) = if name == "default" {
             fs::write(&default, &rendered)?;
             (ci.join("golden/default.yaml"), rendered)
@@ -72,7 +82,10 @@ pub(crate) fn check(record: bool) -> Result<Vec<String>, Box<dyn std::error::Err
         );
     }
     let refused = refusals(&helm, &chart, &fs::read_to_string(ci.join("refusals.txt"))?)?;
-    println!("chart: {} values files linted and rendered, {refused} refusals", VALUES.len());
+    println!("chart: {} values files linted, rendered and taken over from before, {refused} refusals", VALUES.len());
+    let upgrades =
+        lookup::upgrades(&helm, &chart, &fs::read_to_string(ci.join("upgrades.txt"))?, &scratch.join("home"))?;
+    println!("chart: {upgrades} upgrades, refused or taken by what is there");
     match alerts::promtool() {
         Ok(promtool) => {
             let rendered = fs::read_to_string(scratch.join(format!("{WATCHED}.yaml")))?;
@@ -86,6 +99,25 @@ pub(crate) fn check(record: bool) -> Result<Vec<String>, Box<dyn std::error::Err
             Ok(vec![skipped])
         }
     }
+}
+
+/// The chart as `helm upgrade --reuse-values` has it on a release of its first version: with the values of that time.
+///
+/// # Errors
+/// It can't be copied.
+fn earlier(chart: &Path, scratch: &Path) -> Result<PathBuf, Box<dyn std::error::Error>> {
+    let copy = scratch.join("earlier");
+    if copy.exists() {
+        fs::remove_dir_all(&copy)?;
+    }
+    fs::create_dir_all(&copy)?;
+    sh::output(sh::program(
+        "cp",
+        chart,
+        &["-r", "--", ".", copy.to_str().ok_or("the target directory's path is not text")?],
+    ))?;
+    fs::copy(chart.join("ci").join(EARLIEST), copy.join("values.yaml"))?;
+    Ok(copy)
 }
 
 /// The program.
