@@ -60,7 +60,7 @@ pub(crate) fn run(args: &[String]) -> Outcome {
     unchecked.extend(chart::check(false)?);
     peers::run(&[])?;
     let mut tests = sh::cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]);
-    tests.env("RUSD_REQUIRE_PEERS", "1");
+    tests.env("RUSD_REQUIRE_PEERS", "1").env("RUST_TEST_THREADS", at_a_time().to_string());
     let (mut sum, green) = tally::run(tests)?;
     sum.skipped.extend(unchecked);
     let (allowed, refused): (Vec<_>, Vec<_>) = sum.skipped.iter().partition(|what| may_skip(what));
@@ -100,6 +100,11 @@ pub(crate) fn run(args: &[String]) -> Outcome {
         return Err("etcd's own suite was skipped: see above, or pass --allow-skips".into());
     }
     simulate::short()
+}
+
+/// Tests at a time: most wait for servers more than they work, so one more than there are processors.
+fn at_a_time() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get) + 1
 }
 
 fn may_skip(what: &str) -> bool {
