@@ -45,10 +45,12 @@ use handle::{CLOSE_FAILED_LIMIT, CLOSE_LIMIT, Handle};
 const FANOUT: usize = 128;
 /// How far apart, as a power of two, keys that begin with a number may be to count as of one leaf.
 const NEIGHBOURS: u32 = 6;
-/// What a leaf with removals is taken to hold at least; more where the value that goes is large.
-const TYPICAL_LEAF_BYTES: u64 = 16 << 10;
 /// What values in a leaf are taken to be.
 const TYPICAL_VALUES: usize = FANOUT / 2;
+/// What one of them is taken to hold at least.
+const TYPICAL_BYTES: usize = 256;
+/// What a leaf in memory takes besides.
+const LEAF_BYTES: usize = 4 << 10;
 /// What is held is worth an opening at less than the bytes for one, too, once it has been held for longer: when bytes times
 /// time are as much as those bytes for this time. Seldom where little is written: what an opening syncs, others' syncs wait for.
 const HELD: Duration = Duration::from_secs(64);
@@ -245,24 +247,18 @@ impl Backend for Sled {
     fn remove(&self, table: Table, keys: &[Vec<u8>]) -> Result<(), StorageError> {
         self.write_with(|handle| {
             let mut absent = Vec::new();
-            let mut neighbourhood = None;
-            for key in keys {
-                // A removal makes its leaf one that was written, and it stays in memory; neighbours share it.
-                let here = key.first_chunk().map(|start| u64::from_be_bytes(*start) >> NEIGHBOURS);
-                let counts = here.is_none() || here != neighbourhood;
-                if counts {
-                    handle.written += TYPICAL_LEAF_BYTES;
-                    neighbourhood = here;
-                }
-                let key = full_key(table, key);
-                match pieces::remove(handle.tree_ref(), &self.config, &key)? {
-                    Some(bytes) if counts => {
-                        let leaf = (bytes * TYPICAL_VALUES) as u64;
-                        handle.written += leaf.saturating_sub(TYPICAL_LEAF_BYTES);
+            // Neighbours are taken to share a leaf, which a removal makes one that was written.
+            let place = |key: &[u8]| key.first_chunk().map(|start| u64::from_be_bytes(*start) >> NEIGHBOURS);
+            for near in keys.chunk_by(|a, b| place(a).is_some_and(|a| place(b) == Some(a))) {
+                let (mut removed, mut bytes) = (0, 0);
+                for key in near {
+                    let key = full_key(table, key);
+                    match pieces::remove(handle.tree_ref(), &self.config, &key)? {
+                        Some(len) => (removed, bytes) = (removed + 1, bytes + len),
+                        None => absent.push(key),
                     }
-                    Some(_) => {}
-                    None => absent.push(key),
                 }
+                handle.written += held(removed, bytes);
             }
             // An earlier try may have come as far as their heads.
             absent.sort_unstable();
@@ -345,6 +341,15 @@ fn is_due(written: u64, held_for: Duration, bytes: u64) -> bool {
     written >= bytes || (written >= bytes / LEAST_PART && is_old)
 }
 
+/// What leaves keep in memory after so many removals of neighbours that held so many bytes: themselves, and the rest of
+/// their values, taken to be like those.
+fn held(removed: usize, bytes: usize) -> u64 {
+    let Some(mean) = bytes.checked_div(removed) else { return 0 };
+    let leaves = 1 + removed / TYPICAL_VALUES;
+    let rest = TYPICAL_VALUES.saturating_sub(removed).saturating_mul(mean.max(TYPICAL_BYTES));
+    leaves.saturating_mul(LEAF_BYTES).saturating_add(rest) as u64
+}
+
 /// One tree holds all tables: the table's number comes first.
 fn full_key(table: Table, key: &[u8]) -> Vec<u8> {
     let mut full = Vec::with_capacity(key.len() + 1);
@@ -396,6 +401,15 @@ mod tests {
         engine.write(&batch).expect("written");
         engine.flush().expect("flushed");
         assert_eq!(engine.get(Table::Meta, b"k").expect("read"), Some(b"v".to_vec()));
+    }
+
+    #[test]
+    fn what_is_removed_is_not_held() {
+        assert_eq!(held(0, 0), 0);
+        assert_eq!(held(1, 300), 4096 + 63 * 300);
+        assert_eq!(held(51, 51 * 300), 4096 + 13 * 300);
+        assert_eq!(held(1, 10), 4096 + 63 * 256);
+        assert_eq!(held(640, 640 * 300), 11 * 4096);
     }
 
     #[test]

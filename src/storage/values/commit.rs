@@ -13,6 +13,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::time::Duration;
 
 use super::pending::{Hole, View};
 use super::queue::Part;
@@ -30,6 +31,8 @@ pub(super) struct Content {
     pub(super) state: State,
     /// Whether the row of removals is there.
     pub(super) removing: bool,
+    /// How long the flush took that made it durable.
+    pub(super) flush_took: Duration,
 }
 
 impl Content {
@@ -68,9 +71,11 @@ impl Content {
         hit(Point::BeforeCommit);
         engine.write(&step.batch)?;
         remove_physically(engine, remove, &empty)?;
+        let begun = shared.now();
         engine.flush()?;
+        let flush_took = shared.now().saturating_duration_since(begun);
         hit(Point::AfterCommit);
-        Ok(Self { state: step.state, removing: !remove.is_empty() })
+        Ok(Self { state: step.state, removing: !remove.is_empty(), flush_took })
     }
 }
 

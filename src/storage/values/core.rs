@@ -326,7 +326,8 @@ pub(super) fn read_content(shared: &Shared, engine: &dyn Backend) -> Result<Cont
     let stored = engine.get(Table::Meta, STATE_KEY)?;
     let state = stored.map_or(Ok(State::default()), |bytes| State::decode(&bytes));
     let state = state.map_err(|error| shared.undecodable("the state row", error))?;
-    Ok(Content { state, removing: engine.get(Table::Meta, REMOVING_KEY)?.is_some() })
+    let removing = engine.get(Table::Meta, REMOVING_KEY)?.is_some();
+    Ok(Content { state, removing, flush_took: Duration::ZERO })
 }
 
 /// Copies records that are durable now, but for the `superseded`, to the hot cache; returns the

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -65,7 +66,7 @@ pub(super) fn load(home: &Home, engine: &Arc<dyn Backend>) -> Result<(Content, L
         return Err(damaged("the small tables are not what was written".into()));
     }
     let records = RecordHeads::new(Arc::clone(engine), dir, state.records);
-    let content = Content { state, removing };
+    let content = Content { state, removing, flush_took: Duration::ZERO };
     Ok((content, Loaded { position: state.position, meta, lease, auth, records }))
 }
 

@@ -30,6 +30,7 @@ mod front;
 mod hot;
 mod listed;
 mod load;
+mod pace;
 mod pending;
 mod queue;
 mod reader;

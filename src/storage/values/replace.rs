@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -161,8 +162,8 @@ impl ValueWriter {
         if let Err(error) = old.close() {
             tracing::warn!(%error, "closing the storage engine that a snapshot replaced failed");
         }
-        let old_home =
-            std::mem::replace(&mut *core, Core::new(new.home, Content { state: new.state, removing: false })).home;
+        let content = Content { state: new.state, removing: false, flush_took: Duration::ZERO };
+        let old_home = std::mem::replace(&mut *core, Core::new(new.home, content)).home;
         old_home.remove();
         self.last_main = new.last.map_or(i64::MIN, |last| last.main);
         self.must_follow = false;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::ValuesConfig;
 use super::core::{Core, Stepped};
+use super::pace::{self, Pace};
 use super::queue::Work;
 use super::shared::{Health, Shared};
 use crate::env::{Env, Step, Worker};
@@ -19,11 +20,6 @@ const CALM: Duration = Duration::from_secs(4);
 const CALM_PART: u64 = 4;
 /// The longest time between the steps that removals wait for: a compaction is to come to an end soon.
 const REMOVE_WAIT: Duration = Duration::from_millis(200);
-/// How long a step with removals is to take: long enough that its flush is a small part of it, short
-/// enough that appends needn't wait for theirs and the disk isn't handed much at once.
-const REMOVE_TIME: Duration = Duration::from_millis(60);
-/// Removals of the first such step.
-const REMOVE_FIRST: usize = 4096;
 /// Failures of an engine (a full disk doesn't count) in a row after which it is given up.
 const FAILURES_MAX: u32 = 5;
 
@@ -35,10 +31,7 @@ pub(super) struct StoreWorker {
     /// Pending bytes from which a flush is begun at once where they come quickly.
     flush_bytes: u64,
     flushed: Option<Instant>,
-    /// The most removals of a step.
-    remove_max: usize,
-    /// About how many removals take [`REMOVE_TIME`].
-    remove_step: usize,
+    pace: Pace,
     /// When the work that waits is to be taken, or the failed work tried again.
     due: Option<Instant>,
     failing: bool,
@@ -49,16 +42,13 @@ pub(super) struct StoreWorker {
 
 impl StoreWorker {
     pub(super) fn new(env: Env, shared: Arc<Shared>, config: &ValuesConfig) -> Self {
-        let (flush_interval, remove_max) = (config.flush_interval, config.remove_step.max(1));
-        let remove_step = REMOVE_FIRST.min(remove_max);
         Self {
             flush_bytes: shared.flush_at.load(Ordering::Relaxed),
             shared,
             env,
-            flush_interval,
+            flush_interval: config.flush_interval,
             flushed: None,
-            remove_max,
-            remove_step,
+            pace: Pace::new(config.remove_step),
             due: None,
             failing: false,
             failures: 0,
@@ -90,12 +80,12 @@ impl Worker for StoreWorker {
         }
         self.due = None;
         core.work.merge(shared.queue.take());
-        let mut result = core.step(&shared, self.remove_step);
+        let mut result = core.step(&shared, self.pace.count);
         let ending = core.work.last && !core.is_behind();
         if result.is_ok() && ending {
             // One more for removals that only now are due; what is left after it is asked for again
             // at the next start.
-            result = core.step(&shared, self.remove_step);
+            result = core.step(&shared, self.pace.count);
         }
         match result {
             Ok(Stepped::Resting) => {
@@ -112,13 +102,13 @@ impl Worker for StoreWorker {
                     let since = self.flushed.replace(done).map(|before| now.saturating_duration_since(before));
                     shared.flush_at.store(flush_at(self.flush_bytes, since), Ordering::Relaxed);
                     if core.is_removing() {
-                        // Half of the time is left to readers and to the disk; all of it while a snapshot
-                        // holds removals off.
+                        // A snapshot holds removals off.
                         let is_held = shared.holds.load(Ordering::SeqCst) > 0;
-                        let pause = if is_held { self.remove_wait() } else { done - now };
-                        self.due = Some(done + pause.min(self.remove_wait()));
+                        let took = done - now;
+                        let rest = if is_held { self.remove_wait() } else { pace::rest(took, shared.pending.bytes()) };
+                        self.due = Some(done + rest.min(self.remove_wait()));
                         if !is_held {
-                            self.fit_removals(done - now);
+                            self.pace.fit(took, core.content.flush_took);
                         }
                     }
                     return Step::Worked;
@@ -179,16 +169,6 @@ fn give_up(shared: &Shared, core: &mut Core) -> Step {
 impl StoreWorker {
     fn remove_wait(&self) -> Duration {
         self.flush_interval.min(REMOVE_WAIT)
-    }
-
-    /// Makes the next step with removals as long as it should be, after one that took so long.
-    fn fit_removals(&mut self, took: Duration) {
-        self.remove_step = match took {
-            _ if took > REMOVE_TIME * 2 => self.remove_step / 2,
-            _ if took < REMOVE_TIME / 2 => self.remove_step * 2,
-            _ => self.remove_step,
-        };
-        self.remove_step = self.remove_step.max(REMOVE_FIRST).min(self.remove_max);
     }
 
     /// Whether a failure may go away; says so to whoever watches.

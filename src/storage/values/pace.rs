@@ -1,0 +1,85 @@
+//! How many records a step of the store thread removes, and how long it rests after it.
+//!
+//! ```text
+//! step = work (records, removals) · flush ─► fit: the next step's removals
+//!                                         └► rest: long beside many writes, short beside few
+//! ```
+//!
+//! Work takes the processor, a flush mostly waits for the disk, and as long for few removals as for many.
+//! Were it counted, a slow disk would make steps smaller and so a compaction even slower.
+
+use std::time::Duration;
+
+/// How long the work of a step with removals is to take, the flush aside.
+const WORK: Duration = Duration::from_millis(60);
+/// Removals of the first step, and at least.
+const FIRST: usize = 4096;
+/// Beside fewer bytes of pending records a second than this, requests leave most of the time unused.
+const FEW_BYTES: u64 = 4 << 20;
+/// Which part of a step's time the rest is then; as long as the step otherwise.
+const SHORT: u32 = 4;
+
+/// The pace of removals.
+#[derive(Debug)]
+pub(super) struct Pace {
+    /// The most removals of a step.
+    max: usize,
+    /// About how many take [`WORK`].
+    pub(super) count: usize,
+}
+
+impl Pace {
+    /// At most so many removals a step.
+    pub(super) fn new(max: usize) -> Self {
+        let max = max.max(1);
+        Self { max, count: FIRST.min(max) }
+    }
+
+    /// Makes the next step as long as it should be, after one that took so long, so much of it the flush.
+    pub(super) fn fit(&mut self, took: Duration, flush: Duration) {
+        let count = match took.saturating_sub(flush) {
+            work if work > WORK * 2 => self.count / 2,
+            work if work < WORK / 2 => self.count.saturating_mul(2),
+            _ => self.count,
+        };
+        self.count = count.max(FIRST).min(self.max);
+    }
+}
+
+/// How long nothing is removed after a step that took so long, while so many bytes of records were appended.
+pub(super) fn rest(took: Duration, appended: u64) -> Duration {
+    let few = u128::from(FEW_BYTES) * took.as_millis() / 1000;
+    if u128::from(appended) < few { took / SHORT } else { took }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    // Cause: the flush counted. Symptom: on a slow disk each step removed the least, and a compaction took for ever.
+    #[test]
+    fn a_slow_disk_makes_steps_no_smaller() {
+        let mut pace = Pace::new(1 << 18);
+        for _ in 0..20 {
+            pace.fit(500 * MS, 480 * MS);
+        }
+        assert_eq!(pace.count, 1 << 18);
+        pace.fit(500 * MS, 400 * MS);
+        assert_eq!(pace.count, 1 << 18);
+        for _ in 0..20 {
+            pace.fit(500 * MS, 100 * MS);
+        }
+        assert_eq!(pace.count, FIRST);
+        assert_eq!(Pace::new(7).count, 7);
+    }
+
+    #[test]
+    fn beside_many_writes_half_of_the_time_is_theirs() {
+        assert_eq!(rest(100 * MS, 0), 25 * MS);
+        assert_eq!(rest(100 * MS, 400 << 10), 25 * MS);
+        assert_eq!(rest(100 * MS, 500 << 10), 100 * MS);
+        assert_eq!(rest(Duration::ZERO, 0), Duration::ZERO);
+    }
+}
