@@ -5,14 +5,18 @@
 //! store ─► a call of sled fails in a flush ─► the engine moves ─► all there, in this process and in the next
 //!                                              └─► killed at a step of it ─► all there in the next
 //! ```
-//! The counter is the whole process's, so the tests take turns.
+//! The counter is the whole process's, so each test has one of its own. There the program `sync` isn't found, which sled runs at
+//! each opening, and the disk doesn't settle: each would wait some hundred times for all that the machine has to write, and no
+//! power is cut here.
 
+use std::env;
 use std::ffi::OsString;
+use std::fs;
 use std::io;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,16 +28,26 @@ use rusd::storage::values::{self, Health, ValueReader, ValueWriter, ValuesConfig
 use rusd::storage::{AppliedPosition, Record, VersionRecord};
 use rusd::types::{LeaseId, RaftIndex, Revision, StorageError, Term};
 
+/// Set in a test's own process.
+const ALONE: &str = "RUSD_TEST_ALONE";
 const FIRST: std::ops::Range<i64> = 1..201;
 const ALL: std::ops::Range<i64> = 1..401;
 
-fn in_turn() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    // What fails keeps its files open.
-    startup::allow_files();
-    FAULT_INJECT_COUNTER.store(u64::MAX, Ordering::SeqCst);
-    turn
+/// Runs a test, by its name, in a process of its own.
+fn alone(name: &str, test: impl FnOnce()) {
+    if env::var_os(ALONE).is_some() {
+        // What fails keeps its files open.
+        startup::allow_files();
+        return test();
+    }
+    let child = Command::new(env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture"])
+        .env(ALONE, "1")
+        .env("PATH", "/no-such-dir")
+        .output()
+        .unwrap();
+    let (said, errors) = (String::from_utf8_lossy(&child.stdout), String::from_utf8_lossy(&child.stderr));
+    assert!(child.status.success() && said.contains("1 passed"), "{name}: {}\n{said}\n{errors}", child.status);
 }
 
 /// Has the call fail that is so many away; 1 is the next.
@@ -53,6 +67,11 @@ fn config(dir: &Path) -> ValuesConfig {
     config.cache_bytes = 1 << 20;
     config.flush_interval = Duration::from_secs(3600);
     config
+}
+
+/// The system's disk, on which nothing fails.
+fn unsettled() -> Env {
+    Env { disk: Dying::new((Op::MakeDir, u64::MAX), true), ..Env::real() }
 }
 
 fn position(index: i64) -> AppliedPosition {
@@ -77,7 +96,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 
 /// A store with the first records, durably.
 fn begun(dir: &Path) -> (ValueWriter, ValueReader) {
-    let (mut writer, reader, _) = values::open(&Env::real(), config(dir)).unwrap();
+    let (mut writer, reader, _) = values::open(&unsettled(), config(dir)).unwrap();
     append(&mut writer, FIRST);
     assert_eq!(block_on(writer.flush()).unwrap(), position(FIRST.end - 1));
     (writer, reader)
@@ -99,7 +118,10 @@ fn engines(dir: &Path) -> Vec<String> {
 /// call of the flush fails, what was to be written is, reads find all of it meanwhile, and a second failure is no worse.
 #[test]
 fn a_flush_that_fails_at_any_call_is_made_up_for() {
-    let _turn = in_turn();
+    alone("a_flush_that_fails_at_any_call_is_made_up_for", fail_each_call_of_a_flush);
+}
+
+fn fail_each_call_of_a_flush() {
     let mut moved = 0;
     for call in 1..=6 {
         let when = format!("call {call}");
@@ -121,7 +143,7 @@ fn a_flush_that_fails_at_any_call_is_made_up_for() {
         moved += u64::from(places != ["engine-1"]);
         is_all_there(&reader, ALL, &when);
         drop((writer, reader));
-        let (writer, reader, loaded) = values::open(&Env::real(), config(dir.path())).unwrap();
+        let (writer, reader, loaded) = values::open(&unsettled(), config(dir.path())).unwrap();
         assert_eq!(loaded.position, position(ALL.end - 1), "{when}");
         is_all_there(&reader, ALL, &when);
         drop((writer, reader, loaded));
@@ -135,7 +157,10 @@ fn a_flush_that_fails_at_any_call_is_made_up_for() {
 /// log's end.
 #[test]
 fn an_opening_that_fails_at_any_call_leaves_all_there() {
-    let _turn = in_turn();
+    alone("an_opening_that_fails_at_any_call_leaves_all_there", fail_each_call_of_an_opening);
+}
+
+fn fail_each_call_of_an_opening() {
     let (mut failures, mut noticed) = (0, 0);
     // The calls behind these open one slab after the other.
     for call in 1..=40 {
@@ -143,7 +168,7 @@ fn an_opening_that_fails_at_any_call_leaves_all_there() {
         let dir = tempfile::tempdir().unwrap();
         drop(begun(dir.path()));
         fail(call);
-        let opened = values::open(&Env::real(), config(dir.path()));
+        let opened = values::open(&unsettled(), config(dir.path()));
         assert!(has_failed(), "{when} was not made");
         FAULT_INJECT_COUNTER.store(u64::MAX, Ordering::SeqCst);
         if matches!(opened, Err(StorageError::Damaged { .. })) {
@@ -153,7 +178,7 @@ fn an_opening_that_fails_at_any_call_leaves_all_there() {
         failures += u64::from(opened.is_err());
         drop(opened);
         for _ in 0..2 {
-            let (writer, reader, loaded) = values::open(&Env::real(), config(dir.path())).unwrap();
+            let (writer, reader, loaded) = values::open(&unsettled(), config(dir.path())).unwrap();
             assert_eq!(loaded.position, position(FIRST.end - 1), "{when}");
             is_all_there(&reader, FIRST, &when);
             drop((writer, reader, loaded));
@@ -247,15 +272,26 @@ impl Disk for Dying {
 /// What another process would open, since this one lives on and keeps the lock.
 fn copied(dir: &Path) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
-    let copied = Command::new("cp").arg("-a").arg(dir.join("store")).arg(copy.path()).status().unwrap();
-    assert!(copied.success());
+    copy_dir(&dir.join("store"), &copy.path().join("store"));
     copy
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let (old, name) = (entry.as_ref().unwrap().path(), entry.unwrap().file_name());
+        let new = to.join(name);
+        if old.is_dir() { copy_dir(&old, &new) } else { assert!(fs::copy(&old, &new).is_ok()) }
+    }
 }
 
 /// A process that is killed while its engine moves: the next one finds all that was flushed.
 #[test]
 fn each_step_of_a_move_may_be_the_last() {
-    let _turn = in_turn();
+    alone("each_step_of_a_move_may_be_the_last", end_at_each_step_of_a_move);
+}
+
+fn end_at_each_step_of_a_move() {
     let steps = [
         (Op::MakeDir, 0..3),
         (Op::Link, 0..2),
@@ -285,7 +321,7 @@ fn each_step_of_a_move_may_be_the_last() {
         met += u64::from(dying.dead.load(Ordering::SeqCst));
 
         let copy = copied(dir.path());
-        let (writer, reader, loaded) = values::open(&Env::real(), config(copy.path())).unwrap();
+        let (writer, reader, loaded) = values::open(&unsettled(), config(copy.path())).unwrap();
         let found = loaded.position.index.get() as i64;
         assert!(found >= FIRST.end - 1, "{when}: {found}");
         assert!(flushed.is_err() || found == ALL.end - 1, "{when}: {found}");
@@ -300,7 +336,10 @@ fn each_step_of_a_move_may_be_the_last() {
 /// the server then starts again in its place.
 #[test]
 fn without_hard_links_only_another_process_opens_it() {
-    let _turn = in_turn();
+    alone("without_hard_links_only_another_process_opens_it", move_without_hard_links);
+}
+
+fn move_without_hard_links() {
     let dir = tempfile::tempdir().unwrap();
     let env = Env { disk: Dying::new((Op::MakeDir, u64::MAX), false), ..Env::real() };
     let (mut writer, reader, _) = values::open(&env, config(dir.path())).unwrap();
@@ -316,7 +355,7 @@ fn without_hard_links_only_another_process_opens_it() {
     // What waited is still read from memory.
     is_all_there(&reader, FIRST.end..ALL.end, "given up");
     let copy = copied(dir.path());
-    let (writer, reader, loaded) = values::open(&Env::real(), config(copy.path())).unwrap();
+    let (writer, reader, loaded) = values::open(&unsettled(), config(copy.path())).unwrap();
     assert_eq!(loaded.position, position(FIRST.end - 1));
     is_all_there(&reader, FIRST, "another process");
     assert!(!reader.is_stuck());

@@ -60,6 +60,9 @@ pub trait Disk: fmt::Debug + Send + Sync {
     fn exists(&self, path: &Path) -> io::Result<bool>;
     /// Bytes that an unprivileged process may still take on this file system.
     fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
+    /// Waits until all that the machine has to write by now is written, where there is such a thing: what is about to wait for
+    /// that at a worse moment asks for it before.
+    fn settle(&self) {}
 }
 
 /// An open file. Every method takes its own offset, so a file can be shared by readers and a writer.

@@ -82,6 +82,10 @@ impl Disk for RealDisk {
         let stat = rustix::fs::statvfs(dir)?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
+
+    fn settle(&self) {
+        rustix::fs::sync();
+    }
 }
 
 /// What writes past the page cache have to be multiples of.

@@ -33,4 +33,5 @@ mod process;
 mod settings;
 #[cfg(feature = "failpoints")]
 mod slow;
+mod stuck;
 mod volume;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use tonic::transport::Channel;
 
 use crate::client;
@@ -40,7 +40,6 @@ impl Member {
     }
 
     /// Adds a variable to the environment of the processes to come.
-    #[cfg(feature = "failpoints")]
     pub(crate) fn set_variable(&mut self, name: &'static str, value: String) {
         self.variables.push((name, value));
     }
@@ -123,6 +122,13 @@ impl Member {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         None
+    }
+
+    /// Has the running process open no file any more whose number would be as high as that.
+    pub(crate) fn allow_files(&self, most: u64) {
+        let child = self.child.as_ref().expect("it was started");
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        prlimit(Some(Pid::from_child(child)), Resource::Nofile, Rlimit { current: Some(most), maximum }).unwrap();
     }
 
     /// Whether the running process has this `NAME=value` in its environment.

@@ -70,7 +70,9 @@ impl Ballast {
             return;
         }
         let Some(dir) = self.path.parent() else { return };
-        let spare = self.env.disk.free_bytes(dir).unwrap_or(0).saturating_sub(self.reserve_bytes);
+        // With its own: where it was taken back by halves it comes to what it was when there is as much room as there was.
+        let free = self.env.disk.free_bytes(dir).unwrap_or(0).saturating_add(has);
+        let spare = free.saturating_sub(self.reserve_bytes);
         let wanted = BYTES.min(spare / SHARE);
         if wanted > has.max(LEAST_BYTES)
             && let Err(error) = self.take(wanted)
@@ -80,7 +82,12 @@ impl Ballast {
     }
 
     fn take(&self, bytes: u64) -> io::Result<()> {
-        self.file()?.allocate(0, bytes)?;
+        let file = self.file()?;
+        if let Err(error) = file.allocate(0, bytes) {
+            // Some file systems keep what they found until there was no more: room that nobody would give back.
+            file.set_len(self.bytes.load(Ordering::Relaxed))?;
+            return Err(error);
+        }
         self.bytes.store(bytes, Ordering::Relaxed);
         Ok(())
     }
@@ -163,6 +170,32 @@ mod tests {
         assert!(matches!(opened, Err(StorageError::Full { .. })));
         assert_eq!(len(&disk), BYTES / 2);
         disk.set_capacity(Some(1 << 30));
+        kept.keep();
+        assert_eq!(len(&disk), BYTES);
+    }
+
+    /// Cause: what it had was not counted as room for it. Symptom: halved once on a small disk, it never was whole again.
+    #[test]
+    fn what_was_halved_is_whole_again_with_the_room_that_there_was() {
+        let disk = MemDisk::new();
+        let before = (1 << 20) + SHARE * BYTES;
+        disk.set_capacity(Some(before));
+        let kept = ballast(&disk);
+        kept.keep();
+        assert_eq!(len(&disk), BYTES);
+        for halves in 1..=8 {
+            let _ = kept.with_room(|| {
+                disk.set_capacity(Some(BYTES >> halves));
+                Err::<(), _>(full())
+            });
+            assert_eq!(len(&disk), if halves == 8 { 0 } else { BYTES >> halves });
+        }
+        for _ in 0..2 {
+            disk.set_capacity(Some((1 << 20) + SHARE * BYTES / 2));
+            kept.keep();
+            assert_eq!(len(&disk), BYTES / 2);
+        }
+        disk.set_capacity(Some(before));
         kept.keep();
         assert_eq!(len(&disk), BYTES);
     }

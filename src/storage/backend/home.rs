@@ -157,10 +157,14 @@ impl Home {
         self.write_current()
     }
 
-    /// Removes the files of a generation that another one took over from. Its engine is closed.
+    /// Removes the files of a generation that another one took over from, and those of a move of it that was cut off. Its
+    /// engine is closed.
     pub fn remove(self) {
         if self.on_disk() {
             self.clear();
+            if let Some(prepared) = &self.prepared {
+                prepared.clear();
+            }
         }
     }
 

@@ -88,7 +88,9 @@ impl fmt::Debug for Sled {
 impl Sled {
     /// Opens what is in the directory, or makes it.
     pub(super) fn open(env: &Env, config: &BackendConfig) -> Result<Self, StorageError> {
-        handle::settle();
+        // Opening runs the program `sync` twice, which waits for everything that the machine has to write: let that be done
+        // before the time limit runs and, below, before readers are shut out.
+        env.disk.settle();
         let writer = Handle::open(env, config)?;
         let readers = (0..READERS).map(|_| Mutex::new(Some(writer.tree()))).collect();
         Ok(Self {
@@ -145,7 +147,7 @@ impl Sled {
 
     /// Closes the handle and opens another, with readers shut out meanwhile.
     fn recycle(&self, writer: &mut Option<Handle>) -> Result<(), StorageError> {
-        handle::settle();
+        self.env.disk.settle();
         let begun = self.env.clock.now();
         let mut slots: Vec<_> = self.readers.iter().map(Mutex::lock).collect();
         let trees = slots.iter_mut().filter_map(|slot| slot.take()).collect();

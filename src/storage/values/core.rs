@@ -167,7 +167,8 @@ impl Core {
     /// Gives the small tables to those who want them as of the position that is reached.
     fn freeze(&mut self, engine: &dyn Backend) -> Result<(), StorageError> {
         while self.work.freezes.front().is_some_and(|(target, _)| *target <= self.content.state.position) {
-            let frozen = Frozen::read(engine, &self.content.state)?;
+            // It flushes: an engine that failed by that, for want of room as well, is to be opened again.
+            let frozen = Frozen::read(engine, &self.content.state).inspect_err(|_| self.reopen = true)?;
             if let Some((_, asked)) = self.work.freezes.pop_front() {
                 let _ = asked.send(Ok(frozen));
             }
@@ -298,9 +299,14 @@ impl Core {
         Ok(())
     }
 
-    /// Whether what failed keeps the files from this process, and would not from another one.
-    pub(super) fn is_stuck(&self) -> bool {
-        matches!(&self.files, Files::LeftBy(failed) if failed.abandon() != Remains::Nothing)
+    /// Whether what failed keeps the files from this process, and would not from another one; `last` is the last failure.
+    pub(super) fn is_stuck(&self, last: &StorageError) -> bool {
+        match &self.files {
+            Files::InUse => false,
+            Files::LeftBy(failed) => failed.abandon() != Remains::Nothing,
+            // A lock that an end kept which came too late to be noted, or too many open files: those go with the process.
+            Files::Free => matches!(last, StorageError::Io { .. }),
+        }
     }
 
     /// What an engine holds that was just opened in place of one that failed.

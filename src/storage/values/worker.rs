@@ -135,7 +135,7 @@ impl Worker for StoreWorker {
                 if matches!(error, StorageError::Damaged { .. }) {
                     shared.condemn(&error);
                 } else {
-                    shared.is_stuck.store(core.is_stuck(), Ordering::Release);
+                    shared.is_stuck.store(core.is_stuck(&error), Ordering::Release);
                     shared.fail(error.to_string());
                 }
                 give_up(&shared, &mut core)

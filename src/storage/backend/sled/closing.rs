@@ -25,9 +25,9 @@ use crate::env::Env;
 use crate::storage::backend::{BackendConfig, Remains};
 use crate::types::StorageError;
 
-/// Flushes after which it is taken that another one would find something to write as well: moving leaves together may
-/// make room for moving more of them.
-const FLUSHES_MAX: u32 = 4;
+/// Flushes after which no more are tried: moving leaves together may make room for moving more of them. Many, as a flush
+/// that writes where nobody hears of its failure is followed by one that never ends.
+const FLUSHES_MAX: u32 = 16;
 
 /// Flushes, and says how many leaves were written. After an error the handle is only to be [let go](Closing::begin).
 ///

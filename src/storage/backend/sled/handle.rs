@@ -134,12 +134,6 @@ enum Unfinished {
     NotStarted(std::io::Error),
 }
 
-/// Opening runs the program `sync` twice, which waits for everything that the machine has to write:
-/// let that be done before the time limit runs and before readers are shut out.
-pub(super) fn settle() {
-    rustix::fs::sync();
-}
-
 /// Runs `work` on a thread of its own and stops waiting for it after `limit`.
 fn limited<T: Send + 'static>(
     env: &Env,
