@@ -2,6 +2,7 @@
 //! else on a thread that may wait for the disk, a few large ones at a time.
 
 use rusd_proto::etcdserverpb as pb;
+use tokio::sync::Semaphore;
 use tonic::Status;
 
 use super::meter::Meter;
@@ -19,6 +20,11 @@ const LARGE_KEYS: i64 = 1_000;
 
 /// Reads of what is published that a compaction may spoil, before one that holds compaction off.
 const TRIES_UNPINNED: usize = 2;
+
+/// Reads that are on the threads that may wait at a time, of which the runtime has 512: a disk may keep each for a minute,
+/// and logins and new certificates need some of them, too.
+const BLOCKING_MAX: usize = 256;
+static BLOCKING: Semaphore = Semaphore::const_new(BLOCKING_MAX);
 
 /// `Range`.
 pub(crate) async fn range(call: CallContext, request: pb::RangeRequest) -> Result<ReplyBody, Status> {
@@ -168,6 +174,12 @@ fn settled<T>(reader: &StoreReader, read: impl Fn(&Snapshot) -> Result<T, ReadEr
 pub(crate) async fn blocking<T: Send + 'static>(
     read: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
 ) -> Result<T, RequestError> {
+    let turn = BLOCKING.acquire().await.map_err(|_| RequestError::Stopped)?;
+    // It goes with the read: a caller that gives up makes no room for another while the read goes on.
+    let read = move || {
+        let _turn = turn;
+        read()
+    };
     match tokio::task::spawn_blocking(read).await {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(ReadError::Request(error))) => Err(error),
@@ -199,6 +211,10 @@ pub(crate) fn is_large(snapshot: &Snapshot, query: &RangeQuery) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use parking_lot::RwLock;
+
     use super::*;
     use crate::storage::{AppliedPosition, Store};
     use crate::types::{KeyRange, LeaseId};
@@ -218,6 +234,32 @@ mod tests {
         assert_eq!(settled(&store.reader(), old), Err(RequestError::Compacted.into()), "an old revision stays one");
         let failed = ReadError::Request(RequestError::Storage("disk".into()));
         assert_eq!(settled(&store.reader(), |_| Err::<(), _>(failed.clone())), Err(failed));
+    }
+
+    // Cause: while an engine is opened again each read that memory misses waits on a thread. Symptom: no thread was left, and
+    // a login hung as long.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    #[expect(clippy::await_holding_lock, reason = "the reads are to wait for it while others go on")]
+    async fn reads_that_wait_leave_threads_for_others() {
+        let gate = Arc::new(RwLock::new(()));
+        let shut = gate.write();
+        let reads: Vec<_> = (0..600)
+            .map(|_| {
+                let gate = gate.clone();
+                tokio::spawn(blocking(move || {
+                    drop(gate.read());
+                    Ok(())
+                }))
+            })
+            .collect();
+        while BLOCKING.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        tokio::task::spawn_blocking(|| ()).await.unwrap();
+        drop(shut);
+        for read in reads {
+            assert_eq!(read.await.unwrap(), Ok(()));
+        }
     }
 
     #[test]
