@@ -158,5 +158,10 @@ mod tests {
     fn an_unknown_flag_names_the_nearest() {
         let error = run(&["--listen-clients-url=x"], &[]).expect_err("refused");
         assert!(error.to_string().contains("--listen-client-urls"), "{error}");
+        for (word, meant) in [("statsu", "mean rusd status?"), ("snaphsot", "mean rusd snapshot?"), ("help", "--help")]
+        {
+            let error = run(&[word], &[]).expect_err("refused");
+            assert!(error.to_string().contains(meant), "{error}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::Tool;
+use super::tools::table;
 use crate::ops::Config;
 use crate::ops::config::ConfigError;
 
@@ -26,6 +27,14 @@ pub struct Run {
     pub warnings: Vec<Warning>,
 }
 
+/// What may have been meant by a word that is no flag.
+fn instead_of(word: &str) -> String {
+    match table::nearest(word) {
+        Some(known) => format!("did you mean rusd {known}?"),
+        None => "flags start with a dash: rusd --help lists them, and the subcommands".to_owned(),
+    }
+}
+
 /// Why not.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
@@ -41,7 +50,7 @@ pub enum CliError {
     #[error("{0}")]
     Invalid(ConfigError),
     /// A word that is no flag; etcd exits with 1.
-    #[error("{0:?} is not a valid flag\n  flags start with a dash: rusd --help lists them")]
+    #[error("{0:?} is not a valid flag\n  {hint}", hint = instead_of(.0))]
     Stray(String),
     /// A variable's value can't be read; etcd exits with 1.
     #[error("invalid value {value:?} for {variable}: expected {expected}")]

@@ -34,7 +34,7 @@ pub(super) fn completions(shell: &str) -> Result<String, CliError> {
 /// Words that are no subcommand.
 pub(super) fn page(words: &[&str]) -> Result<String, CliError> {
     let command = match words {
-        [] => command(),
+        [] => listed(),
         _ => {
             let sub = SUBS.iter().find(|sub| sub.words == words);
             let sub = sub.ok_or_else(|| CliError::Usage {
@@ -46,17 +46,21 @@ pub(super) fn page(words: &[&str]) -> Result<String, CliError> {
     };
     let mut text = Vec::new();
     // Writing to memory can't fail.
-    let _ = clap_mangen::Man::new(command).render(&mut text);
-    Ok(String::from_utf8_lossy(&text).into_owned())
+    let _ = clap_mangen::Man::new(command).source(format!("rusd {RUSD_VERSION}")).render(&mut text);
+    let text = String::from_utf8_lossy(&text);
+    Ok(if words.is_empty() { short_synopsis(&text) } else { text.into_owned() })
+}
+
+/// All flags of the server follow one by one: two pages of them in brackets come before what one looks for.
+fn short_synopsis(page: &str) -> String {
+    const HEAD: &str = ".SH SYNOPSIS\n";
+    const USAGE: &str = "\\fBrusd\\fR [\\fIflags\\fR]\n.br\n\\fBrusd\\fR \\fIsubcommand\\fR [\\fIflags\\fR]";
+    let parts = page.split_once(HEAD).and_then(|(before, rest)| Some((before, rest.split_once("\n.SH")?.1)));
+    parts.map_or_else(|| page.to_owned(), |(before, after)| format!("{before}{HEAD}{USAGE}\n.SH{after}"))
 }
 
 fn command() -> Command {
-    let mut command = Command::new("rusd")
-        .version(RUSD_VERSION)
-        .about("a coordination server that takes etcd's place")
-        .disable_help_subcommand(true)
-        .arg(Arg::new("config-file").long("config-file").value_name("FILE").help("take everything from a file instead"))
-        .args(flags::all().map(server_flag));
+    let mut command = server();
     for sub in SUBS {
         match sub.words {
             [word] => command = at(command, word, |_| subcommand(sub, (*word).to_owned())),
@@ -68,6 +72,20 @@ fn command() -> Command {
         }
     }
     command
+}
+
+/// The same with each subcommand by the name of its page.
+fn listed() -> Command {
+    SUBS.iter().fold(server(), |command, sub| command.subcommand(subcommand(sub, sub.words.join("-"))))
+}
+
+fn server() -> Command {
+    Command::new("rusd")
+        .version(RUSD_VERSION)
+        .about("a coordination server that takes etcd's place")
+        .disable_help_subcommand(true)
+        .arg(Arg::new("config-file").long("config-file").value_name("FILE").help("take everything from a file instead"))
+        .args(flags::all().map(server_flag))
 }
 
 /// Changes the subcommand of this name, or makes it; what hangs below it stays.
@@ -128,9 +146,12 @@ mod tests {
     #[test]
     fn each_page_of_the_manual_is_made() {
         let page = |words: &[&str]| page(words).expect("a page");
-        assert!(page(&[]).contains("quota\\-backend\\-bytes"));
+        let server = page(&[]);
+        assert!(server.contains("quota\\-backend\\-bytes") && server.contains("rusd\\-snapshot\\-save(1)"), "{server}");
+        let (_, synopsis) = server.split_once(".SH SYNOPSIS").expect("a synopsis");
+        assert!(synopsis.split_once(".SH").is_some_and(|(lines, _)| lines.len() < 200), "{synopsis}");
         for sub in SUBS {
-            assert!(page(sub.words).contains(".TH"), "{:?}", sub.words);
+            assert!(page(sub.words).contains(&format!("\"rusd {RUSD_VERSION}\"")), "{:?}", sub.words);
         }
         assert!(page(&["import", "take-over"]).contains("without\\-source"));
         assert!(super::page(&["nothing"]).is_err());

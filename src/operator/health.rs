@@ -186,7 +186,7 @@ async fn one(line: &Line) -> MemberHealth {
             return health;
         }
         Err(error) => {
-            health.problems.push(error.to_string());
+            health.problems.push(unanswered(&error));
             return health;
         }
     }
@@ -197,6 +197,16 @@ async fn one(line: &Line) -> MemberHealth {
         }
     }
     health
+}
+
+/// Why there was no answer. Of TLS that doesn't fit, what the connection ends with says nothing.
+fn unanswered(error: &AskError) -> String {
+    let said = error.to_string();
+    let ends = ["connection closed", "broken pipe", "connection reset", "frame with invalid size"];
+    if ends.iter().any(|end| said.to_lowercase().contains(end)) {
+        return format!("it hung up: http or https? a --cert that it asks for? ({said})");
+    }
+    said
 }
 
 async fn status(line: &Line) -> Result<pb::StatusResponse, AskError> {
@@ -260,6 +270,16 @@ impl MemberHealth {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Cause: a server that wants a certificate ends the connection, and the error says no more. Symptom: `rusd status`
+    /// without `--cert` spoke of a broken pipe.
+    #[test]
+    fn who_hangs_up_may_want_tls_or_a_certificate() {
+        let pipe = AskError::Refused("stream closed because of a broken pipe".to_owned());
+        assert!(unanswered(&pipe).contains("--cert"), "{}", unanswered(&pipe));
+        let nobody = AskError::Unreachable("Connection refused (os error 111)".to_owned());
+        assert_eq!(unanswered(&nobody), nobody.to_string());
+    }
 
     fn said(id: u64, leader: u64, index: u64, applied: u64) -> MemberHealth {
         let mut health = MemberHealth::silent("http://h:1");

@@ -141,11 +141,7 @@ fn syncs(env: &Env, dir: &Path) -> Finding {
     let _ = env.disk.remove(&path);
     let finding = |verdict, seen, remedy| Finding { what: "log's disk", verdict, seen, remedy };
     match measured {
-        Err(error) => finding(
-            Verdict::Bad,
-            format!("{}: {error}", path.display()),
-            "Let the user that the server runs as write there.",
-        ),
+        Err(error) => finding(Verdict::Bad, format!("{}: {error}", path.display()), unwritten(error.kind())),
         Ok(mut took) => {
             took.sort_unstable();
             let at =
@@ -159,6 +155,18 @@ fn syncs(env: &Env, dir: &Path) -> Finding {
             let seen = format!("{}: fsync p50 {}, p99 {}, of {}", dir.display(), millis(p50), millis(p99), took.len());
             finding(verdict, seen, "Each write waits for this on a majority: take a local SSD, and nothing else on it.")
         }
+    }
+}
+
+/// What to do where a file can't be written.
+fn unwritten(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::PermissionDenied => "Let the user that the server runs as write there.",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "Make room, or enlarge the file system.",
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "Mount it writable; the kernel's log (dmesg) says if a fault made it read-only."
+        }
+        _ => "Look at the kernel's log (dmesg): the disk may be failing.",
     }
 }
 
@@ -314,6 +322,14 @@ mod tests {
         assert!(as_text(&findings).starts_with("well  data"), "{}", as_text(&findings));
         // Nothing stays behind.
         assert!(disk.list(Path::new("/var")).expect("a directory").is_empty());
+    }
+
+    /// Cause: one remedy for every error. Symptom: on a full disk doctor told people to change its owner.
+    #[test]
+    fn a_full_disk_is_told_from_one_that_may_not_be_written() {
+        let remedy = |code| unwritten(io::Error::from_raw_os_error(code).kind());
+        assert!(remedy(28).starts_with("Make room"), "ENOSPC: {}", remedy(28));
+        assert!(remedy(13).starts_with("Let the user"), "EACCES: {}", remedy(13));
     }
 
     #[test]

@@ -86,7 +86,7 @@ pub fn run(tool: Tool) -> Result<Done, ToolError> {
     match tool {
         Tool::Health { remote, flags } => runtime()?.block_on(async {
             let endpoints = remote.endpoints.clone();
-            health::run(way(&env, remote)?, endpoints, flags).await
+            health::run(way(&env, remote)?, endpoints, flags, env.clock.as_ref()).await
         }),
         Tool::Doctor { data_dir, wal_dir, json } => {
             let findings = doctor::examine(&env, &data_dir, wal_dir.as_deref());

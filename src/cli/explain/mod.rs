@@ -103,6 +103,15 @@ mod tests {
             ("{\"level\":\"warn\",\"error\":\"etcdserver: no leader\"}", "no leader"),
             ("UNHEALTHY cluster", "unhealthy cluster"),
             ("dial tcp 10.0.0.1:2379: connect: connection refused", "connection refused"),
+            ("invalid peer certificate: certificate expired: verification time 1 (UNIX)", "certificate expired"),
+            ("received fatal alert: CertificateExpired", "alert: CertificateExpired"),
+            ("invalid peer certificate: UnknownIssuer", "UnknownIssuer"),
+            ("data directory d: can't make d: Permission denied (os error 13)", "(os error 13)"),
+            ("Error: etcdserver: permission denied", "etcdserver: permission denied"),
+            ("permission denied", "etcdserver: permission denied"),
+            ("make a segment in d/member/wal at byte 0: no storage space", "no storage space"),
+            ("memberID:1 alarm:NOSPACE", "alarm:NOSPACE"),
+            ("CORRUPT", "alarm:CORRUPT"),
         ] {
             let text = text(pasted).expect("known");
             assert!(text.lines().next().is_some_and(|line| line.ends_with(known)), "{pasted}: {text}");

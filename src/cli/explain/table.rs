@@ -59,7 +59,7 @@ pub(super) const ENTRIES: &[Entry] = &[
         "Let the client read anew. Restore with --bump-revision and --mark-compacted, so that nobody sees one twice.",
     ),
     entry(
-        &["etcdserver: mvcc: database space exceeded"],
+        &["etcdserver: mvcc: database space exceeded", "alarm:NOSPACE"],
         "The data has reached --quota-backend-bytes, or the NOSPACE alarm is still on: nothing but deletes is taken.",
         "Delete or compact (etcdctl compaction REVISION), then etcdctl alarm disarm; or raise --quota-backend-bytes on \
          all members first. `rusd status --cluster` shows how much is taken.",
@@ -271,7 +271,7 @@ pub(super) const ENTRIES: &[Entry] = &[
     ),
     // Data.
     entry(
-        &["etcdserver: corrupt cluster"],
+        &["etcdserver: corrupt cluster", "alarm:CORRUPT"],
         "The CORRUPT alarm is on: a member was found to hold other data than the rest. Nothing is written.",
         "`rusd status --cluster` shows which one. Remove it and add it anew with an empty data directory, then etcdctl \
          alarm disarm.",
@@ -283,9 +283,20 @@ pub(super) const ENTRIES: &[Entry] = &[
          the member and add it anew, or restore a backup.",
     ),
     entry(
-        &["no space left", "No space left on device"],
+        &["no space left", "No space left on device", "no storage space"],
         "The file system is full.",
         "Make room or enlarge it; then start again. Nothing acknowledged is lost.",
+    ),
+    entry(
+        &["Permission denied (os error 13)"],
+        "The user that it runs as may not read or write this file or directory.",
+        "Give it to that user (chown), or run it as the one that owns it: 65532 in the chart's image, rusd where the .deb \
+         runs it, root where kubeadm does. `rusd doctor`, run as that user, tries it.",
+    ),
+    entry(
+        &["Too many open files"],
+        "Connections and files are as many as the process may have.",
+        "Raise the limit: LimitNOFILE in the unit, ulimit -n in a shell. Look for clients that connect anew for each call.",
     ),
     entry(
         &["is in use by"],
@@ -314,7 +325,11 @@ pub(super) const ENTRIES: &[Entry] = &[
         "Stop it, or type other URLs in the --listen-…-urls flags.",
     ),
     entry(
-        &["first record does not look like a TLS handshake", "server gave HTTP response to HTTPS client"],
+        &[
+            "first record does not look like a TLS handshake",
+            "server gave HTTP response to HTTPS client",
+            "received corrupt message",
+        ],
         "One side speaks TLS and the other doesn't.",
         "Let scheme and flags agree: https:// with --cert-file and --key-file, http:// without.",
     ),
@@ -326,10 +341,22 @@ pub(super) const ENTRIES: &[Entry] = &[
             "client didn't provide a certificate",
             "certificate required",
             "client certificate authentication failed",
+            "invalid peer certificate: UnknownIssuer",
+            "received fatal alert: UnknownCA",
+            "received fatal alert: BadCertificate",
+            "received fatal alert: CertificateRequired",
+            "peer sent no certificates",
         ],
         "One side doesn't trust the other's certificate, or none was shown.",
         "Let --cacert (--trusted-ca-file) hold the authority that signed the other side's certificate, and show one by \
          --cert and --key where it is asked for.",
+    ),
+    entry(
+        &["it hung up", "stream closed because of a broken pipe", "connection closed", "frame with invalid size"],
+        "The other side ended the connection before it answered: it speaks TLS and was asked without (or the other way \
+         round), it wants a certificate and none was shown, or it just ended.",
+        "Let scheme and flags agree: https:// with --cacert, and --cert and --key where it asks for them. Its log has a \
+         line for each connection that it rejected.",
     ),
     entry(
         &["x509: certificate is valid for", "certificate not valid for name"],
@@ -337,7 +364,13 @@ pub(super) const ENTRIES: &[Entry] = &[
         "Put it among the certificate's subject alternative names, or reach the server by a name that is.",
     ),
     entry(
-        &["certificate has expired", "expired certificate"],
+        &[
+            "certificate has expired",
+            "expired certificate",
+            "certificate expired",
+            "received fatal alert: CertificateExpired",
+            "certificate not valid yet",
+        ],
         "A certificate is too old, or a clock is wrong.",
         "Put a new one in its place: files are read again without a restart. `rusd doctor` looks at the clock.",
     ),

@@ -150,6 +150,18 @@ const POD_BACKUP: &[Own] = &[
     own("set", "NAME", "whose they are, in their names; those of others stay"),
 ];
 
+/// The first word of the subcommand that begins most like this one, if any is like it at all.
+pub(in crate::cli) fn nearest(word: &str) -> Option<&'static str> {
+    // As for flags.
+    const LIKENESS_MIN: f64 = 0.75;
+    SUBS.iter()
+        .filter_map(|sub| sub.words.first().copied())
+        .map(|known| (known, strsim::normalized_damerau_levenshtein(word, known)))
+        .max_by(|a, b| a.1.total_cmp(&b.1))
+        .filter(|(_, likeness)| *likeness >= LIKENESS_MIN)
+        .map(|(known, _)| known)
+}
+
 /// The subcommand that arguments begin with, by as many words as fit.
 pub(in crate::cli) fn find(words: &[&str]) -> Option<&'static Sub> {
     SUBS.iter().filter(|sub| words.starts_with(sub.words)).max_by_key(|sub| sub.words.len())

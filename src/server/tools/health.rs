@@ -2,12 +2,14 @@
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
+use time::format_description::well_known::Rfc3339;
 
 use super::{Done, ToolError};
 use crate::cli::StatusFlags;
+use crate::env::Clock;
 use crate::operator::{ClusterHealth, MemberHealth, Way};
 use crate::server::import::human;
 
@@ -17,7 +19,12 @@ const WIDTH: usize = 100;
 const HOME_AND_CLEAR: &str = "\x1b[H\x1b[J";
 
 /// Asks, and tells; with `--watch` until nobody reads any more.
-pub(super) async fn run(way: Way, endpoints: Vec<String>, flags: StatusFlags) -> Result<Done, ToolError> {
+pub(super) async fn run(
+    way: Way,
+    endpoints: Vec<String>,
+    flags: StatusFlags,
+    clock: &dyn Clock,
+) -> Result<Done, ToolError> {
     let is_terminal = std::io::stdout().is_terminal();
     loop {
         let health = ClusterHealth::ask(&way, &endpoints, flags.cluster, flags.members_min).await;
@@ -30,7 +37,11 @@ pub(super) async fn run(way: Way, endpoints: Vec<String>, flags: StatusFlags) ->
             };
             return Ok(Done::Found { text, is_fine });
         };
-        let start = if is_terminal && !flags.json { HOME_AND_CLEAR } else { "" };
+        let start = match (flags.json, is_terminal) {
+            (true, _) => String::new(),
+            (false, true) => format!("{HOME_AND_CLEAR}{}", asked_at(clock.wall())),
+            (false, false) => asked_at(clock.wall()),
+        };
         let mut out = std::io::stdout().lock();
         if write!(out, "{start}{text}").and_then(|()| out.flush()).is_err() {
             return Ok(Done::Said(String::new()));
@@ -38,6 +49,13 @@ pub(super) async fn run(way: Way, endpoints: Vec<String>, flags: StatusFlags) ->
         drop(out);
         tokio::time::sleep(every).await;
     }
+}
+
+/// A line that shows that it still looks, and in a file when it did.
+fn asked_at(now: SystemTime) -> String {
+    let now = time::OffsetDateTime::from(now).replace_nanosecond(0);
+    // Years of five digits have no such form.
+    now.ok().and_then(|now| now.format(&Rfc3339).ok()).map_or_else(String::new, |now| now + "\n")
 }
 
 fn as_text(health: &ClusterHealth) -> String {
