@@ -2,7 +2,8 @@
 //!
 //! Log and store each find out by themselves that a disk is full, but late: with the log full even
 //! a delete can't be answered any more. So writes that make the state larger are refused while
-//! there is still room for those that make it smaller.
+//! there is still room for those that make it smaller, and for what the store was given and has not written yet: it writes
+//! in order, so that a delete frees nothing before that is through.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,30 +17,37 @@ use crate::storage::backend::BackendConfig;
 
 /// How often the disks are asked; what is written meanwhile must fit in the reserve.
 const LOOK: Duration = Duration::from_millis(100);
-/// Free bytes below which nothing may grow: as many as the store leaves free.
+/// Free bytes below which nothing may grow, besides what waits for the store: half of them are for that and for removals,
+/// half for the log.
 const RESERVE_BYTES: u64 = BackendConfig::RESERVE_BYTES_DEFAULT;
-/// Free bytes from which it may again.
-const ENOUGH_BYTES: u64 = RESERVE_BYTES + RESERVE_BYTES / 8;
+/// Bytes that the store may use for one that waits: whole leaves or pages, and a log of them.
+const WRITTEN_FOR_ONE: u64 = 2;
+/// Free bytes beyond those, from which it may again.
+const MARGIN_BYTES: u64 = RESERVE_BYTES / 8;
 
 /// The room on the disks below some directories. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Room(Arc<AtomicBool>);
 
 impl Room {
-    /// Looks once, and from then on until the task is aborted.
-    pub(super) fn watch(env: Env, dirs: Vec<PathBuf>) -> (Self, JoinHandle<()>) {
+    /// Looks once, and from then on until the task is aborted; `waiting` says how many bytes wait for the store.
+    pub(super) fn watch(
+        env: Env,
+        dirs: Vec<PathBuf>,
+        waiting: impl Fn() -> u64 + Send + Sync + 'static,
+    ) -> (Self, JoinHandle<()>) {
         let room = Self::default();
-        room.look(&env, &dirs);
+        room.look(&env, &dirs, waiting());
         let watched = room.clone();
         let task = tokio::spawn(async move {
-            let dirs = Arc::new(dirs);
+            let (dirs, waiting) = (Arc::new(dirs), Arc::new(waiting));
             let mut tick = tokio::time::interval(LOOK);
             tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
                 tick.tick().await;
-                let (room, env, dirs) = (watched.clone(), env.clone(), dirs.clone());
+                let (room, env, dirs, waiting) = (watched.clone(), env.clone(), dirs.clone(), waiting.clone());
                 // A disk that hangs must not hold up a thread that serves.
-                if tokio::task::spawn_blocking(move || room.look(&env, &dirs)).await.is_err() {
+                if tokio::task::spawn_blocking(move || room.look(&env, &dirs, waiting())).await.is_err() {
                     return;
                 }
             }
@@ -52,16 +60,18 @@ impl Room {
         self.0.load(Ordering::Relaxed)
     }
 
-    fn look(&self, env: &Env, dirs: &[PathBuf]) {
+    fn look(&self, env: &Env, dirs: &[PathBuf], waiting_bytes: u64) {
         // A disk that doesn't answer says so when it is written to.
         let free = dirs.iter().filter_map(|dir| env.disk.free_bytes(dir).ok().map(|free| (free, dir)));
         let Some((free_bytes, dir)) = free.min() else { return };
-        let (was, enough) = (self.is_short(), if self.is_short() { ENOUGH_BYTES } else { RESERVE_BYTES });
-        let is = free_bytes < enough;
+        let was = self.is_short();
+        let reserved = waiting_bytes.saturating_mul(WRITTEN_FOR_ONE).saturating_add(RESERVE_BYTES);
+        let needed_bytes = reserved.saturating_add(MARGIN_BYTES);
+        let is = free_bytes < if was { needed_bytes } else { reserved };
         self.0.store(is, Ordering::Relaxed);
         let path = dir.display();
         if is && !was {
-            tracing::error!(%path, free_bytes, needed_bytes = ENOUGH_BYTES,
+            tracing::error!(%path, free_bytes, needed_bytes, waiting_bytes,
                 "the disk is nearly full: puts, transactions with a put and new leases are refused until there is room again");
         } else if was && !is {
             tracing::info!(%path, free_bytes, "the disk has room again");
@@ -82,14 +92,20 @@ mod tests {
         disk.create_dir_all(Path::new("/d")).unwrap();
         let env = Env { disk: Arc::new(disk.clone()), ..Env::real() };
         let (room, dirs) = (Room::default(), [PathBuf::from("/d")]);
-        let short_with = |free| {
+        let short_with = |free, waiting| {
             disk.set_capacity(Some(free));
-            room.look(&env, &dirs);
+            room.look(&env, &dirs, waiting);
             room.is_short()
         };
-        assert!(!short_with(RESERVE_BYTES));
-        assert!(short_with(RESERVE_BYTES - 1));
-        assert!(short_with(ENOUGH_BYTES - 1), "no flutter at the edge");
-        assert!(!short_with(ENOUGH_BYTES));
+        assert!(!short_with(RESERVE_BYTES, 0));
+        assert!(short_with(RESERVE_BYTES - 1, 0));
+        let enough = RESERVE_BYTES + MARGIN_BYTES;
+        assert!(short_with(enough - 1, 0), "no flutter at the edge");
+        assert!(!short_with(enough, 0));
+        // What waits for the store is to find room, too: it stands before each delete.
+        let waits = 5 << 20;
+        assert!(short_with(RESERVE_BYTES + waits * WRITTEN_FOR_ONE - 1, waits));
+        assert!(!short_with(enough + waits * WRITTEN_FOR_ONE, waits));
+        assert!(short_with(enough, u64::MAX));
     }
 }

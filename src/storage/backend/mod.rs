@@ -89,7 +89,8 @@ pub struct BackendConfig {
     pub dir: PathBuf,
     /// Bytes of memory that the engine may use for its own cache.
     pub cache_bytes: u64,
-    /// Bytes that must stay free on the disk; a write that would go below is refused as full.
+    /// Bytes of the disk below which nothing new is accepted; what was before may use half of them, and is refused as full
+    /// where it would go below that.
     pub reserve_bytes: u64,
     /// How often a process may move the files of an engine that failed ([`Home::move_house`]); each time takes
     /// [`BackendConfig::MOVE_FILES`] open files for good.
@@ -244,16 +245,19 @@ pub fn open(env: &Env, config: &BackendConfig) -> Result<Arc<dyn Backend>, Stora
     })
 }
 
-/// Refuses when `bytes` more would leave less than the reserve. A flush may write several times
-/// what it was given: whole leaves or pages, and a log of them. Removals (0 bytes) may use half of
-/// the reserve, since they give more back.
+/// Refuses when `bytes` more would leave less than half of the reserve. What comes here was accepted while there was room for
+/// it beside the whole of that, and what removes waits behind it. A flush may write several times what it was given: whole
+/// leaves or pages, and a log of them. Removals (0 bytes) may use half of what is left then, since they give more back.
 fn check_room(env: &Env, config: &BackendConfig, bytes: u64) -> Result<(), StorageError> {
-    let free = env.disk.free_bytes(&config.dir).map_err(|error| StorageError::io("measure", &config.dir, error))?;
-    let reserve = if bytes == 0 { config.reserve_bytes / 2 } else { config.reserve_bytes };
-    if free < reserve.saturating_add(bytes.saturating_mul(3)) {
+    let part = if bytes == 0 { 4 } else { 2 };
+    if free_bytes(env, config)? < (config.reserve_bytes / part).saturating_add(bytes.saturating_mul(3)) {
         return Err(StorageError::Full { path: config.dir.clone() });
     }
     Ok(())
+}
+
+fn free_bytes(env: &Env, config: &BackendConfig) -> Result<u64, StorageError> {
+    env.disk.free_bytes(&config.dir).map_err(|error| StorageError::io("measure", &config.dir, error))
 }
 
 /// Bytes of all files below a directory.

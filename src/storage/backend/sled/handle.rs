@@ -10,7 +10,7 @@ use sled::{Config, Db, Tree};
 use super::closing::{self, Closing};
 use super::{FANOUT, damaged, failure, verify};
 use crate::env::{Env, Step, Worker};
-use crate::storage::backend::{BackendConfig, check_room};
+use crate::storage::backend::{BackendConfig, free_bytes};
 use crate::types::StorageError;
 
 /// Opening takes 2–60 ms for millions of keys; what takes this long never ends. (Sled reads leaves
@@ -71,7 +71,7 @@ impl Handle {
             .flush_every_ms(None)
             .zstd_compression_level(1)
             .cache_capacity_bytes(clean_bytes(config));
-        if check_room(env, config, 1).is_err() {
+        if free_bytes(env, config).is_ok_and(|free| free <= config.reserve_bytes) {
             // Each flush moves leaves of files that are less full than this, those that a read ends with as well: on a full
             // disk that would cost the handle, again and again.
             settings.target_heap_file_fill_ratio = 0.0;
