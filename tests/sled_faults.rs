@@ -14,7 +14,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -30,24 +30,33 @@ use rusd::types::{LeaseId, RaftIndex, Revision, StorageError, Term};
 
 /// Set in a test's own process.
 const ALONE: &str = "RUSD_TEST_ALONE";
+const COUNTED: &str = "counted: ";
 const FIRST: std::ops::Range<i64> = 1..201;
 const ALL: std::ops::Range<i64> = 1..401;
 
-/// Runs a test, by its name, in a process of its own.
-fn alone(name: &str, test: impl FnOnce()) {
-    if env::var_os(ALONE).is_some() {
+/// Runs a test, by its name, in so many processes of its own, which most of the time wait; each is told which one it is, and gives
+/// a count. Gives the sum.
+fn alone(name: &str, processes: usize, test: impl FnOnce(usize) -> usize) -> Option<usize> {
+    if let Ok(part) = env::var(ALONE) {
         // What fails keeps its files open.
         startup::allow_files();
-        return test();
+        println!("{COUNTED}{}", test(part.parse().unwrap()));
+        return None;
     }
-    let child = Command::new(env::current_exe().unwrap())
-        .args(["--exact", name, "--nocapture"])
-        .env(ALONE, "1")
-        .env("PATH", "/no-such-dir")
-        .output()
-        .unwrap();
-    let (said, errors) = (String::from_utf8_lossy(&child.stdout), String::from_utf8_lossy(&child.stderr));
-    assert!(child.status.success() && said.contains("1 passed"), "{name}: {}\n{said}\n{errors}", child.status);
+    let begin = |part: usize| {
+        let mut child = Command::new(env::current_exe().unwrap());
+        child.args(["--exact", name, "--nocapture"]).env(ALONE, part.to_string()).env("PATH", "/no-such-dir");
+        child.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let children: Vec<_> = (0..processes).map(begin).collect();
+    let counts = children.into_iter().map(|child| {
+        let done = child.wait_with_output().unwrap();
+        let (said, errors) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+        assert!(done.status.success(), "{name}: {}\n{said}\n{errors}", done.status);
+        let count = said.lines().find_map(|line| line.split_once(COUNTED)?.1.parse::<usize>().ok());
+        count.unwrap_or_else(|| panic!("{name}: {said}"))
+    });
+    Some(counts.sum())
 }
 
 /// Has the call fail that is so many away; 1 is the next.
@@ -118,12 +127,13 @@ fn engines(dir: &Path) -> Vec<String> {
 /// call of the flush fails, what was to be written is, reads find all of it meanwhile, and a second failure is no worse.
 #[test]
 fn a_flush_that_fails_at_any_call_is_made_up_for() {
-    alone("a_flush_that_fails_at_any_call_is_made_up_for", fail_each_call_of_a_flush);
+    let moved = alone("a_flush_that_fails_at_any_call_is_made_up_for", 3, fail_each_call_of_a_flush);
+    assert!(moved.is_none_or(|moved| moved >= 3), "{moved:?} of 6 calls were those of a flush");
 }
 
-fn fail_each_call_of_a_flush() {
+fn fail_each_call_of_a_flush(part: usize) -> usize {
     let mut moved = 0;
-    for call in 1..=6 {
+    for call in (1..=6).skip(part).step_by(3) {
         let when = format!("call {call}");
         let dir = tempfile::tempdir().unwrap();
         let (mut writer, reader) = begun(dir.path());
@@ -140,7 +150,7 @@ fn fail_each_call_of_a_flush() {
         }
         let places = engines(dir.path());
         assert_eq!(places.len(), 1, "{when}: {places:?}");
-        moved += u64::from(places != ["engine-1"]);
+        moved += usize::from(places != ["engine-1"]);
         is_all_there(&reader, ALL, &when);
         drop((writer, reader));
         let (writer, reader, loaded) = values::open(&unsettled(), config(dir.path())).unwrap();
@@ -148,7 +158,7 @@ fn fail_each_call_of_a_flush() {
         is_all_there(&reader, ALL, &when);
         drop((writer, reader, loaded));
     }
-    assert!(moved >= 3, "{moved} of 6 calls were those of a flush");
+    moved
 }
 
 /// Cause: an opening that ends between the snapshot it makes of its logs and the log it goes on in. Symptom: the one after it
@@ -157,13 +167,14 @@ fn fail_each_call_of_a_flush() {
 /// log's end.
 #[test]
 fn an_opening_that_fails_at_any_call_leaves_all_there() {
-    alone("an_opening_that_fails_at_any_call_leaves_all_there", fail_each_call_of_an_opening);
+    let failures = alone("an_opening_that_fails_at_any_call_leaves_all_there", 4, fail_each_call_of_an_opening);
+    assert!(failures.is_none_or(|failures| failures >= 25), "{failures:?} calls failed");
 }
 
-fn fail_each_call_of_an_opening() {
+fn fail_each_call_of_an_opening(part: usize) -> usize {
     let (mut failures, mut noticed) = (0, 0);
     // The calls behind these open one slab after the other.
-    for call in 1..=40 {
+    for call in (1..=40).skip(part).step_by(4) {
         let when = format!("call {call}");
         let dir = tempfile::tempdir().unwrap();
         drop(begun(dir.path()));
@@ -175,7 +186,7 @@ fn fail_each_call_of_an_opening() {
             noticed += 1;
             continue;
         }
-        failures += u64::from(opened.is_err());
+        failures += usize::from(opened.is_err());
         drop(opened);
         for _ in 0..2 {
             let (writer, reader, loaded) = values::open(&unsettled(), config(dir.path())).unwrap();
@@ -184,7 +195,8 @@ fn fail_each_call_of_an_opening() {
             drop((writer, reader, loaded));
         }
     }
-    assert!(failures >= 25 && noticed <= 8, "{failures} calls failed, {noticed} times it came to harm");
+    assert!(noticed <= 4, "{noticed} times it came to harm");
+    failures
 }
 
 /// What a process is killed at.
@@ -288,10 +300,11 @@ fn copy_dir(from: &Path, to: &Path) {
 /// A process that is killed while its engine moves: the next one finds all that was flushed.
 #[test]
 fn each_step_of_a_move_may_be_the_last() {
-    alone("each_step_of_a_move_may_be_the_last", end_at_each_step_of_a_move);
+    let met = alone("each_step_of_a_move_may_be_the_last", 6, end_at_each_step_of_a_move);
+    assert!(met.is_none_or(|met| met >= 14), "{met:?} of the steps were there");
 }
 
-fn end_at_each_step_of_a_move() {
+fn end_at_each_step_of_a_move(part: usize) -> usize {
     let steps = [
         (Op::MakeDir, 0..3),
         (Op::Link, 0..2),
@@ -303,7 +316,8 @@ fn end_at_each_step_of_a_move() {
         (Op::Remove, 50..51),
     ];
     let mut met = 0;
-    for (op, nth) in steps.into_iter().flat_map(|(op, range)| range.map(move |nth| (op, nth))) {
+    let steps = steps.into_iter().flat_map(|(op, range)| range.map(move |nth| (op, nth)));
+    for (op, nth) in steps.skip(part).step_by(6) {
         let when = format!("{op:?} {nth}");
         let dir = tempfile::tempdir().unwrap();
         let dying = Dying::new((op, nth), true);
@@ -318,7 +332,7 @@ fn end_at_each_step_of_a_move() {
         assert!(has_failed(), "{when}");
         FAULT_INJECT_COUNTER.store(u64::MAX, Ordering::SeqCst);
         drop((writer, reader));
-        met += u64::from(dying.dead.load(Ordering::SeqCst));
+        met += usize::from(dying.dead.load(Ordering::SeqCst));
 
         let copy = copied(dir.path());
         let (writer, reader, loaded) = values::open(&unsettled(), config(copy.path())).unwrap();
@@ -329,17 +343,17 @@ fn end_at_each_step_of_a_move() {
         assert_eq!(engines(copy.path()).len(), 1, "{when}");
         drop((writer, reader, loaded));
     }
-    assert!(met >= 14, "{met} of the steps were there");
+    met
 }
 
 /// Where the files can't have second names the store is given up, after some tries, for a reason that another process hasn't:
 /// the server then starts again in its place.
 #[test]
 fn without_hard_links_only_another_process_opens_it() {
-    alone("without_hard_links_only_another_process_opens_it", move_without_hard_links);
+    alone("without_hard_links_only_another_process_opens_it", 1, move_without_hard_links);
 }
 
-fn move_without_hard_links() {
+fn move_without_hard_links(_: usize) -> usize {
     let dir = tempfile::tempdir().unwrap();
     let env = Env { disk: Dying::new((Op::MakeDir, u64::MAX), false), ..Env::real() };
     let (mut writer, reader, _) = values::open(&env, config(dir.path())).unwrap();
@@ -360,4 +374,5 @@ fn move_without_hard_links() {
     is_all_there(&reader, FIRST, "another process");
     assert!(!reader.is_stuck());
     drop((writer, reader, loaded));
+    1
 }
