@@ -316,7 +316,7 @@ impl Core {
         metrics.peers.sample_members(move || known.members().into_iter().map(|member| member.id).collect());
         gauges::connect(metrics, sources);
         let values = reader.values().clone();
-        let waiting = move || values.memory().0 as u64;
+        let waiting = move || values.memory().0;
         let (room, watching) = Room::watch(env.clone(), vec![data.wal().to_owned(), data.store()], waiting);
         let full = room.clone();
         metrics.sample(Figure::DiskShort, move || f64::from(u8::from(full.is_short())));

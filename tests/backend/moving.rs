@@ -129,6 +129,20 @@ fn a_snapshot_that_is_begun_removes_neither_place_of_a_move_that_is_cut_off() {
     }
 }
 
+/// Cause: a snapshot takes over while a move is cut off. Symptom: the move's links stayed until the next start, with the room of
+/// what they name.
+#[test]
+fn a_snapshot_that_takes_over_leaves_nothing_of_a_move_that_is_cut_off() {
+    let (disk, mut home) = filled();
+    disk.fail(DiskOp::Rename, 0, EIO);
+    assert!(home.move_house().is_err());
+    assert_eq!(engines(&disk), ["engine-1", "engine-2"], "linked, and CURRENT isn't written");
+    let mut next = home.next().unwrap();
+    next.take_over(&home).unwrap();
+    home.remove();
+    assert_eq!(engines(&disk), Vec::<String>::new(), "the new one is empty");
+}
+
 /// What a failed engine keeps is given back by the process's end alone.
 #[test]
 fn a_process_moves_a_bounded_number_of_times() {
