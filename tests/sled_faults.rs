@@ -49,8 +49,9 @@ fn alone(name: &str, processes: usize, test: impl FnOnce(usize) -> usize) -> Opt
         child.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     };
     let children: Vec<_> = (0..processes).map(begin).collect();
-    let counts = children.into_iter().map(|child| {
-        let done = child.wait_with_output().unwrap();
+    // All of them first: none is left behind by one that fails.
+    let ended: Vec<_> = children.into_iter().map(|child| child.wait_with_output().unwrap()).collect();
+    let counts = ended.into_iter().map(|done| {
         let (said, errors) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
         assert!(done.status.success(), "{name}: {}\n{said}\n{errors}", done.status);
         let count = said.lines().find_map(|line| line.split_once(COUNTED)?.1.parse::<usize>().ok());
@@ -195,7 +196,7 @@ fn fail_each_call_of_an_opening(part: usize) -> usize {
             drop((writer, reader, loaded));
         }
     }
-    assert!(noticed <= 4, "{noticed} times it came to harm");
+    assert!(noticed <= 2, "{noticed} times it came to harm");
     failures
 }
 

@@ -166,7 +166,7 @@ fn unwritten(kind: io::ErrorKind) -> &'static str {
         io::ErrorKind::ReadOnlyFilesystem => {
             "Mount it writable; the kernel's log (dmesg) says if a fault made it read-only."
         }
-        _ => "Look at the kernel's log (dmesg): the disk may be failing.",
+        _ => "Look at the kernel's log (dmesg) if the error is one of the disk's.",
     }
 }
 

@@ -174,7 +174,15 @@ fn settled<T>(reader: &StoreReader, read: impl Fn(&Snapshot) -> Result<T, ReadEr
 pub(crate) async fn blocking<T: Send + 'static>(
     read: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
 ) -> Result<T, RequestError> {
-    let turn = BLOCKING.acquire().await.map_err(|_| RequestError::Stopped)?;
+    blocking_in(&BLOCKING, read).await
+}
+
+/// The same for what has turns of its own, since it waits for as long as the disk is full.
+pub(crate) async fn blocking_in<T: Send + 'static>(
+    turns: &'static Semaphore,
+    read: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
+) -> Result<T, RequestError> {
+    let turn = turns.acquire().await.map_err(|_| RequestError::Stopped)?;
     // It goes with the read: a caller that gives up makes no room for another while the read goes on.
     let read = move || {
         let _turn = turn;

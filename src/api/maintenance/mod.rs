@@ -6,6 +6,7 @@ mod snapshot;
 mod status;
 
 use rusd_proto::etcdserverpb as pb;
+use tokio::sync::Semaphore;
 use tonic::Status;
 
 use super::auth::CallContext;
@@ -21,10 +22,15 @@ pub(crate) use downgrade::downgrade;
 pub(crate) use snapshot::snapshot;
 pub(crate) use status::status;
 
+/// Defragmentations at a time: on a full disk each keeps a thread until there is room, though its client has given up.
+const DEFRAGMENTS_MAX: usize = 4;
+static DEFRAGMENTS: Semaphore = Semaphore::const_new(DEFRAGMENTS_MAX);
+
 /// `Defragment`. The answer has no header.
 pub(crate) async fn defragment(call: CallContext, _: pb::DefragmentRequest) -> Result<ReplyBody, Status> {
     let maintain = call.maintain.clone();
-    kv::blocking(move || Ok(maintain.defragment()?)).await.map_err(|error| errors::status(&error))?;
+    let defragment = move || Ok(maintain.defragment()?);
+    kv::blocking_in(&DEFRAGMENTS, defragment).await.map_err(|error| errors::status(&error))?;
     ReplyBody::small(&Prost(pb::DefragmentResponse { header: None }))
 }
 

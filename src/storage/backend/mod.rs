@@ -100,8 +100,11 @@ pub struct BackendConfig {
 }
 
 impl BackendConfig {
-    /// Free space that is never used up, so that a compaction can still run.
+    /// Free space that nothing new takes, so that what was accepted and a compaction find room.
     pub const RESERVE_BYTES_DEFAULT: u64 = 64 << 20;
+
+    /// Bytes that an engine is taken to write for each that it is given.
+    pub const WRITTEN_FOR_ONE: u64 = 3;
 
     /// Moves of a process that has files enough for them.
     pub const MOVES_DEFAULT: u64 = 8;
@@ -245,12 +248,13 @@ pub fn open(env: &Env, config: &BackendConfig) -> Result<Arc<dyn Backend>, Stora
     })
 }
 
-/// Refuses when `bytes` more would leave less than half of the reserve. What comes here was accepted while there was room for
-/// it beside the whole of that, and what removes waits behind it. A flush may write several times what it was given: whole
-/// leaves or pages, and a log of them. Removals (0 bytes) may use half of what is left then, since they give more back.
+/// Refuses when `bytes` more would leave less than half of the reserve: new requests are refused before it is touched, and what
+/// removes waits behind what comes here. A flush may write several times what it was given: whole leaves or pages, and a
+/// log of them. Removals (0 bytes) may use half of what is left then, since they give more back.
 fn check_room(env: &Env, config: &BackendConfig, bytes: u64) -> Result<(), StorageError> {
     let part = if bytes == 0 { 4 } else { 2 };
-    if free_bytes(env, config)? < (config.reserve_bytes / part).saturating_add(bytes.saturating_mul(3)) {
+    let written = bytes.saturating_mul(BackendConfig::WRITTEN_FOR_ONE);
+    if free_bytes(env, config)? < (config.reserve_bytes / part).saturating_add(written) {
         return Err(StorageError::Full { path: config.dir.clone() });
     }
     Ok(())

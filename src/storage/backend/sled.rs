@@ -49,6 +49,8 @@ const NEIGHBOURS: u32 = 6;
 const TYPICAL_VALUES: usize = FANOUT / 2;
 /// What one of them is taken to hold at least.
 const TYPICAL_BYTES: usize = 256;
+/// What a leaf with both removals and values is taken to keep at least: what stays may be larger than what goes.
+const TYPICAL_LEAF_BYTES: usize = 16 << 10;
 /// What a leaf in memory takes besides.
 const LEAF_BYTES: usize = 4 << 10;
 /// What is held is worth an opening at less than the bytes for one, too, once it has been held for longer: when bytes times
@@ -344,12 +346,13 @@ fn is_due(written: u64, held_for: Duration, bytes: u64) -> bool {
 }
 
 /// What leaves keep in memory after so many removals of neighbours that held so many bytes: themselves, and the rest of
-/// their values, taken to be like those.
+/// their values, taken to be like those, or the pieces of those.
 fn held(removed: usize, bytes: usize) -> u64 {
     let Some(mean) = bytes.checked_div(removed) else { return 0 };
-    let leaves = 1 + removed / TYPICAL_VALUES;
-    let rest = TYPICAL_VALUES.saturating_sub(removed).saturating_mul(mean.max(TYPICAL_BYTES));
-    leaves.saturating_mul(LEAF_BYTES).saturating_add(rest) as u64
+    let leaves = LEAF_BYTES.saturating_mul(1 + removed / TYPICAL_VALUES);
+    let rest = TYPICAL_VALUES.saturating_sub(removed);
+    let values = rest.saturating_mul(mean.clamp(TYPICAL_BYTES, pieces::PIECE_BYTES));
+    leaves.saturating_add(values).max(if rest > 0 { TYPICAL_LEAF_BYTES } else { 0 }) as u64
 }
 
 /// One tree holds all tables: the table's number comes first.
@@ -409,7 +412,8 @@ mod tests {
     fn what_is_removed_is_not_held() {
         assert_eq!(held(0, 0), 0);
         assert_eq!(held(1, 300), 4096 + 63 * 300);
-        assert_eq!(held(51, 51 * 300), 4096 + 13 * 300);
+        assert_eq!(held(51, 51 * 300), 16 << 10);
+        assert_eq!(held(32, 32 << 20), 4096 + 32 * (16 << 10));
         assert_eq!(held(1, 10), 4096 + 63 * 256);
         assert_eq!(held(640, 640 * 300), 11 * 4096);
     }

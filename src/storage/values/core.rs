@@ -25,6 +25,9 @@ use crate::types::{Revision, StorageError};
 const STEP_BYTES: u64 = 8 << 20;
 /// The most segments that removals of one step rewrite.
 const REMOVE_SEGMENTS_MAX: usize = 512;
+/// Removals of a step, and segments that they rewrite, where hardly anything may be written: the leaves that they change are
+/// written anew before the old ones are free.
+const REMOVE_FEW: (usize, usize) = (1024, 16);
 
 /// Moves of a process (see [`Home::move_house`]) after which what waits to be written is tried again at once.
 const MOVES_FREE: u64 = 2;
@@ -128,7 +131,12 @@ impl Core {
             (parts, bytes) = (parts + 1, bytes + part.bytes);
         }
         let held = shared.holds.load(Ordering::SeqCst) > 0;
-        let (remove, segments) = if held { (Vec::new(), 0) } else { self.due_removals(shared, remove_step) };
+        let few = if engine.room(1).is_err() { REMOVE_FEW } else { (remove_step, REMOVE_SEGMENTS_MAX) };
+        let (remove, segments) = if held { (Vec::new(), 0) } else { self.due_removals(shared, few) };
+        if parts > 1 && engine.room(bytes).is_err() {
+            // There may be room for it part by part, and removals wait behind it.
+            (parts, bytes) = (1, self.work.parts.front().map_or(0, |part| part.bytes));
+        }
         if parts > 0
             && let Err(error) = engine.room(bytes.max(1))
         {
@@ -184,9 +192,9 @@ impl Core {
         }
     }
 
-    /// Takes in removals whose turn has come; gives the lowest of all, about `count` of whole segments, and
+    /// Takes in removals whose turn has come; gives the lowest of all, about so many of whole segments, of so many at most, and
     /// of how many they are.
-    fn due_removals(&mut self, shared: &Shared, count: usize) -> (Vec<Revision>, usize) {
+    fn due_removals(&mut self, shared: &Shared, (count, segments_max): (usize, usize)) -> (Vec<Revision>, usize) {
         while let Some(next) = self.work.remove.front()
             && next.after <= self.content.state.position
             && let Some(next) = self.work.remove.pop_front()
@@ -195,7 +203,7 @@ impl Core {
             shared.removals.fetch_sub(known, Ordering::Relaxed);
             self.removed.extend(next.done);
         }
-        self.remove.lowest(count, REMOVE_SEGMENTS_MAX)
+        self.remove.lowest(count, segments_max)
     }
 
     /// Publishes a finished step and lets go of what it was made from.

@@ -106,7 +106,7 @@ impl Worker for StoreWorker {
                         let is_held = shared.holds.load(Ordering::SeqCst) > 0;
                         let took = done - now;
                         let rest = if is_held { self.remove_wait() } else { pace::rest(took, shared.pending.bytes()) };
-                        self.due = Some(done + rest.min(self.remove_wait()));
+                        self.due = Some(done + rest);
                         if !is_held {
                             self.pace.fit(took, core.content.flush_took);
                         }

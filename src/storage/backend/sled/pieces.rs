@@ -13,7 +13,7 @@ use crate::storage::backend::BackendConfig;
 use crate::types::StorageError;
 
 /// Larger values are cut into pieces of this many bytes: a leaf is then 2 MiB at most.
-const PIECE_BYTES: usize = 16 << 10;
+pub(super) const PIECE_BYTES: usize = 16 << 10;
 const INLINE: u8 = 0;
 const LARGE: u8 = 1;
 /// Above every table's number.
@@ -101,13 +101,14 @@ pub(super) fn drop_old(
 /// The head goes first: a reader that finds it must find the pieces, too.
 pub(super) fn remove(tree: &Tree<FANOUT>, config: &BackendConfig, key: &[u8]) -> Result<Option<usize>, StorageError> {
     let Some(stored) = take(tree, config, key)? else { return Ok(None) };
-    if inline(&stored).is_none() {
-        let (len, _) = head(config, &stored)?;
-        for number in 0..len.div_ceil(PIECE_BYTES) {
-            take(tree, config, &piece_key(key, number))?;
-        }
+    if inline(&stored).is_some() {
+        return Ok(Some(stored.len()));
     }
-    Ok(Some(stored.len()))
+    let (len, _) = head(config, &stored)?;
+    for number in 0..len.div_ceil(PIECE_BYTES) {
+        take(tree, config, &piece_key(key, number))?;
+    }
+    Ok(Some(stored.len().saturating_add(len)))
 }
 
 /// Removes pieces that a removal left behind which was cut short after the head; `keys` ascend. It
