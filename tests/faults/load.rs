@@ -123,7 +123,8 @@ async fn compact(channel: Channel, ledger: Arc<Mutex<Ledger>>, history: History,
     while !stop.load(Ordering::Relaxed) {
         tokio::time::sleep(Duration::from_millis(60)).await;
         let revision = history.last() - 20;
-        if revision <= ledger.lock().unwrap().compact_asked {
+        // Nobody sees a compaction to the first revision, at which nothing was changed.
+        if revision <= ledger.lock().unwrap().compact_asked.max(1) {
             continue;
         }
         ledger.lock().unwrap().compact_asked = revision;
