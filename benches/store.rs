@@ -114,9 +114,14 @@ fn config(image: &MemoryImage) -> StoreConfig {
 }
 
 fn filled(image: &MemoryImage, keys: u64) -> Store {
+    filled_with(image, (0..keys).map(key))
+}
+
+/// A store whose keys were put in this order.
+fn filled_with(image: &MemoryImage, keys: impl Iterator<Item = Bytes>) -> Store {
     let (mut store, _) = Store::open(&Env::real(), config(image)).expect("open");
-    for number in 0..keys {
-        put(&mut store, key(number), value());
+    for (number, key) in keys.enumerate() {
+        put(&mut store, key, value());
         if number % 100 == 99 {
             show(&mut store);
         }
@@ -305,6 +310,18 @@ fn reads(c: &mut Criterion<CpuTime>) {
             b.iter(|| {
                 let start = keys[(random(&mut seed) % 100_000) as usize].clone();
                 let range = KeyRange::from_wire(start, Bytes::from_static(&[0]));
+                let query = RangeQuery { limit: len, ..RangeQuery::latest(range) };
+                black_box(reader.range(&query, Disk::Allowed).expect("read").value.kvs.len())
+            });
+        });
+    }
+    // As objects of a kind are mostly made: the records of neighbours lie together.
+    let ordered = filled_with(&MemoryImage::default(), (0..100_000).map(neighbour));
+    let reader = ordered.reader();
+    for len in [10, 100] {
+        group.bench_function(format!("range of {len}, keys put in order"), |b| {
+            b.iter(|| {
+                let range = KeyRange::from_wire(neighbour(random(&mut seed) % 99_900), Bytes::from_static(&[0]));
                 let query = RangeQuery { limit: len, ..RangeQuery::latest(range) };
                 black_box(reader.range(&query, Disk::Allowed).expect("read").value.kvs.len())
             });

@@ -21,7 +21,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// half for the log.
 const RESERVE_BYTES: u64 = BackendConfig::RESERVE_BYTES_DEFAULT;
 /// The most that is asked for what waits for the store, which with a large cache may be gigabytes: beyond it the store finds out
-/// by itself.
+/// by itself, and from then on all of it is.
 const WAITING_BYTES_MAX: u64 = 3 * RESERVE_BYTES;
 /// Looks in a row that find room before it is taken to be there: what waits comes and goes.
 const LOOKS: u32 = 20;
@@ -36,6 +36,8 @@ pub(super) struct Room(Arc<AtomicU32>);
 pub(super) struct Place {
     pub(super) dir: PathBuf,
     pub(super) waiting_bytes: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// Whether it could not be written when that was tried last.
+    pub(super) is_refused: Box<dyn Fn() -> bool + Send + Sync>,
 }
 
 impl Room {
@@ -71,9 +73,10 @@ impl Room {
         // A disk that doesn't answer says so when it is written to.
         let looks = places.iter().filter_map(|place| {
             let waiting = (place.waiting_bytes)();
-            let needed = RESERVE_BYTES + waiting.saturating_mul(BackendConfig::WRITTEN_FOR_ONE).min(WAITING_BYTES_MAX);
+            let most = if (place.is_refused)() { u64::MAX } else { WAITING_BYTES_MAX };
+            let written = waiting.saturating_mul(BackendConfig::WRITTEN_FOR_ONE).min(most);
             let free = env.disk.free_bytes(&place.dir).ok()?;
-            Some((free, needed + margin, waiting, &place.dir))
+            Some((free, (RESERVE_BYTES + margin).saturating_add(written), waiting, &place.dir))
         });
         let Some((free_bytes, needed_bytes, waiting_bytes, dir)) =
             looks.min_by_key(|(free, needed, ..)| i128::from(*free) - i128::from(*needed))
@@ -84,7 +87,7 @@ impl Room {
         self.0.store(now, Ordering::Relaxed);
         let path = dir.display();
         if now > 0 && left == 0 {
-            let needed_bytes = needed_bytes + MARGIN_BYTES;
+            let needed_bytes = needed_bytes.saturating_add(MARGIN_BYTES);
             tracing::error!(%path, free_bytes, needed_bytes, waiting_bytes,
                 "the disk is nearly full: puts, transactions with a put and new leases are refused until there is room again");
         } else if now == 0 && left > 0 {
@@ -96,7 +99,7 @@ impl Room {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-    use std::sync::atomic::AtomicU64;
+    use std::sync::atomic::{AtomicBool, AtomicU64};
 
     use super::*;
     use crate::env::{Disk, MemDisk};
@@ -109,7 +112,10 @@ mod tests {
         let waits = Arc::new(AtomicU64::new(0));
         let waiting = waits.clone();
         let waiting_bytes = Box::new(move || waiting.load(Ordering::Relaxed));
-        let (room, places) = (Room::default(), [Place { dir: PathBuf::from("/d"), waiting_bytes }]);
+        let refuses = Arc::new(AtomicBool::new(false));
+        let refused = refuses.clone();
+        let is_refused = Box::new(move || refused.load(Ordering::Relaxed));
+        let (room, places) = (Room::default(), [Place { dir: PathBuf::from("/d"), waiting_bytes, is_refused }]);
         let short_with = |free, waiting, looks| {
             disk.set_capacity(Some(free));
             waits.store(waiting, Ordering::Relaxed);
@@ -128,5 +134,13 @@ mod tests {
         assert!(!short_with(enough + (written << 20), 5 << 20, LOOKS));
         assert!(short_with(enough + WAITING_BYTES_MAX - MARGIN_BYTES - 1, u64::MAX, 1));
         assert!(!short_with(enough + WAITING_BYTES_MAX, u64::MAX, LOOKS));
+        // Cause: no more was ever asked. Symptom: a deletion of very many keys found no room, and nobody was told.
+        refuses.store(true, Ordering::Relaxed);
+        assert!(short_with(
+            RESERVE_BYTES + 2 * WAITING_BYTES_MAX - 1,
+            2 * WAITING_BYTES_MAX / BackendConfig::WRITTEN_FOR_ONE,
+            1
+        ));
+        assert!(short_with(u64::MAX - 1, u64::MAX, 1));
     }
 }

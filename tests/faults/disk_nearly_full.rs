@@ -9,8 +9,12 @@ use std::time::{Duration, Instant};
 use rusd_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use rusd_proto::etcdserverpb::kv_client::KvClient;
 use rusd_proto::etcdserverpb::lease_client::LeaseClient;
+use rusd_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use rusd_proto::etcdserverpb::request_op::Request;
-use rusd_proto::etcdserverpb::{Compare, DeleteRangeRequest, LeaseGrantRequest, PutRequest, RequestOp, TxnRequest};
+use rusd_proto::etcdserverpb::{
+    CompactionRequest, Compare, DefragmentRequest, DeleteRangeRequest, LeaseGrantRequest, PutRequest, RequestOp,
+    TxnRequest,
+};
 use tonic::Status;
 use tonic::transport::Channel;
 
@@ -84,4 +88,56 @@ async fn a_nearly_full_disk_lets_transactions_delete() {
     volume.make_room();
     until_short_is(0.0, &member).await;
     put(&channel, "other").await.expect("a put, with room again");
+}
+
+/// Puts so many keys below "/many/" as quickly as transactions do.
+async fn put_many(channel: &Channel, keys: usize) {
+    let put = |number| {
+        let key = format!("/many/{number:030}").into();
+        RequestOp { request: Some(Request::RequestPut(PutRequest { key, value: "v".into(), ..PutRequest::default() })) }
+    };
+    let mut kv = KvClient::new(channel.clone());
+    for first in (0..keys).step_by(100) {
+        let success = (first..keys.min(first + 100)).map(put).collect();
+        kv.txn(TxnRequest { success, ..TxnRequest::default() }).await.expect("puts, with room");
+    }
+}
+
+// Cause: what can't be written but as a whole had to find three times its room. Symptom: the deletion that was to make room
+// stood for ever, and every compaction behind it, through restarts as well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_nearly_full_disk_lets_very_many_keys_be_deleted_at_once() {
+    const KEYS: usize = 100_000;
+    let test = "a_nearly_full_disk_lets_very_many_keys_be_deleted_at_once";
+    for backend in settings::backends() {
+        let Some(volume) = Volume::tmpfs(300, test) else { return };
+        let mut flags = settings::plain(&backend);
+        flags.push(format!("--wal-dir={}", volume.beside("wal").display()));
+        let mut member = Member::new(&volume.path().join("data"), &volume.beside("log"), &flags);
+        let channel = member.start().await;
+        let (mut kv, mut maintenance) = (KvClient::new(channel.clone()), MaintenanceClient::new(channel.clone()));
+        put_many(&channel, KEYS).await;
+        maintenance.defragment(DefragmentRequest {}).await.expect("a flush, with room");
+        // Enough for them once, and for what is kept free.
+        volume.fill_up_to(56 << 10);
+        until_short_is(1.0, &member).await;
+        let all =
+            DeleteRangeRequest { key: "/many/".into(), range_end: "/many0".into(), ..DeleteRangeRequest::default() };
+        let answer = kv.delete_range(all).await.expect("a deletion").into_inner();
+        assert_eq!(answer.deleted, KEYS as i64);
+        let flushed = tokio::time::timeout(WAIT_MAX, maintenance.defragment(DefragmentRequest {})).await;
+        flushed
+            .unwrap_or_else(|_| panic!("the deletion isn't written: {backend}\n{}", member.log_tail()))
+            .expect("a flush");
+        assert_eq!(gauge(&member.url(), "rusd_store_pending_bytes").await, Some(0.0), "{backend}");
+        let revision = revision(&channel).await.unwrap();
+        let compaction = CompactionRequest { revision, physical: true };
+        let compacted = tokio::time::timeout(WAIT_MAX, kv.compact(compaction)).await;
+        compacted
+            .unwrap_or_else(|_| panic!("nothing is removed: {backend}\n{}", member.log_tail()))
+            .expect("a compaction");
+        volume.make_room();
+        until_short_is(0.0, &member).await;
+        put(&channel, "other").await.expect("a put, with room again");
+    }
 }

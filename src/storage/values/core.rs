@@ -4,6 +4,7 @@
 //! everything.
 
 use std::collections::HashSet;
+use std::iter::successors;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,18 +17,21 @@ use super::doomed::Doomed;
 use super::freeze::Frozen;
 use super::load::finish_removals;
 use super::queue::{Part, Work};
+use super::segment::SHIFT;
 use super::shared::{Health, Shared};
-use super::state::{REMOVING_KEY, STATE_KEY, State};
-use crate::storage::backend::{Backend, Home, Remains, Table};
+use super::state::{REMOVING_KEY, STATE_KEY, State, Totals};
+use crate::storage::backend::{Backend, BackendConfig, Home, Remains, Table};
 use crate::types::{Revision, StorageError};
 
 /// The most bytes of records in a step, so that a batch's copies are small.
 const STEP_BYTES: u64 = 8 << 20;
 /// The most segments that removals of one step rewrite.
 const REMOVE_SEGMENTS_MAX: usize = 512;
-/// Removals of a step, and segments that they rewrite, where hardly anything may be written: the leaves that they change are
-/// written anew before the old ones are free.
-const REMOVE_FEW: (usize, usize) = (1024, 16);
+/// About the most bytes of records that a step removes, and how many records it may remove however large they are.
+const REMOVE_BYTES: u64 = 64 << 20;
+const REMOVE_LEAST: u64 = 64;
+/// Removals of a step, segments that they rewrite, and bytes of those, where hardly anything may be written.
+const REMOVE_FEW: (usize, u64, u64) = (1024, 16, 8 << 20);
 
 /// Moves of a process (see [`Home::move_house`]) after which what waits to be written is tried again at once.
 const MOVES_FREE: u64 = 2;
@@ -74,6 +78,8 @@ pub(super) struct Core {
     /// Removals that an engine that failed may have left half done are to be done again before the row that names them is
     /// written anew: what it named would stay for ever. Not at the opening, which is to need no room.
     finish_removals: bool,
+    /// What waits was put off for want of room in the last step, which only removed.
+    put_off: bool,
 }
 
 impl Core {
@@ -88,6 +94,7 @@ impl Core {
             files: Files::InUse,
             rest_until: None,
             finish_removals: false,
+            put_off: false,
         }
     }
 
@@ -111,6 +118,11 @@ impl Core {
         !self.work.parts.is_empty()
     }
 
+    /// Whether what waits was put off for want of room, so that hurrying is in vain.
+    pub(super) fn is_put_off(&self) -> bool {
+        self.put_off && self.is_behind()
+    }
+
     /// Commits a step's worth of what there is.
     pub(super) fn step(&mut self, shared: &Shared, remove_step: usize) -> Result<Stepped, StorageError> {
         if self.reopen {
@@ -131,20 +143,28 @@ impl Core {
             (parts, bytes) = (parts + 1, bytes + part.bytes);
         }
         let held = shared.holds.load(Ordering::SeqCst) > 0;
-        let few = if engine.room(1).is_err() { REMOVE_FEW } else { (remove_step, REMOVE_SEGMENTS_MAX) };
-        let (remove, segments) = if held { (Vec::new(), 0) } else { self.due_removals(shared, few) };
+        let (remove, segments) = if held || !self.has_removals() {
+            (Vec::new(), 0)
+        } else {
+            let has_room = |bytes| engine.room(bytes).is_ok();
+            self.due_removals(shared, bounds(self.content.state.records, bytes, remove_step, has_room))
+        };
         if parts > 1 && engine.room(bytes).is_err() {
             // There may be room for it part by part, and removals wait behind it.
             (parts, bytes) = (1, self.work.parts.front().map_or(0, |part| part.bytes));
         }
+        // One alone can't be made smaller, and may be the deletion of a million keys: it is tried if it fits as it is. What a
+        // flush writes besides is no multiple of it.
+        let asked = if parts == 1 { bytes.div_ceil(BackendConfig::WRITTEN_FOR_ONE) } else { bytes };
+        self.put_off = false;
         if parts > 0
-            && let Err(error) = engine.room(bytes.max(1))
+            && let Err(error) = engine.room(asked.max(1))
         {
             if remove.is_empty() {
                 return Err(error);
             }
             // Removals may make the room.
-            parts = 0;
+            (parts, self.put_off) = (0, true);
         }
         if parts == 0 && remove.is_empty() {
             self.notify(shared);
@@ -228,7 +248,7 @@ impl Core {
         // Before anyone is told that it is durable: they may look at the health next.
         shared.health.send_if_modified(|health| {
             // A failure that someone else met meanwhile is final.
-            let waited = matches!(health, Health::Waiting(_));
+            let waited = matches!(health, Health::Waiting(_)) && !self.put_off;
             if waited {
                 *health = Health::Good;
             }
@@ -329,6 +349,27 @@ impl Core {
     }
 }
 
+/// About how many records a step may remove, and of how many segments at most. Their leaves are written anew before what was
+/// there is free, and stay in memory for a while: taken to be all of these segments, with values as large as all are in the mean.
+fn bounds(records: Totals, parts: u64, count: usize, has_room: impl Fn(u64) -> bool) -> (usize, usize) {
+    let mean = records.bytes.checked_div(records.count).unwrap_or(0).max(1);
+    let segment = mean.saturating_mul(1 << SHIFT);
+    let most = (REMOVE_BYTES / mean).max(REMOVE_LEAST);
+    let fits = |segments: &usize| {
+        let rewritten = segment.saturating_mul(*segments as u64).min(records.bytes);
+        has_room(parts.saturating_add(rewritten / BackendConfig::WRITTEN_FOR_ONE))
+    };
+    let halves = successors(Some(REMOVE_SEGMENTS_MAX), |segments| (*segments > 1).then_some(segments / 2));
+    let (most, segments) = match halves.into_iter().find(fits) {
+        Some(segments) => (most, segments),
+        None => {
+            let (few, segments, bytes) = REMOVE_FEW;
+            (most.min(few as u64), (bytes / segment).clamp(1, segments) as usize)
+        }
+    };
+    (count.min(usize::try_from(most).unwrap_or(usize::MAX)), segments)
+}
+
 /// How long nothing is written after so many moves.
 fn rest(moves: u64) -> Option<Duration> {
     let more = u32::try_from(moves.checked_sub(MOVES_FREE + 1)?).unwrap_or(u32::MAX);
@@ -363,6 +404,25 @@ fn keep_hot(shared: &Shared, first: i64, last: i64, superseded: &HashSet<Revisio
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // Cause: removals were bounded by their number. Symptom: with large values they filled a disk that had room, and memory.
+    #[test]
+    fn removals_are_bounded_by_what_they_write_anew() {
+        let records = |count, mean: u64| Totals { count, bytes: count * mean, sum: 0 };
+        let free = |mib: u64| move |bytes: u64| bytes * BackendConfig::WRITTEN_FOR_ONE <= mib << 20;
+        assert_eq!(bounds(records(1 << 20, 300), 0, 50_000, free(100)), (50_000, 512));
+        assert_eq!(bounds(records(1 << 20, 4096), 0, 50_000, free(300)), (16_384, 512));
+        assert_eq!(bounds(records(1 << 20, 4096), 0, 50_000, free(100)), (16_384, 128));
+        assert_eq!(bounds(records(1 << 20, 4096), 20 << 20, 50_000, free(100)), (16_384, 64), "parts come on top");
+        assert_eq!(bounds(records(1000, 4096), 0, 50_000, free(5)), (16_384, 512), "no more than there is");
+        assert_eq!(bounds(records(9000, 1 << 20), 0, 50_000, free(10_000)), (64, 512));
+        let none = |_| false;
+        assert_eq!(bounds(records(1 << 20, 300), 0, 50_000, none), (1024, 16));
+        assert_eq!(bounds(records(1 << 20, 8192), 0, 50_000, none), (1024, 8));
+        assert_eq!(bounds(records(9000, 1 << 20), 0, 7, none), (7, 1));
+        assert_eq!(bounds(records(0, 0), 0, 50_000, none), (1024, 16));
+        assert_eq!(bounds(records(2, u64::MAX / 2), u64::MAX, 50_000, none), (64, 1));
+    }
 
     #[test]
     fn the_more_often_it_moved_the_longer_it_rests() {

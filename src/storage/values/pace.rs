@@ -17,6 +17,8 @@ const WORK: Duration = Duration::from_millis(60);
 const FLUSH_LONG: Duration = Duration::from_millis(240);
 /// Removals of the first step, and at least.
 const FIRST: usize = 4096;
+/// To how many a long flush brings them at least: it may be long by itself, and a compaction is to keep up.
+const FLUSHED: usize = 1 << 15;
 /// Beside fewer bytes of pending records a second than this, requests leave most of the time unused.
 const FEW_BYTES: u64 = 4 << 20;
 /// Which part of a step's time the rest is then; as long as the step otherwise.
@@ -43,11 +45,12 @@ impl Pace {
     /// Makes the next step as long as it should be, after one that took so long, so much of it the flush.
     pub(super) fn fit(&mut self, took: Duration, flush: Duration) {
         let count = match took.saturating_sub(flush) {
-            work if work > WORK * 2 || flush > FLUSH_LONG => self.count / 2,
+            work if work > WORK * 2 => self.count / 2,
             work if work < WORK / 2 => self.count.saturating_mul(2),
             _ => self.count,
         };
-        self.count = count.max(FIRST).min(self.max);
+        let most = if flush > FLUSH_LONG { (self.count / 2).max(FLUSHED) } else { self.max };
+        self.count = count.min(most).max(FIRST).min(self.max);
     }
 }
 
@@ -80,6 +83,12 @@ mod tests {
             pace.fit(500 * MS, 100 * MS);
         }
         assert_eq!(pace.count, FIRST);
+        // Cause: a flush that was long whatever was removed halved them down to the least, for good. Symptom: removals came
+        // more quickly than they were done.
+        for _ in 0..20 {
+            pace.fit(500 * MS, 480 * MS);
+        }
+        assert_eq!(pace.count, FLUSHED);
         assert_eq!(Pace::new(7).count, 7);
     }
 

@@ -74,12 +74,14 @@ impl Worker for StoreWorker {
         let now = self.env.clock.now();
         let wait = if core.has_removals() { self.remove_wait() } else { self.flush_interval };
         let due = *self.due.get_or_insert(now + wait);
-        let hurry = !self.failing && (urgent || core.is_behind() || core.work.last || core.reopen);
+        let is_pressed = !core.is_put_off() && (urgent || core.is_behind());
+        let hurry = !self.failing && (is_pressed || core.work.last || core.reopen);
         if now < due && !hurry {
             return Step::IdleFor(due - now);
         }
         self.due = None;
         core.work.merge(shared.queue.take());
+        let recycling = shared.engine().recycled().1;
         let mut result = core.step(&shared, self.pace.count);
         let ending = core.work.last && !core.is_behind();
         if result.is_ok() && ending {
@@ -108,8 +110,11 @@ impl Worker for StoreWorker {
                         let rest = if is_held { self.remove_wait() } else { pace::rest(took, shared.pending.bytes()) };
                         self.due = Some(done + rest);
                         if !is_held {
-                            self.pace.fit(took, core.content.flush_took);
+                            let recycled = shared.engine().recycled().1.saturating_sub(recycling);
+                            self.pace.fit(took.saturating_sub(recycled), core.content.flush_took);
                         }
+                    } else if core.is_put_off() {
+                        self.due = Some(done + RETRY_INTERVAL);
                     }
                     return Step::Worked;
                 }

@@ -96,19 +96,28 @@ pub(super) fn drop_old(
     Ok(())
 }
 
-/// Removes a value so that its leaves can be merged away; gives the bytes that its leaf held of it, if it was there.
+/// What a removal took out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Taken {
+    /// Bytes beside the key.
+    pub(super) stored: usize,
+    /// Bytes of the pieces, elsewhere.
+    pub(super) pieces: usize,
+}
+
+/// Removes a value so that its leaves can be merged away; says what it was, if it was there.
 ///
 /// The head goes first: a reader that finds it must find the pieces, too.
-pub(super) fn remove(tree: &Tree<FANOUT>, config: &BackendConfig, key: &[u8]) -> Result<Option<usize>, StorageError> {
+pub(super) fn remove(tree: &Tree<FANOUT>, config: &BackendConfig, key: &[u8]) -> Result<Option<Taken>, StorageError> {
     let Some(stored) = take(tree, config, key)? else { return Ok(None) };
     if inline(&stored).is_some() {
-        return Ok(Some(stored.len()));
+        return Ok(Some(Taken { stored: stored.len(), pieces: 0 }));
     }
     let (len, _) = head(config, &stored)?;
     for number in 0..len.div_ceil(PIECE_BYTES) {
         take(tree, config, &piece_key(key, number))?;
     }
-    Ok(Some(stored.len().saturating_add(len)))
+    Ok(Some(Taken { stored: stored.len(), pieces: len }))
 }
 
 /// Removes pieces that a removal left behind which was cut short after the head; `keys` ascend. It
