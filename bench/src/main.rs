@@ -29,7 +29,7 @@ use rows::{Bench, GROUPS};
 use server::Side;
 
 const USAGE: &str = "usage: rusd-bench --etcd PATH --rusd PATH [--scratch DIR] [--out DIR] [--commit ID]
-                  [--quick] [--rounds N] [--row TEXT] [--sides etcd,rusd,rusd-redb] [--list]";
+                  [--quick] [--rounds N] [--row TEXT[|TEXT]] [--sides etcd,rusd,rusd-redb] [--list]";
 
 /// Every argument, and whether it has a value.
 const ARGUMENTS: [(&str, bool); 10] = [

@@ -90,7 +90,7 @@ pub(crate) type Figures = Vec<(Metric, f64)>;
 /// What was asked for, and what was measured so far.
 #[derive(Debug)]
 pub(crate) struct Bench {
-    /// Only rows whose name contains this.
+    /// Only rows whose name contains one of these, which `|` divides.
     pub(crate) filter: String,
     /// Small sizes, short times.
     pub(crate) quick: bool,
@@ -112,7 +112,7 @@ impl Bench {
 
     /// Whether any of these rows is wanted.
     pub(crate) fn wants(&self, names: &[&'static str]) -> bool {
-        names.iter().any(|name| name.contains(&self.filter))
+        names.iter().any(|name| self.filter.split('|').any(|text| name.contains(text)))
     }
 
     /// Measures a row if it is wanted; a failure is told, and kept to be shown in the figures' place.
