@@ -26,6 +26,7 @@ mod state_machine;
 mod status;
 mod tenure;
 mod types;
+mod vouched;
 mod waiters;
 
 pub use alone::force_alone;

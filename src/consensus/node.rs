@@ -27,7 +27,8 @@ use super::peer::{Lead, Peers};
 use super::promoter;
 use super::state_machine::StateMachine;
 use super::status::NodeStatus;
-use super::types::{LogData, LogId, ORIGIN_LEN, Origin, PeerNode, Proposals, Raft, TypeConfig};
+use super::types::{LogData, LogId, ORIGIN_LEN, Origin, PeerNode, Proposals, Raft, TypeConfig, Vote};
+use super::vouched;
 use crate::types::{MemberId, RaftIndex, RequestError, Term};
 
 /// How Raft runs, from the flags.
@@ -213,6 +214,16 @@ impl Node {
         Ok(self.read_log_id(ReadPolicy::ReadIndex.into()).await?.index)
     }
 
+    /// As [`Node::read_index`], for a member that has said what it voted for after its reads began.
+    pub(super) async fn read_index_for(&self, caller: MemberId, vouched: Option<Vote>) -> Result<u64, RequestError> {
+        if let Some(vouched) = vouched
+            && let Some(index) = vouched::index(&self.raft, self.status.member(), caller, vouched).await?
+        {
+            return Ok(index);
+        }
+        self.read_index().await
+    }
+
     async fn read_log_id(&self, option: LinearizerOption) -> Result<LogId, RequestError> {
         match self.raft.get_read_log_id(option).await {
             Ok((read, _)) => Ok(*read.log_id()),
@@ -234,7 +245,7 @@ impl Node {
                 // One that is paused says nothing, and another one may lead by now.
                 Some(leader) if leader != self.status.member() => tokio::select! {
                     biased;
-                    index = self.peers.read_index(leader, limit) => index?,
+                    index = self.ask_leader(leader, limit) => index?,
                     () = self.status.leader_is_not(leader) => return Err(RequestError::NoLeader),
                 },
                 _ => self.read_index().await?,
@@ -246,6 +257,11 @@ impl Node {
             Ok(result) => result,
             Err(_) => Err(RequestError::Timeout),
         }
+    }
+
+    async fn ask_leader(&self, leader: MemberId, limit: Duration) -> Result<u64, RequestError> {
+        let vouched = vouched::vote(&self.raft, leader).await;
+        self.peers.read_index(leader, vouched, limit).await
     }
 
     /// Returns when a quorum says, asked after this call, that this member leads; the status knows in which term.
@@ -355,7 +371,7 @@ impl Node {
             let others = self.members().into_iter().map(|member| member.id).filter(|id| *id != self.status.member());
             let others: Vec<_> = others.collect();
             if silent >= ASKS_AFTER && !others.is_empty() {
-                let asked = self.peers.read_index(others[silent % others.len()], self.election_timeout).await;
+                let asked = self.peers.read_index(others[silent % others.len()], None, self.election_timeout).await;
                 tracing::debug!(?asked, "asked another member, as no leader is known");
             }
         }

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use crate::cluster::{Cluster, Program};
 
 /// The values of a family's series on a member.
-async fn series(cluster: &Cluster, member: usize, name: &str) -> Vec<f64> {
+pub(crate) async fn series(cluster: &Cluster, member: usize, name: &str) -> Vec<f64> {
     let of_it = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{'));
     let text = page(cluster, member, "/metrics").await;
     text.lines().filter(of_it).map(|line| line.rsplit_once(' ').unwrap().1.parse().unwrap()).collect()

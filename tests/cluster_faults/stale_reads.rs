@@ -1,4 +1,4 @@
-//! Linearizable reads at a leader while it stops to be one, without `--lease-reads`.
+//! Linearizable reads at a leader while it stops to be one, and at the follower that takes no part, without `--lease-reads`.
 //!
 //! ```text
 //! readers at the old leader, all the time ──► it is paused, or hands over ──► another one takes a write ──► it goes on
@@ -6,7 +6,8 @@
 //! ```
 //! Every read that began after the write was acknowledged must see it, however long it waited at the old leader. Each story
 //! is told twice: as it happens, and with what the others say to the old leader held until later. Then it can't hear
-//! of its successor in time, and nothing but the question to a quorum keeps it from answering: these fail without it.
+//! of its successor in time, and nothing but the question to a quorum keeps it from answering: these fail without it. At the
+//! follower its own word stands for a quorum's, so what counts is that it doesn't give it any more once it has voted for another.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +21,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::cluster::{CALM, COMES_MAX, Cluster};
 use crate::lease_reads::{put, put_surely};
+use crate::observed::series;
 use crate::process::CALL_MAX;
 use crate::settings;
 
@@ -131,19 +133,28 @@ enum Story {
     HandsOver,
 }
 
-/// Tells a story some times: what was written elsewhere is seen by all reads at the old leader that begin afterwards.
-async fn reads_are_not_stale(story: Story, rounds: u32) {
+/// Where it is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    OldLeader,
+    /// The one that neither leads nor is asked to.
+    Follower,
+}
+
+/// Tells a story some times: what was written elsewhere is seen by all reads at this place that begin afterwards.
+async fn reads_are_not_stale(story: Story, place: Place, rounds: u32) {
     let cluster = Cluster::rusd(3, &[]).await;
     for round in 1..=u64::from(rounds) {
         let old = cluster.leader().await;
         put_surely(&cluster, old, 2 * round).await;
         let target_id = cluster.id((old + 1) % 3).await;
-        let mut readers = Readers::start(&cluster, old);
+        let at = if place == Place::OldLeader { old } else { (old + 2) % 3 };
+        let mut readers = Readers::start(&cluster, at);
         let (mut late, mut moving) = (Vec::new(), None);
         match story {
             Story::CutOff => cluster.net.isolate(old, 3),
             Story::Paused => {
-                late = futures::future::join_all((0..READERS).map(|_| connection(&cluster, old))).await;
+                late = futures::future::join_all((0..READERS).map(|_| connection(&cluster, at))).await;
                 cluster.pause(old);
                 deafen(&cluster, old);
             }
@@ -176,19 +187,54 @@ async fn reads_are_not_stale(story: Story, rounds: u32) {
 /// Reads at a leader from which nothing is heard and to which nothing comes: for a while it takes itself for the leader.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reads_at_a_leader_that_is_cut_off_are_not_stale() {
-    reads_are_not_stale(Story::CutOff, settings::rounds_or(3, 30)).await;
+    reads_are_not_stale(Story::CutOff, Place::OldLeader, settings::rounds_or(3, 30)).await;
 }
 
 /// etcd 20418 and 21417, with a leader that hears nothing when it goes on: it knows of no successor.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reads_that_wait_at_a_paused_leader_that_hears_nothing_are_not_stale() {
-    reads_are_not_stale(Story::Paused, settings::rounds_or(3, 30)).await;
+    reads_are_not_stale(Story::Paused, Place::OldLeader, settings::rounds_or(3, 30)).await;
 }
 
 /// etcd 21378, with a leader that asks another one to take over, and doesn't hear that it has.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reads_at_a_leader_that_hands_over_and_hears_nothing_are_not_stale() {
-    reads_are_not_stale(Story::HandsOver, settings::rounds_or(4, 40)).await;
+    reads_are_not_stale(Story::HandsOver, Place::OldLeader, settings::rounds_or(4, 40)).await;
+}
+
+/// The follower asks the old leader for as long as it knows of no other, and may have voted for another meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_at_a_follower_of_a_leader_that_goes_are_not_stale() {
+    for story in [Story::CutOff, Story::Paused, Story::HandsOver] {
+        reads_are_not_stale(story, Place::Follower, settings::rounds_or(2, 20)).await;
+    }
+}
+
+/// A follower's question has its vote with it, which with the leader's is a quorum of three: nobody else is asked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_at_a_follower_of_three_costs_no_round() {
+    const READS: u32 = 60;
+    let cluster = Cluster::rusd(3, &CALM).await;
+    let leader = cluster.leader().await;
+    put_surely(&cluster, leader, 1).await;
+    let heartbeats =
+        async || series(&cluster, leader, "etcd_network_peer_round_trip_time_seconds_count").await.iter().sum::<f64>();
+    for member in [leader, (leader + 1) % 3, (leader + 2) % 3] {
+        let mut client = KvClient::new(cluster.channel(member));
+        let (before, begun) = (heartbeats().await, Instant::now());
+        for _ in 0..READS {
+            let range = RangeRequest { key: "k".into(), ..RangeRequest::default() };
+            assert_eq!(client.range(range).await.unwrap().get_ref().kvs[0].value, "1");
+        }
+        let answered = heartbeats().await - before;
+        // Those that are sent to two members anyway, each 100 ms.
+        let anyway = 2.0 * (begun.elapsed().as_secs_f64() / 0.1 + 2.0);
+        if member == leader {
+            assert!(answered >= f64::from(READS), "a round for each read: {answered}");
+        } else {
+            assert!(answered < f64::from(READS) / 2.0 + anyway, "{answered} at a follower, {anyway} anyway");
+        }
+    }
 }
 
 /// etcd 20418 and 21417: reads wait at a leader that stands still; when it goes on, before it has heard of its

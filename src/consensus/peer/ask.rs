@@ -6,11 +6,12 @@ use bytes::Bytes;
 use rusd_proto::rusdpeer as pb;
 
 use super::channels::{Channels, Client, was_not_sent};
-use super::{Peers, refusal};
+use super::{Peers, refusal, wire};
 use crate::consensus::divergence::{DIGESTS_OF, Finding};
 use crate::consensus::lineage::Lineage;
 use crate::consensus::membership::{MemberChange, MemberRecord};
 use crate::consensus::status::DiskState;
+use crate::consensus::types::Vote;
 use crate::types::{LeaseId, MemberId, RaftIndex, RequestError};
 
 /// What became of a batch that was forwarded.
@@ -132,16 +133,19 @@ impl Peers {
         }
     }
 
-    /// The entry (openraft's index) that has to be applied before a read is linearizable.
+    /// The entry (openraft's index) that has to be applied before a read is linearizable. What this member has voted for is
+    /// to be looked up after the read began (`consensus/vouched.rs`).
     ///
     /// # Errors
     /// `NoLeader` if the member asked doesn't lead or isn't there, `Timeout`.
     pub(in crate::consensus) async fn read_index(
         &self,
         leader: MemberId,
+        vouched: Option<Vote>,
         limit: Duration,
     ) -> Result<u64, RequestError> {
-        match self.ask(leader, pb::question::Question::ReadIndex(pb::ReadIndex {}), limit).await? {
+        let question = pb::ReadIndex { vouched: vouched.as_ref().map(wire::ballot) };
+        match self.ask(leader, pb::question::Question::ReadIndex(question), limit).await? {
             pb::answer::Answer::ReadIndex(index) => Ok(index),
             _ => Err(RequestError::UnknownMethod),
         }

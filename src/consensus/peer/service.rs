@@ -215,7 +215,10 @@ impl Peer for Service {
             Some(Question::Proposal(pb::Proposal { payload, tag })) => {
                 self.node.append_forwarded(payload, caller, tag).await.map(Answer::Accepted)
             }
-            Some(Question::ReadIndex(_)) => self.node.read_index().await.map(Answer::ReadIndex),
+            Some(Question::ReadIndex(pb::ReadIndex { vouched })) => {
+                let vouched = wire::vote(vouched).ok();
+                self.node.read_index_for(caller, vouched).await.map(Answer::ReadIndex)
+            }
             Some(Question::Lease(pb::LeaseQuestion { id, renew })) => {
                 let left = self.questions.lease(LeaseId(id), renew).await;
                 left.map(|LeaseLeft { granted_secs, remaining_secs }| {

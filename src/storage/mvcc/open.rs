@@ -9,7 +9,7 @@ use super::reclaim::Reclaim;
 use super::store::{COMPACT_KEY, Store};
 use crate::env::Env;
 use crate::storage::backend::{Engine, MemoryImage};
-use crate::storage::index::{Builder, Index, Rows, Version};
+use crate::storage::index::{Builder, Index, Rows, Version, ascending};
 use crate::storage::publish::{Compaction, Published, Shared};
 use crate::storage::values::{self, RecordHead, RecordHeads, ValuesConfig};
 use crate::storage::{AppliedPosition, Table};
@@ -127,15 +127,16 @@ impl Found {
         Ok((Published { index: self.index(), rows, revision, compact, position }, opened))
     }
 
-    fn index(mut self) -> Index {
-        // Stable, so that a key's versions stay in the order of their revisions.
-        self.versions.sort_by(|(a, _), (b, _)| a.cmp(b));
+    fn index(self) -> Index {
+        let found = &self.versions;
+        // A key's versions stay in the order of their revisions.
+        let order = ascending(found.iter().map(|(key, _)| key), |place| &found[place].0);
         let mut builder = Builder::default();
         let mut versions = Vec::new();
-        for group in self.versions.chunk_by(|(a, _), (b, _)| a == b) {
+        for group in order.chunk_by(|a, b| found[*a].0 == found[*b].0) {
             versions.clear();
-            versions.extend(group.iter().map(|(_, version)| *version));
-            builder.push(&group[0].0, &versions);
+            versions.extend(group.iter().map(|place| found[*place].1));
+            builder.push(&found[group[0]].0, &versions);
         }
         builder.finish()
     }

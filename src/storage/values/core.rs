@@ -25,8 +25,9 @@ use crate::types::{Revision, StorageError};
 
 /// The most bytes of records in a step, so that a batch's copies are small.
 const STEP_BYTES: u64 = 8 << 20;
-/// The most segments that removals of one step rewrite.
+/// The most segments that removals of one step rewrite, and bytes of them if they are more than one.
 const REMOVE_SEGMENTS_MAX: usize = 512;
+const REWRITTEN_MAX: u64 = 256 << 20;
 /// About the most bytes of records that a step removes, and how many records it may remove however large they are.
 const REMOVE_BYTES: u64 = 64 << 20;
 const REMOVE_LEAST: u64 = 64;
@@ -142,6 +143,19 @@ impl Core {
             }
             (parts, bytes) = (parts + 1, bytes + part.bytes);
         }
+        if parts > 1 && engine.room(bytes).is_err() {
+            // There may be room for it part by part, and removals wait behind it.
+            (parts, bytes) = (1, self.work.parts.front().map_or(0, |part| part.bytes));
+        }
+        // One alone can't be made smaller, and may be the deletion of a million keys: a flush writes keys twice, and what it
+        // writes besides is no multiple of them.
+        let asked = if parts == 1 { (bytes * 2).div_ceil(BackendConfig::WRITTEN_FOR_ONE) } else { bytes };
+        let refused = if parts > 0 { engine.room(asked.max(1)).err() } else { None };
+        if refused.is_some() {
+            // Removals may make the room.
+            (parts, bytes) = (0, 0);
+        }
+        self.put_off = refused.is_some();
         let held = shared.holds.load(Ordering::SeqCst) > 0;
         let (remove, segments) = if held || !self.has_removals() {
             (Vec::new(), 0)
@@ -149,22 +163,10 @@ impl Core {
             let has_room = |bytes| engine.room(bytes).is_ok();
             self.due_removals(shared, bounds(self.content.state.records, bytes, remove_step, has_room))
         };
-        if parts > 1 && engine.room(bytes).is_err() {
-            // There may be room for it part by part, and removals wait behind it.
-            (parts, bytes) = (1, self.work.parts.front().map_or(0, |part| part.bytes));
-        }
-        // One alone can't be made smaller, and may be the deletion of a million keys: it is tried if it fits as it is. What a
-        // flush writes besides is no multiple of it.
-        let asked = if parts == 1 { bytes.div_ceil(BackendConfig::WRITTEN_FOR_ONE) } else { bytes };
-        self.put_off = false;
-        if parts > 0
-            && let Err(error) = engine.room(asked.max(1))
+        if let Some(error) = refused
+            && (remove.is_empty() || self.work.last)
         {
-            if remove.is_empty() {
-                return Err(error);
-            }
-            // Removals may make the room.
-            (parts, self.put_off) = (0, true);
+            return Err(error);
         }
         if parts == 0 && remove.is_empty() {
             self.notify(shared);
@@ -357,7 +359,8 @@ fn bounds(records: Totals, parts: u64, count: usize, has_room: impl Fn(u64) -> b
     let most = (REMOVE_BYTES / mean).max(REMOVE_LEAST);
     let fits = |segments: &usize| {
         let rewritten = segment.saturating_mul(*segments as u64).min(records.bytes);
-        has_room(parts.saturating_add(rewritten / BackendConfig::WRITTEN_FOR_ONE))
+        (*segments == 1 || rewritten <= REWRITTEN_MAX)
+            && has_room(parts.saturating_add(rewritten / BackendConfig::WRITTEN_FOR_ONE))
     };
     let halves = successors(Some(REMOVE_SEGMENTS_MAX), |segments| (*segments > 1).then_some(segments / 2));
     let (most, segments) = match halves.into_iter().find(fits) {
@@ -415,7 +418,8 @@ mod tests {
         assert_eq!(bounds(records(1 << 20, 4096), 0, 50_000, free(100)), (16_384, 128));
         assert_eq!(bounds(records(1 << 20, 4096), 20 << 20, 50_000, free(100)), (16_384, 64), "parts come on top");
         assert_eq!(bounds(records(1000, 4096), 0, 50_000, free(5)), (16_384, 512), "no more than there is");
-        assert_eq!(bounds(records(9000, 1 << 20), 0, 50_000, free(10_000)), (64, 512));
+        assert_eq!(bounds(records(1 << 20, 16 << 10), 0, 50_000, free(10_000)), (4096, 128), "nor for long at a time");
+        assert_eq!(bounds(records(9000, 1 << 20), 0, 50_000, free(10_000)), (64, 2));
         let none = |_| false;
         assert_eq!(bounds(records(1 << 20, 300), 0, 50_000, none), (1024, 16));
         assert_eq!(bounds(records(1 << 20, 8192), 0, 50_000, none), (1024, 8));

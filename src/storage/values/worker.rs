@@ -99,6 +99,9 @@ impl Worker for StoreWorker {
             }
             Ok(Stepped::Done) => {
                 (self.failing, self.failures) = (false, 0);
+                if core.is_put_off() {
+                    self.wait_by("there is no room on the disk for what waits to be written");
+                }
                 if !ending {
                     let done = self.env.clock.now();
                     let since = self.flushed.replace(done).map(|before| now.saturating_duration_since(before));
