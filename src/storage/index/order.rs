@@ -15,19 +15,29 @@ const FEW: usize = 24;
 const AHEAD: usize = 64;
 /// Above the place in a sorted word: how many of the bytes are the key's, as long as it ends with them.
 const END_SHIFT: u32 = 56;
+/// The key is the one before.
+const SAME: u64 = 1 << (END_SHIFT - 1);
 /// The key goes on.
 const GOES_ON: u64 = STEP as u64 + 1;
 
-/// The places of the keys in ascending order; equal keys stay in the order in which they came. Takes 24 bytes a key.
+/// A key's place among those that came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) at: usize,
+    /// It is the same key as the one before in the order.
+    pub(crate) is_same: bool,
+}
+
+/// The places of the keys in ascending order; equal keys stay in the order in which they came. Takes 32 bytes a key.
 pub(crate) fn ascending<K: AsRef<[u8]>>(
     keys: impl ExactSizeIterator<Item = K> + Clone,
     at: impl Fn(usize) -> K,
-) -> Vec<usize> {
+) -> Vec<Place> {
     let mut words: Vec<(u64, u64)> = Vec::with_capacity(keys.len());
     let depth = common(keys.clone(), 0);
     words.extend(keys.enumerate().map(|(place, key)| word(key.as_ref(), depth, place)));
     sort(&mut words, depth, &|place| at(place));
-    words.into_iter().map(|(_, low)| place(low)).collect()
+    words.into_iter().map(|(_, low)| Place { at: place(low), is_same: low & SAME > 0 }).collect()
 }
 
 /// How many bytes all keys begin with; so many are known to be the same, and no more than [`AHEAD`] of others are looked at.
@@ -55,7 +65,7 @@ fn word(key: &[u8], depth: usize, place: usize) -> (u64, u64) {
 }
 
 fn place(low: u64) -> usize {
-    (low & ((1 << END_SHIFT) - 1)) as usize
+    (low & (SAME - 1)) as usize
 }
 
 /// Sorts words made at `depth`, and the keys that they don't tell apart.
@@ -69,8 +79,12 @@ fn sort<K: AsRef<[u8]>>(words: &mut [(u64, u64)], depth: usize, at: &impl Fn(usi
         for group in words.chunk_by_mut(|a, b| a.0 == b.0 && goes_on(a.1) == goes_on(b.1)) {
             let range = start..start + group.len();
             start = range.end;
-            // Keys that end here with the same bytes are the same, and lie in their order already.
-            if group.len() == 1 || !goes_on(group[0].1) {
+            if group.len() == 1 {
+                continue;
+            }
+            // Keys that end here are the same if as many of the bytes are theirs, and lie in their order already.
+            if !goes_on(group[0].1) {
+                mark(group, |a, b| a >> END_SHIFT == b >> END_SHIFT);
                 continue;
             }
             let depth = depth + STEP;
@@ -79,6 +93,7 @@ fn sort<K: AsRef<[u8]>>(words: &mut [(u64, u64)], depth: usize, at: &impl Fn(usi
                     let (a, b) = (place(a.1), place(b.1));
                     at(a).as_ref()[depth..].cmp(&at(b).as_ref()[depth..]).then(a.cmp(&b))
                 });
+                mark(group, |a, b| at(place(a)).as_ref()[depth..] == at(place(b)).as_ref()[depth..]);
                 continue;
             }
             // So each round tells some apart, however long the keys are.
@@ -92,6 +107,15 @@ fn sort<K: AsRef<[u8]>>(words: &mut [(u64, u64)], depth: usize, at: &impl Fn(usi
     }
 }
 
+/// Marks those of a sorted group that are the same key as the one before.
+fn mark(group: &mut [(u64, u64)], is_same: impl Fn(u64, u64) -> bool) {
+    for next in 1..group.len() {
+        if is_same(group[next - 1].1, group[next].1) {
+            group[next].1 |= SAME;
+        }
+    }
+}
+
 fn goes_on(low: u64) -> bool {
     low >> END_SHIFT == GOES_ON
 }
@@ -101,7 +125,11 @@ mod tests {
     use super::*;
 
     fn order(keys: &[Vec<u8>]) -> Vec<usize> {
-        ascending(keys.iter(), |place| &keys[place])
+        let places = ascending(keys.iter(), |place| &keys[place]);
+        for (at, place) in places.iter().enumerate() {
+            assert_eq!(place.is_same, at > 0 && keys[places[at - 1].at] == keys[place.at], "{place:?}");
+        }
+        places.into_iter().map(|place| place.at).collect()
     }
 
     fn expected(keys: &[Vec<u8>]) -> Vec<usize> {
