@@ -81,6 +81,8 @@ pub trait DiskFile: fmt::Debug + Send + Sync {
     fn sync_all(&self) -> io::Result<()>;
     /// Length in bytes.
     fn size(&self) -> io::Result<u64>;
+    /// Says that all of it will be read soon. A hint: nothing is read yet, and nothing is told of it.
+    fn will_be_read(&self) {}
     /// Takes the exclusive lock of the file; `false` if another process has it. Ends with the file.
     fn try_lock(&self) -> io::Result<bool>;
 

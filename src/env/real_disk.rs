@@ -141,6 +141,10 @@ impl DiskFile for File {
         File::set_len(self, len)
     }
 
+    fn will_be_read(&self) {
+        let _ = rustix::fs::fadvise(self, 0, None, rustix::fs::Advice::WillNeed);
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         Ok(rustix::fs::fdatasync(self)?)
     }

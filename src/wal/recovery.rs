@@ -66,7 +66,12 @@ pub(super) fn recover(env: &Env, dir: &Path, options: &WalOptions) -> Result<Ope
     let mut replay = Replay::new(first.header.first_index);
     let mut last_scan = None;
     for (at, (path, file, opening)) in openings.iter().enumerate() {
-        let successor = openings.get(at + 1).map(|(_, _, next)| &next.header);
+        let next = openings.get(at + 1);
+        // What was written past the page cache isn't in it: let it come while this one is gone through.
+        if let Some((_, next, _)) = next {
+            next.will_be_read();
+        }
+        let successor = next.map(|(_, _, next)| &next.header);
         let segment = opening.header.sequence;
         let scanned = scan::scan(path, &**file, opening, successor, |head, record, offset| {
             let len = u32::try_from(record.len()).map_err(|_| "a record too long for a segment")?;
