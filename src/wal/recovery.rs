@@ -23,6 +23,8 @@ use super::segment::{Active, DRAFT_SUFFIX, Segment, fitting_bytes, open_direct, 
 use super::types::{EntryId, Recovered, TornTail, WalError, WalOptions};
 
 const ZERO_BYTES: usize = 1024 * 1024;
+/// Segments that are asked of the disk before they are gone through.
+const READ_AHEAD: usize = 4;
 
 /// What a directory held, ready to go on with.
 #[derive(Debug)]
@@ -66,12 +68,10 @@ pub(super) fn recover(env: &Env, dir: &Path, options: &WalOptions) -> Result<Ope
     let mut replay = Replay::new(first.header.first_index);
     let mut last_scan = None;
     for (at, (path, file, opening)) in openings.iter().enumerate() {
-        let next = openings.get(at + 1);
-        // What was written past the page cache isn't in it: let it come while this one is gone through.
-        if let Some((_, next, _)) = next {
-            next.will_be_read();
-        }
-        let successor = next.map(|(_, _, next)| &next.header);
+        // What was written past the page cache isn't in it: let it come while others are gone through.
+        let coming = if at == 0 { 0..READ_AHEAD } else { at + READ_AHEAD - 1..at + READ_AHEAD };
+        openings.iter().take(coming.end).skip(coming.start).for_each(|(_, file, _)| file.will_be_read());
+        let successor = openings.get(at + 1).map(|(_, _, next)| &next.header);
         let segment = opening.header.sequence;
         let scanned = scan::scan(path, &**file, opening, successor, |head, record, offset| {
             let len = u32::try_from(record.len()).map_err(|_| "a record too long for a segment")?;
