@@ -13,6 +13,10 @@ use crate::settings::rounds_or;
 /// Snapshots and purges all the time.
 const EAGER: [&str; 3] = ["--snapshot-count=20", "--snapshot-log-mb=0", "--snapshot-catchup-entries=10"];
 
+/// How often a member is left behind at most, and how long a snapshot is waited for each time.
+const TRIES: u32 = 12;
+const SOON: Duration = Duration::from_secs(8);
+
 const INSTALLED: &str = "sent database snapshot";
 const RECEIVING: &str = "receiving a snapshot";
 
@@ -39,6 +43,34 @@ async fn until(what: &str, mut comes: impl FnMut() -> bool) {
     }
 }
 
+/// Leaves a follower behind, again and again until it comes back through a snapshot: the others purge what their engines
+/// hold durably, and how soon that is isn't said.
+async fn left_behind(run: &mut Run, follower: usize, leave: impl AsyncFn(&mut Run, bool)) {
+    let id = run.cluster.id(follower).await;
+    let before = said_of(&run.cluster, INSTALLED, id);
+    for _ in 0..TRIES {
+        leave(run, true).await;
+        run.load.goes_on(300).await;
+        leave(run, false).await;
+        let back = Instant::now();
+        while back.elapsed() < SOON {
+            if said_of(&run.cluster, INSTALLED, id) > before {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    panic!("no snapshot comes\n{}", run.cluster.log(follower));
+}
+
+/// Leaves it behind paused.
+async fn paused_behind(run: &mut Run, follower: usize) {
+    let pause = async |run: &mut Run, away: bool| {
+        if away { run.cluster.pause(follower) } else { run.cluster.resume(follower) }
+    };
+    left_behind(run, follower, pause).await;
+}
+
 /// The newest snapshot that a member could start from.
 fn newest_snapshot(cluster: &Cluster, member: usize) -> Option<String> {
     let files = fs::read_dir(cluster.data(member).join("member/snap")).unwrap().flatten();
@@ -51,12 +83,10 @@ fn newest_snapshot(cluster: &Cluster, member: usize) -> Option<String> {
 async fn a_member_that_was_dead_comes_back_through_a_snapshot() {
     let mut run = Run::start("behind, dead", 3, &EAGER).await;
     let follower = (run.cluster.leader().await + 1) % 3;
-    let id = run.cluster.id(follower).await;
-    run.cluster.kill(follower);
-    let before = said_of(&run.cluster, INSTALLED, id);
-    run.load.goes_on(300).await;
-    run.cluster.restart(follower).await;
-    until("a snapshot", || said_of(&run.cluster, INSTALLED, id) > before).await;
+    let kill = async |run: &mut Run, away: bool| {
+        if away { run.cluster.kill(follower) } else { run.cluster.restart(follower).await }
+    };
+    left_behind(&mut run, follower, kill).await;
     // Cause: nobody timed the fsyncs of snapshots. Symptom: etcd's families for them stayed at 0 whatever a disk took.
     let timed = async |member: usize, names: &[&str]| {
         let begun = Instant::now();
@@ -86,13 +116,9 @@ async fn a_member_that_was_dead_comes_back_through_a_snapshot() {
 /// the snapshot (etcd 15271: a watch went back in time after a member had caught up).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_was_paused_comes_back_through_a_snapshot() {
-    let run = Run::start("behind, paused", 3, &EAGER).await;
+    let mut run = Run::start("behind, paused", 3, &EAGER).await;
     let follower = (run.cluster.leader().await + 1) % 3;
-    let before = said_by_all(&run.cluster, INSTALLED);
-    run.cluster.pause(follower);
-    run.load.goes_on(300).await;
-    run.cluster.resume(follower);
-    until("a snapshot", || said_by_all(&run.cluster, INSTALLED) > before).await;
+    paused_behind(&mut run, follower).await;
     run.load.goes_on(100).await;
     run.finish().await;
 }
@@ -100,17 +126,13 @@ async fn a_member_that_was_paused_comes_back_through_a_snapshot() {
 /// etcd 18055: a follower that was sent a snapshot while the last one had just been taken in, and ended with a panic.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_takes_one_snapshot_after_the_other() {
-    let run = Run::start("behind, twice", 3, &EAGER).await;
+    let mut run = Run::start("behind, twice", 3, &EAGER).await;
     for _ in 0..rounds_or(1, 20) {
         let follower = (run.cluster.leader().await + 1) % 3;
         for _ in 0..3 {
-            let before = said_by_all(&run.cluster, INSTALLED);
-            run.cluster.pause(follower);
             let had = newest_snapshot(&run.cluster, follower);
-            run.load.goes_on(300).await;
-            run.cluster.resume(follower);
             // It stands still again as soon as it is there, and the next one is due.
-            until("a snapshot", || said_by_all(&run.cluster, INSTALLED) > before).await;
+            paused_behind(&mut run, follower).await;
             let has = newest_snapshot(&run.cluster, follower);
             assert!(has > had, "what was installed isn't there for a start: {has:?}, before {had:?}");
         }
