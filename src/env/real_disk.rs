@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
+use std::num::NonZeroU64;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -12,6 +13,9 @@ use rustix::fs::{AtFlags, FallocateFlags, OFlags, StatxFlags};
 
 use super::disk::{Access, Disk, DiskFile};
 use super::sectors::{Direct, SECTOR_BYTES_MAX};
+
+/// What is asked ahead of a disk at a time.
+const READ_AHEAD_BYTES: u64 = 128 << 10;
 
 /// Files as the kernel gives them; files 0600, directories 0700.
 #[derive(Clone, Copy, Debug, Default)]
@@ -142,7 +146,11 @@ impl DiskFile for File {
     }
 
     fn will_be_read(&self) {
-        let _ = rustix::fs::fadvise(self, 0, None, rustix::fs::Advice::WillNeed);
+        // Of one call Linux takes no more than the device's largest request.
+        let (size, advice) = (self.size().unwrap_or(0), rustix::fs::Advice::WillNeed);
+        for at in 0..size.div_ceil(READ_AHEAD_BYTES) {
+            let _ = rustix::fs::fadvise(self, at * READ_AHEAD_BYTES, NonZeroU64::new(READ_AHEAD_BYTES), advice);
+        }
     }
 
     fn sync_data(&self) -> io::Result<()> {

@@ -24,7 +24,7 @@ use super::types::{EntryId, Recovered, TornTail, WalError, WalOptions};
 
 const ZERO_BYTES: usize = 1024 * 1024;
 /// Segments that are asked of the disk before they are gone through.
-const READ_AHEAD: usize = 4;
+const READ_AHEAD: usize = 2;
 
 /// What a directory held, ready to go on with.
 #[derive(Debug)]

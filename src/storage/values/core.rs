@@ -31,6 +31,8 @@ const REWRITTEN_MAX: u64 = 256 << 20;
 /// About the most bytes of records that a step removes, and how many records it may remove however large they are.
 const REMOVE_BYTES: u64 = 64 << 20;
 const REMOVE_LEAST: u64 = 64;
+/// How many steps an end may take that only remove.
+const LAST_TRIES_MAX: u32 = 16;
 /// Removals of a step, segments that they rewrite, and bytes of those, where hardly anything may be written.
 const REMOVE_FEW: (usize, u64, u64) = (1024, 16, 8 << 20);
 
@@ -81,6 +83,8 @@ pub(super) struct Core {
     finish_removals: bool,
     /// What waits was put off for want of room in the last step, which only removed.
     put_off: bool,
+    /// Steps of the end that only removed.
+    last_tries: u32,
 }
 
 impl Core {
@@ -96,6 +100,7 @@ impl Core {
             rest_until: None,
             finish_removals: false,
             put_off: false,
+            last_tries: 0,
         }
     }
 
@@ -164,7 +169,7 @@ impl Core {
             self.due_removals(shared, bounds(self.content.state.records, bytes, remove_step, has_room))
         };
         if let Some(error) = refused
-            && (remove.is_empty() || self.work.last)
+            && (remove.is_empty() || self.is_last_try())
         {
             return Err(error);
         }
@@ -192,6 +197,12 @@ impl Core {
         self.notify(shared);
         self.freeze(&*engine)?;
         Ok(Stepped::Done)
+    }
+
+    /// Whether an end has removed as often as it may to make room; the log has what is put off.
+    fn is_last_try(&mut self) -> bool {
+        self.last_tries += u32::from(self.work.last);
+        self.last_tries > LAST_TRIES_MAX
     }
 
     /// Gives the small tables to those who want them as of the position that is reached.

@@ -100,7 +100,7 @@ impl Worker for StoreWorker {
             Ok(Stepped::Done) => {
                 (self.failing, self.failures) = (false, 0);
                 if core.is_put_off() {
-                    self.wait_by("there is no room on the disk for what waits to be written");
+                    self.wait_for("there is no room on the disk for what waits to be written".to_owned());
                 }
                 if !ending {
                     let done = self.env.clock.now();
@@ -190,11 +190,16 @@ impl StoreWorker {
         if self.failures > FAILURES_MAX {
             return false;
         }
-        self.why = error.to_string();
-        let (is_first, is_failed) = self.wait_by(&self.why);
+        self.wait_for(error.to_string())
+    }
+
+    /// Waits for a reason, and says so to whoever watches; false if it is over.
+    fn wait_for(&mut self, why: String) -> bool {
+        let (is_first, is_failed) = self.wait_by(&why);
         if is_first {
-            tracing::warn!(%error, "the storage engine can't take writes; they wait in memory and in the log");
+            tracing::warn!(error = why, "the storage engine can't take writes; they wait in memory and in the log");
         }
+        self.why = why;
         !is_failed
     }
 
