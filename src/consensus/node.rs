@@ -165,7 +165,10 @@ impl Node {
     /// # Errors
     /// `Stopped` if Raft has ended.
     pub async fn append(&self, payload: Bytes, proposals: Proposals, term: Option<Term>) -> Result<(), RequestError> {
-        let data = LogData::proposed(payload, proposals);
+        self.write(LogData::proposed(payload, proposals), term).await
+    }
+
+    async fn write(&self, data: LogData, term: Option<Term>) -> Result<(), RequestError> {
         let write = self.raft.write(data);
         let write = match term {
             Some(term) => write.with_leader(term.get()),
@@ -174,7 +177,8 @@ impl Node {
         write.await.map_err(|_| RequestError::Stopped)
     }
 
-    /// Puts another member's batch into this leader's log. `payload` is without its origin.
+    /// Puts another member's batch into this leader's log. `payload` is without its origin. With a term, only the leader of
+    /// that term does.
     ///
     /// # Errors
     /// `Stopped` if Raft has ended; false if this member doesn't lead: the batch surely isn't in the log.
@@ -183,6 +187,7 @@ impl Node {
         payload: Bytes,
         member: MemberId,
         tag: u64,
+        term: Option<Term>,
     ) -> Result<bool, RequestError> {
         // The others may be faster than this member; what they send must not pile up here.
         if self.status.committed().get().saturating_sub(self.status.applied().get()) > FORWARDED_BEHIND_MAX {
@@ -193,7 +198,7 @@ impl Node {
         framed.put_slice(&payload);
         let (accepted, outcome) = oneshot::channel();
         let data = LogData::accepting(framed.freeze(), accepted);
-        self.raft.client_write_ff(data, None).await.map_err(|_| RequestError::Stopped)?;
+        self.write(data, term).await?;
         outcome.await.map_err(|_| RequestError::Stopped)
     }
 
@@ -260,7 +265,9 @@ impl Node {
     }
 
     async fn ask_leader(&self, leader: MemberId, limit: Duration) -> Result<u64, RequestError> {
-        let vouched = vouched::vote(&self.raft, leader).await;
+        // Raft is only asked where its word can count; the leader decides by what it knows.
+        let counts = vouched::are_quorum(&self.status.membership(), self.status.member(), leader);
+        let vouched = if counts { vouched::vote(&self.raft, leader).await } else { None };
         self.peers.read_index(leader, vouched, limit).await
     }
 

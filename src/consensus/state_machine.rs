@@ -265,6 +265,11 @@ impl StateMachine {
         answers: &mut Answers,
     ) -> io::Result<()> {
         let log_id = entry.log_id();
+        if let Some(waiters) = &self.waiters
+            && self.applied.is_none_or(|last| last.leader_id != log_id.leader_id)
+        {
+            waiters.pass(position_of(log_id).term);
+        }
         match &entry.payload {
             EntryPayload::Blank => {}
             EntryPayload::Normal(data) => self.apply_normal(position_of(log_id), data, answers)?,
@@ -469,7 +474,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         self.snapshots.installed(meta.clone(), snapshot);
         self.status.landmarks().clear();
         if let Some(waiters) = &self.waiters {
-            waiters.clear();
+            waiters.clear(self.machine.applied().term);
         }
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();

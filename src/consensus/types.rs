@@ -143,7 +143,7 @@ pub struct Proposals {
 
 impl Proposals {
     /// Hands it back to whoever proposed it, for another try.
-    fn give_back(mut self) -> Result<(), Self> {
+    pub(super) fn give_back(mut self) -> Result<(), Self> {
         let Some(returns) = self.returns.take() else { return Err(self) };
         self.permit = None;
         returns.send(self).map_err(|refused| refused.0)

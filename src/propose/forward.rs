@@ -3,17 +3,20 @@
 //! ```text
 //! batch ─► Waiters ─► the leader: accepted ─► its log ─► applied here ─► outcomes
 //!                                 refused  ─► the next leader, or this member
-//!                                 unknown  ─► applied here after all, or never: the waiters' time runs out
+//!                                 lost     ─► an entry of a later term is applied: the next leader
 //! ```
 //! So a write that was answered at this member is also seen at this member. A batch is handed over
-//! again only if it surely isn't in a log.
+//! again only if it surely isn't, and never will be, in what is committed: its leader didn't take it, or another term has
+//! begun, as none but the leader of one term may take it. A leader of an older build doesn't know of that; what is lost
+//! with such a one is waited for until the waiters' time runs out.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use crate::apply::codec;
 use crate::consensus::peer::Forwarded;
@@ -102,7 +105,8 @@ impl Forwarder {
     /// Gets one batch into somebody's log, as far as the time allows.
     pub(super) async fn run(self, mut leader: MemberId, payload: Bytes, mut batch: Proposals) {
         // It bounds what is on its way to the leader, not what waits to be committed.
-        let _permit = batch.permit.take();
+        let mut permit = batch.permit.take();
+        let mut binds = true;
         let deadline = tokio::time::Instant::now() + self.limit;
         loop {
             if leader == self.node.status().member() {
@@ -111,14 +115,25 @@ impl Forwarder {
                 return;
             }
             let tag = self.tags.fetch_add(1, Ordering::Relaxed);
-            self.waiters.put(tag, self.env.clock.now(), batch);
-            let left = deadline.saturating_duration_since(tokio::time::Instant::now());
-            match self.node.peers().forward(leader, payload.clone(), tag, left).await {
-                Forwarded::Accepted | Forwarded::Unknown => return,
-                Forwarded::Refused => {}
+            // Known after the leader is: if it is of another one, that one refuses.
+            let term = binds.then(|| self.node.status().term());
+            match self.waiters.put(tag, self.env.clock.now(), term, batch) {
+                Ok(()) => {
+                    let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+                    let answer = self.node.peers().forward(leader, payload.clone(), tag, term, left);
+                    match self.answered(answer, leader, &mut permit).await {
+                        Forwarded::Accepted | Forwarded::Unknown => return,
+                        Forwarded::Refused => {}
+                        Forwarded::NotBound => binds = false,
+                    }
+                    let Some(refused) = self.waiters.take(tag) else { return };
+                    batch = refused;
+                    if !binds && term.is_some() {
+                        continue;
+                    }
+                }
+                Err(refused) => batch = refused,
             }
-            let Some(refused) = self.waiters.take(tag) else { return };
-            batch = refused;
             tokio::time::sleep(RETRY).await;
             match tokio::time::timeout_at(deadline, self.leader_to_come()).await {
                 Ok(Some(next)) => leader = next,
@@ -126,6 +141,22 @@ impl Forwarder {
                 _ => return,
             }
         }
+    }
+
+    /// What the leader answers. A leader that is gone may never do so, and must not keep others from its successor.
+    async fn answered(
+        &self,
+        answer: impl Future<Output = Forwarded>,
+        leader: MemberId,
+        permit: &mut Option<OwnedSemaphorePermit>,
+    ) -> Forwarded {
+        let mut answer = pin!(answer);
+        tokio::select! {
+            biased;
+            answer = &mut answer => return answer,
+            () = self.node.status().leader_is_not(leader) => *permit = None,
+        }
+        answer.await
     }
 }
 

@@ -50,6 +50,7 @@ mod failpoint;
 mod failpoints;
 mod flood;
 mod fuzz;
+mod handed_on;
 mod killed;
 mod learners;
 mod lease_reads;

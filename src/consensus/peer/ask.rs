@@ -12,7 +12,7 @@ use crate::consensus::lineage::Lineage;
 use crate::consensus::membership::{MemberChange, MemberRecord};
 use crate::consensus::status::DiskState;
 use crate::consensus::types::Vote;
-use crate::types::{LeaseId, MemberId, RaftIndex, RequestError};
+use crate::types::{LeaseId, MemberId, RaftIndex, RequestError, Term};
 
 /// What became of a batch that was forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub enum Forwarded {
     Accepted,
     /// It surely isn't, and never will be.
     Refused,
+    /// The same, as a leader of an older build can't bind it to a term.
+    NotBound,
     /// Nobody knows.
     Unknown,
 }
@@ -73,14 +75,28 @@ fn only(question: pb::question::Question) -> pb::Question {
 }
 
 impl Peers {
-    /// Hands a batch to the leader's log. `tag` comes back with the entry when it is applied here.
-    pub async fn forward(&self, leader: MemberId, payload: Bytes, tag: u64, limit: Duration) -> Forwarded {
+    /// Hands a batch to the leader's log. `tag` comes back with the entry when it is applied here. With a term, only the
+    /// leader of that term takes it.
+    pub async fn forward(
+        &self,
+        leader: MemberId,
+        payload: Bytes,
+        tag: u64,
+        term: Option<Term>,
+        limit: Duration,
+    ) -> Forwarded {
         let channels = self.channels(leader);
-        let proposal = pb::Proposal { payload, tag };
-        let question = only(pb::question::Question::Proposal(proposal));
-        match self.call(&channels, channels.append(), question, limit).await {
+        let question = match term {
+            Some(Term(term)) => pb::question::Question::Bound(pb::BoundProposal { payload, tag, term }),
+            None => pb::question::Question::Proposal(pb::Proposal { payload, tag }),
+        };
+        match self.call(&channels, channels.append(), only(question), limit).await {
             Ok(Some(pb::answer::Answer::Accepted(true))) => Forwarded::Accepted,
-            Ok(Some(pb::answer::Answer::Accepted(false) | pb::answer::Answer::Refusal(_))) => Forwarded::Refused,
+            Ok(Some(pb::answer::Answer::Accepted(false))) => Forwarded::Refused,
+            Ok(Some(pb::answer::Answer::Refusal(refused))) => match refusal::decode(refused) {
+                RequestError::UnknownMethod if term.is_some() => Forwarded::NotBound,
+                _ => Forwarded::Refused,
+            },
             Err(Unanswered::NotSent) => Forwarded::Refused,
             Ok(_) | Err(Unanswered::Broken | Unanswered::Late) => Forwarded::Unknown,
         }

@@ -213,7 +213,10 @@ impl Peer for Service {
         let pb::Question { question, differing } = question;
         let answer = match question {
             Some(Question::Proposal(pb::Proposal { payload, tag })) => {
-                self.node.append_forwarded(payload, caller, tag).await.map(Answer::Accepted)
+                self.node.append_forwarded(payload, caller, tag, None).await.map(Answer::Accepted)
+            }
+            Some(Question::Bound(pb::BoundProposal { payload, tag, term })) => {
+                self.node.append_forwarded(payload, caller, tag, Some(Term(term))).await.map(Answer::Accepted)
             }
             Some(Question::ReadIndex(pb::ReadIndex { vouched })) => {
                 let vouched = wire::vote(vouched).ok();
