@@ -334,6 +334,17 @@ impl Node {
         self.raft.data_metrics().borrow_watched().snapshot.map(|id| to_raft(id.index))
     }
 
+    /// The last entry of the log that no member needs to which this leader sent a snapshot, and that is more than `keep`
+    /// entries behind; `None` if there is none such.
+    pub fn not_needed(&self, keep: u64) -> Option<RaftIndex> {
+        let metrics = self.raft.metrics();
+        let seen = metrics.borrow_watched();
+        let progress = seen.replication.as_ref()?;
+        let in_step = RaftIndex(self.status.applied().get().saturating_sub(keep));
+        let has = |member: MemberId| progress.get(&member.get()).copied().flatten();
+        self.peers.not_needed(in_step, |member| has(member).map_or(RaftIndex(0), |id| to_raft(id.index)))
+    }
+
     /// Drops the log up to and with `index`; Raft keeps what no snapshot holds.
     pub async fn purge(&self, index: RaftIndex) -> Result<(), RequestError> {
         self.raft.trigger().purge_log(from_raft(index)).await.map_err(|_| RequestError::Stopped)

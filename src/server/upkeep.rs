@@ -6,7 +6,8 @@
 //! a part of the log is damaged ─────────────┤                         and not beyond what is damaged
 //! the newest snapshot is ───────────────────┘
 //! ```
-//! Nothing of it while a state is on its way that takes this one's place, as that has to meet the log; but a damaged part
+//! The log stays for a member to which a snapshot goes, until it is in step, but not without bound: else it would need another
+//! one by the time it has taken that in. Nothing of it while a state is on its way that takes this one's place, as that has to meet the log; but a damaged part
 //! of the log goes all the same, since the next start would refuse it.
 
 use std::sync::Arc;
@@ -25,6 +26,10 @@ use crate::wal::Wal;
 const LOOK: Duration = Duration::from_millis(250);
 /// Looks that are let pass after a snapshot could not be written, as on a full disk: 10 s.
 const LOOKS_AFTER_FAILURE: u32 = 40;
+/// How much of the log is kept for members to which a snapshot goes: so many times what lies between two snapshots, which is
+/// taken for this at least.
+const WAITS_FACTOR: u64 = 2;
+const WAITS_BYTES_MIN: u64 = 64 << 20;
 /// How long a snapshot for a damaged log is waited for before another is tried.
 const AGAIN: Duration = Duration::from_secs(30);
 
@@ -59,6 +64,11 @@ impl SnapshotPolicy {
     fn purge_target(&self, held: RaftIndex, damaged: RaftIndex) -> RaftIndex {
         RaftIndex(held.get().saturating_sub(self.keep_entries)).max(damaged.min(held))
     }
+
+    /// How many bytes of log are kept at most for members that have been sent a snapshot.
+    fn waits_bytes(&self, state_bytes: u64) -> u64 {
+        WAITS_BYTES_MIN.max(self.bytes_min).max(state_bytes).saturating_mul(WAITS_FACTOR)
+    }
 }
 
 impl Upkeep {
@@ -74,7 +84,7 @@ impl Upkeep {
     async fn run(self, log_bytes: impl Fn() -> u64) {
         let (mut bytes_at_last, mut behind_bytes) = (0, self.behind_bytes);
         let mut pause = 0u32;
-        let mut purged = RaftIndex(0);
+        let (mut purged, mut waits_since) = (RaftIndex(0), None);
         let mut forced: Option<Instant> = None;
         let mut tick = tokio::time::interval(LOOK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -114,7 +124,17 @@ impl Upkeep {
             // The snapshot was made of the published state, which may be ahead of the engine; a start
             // needs the log from the engine's position on.
             let held = done.min(self.reader.values().durable().borrow().index);
-            let target = self.policy.purge_target(held, damaged);
+            let mut target = self.policy.purge_target(held, damaged);
+            match self.node.not_needed(self.policy.keep_entries) {
+                Some(free) if target > free && !self.node.status().disk().is_full => {
+                    let since = *waits_since.get_or_insert_with(&log_bytes);
+                    if log_bytes().saturating_sub(since) < self.policy.waits_bytes(self.reader.logical_size()) {
+                        target = free.max(damaged.min(held));
+                    }
+                }
+                Some(_) => {}
+                None => waits_since = None,
+            }
             if target > purged {
                 if self.node.purge(target).await.is_err() {
                     return;

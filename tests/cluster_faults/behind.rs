@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rusd_proto::etcdserverpb::PutRequest;
 
-use crate::cluster::{COMES_MAX, Cluster};
+use crate::cluster::{CALM, COMES_MAX, Cluster};
 use crate::observed::{page, sum};
 use crate::run::Run;
 use crate::settings::rounds_or;
@@ -177,6 +177,41 @@ async fn a_member_is_killed_while_it_receives_a_snapshot() {
     run.cluster.restart(follower).await;
     until("a snapshot", || said_of(&run.cluster, INSTALLED, id) > before).await;
     run.load.goes_on(100).await;
+    run.finish().await;
+}
+
+/// Cause: a leader went on purging its log while a snapshot was on its way. Symptom: a member that took one in more slowly
+/// than the log moved on was sent the next one, for ever, and a new one never came to serve.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_is_in_step_after_a_snapshot_however_fast_the_log_is_purged() {
+    const PIECE: usize = 64 << 10;
+    const PIECES: usize = 32;
+    let mut run = Run::start("behind, slowly", 3, &[&EAGER[..], &CALM].concat()).await;
+    let leader = run.cluster.leader().await;
+    let follower = (leader + 1) % 3;
+    for round in 0..rounds_or(2, 10) {
+        run.cluster.kill(follower);
+        for at in 0..PIECES {
+            let value: Vec<u8> = (0..PIECE).map(|_| rand::random()).collect();
+            let put = PutRequest { key: format!("big/{at}").into(), value: value.into(), ..PutRequest::default() };
+            run.cluster.put(leader, put).await;
+        }
+        run.load.goes_on(200).await;
+        run.cluster.net.narrow(leader, follower, 512 << 10);
+        let before = says(&run.cluster, follower, RECEIVING);
+        run.cluster.restart(follower).await;
+        let there = run.cluster.status_of(leader).await.raft_applied_index;
+        let begun = Instant::now();
+        while run.cluster.status_of(follower).await.raft_applied_index < there {
+            assert!(begun.elapsed() < COMES_MAX, "{}", run.cluster.log(follower));
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let received = says(&run.cluster, follower, RECEIVING) - before;
+        println!("  round {round}: {received} snapshots, in step after {:.1?}", begun.elapsed());
+        // One more where the first is of before what was purged as it began.
+        assert!(received <= 2, "{received} snapshots\n{}", run.cluster.log(follower));
+        run.cluster.net.heal();
+    }
     run.finish().await;
 }
 

@@ -16,6 +16,7 @@ mod dial;
 mod ledger;
 mod link;
 mod meter;
+mod outgoing;
 mod patience;
 mod quorum;
 mod refusal;
@@ -37,7 +38,7 @@ use tokio::sync::watch;
 use super::log_store::{LogStore, PurgedIndex};
 use super::types::{PeerNode, TypeConfig};
 use crate::env::Env;
-use crate::types::{ClusterId, MemberId};
+use crate::types::{ClusterId, MemberId, RaftIndex};
 
 pub use ask::{Digests, Forwarded, LeaseLeft};
 pub use book::Book;
@@ -51,6 +52,7 @@ pub(super) use quorum::Lead;
 use channels::Channels;
 use link::Link;
 use meter::{Meters, Unmetered};
+use outgoing::Outgoing;
 
 /// How this member reaches the others.
 #[derive(Clone, Debug)]
@@ -84,6 +86,7 @@ struct Inner {
     /// Bytes of the last snapshot that came to heal this member, or was to, and when that was.
     healing_bytes: Mutex<Option<(u64, Instant)>>,
     meters: OnceLock<Meters>,
+    outgoing: Outgoing,
     /// Not kept alive from here: whoever waits for an entry is told of Raft's end when the log goes.
     log: OnceLock<PurgedIndex>,
 }
@@ -101,6 +104,7 @@ impl Peers {
             lead: watch::Sender::default(),
             healing_bytes: Mutex::default(),
             meters: OnceLock::new(),
+            outgoing: Outgoing::default(),
             log: OnceLock::new(),
         };
         Self { inner: Arc::new(inner) }
@@ -150,6 +154,11 @@ impl Peers {
         let purged = || self.inner.log.get().and_then(PurgedIndex::get);
         let prev = request.prev_log_id.map(|id| id.index);
         request.entries.is_empty() && purged().is_some_and(|purged| prev.is_none_or(|prev| prev < purged))
+    }
+
+    /// The last entry of the log that no member needs to which a snapshot was sent; see `outgoing`.
+    pub(super) fn not_needed(&self, in_step: RaftIndex, has: impl Fn(MemberId) -> RaftIndex) -> Option<RaftIndex> {
+        self.inner.outgoing.not_needed(in_step, has)
     }
 
     pub(super) fn options(&self) -> &PeerOptions {

@@ -86,6 +86,8 @@ impl Peers {
             size,
             healing,
         };
+        let last = snapshot.meta.last_log_id.map_or(RaftIndex(0), |id| to_raft(id.index));
+        let under_way = (!healing).then(|| self.inner.outgoing.begin(target, last));
         tracing::info!(to = %target, healing, path = %path.display(), bytes = size, "sending database snapshot");
         let (chunks, outgoing) = mpsc::channel(CHUNKS_AHEAD);
         let mut reading = tokio::spawn(read(file, size, head, chunks));
@@ -111,6 +113,9 @@ impl Peers {
                 if theirs <= vote {
                     tracing::info!(to = %target, healing, bytes = size, "sent database snapshot");
                     transfer.done();
+                    if let Some(under_way) = under_way {
+                        under_way.taken();
+                    }
                 } else {
                     tracing::info!(to = %target, vote = %theirs, "a snapshot was refused: a later leader is known there");
                 }
