@@ -313,9 +313,10 @@ impl Node {
             }
         }
         let metrics = self.raft.server_metrics().borrow_watched().clone();
-        self.status.set_term(Term(metrics.vote.leader_id.term));
+        let term = Term(metrics.vote.leader_id.term);
+        self.status.set_term(term);
         if metrics.current_leader == Some(self.status.member().get()) {
-            self.status.set_leader(Some(self.status.member()));
+            self.status.set_leader(Some(self.status.member()), term);
         }
         // One that waits for its vote serves clients already, and may have shown them more than is applied here.
         let me = self.status.member().get();
@@ -511,7 +512,7 @@ impl Watching {
             (true, false) => Lead::Unsure,
         });
         let leader = seen.current_leader.filter(|_| is_there).map(MemberId);
-        status.set_leader(leader);
+        status.set_leader(leader, Term(seen.current_term));
         if let Some(id) = &seen.local_committed {
             status.set_committed(to_raft(id.index));
         }

@@ -31,6 +31,8 @@ pub struct DiskState {
 pub struct NodeStatus {
     member: MemberId,
     leader: AtomicU64,
+    /// The same with its term.
+    lead: Mutex<Option<(MemberId, Term)>>,
     term: AtomicU64,
     committed: AtomicU64,
     /// Up to where the leader says so.
@@ -90,6 +92,7 @@ impl NodeStatus {
         Self {
             member,
             leader: AtomicU64::new(0),
+            lead: Mutex::default(),
             term: AtomicU64::new(0),
             committed: AtomicU64::new(0),
             heard_commit: AtomicU64::new(0),
@@ -132,6 +135,11 @@ impl NodeStatus {
             0 => None,
             id => Some(MemberId(id)),
         }
+    }
+
+    /// The leader with the term in which it leads, if one is known.
+    pub fn lead(&self) -> Option<(MemberId, Term)> {
+        *self.lead.lock()
     }
 
     /// Whether this member leads.
@@ -351,11 +359,12 @@ impl NodeStatus {
         }
     }
 
-    pub(super) fn set_leader(&self, leader: Option<MemberId>) {
+    pub(super) fn set_leader(&self, leader: Option<MemberId>, term: Term) {
+        *self.lead.lock() = leader.map(|leader| (leader, term));
         let new = leader.map_or(0, MemberId::get);
         let old = self.leader.swap(new, Ordering::AcqRel);
         if let Some(leader) = leader {
-            self.tenure.seen(leader, self.term(), old == new);
+            self.tenure.seen(leader, term, old == new);
         }
         if old != new {
             self.leader_seen.send_replace(leader);

@@ -100,7 +100,7 @@ mod tests {
         let status = NodeStatus::new(MemberId(2));
         let leads = |term| {
             status.set_term(Term(term));
-            status.set_leader(Some(MemberId(1)));
+            status.set_leader(Some(MemberId(1)), Term(term));
         };
         leads(1);
         let before = pass(100).await;

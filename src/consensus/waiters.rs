@@ -63,10 +63,11 @@ impl Waiters {
         self.under_way.lock().batches.retain(is_awaited);
     }
 
-    /// Drops all: the state was replaced by one of this term, and with it went what would have answered them.
+    /// Drops all but what is bound to later terms: the state was replaced by one whose last entry is of this term, and with
+    /// it went what would have answered them.
     pub(super) fn clear(&self, term: Term) {
         let mut under_way = self.under_way.lock();
-        under_way.batches.clear();
+        under_way.batches.retain(|_, waiting| waiting.term.is_some_and(|bound| bound > term));
         under_way.passed = under_way.passed.max(term);
     }
 
@@ -80,6 +81,11 @@ impl Waiters {
             // At the end of the process nobody takes it: dropped, as all that waits then.
             let _ = waiting.batch.give_back();
         }
+    }
+
+    /// Whether the batch of this tag is still under way.
+    pub fn has(&self, tag: u64) -> bool {
+        self.under_way.lock().batches.contains_key(&tag)
     }
 
     /// The batch of this tag; the second caller gets none.
@@ -135,10 +141,13 @@ mod tests {
         let (now, waiters) = (ManualClock::new().now(), Waiters::new(Duration::from_secs(7)));
         let (returns, mut returned) = mpsc::unbounded_channel();
         let batch = || Proposals { returns: Some(returns.clone()), ..Proposals::default() };
-        waiters.put(1, now, Some(Term(4)), batch()).unwrap();
+        for (tag, term) in [(1, Some(Term(4))), (2, Some(Term(6))), (3, None), (4, Some(Term(7)))] {
+            waiters.put(tag, now, term, batch()).unwrap();
+        }
         waiters.clear(Term(6));
         waiters.pass(Term(7));
-        assert!(waiters.take(1).is_none() && returned.try_recv().is_err());
-        assert!(waiters.put(2, now, Some(Term(5)), batch()).is_err());
+        assert_eq!([1, 2, 3, 4].map(|tag| waiters.has(tag)), [false, false, false, true]);
+        assert!(returned.try_recv().is_err());
+        assert!(waiters.put(5, now, Some(Term(5)), batch()).is_err());
     }
 }

@@ -50,15 +50,15 @@ impl Batcher {
             while !waiting.is_empty() {
                 // One for each entry, or large commands would fill the log's queue without bound.
                 let Ok(permit) = in_flight.clone().acquire_owned().await else { return };
-                let leader = match node.status().leader() {
-                    Some(leader) => leader,
+                let (leader, leads_in) = match node.status().lead() {
+                    Some(lead) => lead,
                     None => {
-                        let Some(leader) = forwarder.leader_to_come().await else { return };
+                        let Some(lead) = forwarder.leader_to_come().await else { return };
                         // Who gave up meanwhile was told that it isn't known; it is still better not to do it.
                         let before = waiting.len();
                         waiting.retain(|queued| !queued.reply.is_closed());
                         queued.fetch_sub(before - waiting.len(), Ordering::Relaxed);
-                        leader
+                        lead
                     }
                 };
                 while waiting.len() < limits.batch_commands_max
@@ -98,8 +98,9 @@ impl Batcher {
                 let mut payload = BytesMut::new();
                 codec::encode_batch(&batch.commands, &mut payload);
                 if !is_own {
-                    tokio::spawn(forwarder.clone().run(leader, payload.freeze(), batch));
-                } else if node.append(payload.freeze(), batch, bound_to).await.is_err() {
+                    tokio::spawn(forwarder.clone().run((leader, leads_in), payload.freeze(), batch));
+                // All of a term are bound alike, so that Raft takes own ones and others' together.
+                } else if node.append(payload.freeze(), batch, bound_to.or(Some(leads_in))).await.is_err() {
                     // Raft has ended: dropping the batch and the queue tells every waiter.
                     return;
                 }

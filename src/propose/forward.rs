@@ -22,7 +22,7 @@ use crate::apply::codec;
 use crate::consensus::peer::Forwarded;
 use crate::consensus::{Node, Proposals, Waiters};
 use crate::env::Env;
-use crate::types::MemberId;
+use crate::types::{MemberId, Term};
 
 /// Between two tries, while the leader says that it is none.
 const RETRY: Duration = Duration::from_millis(20);
@@ -39,6 +39,8 @@ pub(super) struct Forwarder {
     env: Env,
     waiters: Arc<Waiters>,
     tags: Arc<AtomicU64>,
+    /// The term of a leader that can't bind, as it is of an older build.
+    unbound: Arc<AtomicU64>,
     limit: Duration,
     returns: mpsc::UnboundedSender<Proposals>,
 }
@@ -49,7 +51,8 @@ impl Forwarder {
         // Batches of an earlier life of this member may still come back: no tag of theirs may be met again.
         let first = env.rng.next_u64() >> 1;
         let (returns, returned) = mpsc::unbounded_channel();
-        let forwarder = Self { node, env, waiters, tags: Arc::new(AtomicU64::new(first)), limit, returns };
+        let forwarder =
+            Self { node, env, waiters, tags: Arc::new(AtomicU64::new(first)), unbound: Arc::default(), limit, returns };
         tokio::spawn(forwarder.clone().again(returned));
         tokio::spawn(forwarder.clone().forget());
         forwarder
@@ -74,7 +77,7 @@ impl Forwarder {
         let mut batches = Vec::new();
         while returned.recv_many(&mut batches, RETURNED_MAX).await > 0 {
             tokio::time::sleep(RETRY).await;
-            let Some(leader) = self.leader_to_come().await else { return };
+            let Some(lead) = self.leader_to_come().await else { return };
             for batch in batches.drain(..) {
                 let mut batch = without_the_gone(batch);
                 if batch.commands.is_empty() {
@@ -83,71 +86,74 @@ impl Forwarder {
                 batch.returns = Some(self.returns());
                 let mut payload = BytesMut::new();
                 codec::encode_batch(&batch.commands, &mut payload);
-                tokio::spawn(self.clone().run(leader, payload.freeze(), batch));
+                tokio::spawn(self.clone().run(lead, payload.freeze(), batch));
             }
         }
     }
 
-    /// Waits for a leader; `None` once Raft has ended.
-    pub(super) async fn leader_to_come(&self) -> Option<MemberId> {
+    /// Waits for a leader, and says in which term it leads; `None` once Raft has ended.
+    pub(super) async fn leader_to_come(&self) -> Option<(MemberId, Term)> {
         let mut leaders = self.node.status().leaders();
         loop {
             if self.node.status().is_stopped() {
                 return None;
             }
-            if let Some(leader) = *leaders.borrow_and_update() {
-                return Some(leader);
+            leaders.mark_unchanged();
+            if let Some(lead) = self.node.status().lead() {
+                return Some(lead);
             }
             leaders.changed().await.ok()?;
         }
     }
 
-    /// Gets one batch into somebody's log, as far as the time allows.
-    pub(super) async fn run(self, mut leader: MemberId, payload: Bytes, mut batch: Proposals) {
+    /// Gets one batch into the log of whoever leads, as far as the time allows.
+    pub(super) async fn run(self, mut lead: (MemberId, Term), payload: Bytes, mut batch: Proposals) {
         // It bounds what is on its way to the leader, not what waits to be committed.
         let mut permit = batch.permit.take();
-        let mut binds = true;
         let deadline = tokio::time::Instant::now() + self.limit;
-        loop {
+        // Who gave up was told that it isn't known: better not to do it.
+        while batch.replies.iter().any(|reply| !reply.is_closed()) {
+            let (leader, term) = lead;
             if leader == self.node.status().member() {
                 // Raft's end tells every waiter.
-                let _ = self.node.append(payload, batch, None).await;
+                let _ = self.node.append(payload, batch, Some(term)).await;
                 return;
             }
+            let bound = (self.unbound.load(Ordering::Relaxed) != term.get()).then_some(term);
             let tag = self.tags.fetch_add(1, Ordering::Relaxed);
-            // Known after the leader is: if it is of another one, that one refuses.
-            let term = binds.then(|| self.node.status().term());
-            match self.waiters.put(tag, self.env.clock.now(), term, batch) {
+            match self.waiters.put(tag, self.env.clock.now(), bound, batch) {
                 Ok(()) => {
                     let left = deadline.saturating_duration_since(tokio::time::Instant::now());
-                    let answer = self.node.peers().forward(leader, payload.clone(), tag, term, left);
-                    match self.answered(answer, leader, &mut permit).await {
-                        Forwarded::Accepted | Forwarded::Unknown => return,
-                        Forwarded::Refused => {}
-                        Forwarded::NotBound => binds = false,
+                    let answer = self.node.peers().forward(leader, payload.clone(), tag, bound, left);
+                    let answer = self.answered(answer, leader, tag, &mut permit).await;
+                    if matches!(answer, Forwarded::Accepted | Forwarded::Unknown) {
+                        return;
                     }
                     let Some(refused) = self.waiters.take(tag) else { return };
                     batch = refused;
-                    if !binds && term.is_some() {
+                    if answer == Forwarded::NotBound && bound.is_some() {
+                        self.unbound.store(term.get(), Ordering::Relaxed);
                         continue;
                     }
                 }
                 Err(refused) => batch = refused,
             }
             tokio::time::sleep(RETRY).await;
-            match tokio::time::timeout_at(deadline, self.leader_to_come()).await {
-                Ok(Some(next)) => leader = next,
-                // Dropped: the waiters' time is up as well.
-                _ => return,
-            }
+            // Once there is no time left it is dropped: the waiters' is up as well.
+            let next =
+                async { if tokio::time::Instant::now() < deadline { self.leader_to_come().await } else { None } };
+            let Ok(Some(next)) = tokio::time::timeout_at(deadline, next).await else { return };
+            lead = next;
         }
     }
 
-    /// What the leader answers. A leader that is gone may never do so, and must not keep others from its successor.
+    /// What the leader answers. One that is gone may never do so, and must not keep others from its successor; nor is an
+    /// answer waited for that is of no use, as the batch was given back.
     async fn answered(
         &self,
         answer: impl Future<Output = Forwarded>,
         leader: MemberId,
+        tag: u64,
         permit: &mut Option<OwnedSemaphorePermit>,
     ) -> Forwarded {
         let mut answer = pin!(answer);
@@ -156,7 +162,13 @@ impl Forwarder {
             answer = &mut answer => return answer,
             () = self.node.status().leader_is_not(leader) => *permit = None,
         }
-        answer.await
+        loop {
+            tokio::select! {
+                biased;
+                answer = &mut answer => return answer,
+                () = tokio::time::sleep(RETRY) => if !self.waiters.has(tag) { return Forwarded::Unknown },
+            }
+        }
     }
 }
 

@@ -93,10 +93,8 @@ impl Peers {
         match self.call(&channels, channels.append(), only(question), limit).await {
             Ok(Some(pb::answer::Answer::Accepted(true))) => Forwarded::Accepted,
             Ok(Some(pb::answer::Answer::Accepted(false))) => Forwarded::Refused,
-            Ok(Some(pb::answer::Answer::Refusal(refused))) => match refusal::decode(refused) {
-                RequestError::UnknownMethod if term.is_some() => Forwarded::NotBound,
-                _ => Forwarded::Refused,
-            },
+            Ok(Some(pb::answer::Answer::Refusal(refused))) if refusal::is_of_unknown(&refused) => Forwarded::NotBound,
+            Ok(Some(pb::answer::Answer::Refusal(_))) => Forwarded::Refused,
             Err(Unanswered::NotSent) => Forwarded::Refused,
             Ok(_) | Err(Unanswered::Broken | Unanswered::Late) => Forwarded::Unknown,
         }

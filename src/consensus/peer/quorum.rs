@@ -77,6 +77,7 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
     use std::time::Duration;
 
+    use bytes::Bytes;
     use futures::stream::{self, BoxStream};
     use rusd_proto::rusdpeer as pb;
     use rusd_proto::rusdpeer::peer_server::{Peer, PeerServer};
@@ -86,9 +87,9 @@ mod tests {
     use tonic::{Request, Response, Status, Streaming};
 
     use super::*;
-    use crate::consensus::peer::{Dial, Dialing, NoDial, PeerOptions, refusal};
+    use crate::consensus::peer::{Dial, Dialing, Forwarded, NoDial, PeerOptions, refusal};
     use crate::env::Env;
-    use crate::types::ClusterId;
+    use crate::types::{ClusterId, Term};
 
     const TARGET: MemberId = MemberId(2);
     const ELECTION: Duration = Duration::from_secs(1);
@@ -223,6 +224,15 @@ mod tests {
         let begun = Instant::now();
         assert!(peers.sure_or_answered(TARGET).await);
         assert_eq!(begun.elapsed(), ELECTION * UNSURE_ELECTIONS_MAX);
+    }
+
+    /// Cause: the answer of a member that doesn't know a question has no number, and came back as another error. Symptom: in
+    /// a rolling upgrade a member that knew how to bind a batch asked an older leader again until the time was up.
+    #[tokio::test]
+    async fn a_leader_of_an_older_build_says_that_it_cant_bind() {
+        let peers = peers(Arc::new(Later { refusals: AtomicU32::new(0), knows: false }));
+        let forward = async |term| peers.forward(TARGET, Bytes::new(), 1, term, Duration::from_secs(20)).await;
+        assert_eq!(forward(Some(Term(3))).await, Forwarded::NotBound);
     }
 
     /// openraft sends no heartbeat once it was asked to hand the lead over, nor in every second stretch of a lead without

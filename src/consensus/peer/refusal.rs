@@ -37,6 +37,12 @@ pub(super) fn encode(error: &E) -> pb::Refusal {
     pb::Refusal { code, text: error.to_string() }
 }
 
+/// Whether it is one of a question that the other member doesn't know, as one of an older build.
+pub(super) fn is_of_unknown(refusal: &pb::Refusal) -> bool {
+    // It never had a number, and one given now wouldn't come from those that are meant.
+    refusal.code == 0 && refusal.text == E::UnknownMethod.to_string()
+}
+
 /// From a message.
 pub(super) fn decode(refusal: pb::Refusal) -> E {
     let known = NUMBERS.iter().find(|(number, _)| *number == refusal.code).map(|(_, error)| error.clone());
