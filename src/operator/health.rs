@@ -52,6 +52,8 @@ pub struct MemberHealth {
     pub id: Option<MemberId>,
     /// What it is.
     pub role: Role,
+    /// Whether it answered, be it to refuse.
+    pub answers: bool,
     /// What it said; `None` if it wasn't reached, or tells nobody without a user.
     pub says: Option<Says>,
     /// How long a read took that asks the majority; `None` if it failed or wasn't tried.
@@ -182,10 +184,13 @@ async fn one(line: &Line) -> MemberHealth {
     match status(line).await {
         Ok(answer) => health.take(answer),
         Err(error) if error.says("user name is empty") => {
+            health.answers = true;
             health.note = Some("it answers; who isn't logged in learns no more");
             return health;
         }
         Err(error) => {
+            // A server's own words: a wrong password, for one.
+            health.answers = error.says("etcdserver: ");
             health.problems.push(unanswered(&error));
             return health;
         }
@@ -236,6 +241,7 @@ impl MemberHealth {
             name: String::new(),
             id: None,
             role: Role::Unknown,
+            answers: false,
             says: None,
             read_took: None,
             problems: Vec::new(),
@@ -244,6 +250,7 @@ impl MemberHealth {
     }
 
     fn take(&mut self, answer: pb::StatusResponse) {
+        self.answers = true;
         let header = answer.header.unwrap_or_default();
         let unsigned = |number: i64| u64::try_from(number).unwrap_or(0);
         self.id = Some(MemberId(header.member_id));

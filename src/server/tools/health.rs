@@ -70,10 +70,10 @@ fn as_text(health: &ClusterHealth) -> String {
     for member in &health.members {
         let says = member.says.as_ref();
         let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-        let state = match (says, member.problems.is_empty()) {
+        let state = match (member.answers, member.problems.is_empty()) {
             (_, true) => "well",
-            (Some(_), false) => "ILL",
-            (None, false) => "GONE",
+            (true, false) => "ILL",
+            (false, false) => "GONE",
         };
         row(
             &mut text,
@@ -196,6 +196,7 @@ mod tests {
             id: Some(MemberId(id)),
             role: if id == 1 { Role::Leader } else { Role::Unknown },
             read_took: says.as_ref().map(|_| Duration::from_micros(1_234)),
+            answers: says.is_some(),
             says,
             problems,
             note: None,
@@ -222,6 +223,15 @@ mod tests {
         assert!(!text.contains('\x1b'), "{text:?}");
         assert!(text.starts_with("NOT WELL: cluster ffffffffffffffff"), "{text}");
         assert!(text.contains("1.2 ms  well") && text.contains("GONE"), "{text}");
+    }
+
+    // Cause: whoever said nothing of itself was gone. Symptom: with a wrong password all members were.
+    #[test]
+    fn who_refuses_is_not_gone() {
+        let mut cluster = cluster();
+        cluster.members[1].answers = true;
+        let text = as_text(&cluster);
+        assert!(text.contains("ILL") && !text.contains("GONE"), "{text}");
     }
 
     #[test]
