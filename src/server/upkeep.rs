@@ -7,8 +7,8 @@
 //! the newest snapshot is ───────────────────┘
 //! ```
 //! The log stays for a member to which a snapshot goes, until it is in step, but not without bound: else it would need another
-//! one by the time it has taken that in. Nothing of it while a state is on its way that takes this one's place, as that has to meet the log; but a damaged part
-//! of the log goes all the same, since the next start would refuse it.
+//! one by the time it has taken that in. Nothing of it while a state is on its way that takes this one's place, as that has to
+//! meet the log; but a damaged part of the log goes all the same, since the next start would refuse it.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -92,7 +92,7 @@ pub(crate) fn run(args: &[String]) -> Outcome {
     // Failpoints mostly wait, a minute at a time.
     std::thread::scope(|scope| {
         let building = scope.spawn(simulate::lint_and_build);
-        failpoints().map_err(|error| error.to_string())?;
+        faults::failpoints_once().map_err(|error| error.to_string())?;
         building.join().map_err(|_| "the simulation's build panicked")?
     })?;
     etcdctl::run(&[])?;
@@ -100,15 +100,6 @@ pub(crate) fn run(args: &[String]) -> Outcome {
         return Err("etcd's own suite was skipped: see above, or pass --allow-skips".into());
     }
     simulate::short()
-}
-
-/// They are few, and of programs that `again` takes for such with real time.
-fn failpoints() -> Outcome {
-    let Err(why) = faults::failpoints_once() else { return Ok(()) };
-    println!("FAILED, to be run again: failpoints: {why}");
-    faults::failpoints_once()?;
-    println!("passed only when run again: failpoints");
-    Ok(())
 }
 
 /// Tests at a time: most wait for servers more than they work, so one more than there are processors.
